@@ -1,0 +1,418 @@
+//! The one error type, and the error policy.
+//!
+//! An error says what was being done ([`Operation`]), to what (a key or a path), of which class it
+//! is ([`ErrorKind`]) and what to do about it. Whether trying again may help is data on the error,
+//! decided where it arose; nobody later guesses it from a text.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What kind of failure this is. The numbers are part of the interface: other languages see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u16)]
+pub enum ErrorKind {
+    /// A setting is missing or wrong; the message names the field.
+    Config = 1,
+    /// A string that cannot be an object's key.
+    InvalidKey = 2,
+    /// The operation does not exist on this backend.
+    Unsupported = 3,
+
+    /// The host name does not resolve, or nobody accepts the connection.
+    Connect = 10,
+    /// No byte moved for the idle limit, or the request outlived its deadline.
+    Timeout = 11,
+    /// The server's certificate was not accepted.
+    Tls = 12,
+    /// The connection broke after it was made.
+    Network = 13,
+    /// The circuit is open: too many requests in a row found nobody there.
+    Unavailable = 14,
+    /// The answer is not what the protocol allows.
+    Protocol = 15,
+
+    /// The credentials were refused: unknown key, wrong signature, expired token.
+    Credentials = 20,
+    /// The credentials are known, and may not do this.
+    AccessDenied = 21,
+    /// There is no such bucket.
+    BucketMissing = 22,
+    /// There is no such object or upload.
+    NotFound = 23,
+    /// The bucket lives in another region or behind another endpoint.
+    Region = 24,
+    /// The store asks for fewer requests (429, 503, `SlowDown`).
+    Throttled = 25,
+    /// The store failed (5xx).
+    Server = 26,
+    /// The store refused this request (another 4xx).
+    Rejected = 27,
+    /// This machine's clock is too far from the store's.
+    ClockSkew = 28,
+    /// The store received other bytes than were hashed.
+    Integrity = 29,
+
+    /// The file changed while it was being published.
+    SourceChanged = 40,
+    /// The file is gone.
+    SourceVanished = 41,
+    /// The file or directory cannot be read.
+    SourceUnreadable = 42,
+    /// The object is larger than the store or this version can take.
+    TooLarge = 43,
+
+    /// The caller cancelled.
+    Cancelled = 50,
+    /// The run's deadline has passed.
+    Deadline = 51,
+
+    /// The cache file could not be read or written.
+    Cache = 60,
+    /// Another rescan or process holds the cache.
+    CacheLocked = 61,
+    /// The cache belongs to another destination.
+    CacheForeign = 62,
+    /// The cache is damaged, or was written by a newer version.
+    CacheDamaged = 63,
+
+    /// The root is missing or no directory.
+    RootMissing = 70,
+    /// The root is empty although files were published from it.
+    RootEmpty = 71,
+    /// The prefix already holds objects and the run was told to refuse that.
+    FirstRunRefused = 72,
+
+    /// A backend or an observer panicked.
+    Panicked = 80,
+    /// Anything else; the source says what.
+    Other = 99,
+}
+
+impl ErrorKind {
+    /// The number of this kind, the same in every version.
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// Whether errors of this kind usually go away by themselves.
+    pub fn is_transient(self) -> bool {
+        self.is_outage() || self == Self::Throttled
+    }
+
+    /// Whether the store could not be reached or could not work at all.
+    pub fn is_outage(self) -> bool {
+        matches!(
+            self,
+            Self::Connect
+                | Self::Timeout
+                | Self::Network
+                | Self::Unavailable
+                | Self::Server
+                | Self::Protocol
+        )
+    }
+
+    /// Whether the first request of a run that ends so makes the whole run an error:
+    /// every other request would end the same way.
+    pub(crate) fn is_fatal_at_first(self) -> bool {
+        matches!(
+            self,
+            Self::Config
+                | Self::Tls
+                | Self::Credentials
+                | Self::AccessDenied
+                | Self::BucketMissing
+                | Self::Region
+                | Self::ClockSkew
+        )
+    }
+}
+
+/// What was being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u16)]
+pub enum Operation {
+    /// Checking a configuration.
+    Configure = 1,
+    /// Walking the tree.
+    Walk = 2,
+    /// Reading a file.
+    Read = 3,
+    /// Sending a file.
+    Upload = 4,
+    /// Deleting an object.
+    Delete = 5,
+    /// Listing objects.
+    List = 6,
+    /// Reading or writing the cache.
+    Cache = 7,
+    /// A rescan as a whole.
+    Rescan = 8,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configure => "configure",
+            Self::Walk => "walk",
+            Self::Read => "read",
+            Self::Upload => "upload",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::Cache => "cache",
+            Self::Rescan => "rescan",
+        })
+    }
+}
+
+/// Whether and when to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    Never,
+    Backoff,
+    /// At least this long, as the server asked (`Retry-After`).
+    After(Duration),
+}
+
+/// Why an operation failed.
+///
+/// ```
+/// use bucket_brigade::{ErrorKind, Operation, StorageError};
+/// let error = StorageError::new(ErrorKind::Rejected, Operation::Upload, "the share is read-only")
+///     .with_key("a/b.txt");
+/// assert_eq!(error.to_string(), "upload a/b.txt: the share is read-only");
+/// assert!(!error.is_retryable());
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StorageError(Box<Details>);
+
+#[derive(Debug)]
+struct Details {
+    kind: ErrorKind,
+    operation: Operation,
+    key: Option<String>,
+    path: Option<PathBuf>,
+    message: String,
+    code: Option<String>,
+    request_id: Option<String>,
+    attempts: u32,
+    elapsed: Duration,
+    retry: Retry,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StorageError {
+    /// An error of `kind` with a message that says what happened and, where there is one, the way out.
+    /// It may be retried if its kind is transient ([`ErrorKind::is_transient`]).
+    pub fn new(kind: ErrorKind, operation: Operation, message: impl Into<String>) -> Self {
+        let retry = if kind.is_transient() && kind != ErrorKind::Unavailable {
+            Retry::Backoff
+        } else {
+            Retry::Never
+        };
+        Self(Box::new(Details {
+            kind,
+            operation,
+            key: None,
+            path: None,
+            message: message.into(),
+            code: None,
+            request_id: None,
+            attempts: 0,
+            elapsed: Duration::ZERO,
+            retry,
+            source: None,
+        }))
+    }
+
+    /// A wrong or missing setting.
+    pub fn config(field: &str, problem: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Config, Operation::Configure, format!("{field}: {problem}"))
+    }
+
+    pub(crate) fn io(kind: ErrorKind, operation: Operation, path: &Path, error: std::io::Error) -> Self {
+        Self::new(kind, operation, error.to_string()).with_path(path).with_source(error)
+    }
+
+    /// Names the object.
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.0.key = Some(key.into());
+        self
+    }
+
+    /// Names the file.
+    pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.path = Some(path.into());
+        self
+    }
+
+    /// Keeps the error that caused this one.
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Box::new(source));
+        self
+    }
+
+    /// Says whether trying again may help.
+    pub fn retryable(mut self, yes: bool) -> Self {
+        self.0.retry = if yes { Retry::Backoff } else { Retry::Never };
+        self
+    }
+
+    /// Trying again may help, but not before `wait` is over.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry = Retry::After(wait);
+        self
+    }
+
+    pub(crate) fn with_operation(mut self, operation: Operation) -> Self {
+        self.0.operation = operation;
+        self
+    }
+
+    pub(crate) fn with_code(mut self, code: Option<String>) -> Self {
+        self.0.code = code;
+        self
+    }
+
+    pub(crate) fn with_request_id(mut self, id: Option<String>) -> Self {
+        self.0.request_id = id;
+        self
+    }
+
+    pub(crate) fn with_attempts(mut self, attempts: u32, elapsed: Duration) -> Self {
+        self.0.attempts = attempts;
+        self.0.elapsed = elapsed;
+        self
+    }
+
+    pub(crate) fn advise(mut self, advice: &str) -> Self {
+        self.0.message.push_str("; ");
+        self.0.message.push_str(advice);
+        self
+    }
+
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What was being done.
+    pub fn operation(&self) -> Operation {
+        self.0.operation
+    }
+
+    /// The object, by its key before the prefix, if it was about one.
+    pub fn key(&self) -> Option<&str> {
+        self.0.key.as_deref()
+    }
+
+    /// The file, if it was about one.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// What happened, without operation and place.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The store's own code for it, such as `NoSuchBucket`.
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// The store's id of the failed request, for its operator.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// How often it was tried; 0 where it never came to a try.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// Whether trying again may help.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retry != Retry::Never
+    }
+
+    pub(crate) fn retry(&self) -> Retry {
+        self.0.retry
+    }
+}
+
+impl fmt::Display for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation)?;
+        if let Some(path) = &self.path {
+            write!(f, " {}", Printable(&path.to_string_lossy()))?;
+        } else if let Some(key) = &self.key {
+            write!(f, " {}", Printable(key))?;
+        }
+        write!(f, ": {}", Printable(&self.message))?;
+        if self.attempts > 1 {
+            write!(f, " ({} attempts in {:.1} s)", self.attempts, self.elapsed.as_secs_f64())?;
+        }
+        if let Some(id) = &self.request_id {
+            write!(f, " [request id {}]", Printable(id))?;
+        }
+        if let Some(source) = &self.source {
+            let text = source.to_string();
+            if !self.message.contains(&text) {
+                write!(f, ": {}", Printable(&text))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text from outside, with control characters escaped: a name cannot forge a line of the log.
+pub(crate) struct Printable<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.split_inclusive(char::is_control) {
+            match part.chars().next_back() {
+                Some(last) if last.is_control() => {
+                    f.write_str(&part[..part.len() - last.len_utf8()])?;
+                    write!(f, "{}", last.escape_default())?;
+                }
+                _ => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_operation_place_message_attempts_and_request_id() {
+        let error = StorageError::new(ErrorKind::Server, Operation::Upload, "500 InternalError")
+            .with_key("a/b\nc")
+            .with_attempts(6, Duration::from_millis(2500))
+            .with_request_id(Some("R1".into()));
+        assert_eq!(
+            error.to_string(),
+            "upload a/b\\nc: 500 InternalError (6 attempts in 2.5 s) [request id R1]"
+        );
+        assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn control_characters_and_ansi_codes_are_escaped() {
+        assert_eq!(Printable("a\u{1b}[31mb\r\nü").to_string(), "a\\u{1b}[31mb\\r\\nü");
+    }
+
+    #[test]
+    fn an_open_circuit_is_an_outage_that_is_not_retried() {
+        let error = StorageError::new(ErrorKind::Unavailable, Operation::Upload, "x");
+        assert!(error.kind().is_outage() && !error.is_retryable());
+    }
+}

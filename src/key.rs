@@ -1,0 +1,205 @@
+//! Keys of objects, prefixes, and how both become part of a URL.
+
+use std::fmt;
+use std::path::Path;
+
+use s3::signing::uri_encode;
+
+use crate::error::{ErrorKind, Operation, StorageError};
+
+/// The longest key that S3 takes, in bytes of UTF-8, prefix included
+/// (Amazon S3 User Guide, "Naming Amazon S3 objects").
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// The key of an object before the prefix of its bucket: relative, `/`-separated UTF-8, 1 to 1,024
+/// bytes, with no empty, `.` or `..` segment and no NUL. Everything else is allowed and goes up as
+/// it is: spaces, `+`, `%`, newlines, emoji, both Unicode forms of the same letter.
+///
+/// Keys are ordered by their bytes, as S3 lists them.
+///
+/// ```
+/// use bucket_brigade::RemoteKey;
+/// assert_eq!(RemoteKey::new("a/b c.txt").unwrap().as_str(), "a/b c.txt");
+/// assert!(RemoteKey::new("a/../b").is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RemoteKey(String);
+
+impl RemoteKey {
+    /// Checks `key`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`], with a message that says which rule is broken.
+    pub fn new(key: impl Into<String>) -> Result<Self, StorageError> {
+        let key = key.into();
+        match problem(&key) {
+            None => Ok(Self(key)),
+            Some(why) => Err(StorageError::new(ErrorKind::InvalidKey, Operation::Upload, why).with_key(key)),
+        }
+    }
+
+    /// The key of a file by its path below the root; `None` where the path is not UTF-8 or is no
+    /// plain descendant.
+    pub(crate) fn from_relative(path: &Path) -> Option<Result<Self, StorageError>> {
+        path.to_str().map(Self::new)
+    }
+
+    /// The key as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key as a `String`.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Display for RemoteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl AsRef<str> for RemoteKey {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+fn problem(key: &str) -> Option<&'static str> {
+    if key.is_empty() {
+        return Some("a key cannot be empty");
+    }
+    if key.len() > MAX_KEY_BYTES {
+        return Some("a key cannot be longer than 1,024 bytes");
+    }
+    if key.contains('\0') {
+        return Some("a key cannot hold a NUL");
+    }
+    segments_problem(key)
+}
+
+fn segments_problem(text: &str) -> Option<&'static str> {
+    text.split('/').find_map(|segment| match segment {
+        "" => Some("a key is relative and has no empty segment (no leading, trailing or double '/')"),
+        "." | ".." => Some("a key has no '.' or '..' segment"),
+        _ => None,
+    })
+}
+
+/// What stands before every key in the bucket: empty, or segments that end in one `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Prefix(String);
+
+impl Prefix {
+    /// `""`, `"a"`, `"a/"` and `"/a/b/"` all do what one expects.
+    pub(crate) fn new(text: &str) -> Result<Self, StorageError> {
+        let trimmed = text.trim_matches('/');
+        if trimmed.is_empty() {
+            return Ok(Self::default());
+        }
+        if trimmed.contains('\0') {
+            return Err(StorageError::config("bucket_prefix", "it cannot hold a NUL"));
+        }
+        if trimmed.len() >= MAX_KEY_BYTES - 1 {
+            return Err(StorageError::config("bucket_prefix", "it leaves no room for keys in 1,024 bytes"));
+        }
+        if segments_problem(trimmed).is_some() {
+            let why = format!("{text:?} has an empty, '.' or '..' segment");
+            return Err(StorageError::config("bucket_prefix", why));
+        }
+        Ok(Self(format!("{trimmed}/")))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Prefix and key together: what the object is called in its bucket.
+    pub(crate) fn join(&self, key: &str) -> String {
+        format!("{}{key}", self.0)
+    }
+
+    /// The same, refused where it is longer than S3 takes.
+    pub(crate) fn join_checked(&self, key: &RemoteKey) -> Result<String, StorageError> {
+        let full = self.join(key.as_str());
+        if full.len() <= MAX_KEY_BYTES {
+            return Ok(full);
+        }
+        let why = format!("with its prefix the key has {} bytes, S3 takes 1,024", full.len());
+        Err(StorageError::new(ErrorKind::InvalidKey, Operation::Upload, why).with_key(key.as_str()))
+    }
+}
+
+/// Each segment percent-encoded as AWS signs it: all bytes but `A-Z a-z 0-9 - . _ ~` and `/`.
+/// The same string goes into a request's path and into public URLs, so they cannot differ.
+pub(crate) fn encode_path(key: &str) -> String {
+    uri_encode(key, false)
+}
+
+/// `base/key`, with one trailing slash of the base trimmed and the key encoded.
+pub(crate) fn join_url(base: &str, key: &str) -> String {
+    let base = base.strip_suffix('/').unwrap_or(base);
+    format!("{base}/{}", encode_path(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn k3_dot_segments_empty_segments_absolute_paths_and_nul_are_refused() {
+        for bad in ["", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/..", "../a", "a\0b"] {
+            assert_eq!(RemoteKey::new(bad).unwrap_err().kind(), ErrorKind::InvalidKey, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn k4_a_key_of_1024_bytes_passes_and_1025_does_not() {
+        for (length, good) in [(1023, true), (1024, true), (1025, false)] {
+            assert_eq!(RemoteKey::new("k".repeat(length)).is_ok(), good);
+        }
+        let prefix = Prefix::new("pre").unwrap();
+        for (length, good) in [(1019, true), (1020, true), (1021, false)] {
+            let key = RemoteKey::new("k".repeat(length)).unwrap();
+            assert_eq!(prefix.join_checked(&key).is_ok(), good, "{length} + 4");
+        }
+    }
+
+    #[test]
+    fn prefixes_never_make_a_double_slash() {
+        for (given, expected) in [("", "k"), ("/", "k"), ("a", "a/k"), ("a/", "a/k"), ("/a/b/", "a/b/k")] {
+            assert_eq!(Prefix::new(given).unwrap().join("k"), expected);
+        }
+        for bad in ["a//b", "a/../b", "./a", "a\0"] {
+            let error = Prefix::new(bad).unwrap_err();
+            assert!(error.message().starts_with("bucket_prefix: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_trailing_slash_of_a_base_is_trimmed() {
+        assert_eq!(join_url("http://h/x/", "a b/ü"), "http://h/x/a%20b/%C3%BC");
+        assert_eq!(join_url("http://h/x", "a+b"), "http://h/x/a%2Bb");
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_key_decodes_to_itself_and_is_plain_ascii(key in "\\PC{1,40}") {
+            let encoded = encode_path(&key);
+            prop_assert!(encoded.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/%".contains(&b)));
+            let decoded = percent_encoding::percent_decode_str(&encoded).decode_utf8().unwrap();
+            prop_assert_eq!(decoded, key);
+        }
+
+        #[test]
+        fn whatever_is_accepted_obeys_the_rules(key in "[a./\0 %]{0,12}") {
+            let good = !key.is_empty() && !key.contains('\0')
+                && key.split('/').all(|s| !matches!(s, "" | "." | ".."));
+            prop_assert_eq!(RemoteKey::new(key).is_ok(), good);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Lifecycle events, who receives them, and counters to poll.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+/// What happened. Sizes are bytes; keys stand before the prefix.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A rescan began.
+    RunStarted {
+        /// Where it publishes to.
+        destination: String,
+    },
+    /// The tree was walked and compared with what is published.
+    Planned {
+        /// Files found.
+        scanned: u64,
+        /// Files to be uploaded, or hashed to find out.
+        to_upload: u64,
+        /// Their sizes together.
+        bytes: u64,
+        /// Objects to be deleted.
+        to_delete: u64,
+    },
+    /// A file is about to be sent.
+    UploadStarted {
+        /// Its key.
+        key: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A file was sent and acknowledged.
+    UploadFinished {
+        /// Its key.
+        key: String,
+        /// Its size.
+        bytes: u64,
+        /// Its public URL.
+        url: String,
+    },
+    /// A file could not be published; it stays pending.
+    UploadFailed {
+        /// Its key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file turned out to hold what is published already.
+    Confirmed {
+        /// Its key.
+        key: String,
+    },
+    /// An object was deleted.
+    Deleted {
+        /// Its key.
+        key: String,
+    },
+    /// An object could not be deleted; it stays pending.
+    DeleteFailed {
+        /// Its key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// A request is tried again.
+    Retrying {
+        /// What failed.
+        reason: String,
+        /// How often it was tried so far.
+        attempt: u32,
+        /// How long it waits before.
+        wait: Duration,
+    },
+    /// A record that also went to the `log` facade.
+    Log {
+        /// Its level.
+        level: log::Level,
+        /// Its text.
+        message: String,
+        /// Its key-values.
+        fields: Vec<(&'static str, String)>,
+    },
+    /// A rescan ended.
+    RunFinished {
+        /// `published`, `unchanged`, `partial`, `local_only` or `error`.
+        outcome: &'static str,
+    },
+}
+
+/// Receives every event, on the thread where it happens: be quick, and do not call back into the
+/// same orchestrator. Nothing is dropped. A panic is caught and counts for nothing.
+///
+/// Closures are observers:
+/// ```
+/// use std::sync::Arc;
+/// use bucket_brigade::{Event, Observer};
+/// let _: Arc<dyn Observer> = Arc::new(|event: &Event| println!("{event:?}"));
+/// ```
+pub trait Observer: Send + Sync {
+    /// Called for each event.
+    fn event(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync> Observer for F {
+    fn event(&self, event: &Event) {
+        self(event);
+    }
+}
+
+/// An observer that feeds a bounded channel, for a reader on a thread of its own.
+#[derive(Debug)]
+pub struct ChannelObserver {
+    sender: Sender<Event>,
+    missed: AtomicU64,
+}
+
+/// An observer and the channel that it feeds. When `capacity` events wait unread, further ones are
+/// dropped and counted ([`ChannelObserver::missed`]): a slow reader never holds up an upload.
+pub fn channel(capacity: usize) -> (Arc<ChannelObserver>, Receiver<Event>) {
+    let (sender, receiver) = crossbeam_channel::bounded(capacity);
+    (Arc::new(ChannelObserver { sender, missed: AtomicU64::new(0) }), receiver)
+}
+
+impl ChannelObserver {
+    /// How many events found the channel full.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Relaxed)
+    }
+}
+
+impl Observer for ChannelObserver {
+    fn event(&self, event: &Event) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(event.clone()) {
+            self.missed.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    files_total: AtomicU64,
+    files_done: AtomicU64,
+    files_failed: AtomicU64,
+    bytes_total: AtomicU64,
+    bytes_done: AtomicU64,
+    deletes_total: AtomicU64,
+    deletes_done: AtomicU64,
+}
+
+/// How far a run is; cheap to clone, polled from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<Counts>);
+
+/// A [`Progress`] at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ProgressSnapshot {
+    /// Files to be uploaded.
+    pub files_total: u64,
+    /// Files uploaded or found to be unchanged.
+    pub files_done: u64,
+    /// Files that failed.
+    pub files_failed: u64,
+    /// Bytes of the files to be uploaded.
+    pub bytes_total: u64,
+    /// Bytes handed to the connection, repetitions not counted twice.
+    pub bytes_done: u64,
+    /// Objects to be deleted.
+    pub deletes_total: u64,
+    /// Objects deleted.
+    pub deletes_done: u64,
+}
+
+impl Progress {
+    /// All zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> ProgressSnapshot {
+        let counts = &self.0;
+        ProgressSnapshot {
+            files_total: counts.files_total.load(Relaxed),
+            files_done: counts.files_done.load(Relaxed),
+            files_failed: counts.files_failed.load(Relaxed),
+            bytes_total: counts.bytes_total.load(Relaxed),
+            bytes_done: counts.bytes_done.load(Relaxed),
+            deletes_total: counts.deletes_total.load(Relaxed),
+            deletes_done: counts.deletes_done.load(Relaxed),
+        }
+    }
+
+    pub(crate) fn planned(&self, files: u64, bytes: u64, deletes: u64) {
+        self.0.files_total.fetch_add(files, Relaxed);
+        self.0.bytes_total.fetch_add(bytes, Relaxed);
+        self.0.deletes_total.fetch_add(deletes, Relaxed);
+    }
+
+    pub(crate) fn file_done(&self) {
+        self.0.files_done.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn file_failed(&self) {
+        self.0.files_failed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn delete_done(&self) {
+        self.0.deletes_done.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.0.bytes_done.fetch_add(bytes, Relaxed);
+    }
+
+    /// What a failed try had moved is to be moved again.
+    pub(crate) fn unmoved(&self, bytes: u64) {
+        self.0.bytes_done.fetch_sub(bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_reader_of_a_channel_loses_events_and_learns_how_many() {
+        let (observer, receiver) = channel(2);
+        for _ in 0..5 {
+            observer.event(&Event::RunFinished { outcome: "unchanged" });
+        }
+        assert_eq!((receiver.len(), observer.missed()), (2, 3));
+    }
+}

@@ -1,0 +1,129 @@
+//! Counters of everything that was sent, and their snapshot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        #[derive(Debug, Default)]
+        struct Counters { $($name: AtomicU64),* }
+
+        /// Every counter at one moment. Counts start at zero with their engine (or, in a report,
+        /// with its run) and only grow, but for `pending_files`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        pub struct MetricsSnapshot {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Time spent in rescans, all together.
+            pub rescan_time: Duration,
+            /// Time the last rescan took.
+            pub last_rescan_time: Duration,
+        }
+
+        impl Metrics {
+            $(pub(crate) fn $name(&self, by: u64) { self.add(|counters| &counters.$name, by); })*
+
+            /// The counters now.
+            pub fn snapshot(&self) -> MetricsSnapshot {
+                let (own, times) = (&self.0.counters, &self.0.times);
+                MetricsSnapshot {
+                    $($name: own.$name.load(Relaxed),)*
+                    rescan_time: Duration::from_nanos(times.total.load(Relaxed)),
+                    last_rescan_time: Duration::from_nanos(times.last.load(Relaxed)),
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Files uploaded and acknowledged.
+    uploads,
+    /// Files whose upload failed in the end.
+    uploads_failed,
+    /// Bytes of the files uploaded and acknowledged.
+    upload_bytes,
+    /// Objects deleted and acknowledged; one that was gone already counts.
+    deletes,
+    /// Objects whose delete failed in the end.
+    deletes_failed,
+    /// Times that a request was tried again.
+    retries,
+    /// Requests started, repetitions included.
+    requests,
+    /// Connections opened.
+    connections,
+    /// Look-ups of a host name.
+    lookups,
+    /// Bytes written to sockets, headers and TLS included.
+    bytes_sent,
+    /// Bytes read from sockets, headers and TLS included.
+    bytes_received,
+    /// Transactions committed to the cache.
+    commits,
+    /// Bytes of files read to hash them.
+    bytes_hashed,
+    /// Rescans ended.
+    rescans,
+    /// Files pending after the last rescan (a gauge).
+    pending_files,
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    total: AtomicU64,
+    last: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    counters: Counters,
+    times: Times,
+    parent: Option<Metrics>,
+}
+
+/// A set of counters; cheap to clone. What a run counts, its engine counts too.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Inner>);
+
+impl Metrics {
+    pub(crate) fn child(&self) -> Self {
+        Self(Arc::new(Inner { parent: Some(self.clone()), ..Inner::default() }))
+    }
+
+    fn add(&self, pick: impl Fn(&Counters) -> &AtomicU64, by: u64) {
+        pick(&self.0.counters).fetch_add(by, Relaxed);
+        if let Some(parent) = &self.0.parent {
+            parent.add(pick, by);
+        }
+    }
+
+    pub(crate) fn rescan_ended(&self, took: Duration, pending: u64) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.0.counters.rescans.fetch_add(1, Relaxed);
+        self.0.counters.pending_files.store(pending, Relaxed);
+        self.0.times.total.fetch_add(nanos, Relaxed);
+        self.0.times.last.store(nanos, Relaxed);
+        if let Some(parent) = &self.0.parent {
+            parent.rescan_ended(took, pending);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_counts_its_engine_counts_too() {
+        let engine = Metrics::default();
+        let run = engine.child();
+        run.uploads(2);
+        engine.child().uploads(3);
+        run.rescan_ended(Duration::from_secs(1), 7);
+        assert_eq!((run.snapshot().uploads, engine.snapshot().uploads), (2, 5));
+        assert_eq!((engine.snapshot().pending_files, engine.snapshot().rescans), (7, 1));
+        assert_eq!(engine.snapshot().last_rescan_time, Duration::from_secs(1));
+    }
+}

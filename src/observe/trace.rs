@@ -1,0 +1,158 @@
+//! Where log records are made: the one place that puts a request into words.
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::kv::Value;
+use log::{Level, Record};
+
+use super::event::{Event, Observer, Progress};
+use super::metrics::Metrics;
+use crate::error::Printable;
+
+/// The target of every record of this library.
+pub(crate) const TARGET: &str = "bucket_brigade";
+
+/// Key-values of one record.
+pub(crate) type Fields<'a> = &'a [(&'static str, &'a dyn Display)];
+
+/// Where records, events and counts of one piece of work go.
+#[derive(Clone, Default)]
+pub(crate) struct Trace {
+    observers: Vec<Arc<dyn Observer>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) progress: Progress,
+}
+
+/// One exchange with a store, put into words when it ends.
+pub(crate) struct Outcome<'a> {
+    pub(crate) operation: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) bucket: &'a str,
+    pub(crate) bytes: u64,
+    pub(crate) attempts: u32,
+    pub(crate) elapsed: Duration,
+    pub(crate) outcome: &'a str,
+    pub(crate) request_id: &'a str,
+}
+
+impl Trace {
+    pub(crate) fn new(observers: Vec<Arc<dyn Observer>>, metrics: Metrics) -> Self {
+        Self { observers, metrics, progress: Progress::default() }
+    }
+
+    /// The trace of one run: its own observer and counters beside those of the engine.
+    pub(crate) fn for_run(&self, observer: Option<Arc<dyn Observer>>, progress: Option<Progress>) -> Self {
+        Self {
+            observers: self.observers.iter().cloned().chain(observer).collect(),
+            metrics: self.metrics.child(),
+            progress: progress.unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
+        if self.observers.is_empty() {
+            return;
+        }
+        let event = event();
+        for observer in &self.observers {
+            // A panic of theirs is not ours (I9), and there is nobody to tell but the log.
+            if catch_unwind(AssertUnwindSafe(|| observer.event(&event))).is_err() {
+                log::error!(target: TARGET, "an observer panicked");
+            }
+        }
+    }
+
+    pub(crate) fn log(&self, level: Level, message: &str, fields: Fields<'_>) {
+        let wanted = level <= log::max_level();
+        if !wanted && self.observers.is_empty() {
+            return;
+        }
+        let texts: Vec<(&'static str, String)> =
+            fields.iter().map(|(name, value)| (*name, Printable(&value.to_string()).to_string())).collect();
+        let message = Printable(message).to_string();
+        if wanted {
+            to_facade(level, &message, &texts);
+        }
+        self.emit(|| Event::Log { level, message, fields: texts });
+    }
+
+    pub(crate) fn warn(&self, message: &str, fields: Fields<'_>) {
+        self.log(Level::Warn, message, fields);
+    }
+
+    /// An upload or a delete begins.
+    pub(crate) fn started(&self, operation: &str, key: &str, bucket: &str, bytes: u64) {
+        let fields: Fields<'_> =
+            &[("operation", &operation), ("key", &key), ("bucket", &bucket), ("bytes", &bytes)];
+        self.log(Level::Info, &format!("{operation} started"), fields);
+    }
+
+    /// An exchange ended, well or not.
+    pub(crate) fn ended(&self, level: Level, what: &Outcome<'_>) {
+        let elapsed = format!("{:.3}", what.elapsed.as_secs_f64());
+        let fields: Fields<'_> = &[
+            ("operation", &what.operation),
+            ("key", &what.key),
+            ("bucket", &what.bucket),
+            ("bytes", &what.bytes),
+            ("attempts", &what.attempts),
+            ("elapsed", &elapsed),
+            ("outcome", &what.outcome),
+            ("request_id", &what.request_id),
+        ];
+        self.log(level, &format!("{} ended", what.operation), fields);
+    }
+}
+
+fn to_facade(level: Level, message: &str, texts: &[(&'static str, String)]) {
+    let pairs: Vec<(&str, Value<'_>)> =
+        texts.iter().map(|(name, text)| (*name, Value::from(text.as_str()))).collect();
+    let pairs = pairs.as_slice();
+    let mut record = Record::builder();
+    record.level(level).target(TARGET).module_path_static(Some(module_path!())).key_values(&pairs);
+    log::logger().log(&record.args(format_args!("{message}")).build());
+}
+
+/// Cuts secrets out of a text that a server wrote: some repeat what they were sent.
+pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
+    secrets
+        .iter()
+        .filter(|secret| !secret.is_empty())
+        .fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn records_reach_observers_with_their_fields_escaped() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        let observer: Arc<dyn Observer> = Arc::new(move |event: &Event| {
+            if let Event::Log { message, fields, .. } = event {
+                sink.lock().unwrap().push((message.clone(), fields.clone()));
+            }
+        });
+        Trace::new(vec![observer], Metrics::default()).started("upload", "a\nb", "bucket", 3);
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen[0].0, "upload started");
+        assert!(seen[0].1.contains(&("key", "a\\nb".to_owned())));
+    }
+
+    #[test]
+    fn p7_a_panic_of_an_observer_stays_with_it() {
+        let loud: Arc<dyn Observer> = Arc::new(|_: &Event| panic!("observer"));
+        Trace::new(vec![loud], Metrics::default()).warn("x", &[]);
+    }
+
+    #[test]
+    fn secrets_are_cut_out_of_texts() {
+        assert_eq!(redact("key AKIA1 is unknown", &["AKIA1", ""]), "key [secret] is unknown");
+    }
+}
