@@ -116,6 +116,11 @@ impl Prefix {
         &self.0
     }
 
+    /// How many bytes a key may have behind it.
+    pub(crate) fn room(&self) -> usize {
+        MAX_KEY_BYTES - self.0.len()
+    }
+
     /// Prefix and key together: what the object is called in its bucket.
     pub(crate) fn join(&self, key: &str) -> String {
         format!("{}{key}", self.0)

@@ -1,0 +1,174 @@
+//! Where it goes: the contract of a store, in four methods, and the steps of stores that can more.
+
+pub(crate) mod local;
+pub(crate) mod s3;
+pub(crate) mod simple;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::{CancelToken, Clock};
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::gate::Gate;
+use crate::key::{MAX_KEY_BYTES, RemoteKey};
+use crate::observe::trace::Trace;
+use crate::tree::digest::Digest;
+use crate::tree::source::Source;
+
+/// A place that files are published to. Four methods are the whole contract; they block, and may be
+/// called from any thread at once.
+///
+/// The example `custom_backend` publishes to a folder on a mounted share.
+pub trait StorageBackend: Send + Sync {
+    /// Stores the file under the key, whole or not at all, and returns its public URL. The key is
+    /// without any prefix; storing over an existing object replaces it.
+    ///
+    /// # Errors
+    /// Built with [`StorageError::new`]; [`StorageError::is_retryable`] decides whether the caller
+    /// tries again.
+    fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError>;
+
+    /// Removes the object. One that is gone already is success.
+    ///
+    /// # Errors
+    /// As for [`upload_file`](Self::upload_file).
+    fn delete_file(&self, remote_key: &str) -> Result<(), StorageError>;
+
+    /// The public URL of a key, whether or not it is published.
+    fn get_url(&self, remote_key: &str) -> String;
+
+    /// Whether objects live elsewhere than the files: false means that publishing moves no bytes.
+    fn is_remote(&self) -> bool;
+
+    /// The steps of a store that can more than four methods; see [`Transfers`].
+    fn transfers(&self) -> Option<&dyn Transfers> {
+        None
+    }
+
+    /// What a cache is bound to: one string for one place. By default the URL of the empty key.
+    fn destination(&self) -> String {
+        self.get_url("")
+    }
+}
+
+/// What one step needs of whoever drives it: how to be cancelled, until when, what time it is, the
+/// gate before the destination, and where its records go.
+#[derive(Clone, Copy)]
+pub struct Exchange<'a> {
+    pub(crate) cancel: &'a CancelToken,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) gate: &'a Gate,
+    pub(crate) trace: &'a Trace,
+}
+
+impl Exchange<'_> {
+    /// An error if the work was cancelled or is out of time.
+    pub(crate) fn check(&self, operation: Operation) -> Result<(), StorageError> {
+        if self.cancel.is_cancelled() {
+            return Err(StorageError::new(ErrorKind::Cancelled, operation, "cancelled"));
+        }
+        if self.deadline.is_some_and(|deadline| self.clock.now() >= deadline) {
+            return Err(StorageError::new(ErrorKind::Deadline, operation, "the run's deadline has passed"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn within_deadline(&self, wait: Duration) -> Duration {
+        match self.deadline {
+            Some(deadline) => wait.min(deadline.saturating_sub(self.clock.now())),
+            None => wait,
+        }
+    }
+}
+
+/// A store's acknowledgement that it holds an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Its public URL.
+    pub url: String,
+    /// The store's tag for it, an opaque string; `None` where the store gave none.
+    pub etag: Option<String>,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its name behind the prefix.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// The store's tag for it, if the listing has one.
+    pub etag: Option<String>,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Page {
+    /// The objects, in the store's order.
+    pub objects: Vec<Listed>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// What became of each key of a delete.
+pub type Deleted = Vec<(RemoteKey, Result<(), StorageError>)>;
+
+/// The steps of a store that gives receipts, deletes many keys at once and lists. Stateless: whoever
+/// drives them schedules them, records their outcome, and repeats what may be repeated by the rules
+/// of one exchange. Sealed for now: only the backends of this crate implement it.
+pub trait Transfers: Send + Sync + sealed::Sealed {
+    /// Stores a source whose digest is known, in one request.
+    #[doc(hidden)]
+    fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
+
+    /// Deletes up to [`delete_limit`](Self::delete_limit) keys. The outer error: none was tried.
+    #[doc(hidden)]
+    fn delete_many(&self, exchange: &Exchange<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError>;
+
+    /// One page of what lies under the prefix.
+    #[doc(hidden)]
+    fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError>;
+
+    /// The most keys of one [`delete_many`](Self::delete_many).
+    #[doc(hidden)]
+    fn delete_limit(&self) -> usize {
+        1000
+    }
+
+    /// How many bytes a key may have before the prefix.
+    #[doc(hidden)]
+    fn key_room(&self) -> usize {
+        MAX_KEY_BYTES
+    }
+}
+
+/// A file on its way: where it is, open, under which key, with which content.
+#[doc(hidden)]
+pub struct Upload<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) key: &'a RemoteKey,
+    pub(crate) digest: &'a Digest,
+}
+
+mod sealed {
+    /// Keeps `Transfers` within the crate.
+    pub trait Sealed {}
+}
+
+/// How the steps of a multipart upload are remembered, without knowing where. The recorder of a
+/// rescan implements it; what it remembers outlives the process.
+#[doc(hidden)]
+pub trait Journal: Send + Sync {
+    /// An upload is about to be begun; returns once that is durable.
+    fn intend(&self, key: &RemoteKey, token: &str) -> Result<(), StorageError>;
+    /// The store named it; returns once that is durable.
+    fn begun(&self, key: &RemoteKey, upload_id: &str) -> Result<(), StorageError>;
+    /// A part was acknowledged. Fire and forget.
+    fn part(&self, key: &RemoteKey, number: u32, etag: &str);
+    /// The upload was completed or aborted.
+    fn closed(&self, key: &RemoteKey);
+}

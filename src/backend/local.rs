@@ -1,0 +1,55 @@
+//! Files that are served from where they lie.
+
+use std::path::{Path, PathBuf};
+
+use super::StorageBackend;
+use crate::error::StorageError;
+use crate::key::{RemoteKey, join_url};
+
+/// Publishes by leaving files in place, for a web server that serves `base_path` as `base_url`.
+/// Uploads and deletes are instant and do nothing: whoever manages the folder has done them.
+///
+/// ```
+/// use bucket_brigade::{LocalBackend, StorageBackend};
+/// let local = LocalBackend::new("https://files.example.com/", "/srv/files");
+/// assert_eq!(local.get_url("a b/c.txt"), "https://files.example.com/a%20b/c.txt");
+/// ```
+#[derive(Debug, Clone)]
+pub struct LocalBackend {
+    base_url: String,
+    base_path: PathBuf,
+}
+
+impl LocalBackend {
+    /// URLs are `base_url/key`, each segment percent-encoded; one trailing slash of the base is
+    /// trimmed. `base_path` is where the files lie.
+    pub fn new(base_url: impl Into<String>, base_path: impl Into<PathBuf>) -> Self {
+        let base_url = base_url.into();
+        let base_url = base_url.strip_suffix('/').map(str::to_owned).unwrap_or(base_url);
+        Self { base_url, base_path: base_path.into() }
+    }
+
+    /// Where the files lie.
+    pub fn base_path(&self) -> &Path {
+        &self.base_path
+    }
+}
+
+impl StorageBackend for LocalBackend {
+    fn upload_file(&self, _local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
+        let key = RemoteKey::new(remote_key)?;
+        Ok(self.get_url(key.as_str()))
+    }
+
+    fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
+        RemoteKey::new(remote_key).map(drop)
+    }
+
+    fn get_url(&self, remote_key: &str) -> String {
+        join_url(&self.base_url, remote_key)
+    }
+
+    fn is_remote(&self) -> bool {
+        false
+    }
+}

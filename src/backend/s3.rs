@@ -1,0 +1,214 @@
+//! Any store that speaks S3.
+
+mod classify;
+mod client;
+pub(crate) mod credentials;
+mod objects;
+mod sign;
+mod transport;
+mod upload;
+mod xml;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use log::Level;
+
+use super::{Deleted, Exchange, Page, Receipt, StorageBackend, Transfers, Upload, sealed};
+use crate::clock::CancelToken;
+use crate::config::{S3Config, S3Settings};
+use crate::engine::Engine;
+use crate::error::{Operation, StorageError};
+use crate::gate::Gate;
+use crate::key::{RemoteKey, encode_path, join_url};
+use crate::observe::trace::Outcome;
+use crate::tree::source::Source;
+use client::Client;
+
+/// Publishes to a bucket of any S3-compatible store: AWS, R2, `MinIO`, Garage, Ceph, Spaces, B2,
+/// GCS. Connections are kept and shared by all threads; files are streamed from disk.
+///
+/// It may be used alone, through [`StorageBackend`]'s four blocking methods, or driven by a
+/// [`RescanOrchestrator`](crate::RescanOrchestrator).
+///
+/// ```no_run
+/// use bucket_brigade::{Credentials, Engine, S3Backend, S3Config, StorageBackend};
+/// # fn main() -> Result<(), bucket_brigade::StorageError> {
+/// let engine = Engine::new()?;
+/// let config = S3Config::new("releases").region("eu-central-1").credentials(Credentials::from_env()?);
+/// let bucket = S3Backend::new(&engine, config)?;
+/// let url = bucket.upload_file("dist/app.tar.gz".as_ref(), "1.2.3/app.tar.gz")?;
+/// # Ok(()) }
+/// ```
+pub struct S3Backend {
+    engine: Engine,
+    client: Client,
+    settings: S3Settings,
+    bucket: String,
+    gate: Arc<Gate>,
+    destination: String,
+    lacks_bulk_delete: AtomicBool,
+}
+
+impl S3Backend {
+    /// Checks the configuration; sends nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's
+    /// name.
+    pub fn new(engine: &Engine, config: S3Config) -> Result<Self, StorageError> {
+        let settings = config.validate()?;
+        let bucket = settings.bucket.name();
+        let destination =
+            format!("s3://{}{}{}", settings.host, settings.path, settings.prefix.as_str());
+        if settings.bucket.scheme() == "http" {
+            engine.trace().warn(
+                "http endpoint: requests are signed, but anyone on the way can read them",
+                &[("bucket", &bucket), ("host", &settings.host)],
+            );
+        }
+        Ok(Self {
+            client: Client::new(engine, &settings),
+            gate: engine.gate(&destination),
+            engine: engine.clone(),
+            settings,
+            bucket,
+            destination,
+            lacks_bulk_delete: AtomicBool::new(false),
+        })
+    }
+
+    /// What the object of `remote_key` is called in the bucket: prefix and key.
+    pub fn build_key(&self, remote_key: &str) -> String {
+        self.settings.prefix.join(remote_key)
+    }
+
+    fn url(&self, key: &str) -> String {
+        join_url(&self.settings.public_url, &self.build_key(key))
+    }
+
+    /// The path of a request for an object, by its name in the bucket.
+    fn object_path(&self, object: &str) -> String {
+        format!("{}{}", self.settings.path, encode_path(object))
+    }
+
+    /// Runs a step for a caller that brings no exchange of its own.
+    fn alone<T>(
+        &self,
+        step: impl FnOnce(&Exchange<'_>) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        self.gate.close_circuit();
+        let cancel = CancelToken::new();
+        step(&Exchange {
+            cancel: &cancel,
+            deadline: None,
+            clock: &**self.engine.clock(),
+            gate: &self.gate,
+            trace: self.engine.trace(),
+        })
+    }
+
+    /// An upload or delete with its two records. `step` counts its tries and gives the request's id.
+    fn watched<T>(
+        &self,
+        exchange: &Exchange<'_>,
+        operation: Operation,
+        key: &str,
+        bytes: u64,
+        step: impl FnOnce(&mut u32) -> Result<(T, String), StorageError>,
+    ) -> Result<T, StorageError> {
+        exchange.trace.started(&operation.to_string(), key, &self.bucket, bytes);
+        let (began, mut attempts) = (exchange.clock.now(), 0);
+        let result = step(&mut attempts);
+        let elapsed = exchange.clock.now().saturating_sub(began);
+        let (outcome, id) = match &result {
+            Ok((_, id)) => (Ok(()), id.as_str()),
+            Err(error) => (Err(error.to_string()), error.request_id().unwrap_or_default()),
+        };
+        self.report(exchange, operation, key, bytes, attempts, elapsed, outcome, id);
+        result.map(|(value, _)| value)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
+    fn report(
+        &self,
+        exchange: &Exchange<'_>,
+        operation: Operation,
+        key: &str,
+        bytes: u64,
+        attempts: u32,
+        elapsed: Duration,
+        outcome: Result<(), String>,
+        request_id: &str,
+    ) {
+        let (operation, bucket) = (operation.to_string(), self.bucket.as_str());
+        let outcome = outcome.err().unwrap_or_else(|| "ok".to_owned());
+        let (operation, outcome) = (operation.as_str(), outcome.as_str());
+        exchange.trace.ended(
+            Level::Info,
+            &Outcome { operation, key, bucket, bytes, attempts, elapsed, outcome, request_id },
+        );
+    }
+}
+
+impl StorageBackend for S3Backend {
+    fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
+        let key = RemoteKey::new(remote_key)?;
+        let source = Source::open(local_path)?;
+        let digest = source.hash(|_| Ok(()))?;
+        let file = Upload { source: &source, key: &key, digest: &digest };
+        let receipt = self.alone(|exchange| upload::put(self, exchange, &file))?;
+        source.check_unchanged()?;
+        Ok(receipt.url)
+    }
+
+    fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
+        let key = RemoteKey::new(remote_key)?;
+        self.alone(|exchange| objects::delete_one(self, exchange, &key))
+    }
+
+    fn get_url(&self, remote_key: &str) -> String {
+        self.url(remote_key)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn transfers(&self) -> Option<&dyn Transfers> {
+        Some(self)
+    }
+
+    fn destination(&self) -> String {
+        self.destination.clone()
+    }
+}
+
+impl sealed::Sealed for S3Backend {}
+
+impl Transfers for S3Backend {
+    fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
+        upload::put(self, exchange, file)
+    }
+
+    fn delete_many(&self, exchange: &Exchange<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
+        objects::delete_many(self, exchange, keys)
+    }
+
+    fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError> {
+        objects::list(self, exchange, from)
+    }
+
+    fn key_room(&self) -> usize {
+        self.settings.prefix.room()
+    }
+}
+
+impl fmt::Debug for S3Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Backend").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}

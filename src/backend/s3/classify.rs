@@ -1,0 +1,210 @@
+//! What an answer or a failure of the transport means: pure functions from facts to an error.
+
+use std::io;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use super::xml::ErrorBody;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::observe::trace::redact;
+
+/// The facts of an answer that is no success.
+pub(crate) struct Refusal<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: Option<ErrorBody>,
+    pub(crate) bucket: &'a str,
+    pub(crate) secrets: &'a [&'a str],
+}
+
+/// The class of an answer by its code, else by its status.
+pub(crate) fn kind_of(operation: Operation, status: u16, code: &str) -> ErrorKind {
+    match code {
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
+        | "TokenRefreshRequired" | "InvalidSecurity" | "MissingSecurityHeader" | "NotSignedUp"
+        | "AccountProblem" => ErrorKind::Credentials,
+        "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
+        "NoSuchBucket" => ErrorKind::BucketMissing,
+        "PermanentRedirect" | "TemporaryRedirect" | "Redirect" | "AuthorizationHeaderMalformed"
+        | "IncorrectEndpoint" | "IllegalLocationConstraintException" => ErrorKind::Region,
+        "SlowDown" | "ServiceUnavailable" | "Throttling" | "ThrottlingException"
+        | "RequestLimitExceeded" | "TooManyRequests" | "BandwidthLimitExceeded" => ErrorKind::Throttled,
+        "BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest" => ErrorKind::Integrity,
+        "RequestTimeout" | "RequestTimeoutException" | "IncompleteBody" => ErrorKind::Network,
+        "EntityTooLarge" => ErrorKind::TooLarge,
+        "InternalError" | "OperationAborted" => ErrorKind::Server,
+        "NotImplemented" | "MethodNotAllowed" => ErrorKind::Unsupported,
+        _ => kind_of_status(operation, status),
+    }
+}
+
+fn kind_of_status(operation: Operation, status: u16) -> ErrorKind {
+    match status {
+        300..=399 => ErrorKind::Region,
+        401 => ErrorKind::Credentials,
+        403 => ErrorKind::AccessDenied,
+        // Without a code: only the bucket can be missing when an object is stored or listed.
+        404 if matches!(operation, Operation::Upload | Operation::List) => ErrorKind::BucketMissing,
+        404 => ErrorKind::NotFound,
+        405 | 501 => ErrorKind::Unsupported,
+        408 => ErrorKind::Network,
+        413 => ErrorKind::TooLarge,
+        429 | 503 => ErrorKind::Throttled,
+        500..=599 => ErrorKind::Server,
+        400..=499 => ErrorKind::Rejected,
+        _ => ErrorKind::Protocol,
+    }
+}
+
+/// The error that an answer is, in words that say what to do.
+pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
+    let body = facts.body.unwrap_or_default();
+    let code = body.code.clone().unwrap_or_default();
+    let kind = kind_of(facts.operation, facts.status.as_u16(), &code);
+    let mut text = format!("the store answered {}", facts.status.as_u16());
+    for part in [body.code.as_deref(), body.message.as_deref()].into_iter().flatten() {
+        text.push(' ');
+        text.push_str(&redact(part, facts.secrets));
+    }
+    let header = |name: &str| facts.headers.get(name).and_then(|value| value.to_str().ok());
+    let request_id = body.request_id.or_else(|| header("x-amz-request-id").map(str::to_owned));
+    let place = header("x-amz-bucket-region").map(str::to_owned).or(body.region);
+    let error = StorageError::new(kind, facts.operation, text)
+        .with_code(body.code)
+        .with_request_id(request_id);
+    let error = advised(error, facts.bucket, place.as_deref(), body.endpoint.as_deref());
+    match header("retry-after").and_then(|seconds| seconds.trim().parse().ok()) {
+        Some(seconds) if error.is_retryable() => error.retry_after(Duration::from_secs(seconds)),
+        _ => error,
+    }
+}
+
+fn advised(error: StorageError, bucket: &str, region: Option<&str>, endpoint: Option<&str>) -> StorageError {
+    let advice = match error.kind() {
+        ErrorKind::BucketMissing => format!(
+            "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; buckets are never created here"
+        ),
+        ErrorKind::AccessDenied => format!(
+            "the credentials may not do this in bucket \"{bucket}\": s3:PutObject, s3:DeleteObject and s3:ListBucket are needed"
+        ),
+        ErrorKind::Credentials => "check access key, secret key and session token".to_owned(),
+        ErrorKind::ClockSkew => "set this machine's clock".to_owned(),
+        ErrorKind::Region => match (region, endpoint) {
+            (Some(region), _) => format!("bucket \"{bucket}\" lives in region {region}: set region to that"),
+            (None, Some(endpoint)) => format!("bucket \"{bucket}\" is served by {endpoint}: set endpoint to that"),
+            (None, None) => format!("bucket \"{bucket}\" lives elsewhere: check region and endpoint"),
+        },
+        _ => return error,
+    };
+    error.advise(&advice)
+}
+
+/// The error that a failure of the transport is. `host` is whom we meant to reach.
+pub(crate) fn transport(operation: Operation, host: &str, error: ureq::Error) -> StorageError {
+    use ureq::Timeout;
+    let fail = |kind, text: String| StorageError::new(kind, operation, text);
+    match error {
+        ureq::Error::Io(error) => transport_io(operation, host, error),
+        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+            fail(ErrorKind::Connect, format!("no connection to {host} in time"))
+        }
+        ureq::Error::Timeout(phase) => fail(ErrorKind::Timeout, format!("{host}: timed out ({phase})")),
+        ureq::Error::HostNotFound => fail(ErrorKind::Connect, format!("{host} does not resolve")),
+        ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("no connection to {host}")),
+        error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
+            fail(ErrorKind::Tls, format!("{host}: no secure connection")).with_source(error)
+        }
+        error @ (ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::BodyExceedsLimit(_)) => {
+            fail(ErrorKind::Protocol, format!("{host}: no valid answer")).with_source(error)
+        }
+        error => fail(ErrorKind::Other, format!("{host}: the request failed")).with_source(error),
+    }
+}
+
+fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
+    let error = match error.downcast::<StorageError>() {
+        Ok(ours) => return ours,
+        Err(error) => error,
+    };
+    let kind = match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::NotFound => ErrorKind::Connect,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::Timeout,
+        // Only the TLS layer reports this: a certificate or a handshake that it does not accept.
+        io::ErrorKind::InvalidData => ErrorKind::Tls,
+        _ => ErrorKind::Network,
+    };
+    StorageError::new(kind, operation, format!("{host}: {error}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str, headers: &[(&'static str, &'static str)]) -> StorageError {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+            })
+            .collect();
+        refusal(Refusal {
+            operation: Operation::Upload,
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: &headers,
+            body: (!code.is_empty())
+                .then(|| ErrorBody { code: Some(code.to_owned()), message: Some("for K1".into()), ..ErrorBody::default() }),
+            bucket: "b",
+            secrets: &["K1"],
+        })
+    }
+
+    #[test]
+    fn codes_decide_before_statuses() {
+        for (status, code, kind, again) in [
+            (403, "SignatureDoesNotMatch", ErrorKind::Credentials, false),
+            (403, "RequestTimeTooSkewed", ErrorKind::ClockSkew, false),
+            (403, "", ErrorKind::AccessDenied, false),
+            (404, "NoSuchBucket", ErrorKind::BucketMissing, false),
+            (400, "RequestTimeout", ErrorKind::Network, true),
+            (400, "BadDigest", ErrorKind::Integrity, false),
+            (400, "InvalidArgument", ErrorKind::Rejected, false),
+            (500, "", ErrorKind::Server, true),
+            (503, "SlowDown", ErrorKind::Throttled, true),
+            (429, "", ErrorKind::Throttled, true),
+            (501, "NotImplemented", ErrorKind::Unsupported, false),
+        ] {
+            let error = refused(status, code, &[]);
+            assert_eq!((error.kind(), error.is_retryable()), (kind, again), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_and_repeats_no_secret() {
+        let missing = refused(404, "NoSuchBucket", &[]).to_string();
+        assert!(missing.contains("no bucket \"b\"") && missing.contains("never created"), "{missing}");
+        assert!(missing.contains("for [secret]") && !missing.contains("K1"), "{missing}");
+        let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
+        assert!(region.to_string().contains("set region to that"), "{region}");
+        assert!(region.to_string().contains("eu-west-1"));
+    }
+
+    #[test]
+    fn n5_retry_after_is_read() {
+        let error = refused(503, "SlowDown", &[("retry-after", "7")]);
+        assert_eq!(error.retry(), crate::error::Retry::After(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn an_error_of_the_source_comes_back_as_itself() {
+        let source = StorageError::new(ErrorKind::SourceChanged, Operation::Read, "x");
+        let wrapped = ureq::Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, source));
+        assert_eq!(transport(Operation::Upload, "h", wrapped).kind(), ErrorKind::SourceChanged);
+    }
+}

@@ -1,0 +1,261 @@
+//! One exchange: a signed request out, a bounded answer in.
+
+use std::io::Read;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use log::Level;
+use ureq::SendBody;
+
+use super::classify::{self, Refusal};
+use super::credentials::Credentials;
+use super::sign::{Signable, Signer, amz_date};
+use super::transport::{Connections, Hidden, Limits};
+use super::xml;
+use crate::backend::Exchange;
+use crate::config::S3Settings;
+use crate::engine::Engine;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::observe::trace::Outcome;
+
+/// An error's body is read up to here.
+const MOST_OF_AN_ERROR: u64 = 64 * 1024;
+/// An answer is read up to here: 1,000 keys of 1,024 bytes, each encoded threefold, and their tags.
+const MOST_OF_AN_ANSWER: u64 = 8 * 1024 * 1024;
+/// A request may take this long, and as long again as its body takes at the rate below. Idle limits
+/// end what stands still; this ends what only pretends to move.
+const SHORTEST_DEADLINE: Duration = Duration::from_mins(5);
+/// Bytes a second.
+const SLOWEST_RATE: u64 = 8 * 1024;
+
+/// What is asked of the store, before it is signed.
+pub(crate) struct Ask<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) method: Method,
+    /// The key before the prefix, for records; empty where there is none.
+    pub(crate) key: &'a str,
+    /// Percent-encoded, from the leading slash.
+    pub(crate) path: String,
+    /// Percent-encoded and sorted, without the question mark.
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    /// Hexadecimal SHA-256 of the body.
+    pub(crate) payload: &'a str,
+    pub(crate) length: u64,
+}
+
+/// What the store answered, with success.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Signs and carries the requests to one bucket.
+pub(crate) struct Client {
+    connections: Connections,
+    signer: Signer,
+    credentials: Credentials,
+    scheme: String,
+    host: String,
+    bucket: String,
+}
+
+impl Client {
+    pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Self {
+        let limits = Limits {
+            connections: engine.workers(),
+            chunk_size: settings.chunk_size,
+            connect: settings.connect_timeout,
+            idle: settings.idle_timeout,
+            answer: settings.answer_timeout,
+        };
+        Self {
+            connections: Connections::new(&limits),
+            signer: Signer::new(settings.bucket.region()),
+            credentials: settings.credentials.clone(),
+            scheme: settings.bucket.scheme(),
+            host: settings.host.clone(),
+            bucket: settings.bucket.name(),
+        }
+    }
+
+    /// One try, through the gate. `body` makes a fresh reader of exactly `ask.length` bytes.
+    pub(crate) fn exchange(
+        &self,
+        exchange: &Exchange<'_>,
+        attempt: u32,
+        ask: &Ask<'_>,
+        body: &mut dyn Read,
+    ) -> Result<Answer, StorageError> {
+        exchange.gate.pass(ask.operation, || {
+            let began = exchange.clock.now();
+            exchange.trace.metrics.requests(1);
+            let mut request_id = String::new();
+            let result = self.carry(exchange, ask, body, &mut request_id);
+            let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+            exchange.trace.ended(
+                Level::Debug,
+                &Outcome {
+                    operation: ask.method.as_str(),
+                    key: ask.key,
+                    bucket: &self.bucket,
+                    bytes: ask.length,
+                    attempts: attempt,
+                    elapsed: exchange.clock.now().saturating_sub(began),
+                    outcome: &outcome,
+                    request_id: &request_id,
+                },
+            );
+            if matches!(&result, Err(error) if error.kind().is_outage()) {
+                self.connections.forget_addresses();
+            }
+            result.map_err(|error| error.with_key(ask.key))
+        })
+    }
+
+    fn carry(
+        &self,
+        exchange: &Exchange<'_>,
+        ask: &Ask<'_>,
+        body: &mut dyn Read,
+        request_id: &mut String,
+    ) -> Result<Answer, StorageError> {
+        let (request, hidden) = self.signed(exchange, ask)?;
+        let mut timed = Timed { inner: body, until: self.deadline(exchange, ask), exchange, moved: 0 };
+        let result = self.connections.with(&exchange.trace.metrics, hidden, |agent| {
+            let sent = if ask.length == 0 {
+                agent.run(request)
+            } else {
+                agent.run(request.map(|()| SendBody::from_reader(&mut timed)))
+            };
+            let mut response = sent.map_err(|error| self.lost(ask.operation, error))?;
+            let status = response.status();
+            let id = response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok());
+            id.unwrap_or_default().clone_into(request_id);
+            let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
+            let read = response.body_mut().with_config().limit(most).read_to_vec();
+            let read = match read {
+                Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
+                other => other.unwrap_or_default(),
+            };
+            self.judge(ask.operation, status, response.headers(), read)
+        });
+        if result.is_err() {
+            exchange.trace.progress.unmoved(timed.moved);
+        }
+        result
+    }
+
+    fn judge(
+        &self,
+        operation: Operation,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, StorageError> {
+        if status.is_success() {
+            return Ok(Answer { headers: headers.clone(), body });
+        }
+        Err(classify::refusal(Refusal {
+            operation,
+            status,
+            headers,
+            body: xml::error_body(&body),
+            bucket: &self.bucket,
+            secrets: &self.credentials.secrets(),
+        }))
+    }
+
+    fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
+        classify::transport(operation, &self.host, error)
+    }
+
+    fn deadline(&self, exchange: &Exchange<'_>, ask: &Ask<'_>) -> Duration {
+        let own = SHORTEST_DEADLINE + Duration::from_secs(ask.length / SLOWEST_RATE);
+        exchange.clock.now() + own
+    }
+
+    /// The request with every header that is signed; secrets as placeholders.
+    fn signed(
+        &self,
+        exchange: &Exchange<'_>,
+        ask: &Ask<'_>,
+    ) -> Result<(Request<()>, Vec<Hidden>), StorageError> {
+        let when = exchange.clock.wall();
+        let mut headers = ask.headers.clone();
+        for (name, value) in [
+            ("host", self.host.as_str()),
+            ("x-amz-date", amz_date(when).as_str()),
+            ("x-amz-content-sha256", ask.payload),
+        ] {
+            headers.insert(HeaderName::from_static(name), value_of(name, value)?);
+        }
+        let mut hidden = Vec::new();
+        if let Some(token) = self.credentials.session_token() {
+            headers.insert("x-amz-security-token", value_of("session_token", token)?);
+        }
+        let signable = Signable {
+            method: ask.method.as_str(),
+            path: &ask.path,
+            query: &ask.query,
+            headers: &headers,
+            payload: ask.payload,
+        };
+        let authorization = self.signer.authorization(&self.credentials, when, &signable)?;
+        let secrets = [
+            ("x-amz-security-token", self.credentials.session_token()),
+            ("authorization", Some(authorization.as_str())),
+        ];
+        for (name, value) in secrets {
+            let Some(value) = value else { continue };
+            let secret = Hidden::new(name, value);
+            let placeholder = HeaderValue::from_bytes(secret.placeholder()).map_err(|_| unsendable(name))?;
+            headers.insert(HeaderName::from_static(name), placeholder);
+            hidden.push(secret);
+        }
+        headers.insert(http::header::CONTENT_LENGTH, ask.length.into());
+        let separator = if ask.query.is_empty() { "" } else { "?" };
+        let uri = format!("{}://{}{}{separator}{}", self.scheme, self.host, ask.path, ask.query);
+        let mut request =
+            Request::builder().method(&ask.method).uri(uri).body(()).map_err(|_| unsendable("key"))?;
+        *request.headers_mut() = headers;
+        Ok((request, hidden))
+    }
+}
+
+fn value_of(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
+    HeaderValue::from_str(value).map_err(|_| unsendable(field))
+}
+
+fn unsendable(field: &str) -> StorageError {
+    StorageError::config(field, "it cannot be sent in a request")
+}
+
+/// A body that ends in an error when the exchange is cancelled or out of time.
+struct Timed<'a> {
+    inner: &'a mut dyn Read,
+    until: Duration,
+    exchange: &'a Exchange<'a>,
+    moved: u64,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.exchange.check(Operation::Upload).map_err(std::io::Error::other)?;
+        if self.exchange.clock.now() >= self.until {
+            let late = "the body was not taken within the request's deadline";
+            return Err(std::io::Error::other(StorageError::new(ErrorKind::Timeout, Operation::Upload, late)));
+        }
+        let count = self.inner.read(buffer)?;
+        self.moved += count as u64;
+        self.exchange.trace.progress.moved(count as u64);
+        Ok(count)
+    }
+}

@@ -1,0 +1,93 @@
+//! The adapter: drives any backend through the same steps. One with [`Transfers`] takes them itself;
+//! for one with four methods this repeats what may be repeated and deletes one by one.
+//!
+//! [`Transfers`]: super::Transfers
+
+use log::Level;
+
+use super::{Deleted, Exchange, Receipt, StorageBackend, Upload};
+use crate::error::{Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::observe::trace::Outcome;
+use crate::retry::{self, RetryPolicy};
+use crate::tree::source::Source;
+
+/// Stores a file. Its source is unchanged when this succeeds.
+pub(crate) fn put(
+    backend: &dyn StorageBackend,
+    exchange: &Exchange<'_>,
+    file: &Upload<'_>,
+) -> Result<Receipt, StorageError> {
+    let receipt = match backend.transfers() {
+        Some(transfers) => transfers.put(exchange, file)?,
+        None => put_simply(backend, exchange, file)?,
+    };
+    file.source.check_unchanged().map_err(|error| error.with_key(file.key.as_str()))?;
+    Ok(receipt)
+}
+
+fn put_simply(
+    backend: &dyn StorageBackend,
+    exchange: &Exchange<'_>,
+    file: &Upload<'_>,
+) -> Result<Receipt, StorageError> {
+    let (key, bytes) = (file.key.as_str(), file.source.stat().size);
+    watched(backend, exchange, Operation::Upload, key, bytes, || {
+        check_before(file.source)?;
+        let url = backend.upload_file(file.source.path(), key)?;
+        exchange.trace.progress.moved(bytes);
+        Ok(Receipt { url, etag: None })
+    })
+}
+
+/// Only an unchanged file is handed to a backend that opens it by its name.
+fn check_before(source: &Source) -> Result<(), StorageError> {
+    source.check_unchanged()
+}
+
+/// Deletes keys. The outer error: none was tried.
+pub(crate) fn delete_many(
+    backend: &dyn StorageBackend,
+    exchange: &Exchange<'_>,
+    keys: &[RemoteKey],
+) -> Result<Deleted, StorageError> {
+    if let Some(transfers) = backend.transfers() {
+        return transfers.delete_many(exchange, keys);
+    }
+    let delete = |key: &RemoteKey| {
+        let step = || backend.delete_file(key.as_str());
+        watched(backend, exchange, Operation::Delete, key.as_str(), 0, step)
+    };
+    Ok(keys.iter().map(|key| (key.clone(), delete(key))).collect())
+}
+
+/// One operation with its records, its retries and its way through the gate.
+fn watched<T>(
+    backend: &dyn StorageBackend,
+    exchange: &Exchange<'_>,
+    operation: Operation,
+    key: &str,
+    bytes: u64,
+    mut step: impl FnMut() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    let (name, destination) = (operation.to_string(), backend.destination());
+    let (began, mut attempts) = (exchange.clock.now(), 0);
+    exchange.trace.started(&name, key, &destination, bytes);
+    let result = retry::run(&RetryPolicy::default(), exchange, operation, |attempt| {
+        attempts = attempt;
+        exchange.gate.pass(operation, || {
+            if backend.is_remote() {
+                exchange.trace.metrics.requests(1);
+            }
+            step().map_err(|error| error.with_key(key))
+        })
+    });
+    let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+    let elapsed = exchange.clock.now().saturating_sub(began);
+    let (operation, bucket) = (name.as_str(), destination.as_str());
+    exchange.trace.ended(
+        Level::Info,
+        &Outcome { operation, key, bucket, bytes, attempts, elapsed, outcome: &outcome, request_id: "" },
+    );
+    result
+}

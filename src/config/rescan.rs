@@ -1,0 +1,164 @@
+use std::sync::Arc;
+
+use crate::backend::StorageBackend;
+use crate::error::StorageError;
+
+/// How many published files may disappear in one run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxDelete {
+    /// This many.
+    Count(u64),
+    /// This share of what is published, from 0 to 1; but up to 10 files always pass.
+    Share(f64),
+}
+
+/// Deletes that always pass a [`MaxDelete::Share`].
+const ALWAYS_PASS: u64 = 10;
+
+impl MaxDelete {
+    /// The most deletes of one run, for so many published files.
+    pub(crate) fn limit(self, published: u64) -> u64 {
+        match self {
+            Self::Count(count) => count,
+            // The share of a count of files is far below 2^52 and never negative.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            Self::Share(share) => ((published as f64 * share) as u64).max(ALWAYS_PASS),
+        }
+    }
+}
+
+/// What a first run does about objects under the prefix that its cache did not publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FirstRun {
+    /// Publishes; a file of the same key overwrites. They are counted and never deleted.
+    #[default]
+    Overwrite,
+    /// Publishes nothing and fails.
+    Refuse,
+}
+
+/// How a run makes sure of what it published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Verify {
+    /// Every planned upload has the store's acknowledgement. No request of its own.
+    #[default]
+    Ack,
+    /// Also lists the prefix and compares sizes and ETags with what was acknowledged: one request
+    /// for 1,000 objects.
+    List,
+}
+
+/// How a [`RescanOrchestrator`](crate::RescanOrchestrator) works.
+#[derive(Clone)]
+pub struct RescanConfig {
+    pub(crate) batch_size: Option<usize>,
+    pub(crate) max_delete: MaxDelete,
+    pub(crate) delete: bool,
+    pub(crate) allow_empty: bool,
+    pub(crate) allow_new_root: bool,
+    pub(crate) first_run: FirstRun,
+    pub(crate) fallback: Option<Arc<dyn StorageBackend>>,
+}
+
+impl Default for RescanConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: None,
+            max_delete: MaxDelete::Share(0.5),
+            delete: true,
+            allow_empty: false,
+            allow_new_root: false,
+            first_run: FirstRun::Overwrite,
+            fallback: None,
+        }
+    }
+}
+
+impl RescanConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Files of a batch, which is also how many are in flight (1 to 10,000). Default: the engine's
+    /// number of workers, ten.
+    pub fn batch_size(mut self, files: usize) -> Self {
+        self.batch_size = Some(files);
+        self
+    }
+
+    /// The most deletes of one run; beyond it none is made, and uploads stand. Default: half of
+    /// what is published.
+    pub fn max_delete(mut self, limit: MaxDelete) -> Self {
+        self.max_delete = limit;
+        self
+    }
+
+    /// Whether files that are gone are deleted from the store at all. Default true.
+    pub fn delete(mut self, yes: bool) -> Self {
+        self.delete = yes;
+        self
+    }
+
+    /// Whether an empty root means that everything was removed. Default false: it is taken for a
+    /// disk that is not mounted, and refused.
+    pub fn allow_empty(mut self, yes: bool) -> Self {
+        self.allow_empty = yes;
+        self
+    }
+
+    /// Whether files that another root published, and this one does not have, are deleted. Default
+    /// false: they are kept and reported.
+    pub fn allow_new_root(mut self, yes: bool) -> Self {
+        self.allow_new_root = yes;
+        self
+    }
+
+    /// What the first run does about objects that are there already.
+    pub fn first_run(mut self, policy: FirstRun) -> Self {
+        self.first_run = policy;
+        self
+    }
+
+    /// Where files are found while they are not published, usually a
+    /// [`LocalBackend`](crate::LocalBackend): [`CacheManager::resolve`](crate::CacheManager::resolve)
+    /// gives its URLs meanwhile.
+    pub fn fallback(mut self, backend: Arc<dyn StorageBackend>) -> Self {
+        self.fallback = Some(backend);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        if self.batch_size.is_some_and(|size| !(1..=10_000).contains(&size)) {
+            return Err(StorageError::config("batch_size", "it is not from 1 to 10,000"));
+        }
+        if let MaxDelete::Share(share) = self.max_delete
+            && !(0.0..=1.0).contains(&share)
+        {
+            return Err(StorageError::config("max_delete", format!("a share of {share} is not from 0 to 1")));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_rounds_down_and_ten_always_pass() {
+        assert_eq!(MaxDelete::Share(0.5).limit(101), 50);
+        assert_eq!(MaxDelete::Share(0.5).limit(4), 10);
+        assert_eq!(MaxDelete::Share(0.0).limit(1_000_000), 10);
+        assert_eq!(MaxDelete::Count(0).limit(1_000_000), 0);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        let error = RescanConfig::new().batch_size(0).check().unwrap_err();
+        assert!(error.message().starts_with("batch_size: "));
+        let error = RescanConfig::new().max_delete(MaxDelete::Share(f64::NAN)).check().unwrap_err();
+        assert!(error.message().starts_with("max_delete: "));
+    }
+}

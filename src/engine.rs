@@ -1,0 +1,211 @@
+//! The pool of workers and the queue before it, shared by everything that one process publishes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crossbeam_channel::{Receiver, Sender};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::StorageError;
+use crate::gate::Gate;
+use crate::observe::event::Observer;
+use crate::observe::metrics::{Metrics, MetricsSnapshot};
+use crate::observe::trace::Trace;
+
+/// Files in flight unless told otherwise.
+pub const DEFAULT_WORKERS: usize = 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// How an [`Engine`] is built.
+///
+/// ```
+/// use bucket_brigade::EngineConfig;
+/// let engine = EngineConfig::new().workers(4).build().unwrap();
+/// assert_eq!(engine.workers(), 4);
+/// ```
+#[derive(Clone)]
+pub struct EngineConfig {
+    workers: usize,
+    clock: Arc<dyn Clock>,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { workers: DEFAULT_WORKERS, clock: Arc::new(SystemClock::default()), observers: Vec::new() }
+    }
+}
+
+impl EngineConfig {
+    /// Ten workers, the machine's clocks, no observer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Threads of the pool, which is also the most requests in flight and connections kept to one
+    /// destination (1 to 256, default 10). A thread that waits for a store costs no CPU.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Replaces the clock, for tests.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Receives the events of everything that this engine does.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the number of workers is out of range or
+    /// the system refuses the threads.
+    pub fn build(self) -> Result<Engine, StorageError> {
+        if !(1..=256).contains(&self.workers) {
+            return Err(StorageError::config("workers", format!("{} is not from 1 to 256", self.workers)));
+        }
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(self.workers)
+            .thread_name(|index| format!("brigade-{index}"))
+            .build()
+            .map_err(|error| StorageError::config("workers", "cannot start the threads").with_source(error))?;
+        Ok(Engine(Arc::new(Inner {
+            pool,
+            queue: crossbeam_channel::bounded(2 * self.workers),
+            workers: self.workers,
+            clock: self.clock,
+            trace: Trace::new(self.observers, Metrics::default()),
+            gates: Mutex::default(),
+        })))
+    }
+}
+
+struct Inner {
+    pool: ThreadPool,
+    queue: (Sender<Job>, Receiver<Job>),
+    workers: usize,
+    clock: Arc<dyn Clock>,
+    trace: Trace,
+    gates: Mutex<HashMap<String, Weak<Gate>>>,
+}
+
+/// The workers, the queue of work before them, and the clock. Cheap to clone; any number of
+/// orchestrators, roots and destinations of one process share one engine.
+///
+/// A worker never waits for another: one job is one item of work, and only callers' threads feed the
+/// queue. The pool is the engine's own, so a rescan may be called from a worker of the host's pool.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+impl Engine {
+    /// An engine with the defaults of [`EngineConfig`].
+    ///
+    /// # Errors
+    /// As [`EngineConfig::build`].
+    pub fn new() -> Result<Self, StorageError> {
+        EngineConfig::default().build()
+    }
+
+    /// How many threads the pool has.
+    pub fn workers(&self) -> usize {
+        self.0.workers
+    }
+
+    /// Counts of everything that this engine did.
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.0.trace.metrics.snapshot()
+    }
+
+    /// Puts one item of work into the queue; waits while the queue is full. Never called by a worker.
+    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
+        // The receiver lives as long as the sender: both are in `Inner`.
+        let _ = self.0.queue.0.send(Box::new(job));
+        let queue = self.0.queue.1.clone();
+        self.0.pool.spawn(move || take_one(&queue));
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.0.trace
+    }
+
+    /// The gate before `destination`: one, however many backends lead there.
+    pub(crate) fn gate(&self, destination: &str) -> Arc<Gate> {
+        let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gate) = gates.get(destination).and_then(Weak::upgrade) {
+            return gate;
+        }
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = Arc::new(Gate::new(self.0.workers));
+        gates.insert(destination.to_owned(), Arc::downgrade(&gate));
+        gate
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("workers", &self.0.workers).finish_non_exhaustive()
+    }
+}
+
+fn take_one(queue: &Receiver<Job>) {
+    if let Ok(job) = queue.try_recv()
+        && catch_unwind(AssertUnwindSafe(job)).is_err()
+    {
+        // Items report their own panics; one that gets here had nobody left to report to.
+        log::error!(target: crate::observe::trace::TARGET, "a worker's job panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_even_when_some_panic() {
+        let engine = EngineConfig::new().workers(3).build().unwrap();
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let done = Arc::new(AtomicUsize::new(0));
+        for number in 0..200 {
+            let (sender, done) = (sender.clone(), done.clone());
+            engine.submit(move || {
+                done.fetch_add(1, Ordering::SeqCst);
+                assert!(number % 50 != 0, "item {number}");
+                sender.send(number).unwrap();
+            });
+        }
+        drop(sender);
+        let mut numbers: Vec<_> = receiver.iter().collect();
+        numbers.sort_unstable();
+        assert_eq!((numbers.len(), done.load(Ordering::SeqCst)), (196, 200));
+    }
+
+    #[test]
+    fn one_destination_has_one_gate() {
+        let engine = Engine::new().unwrap();
+        let gate = engine.gate("a");
+        assert!(Arc::ptr_eq(&gate, &engine.gate("a")));
+        assert!(!Arc::ptr_eq(&gate, &engine.gate("b")));
+    }
+
+    #[test]
+    fn a_number_of_workers_out_of_range_is_refused_by_name() {
+        let error = EngineConfig::new().workers(0).build().unwrap_err();
+        assert_eq!(error.message(), "workers: 0 is not from 1 to 256");
+    }
+}

@@ -1,0 +1,7 @@
+//! What is on disk.
+
+pub(crate) mod diff;
+pub(crate) mod digest;
+pub(crate) mod source;
+pub(crate) mod version;
+pub(crate) mod walk;

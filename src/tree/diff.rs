@@ -1,0 +1,182 @@
+//! What changed: the merge of two sorted streams.
+
+use std::cmp::Ordering;
+use std::iter::Peekable;
+
+use crate::key::RemoteKey;
+use crate::tree::version::{FileEntry, Version};
+
+/// The items of two streams, both in key order, paired by key. Neither stream is held in memory.
+pub(crate) struct Merge<A: Iterator, B: Iterator, F> {
+    old: Peekable<A>,
+    new: Peekable<B>,
+    order: F,
+}
+
+/// `order` compares the keys of an old and a new item.
+pub(crate) fn merge<A, B, F>(old: A, new: B, order: F) -> Merge<A::IntoIter, B::IntoIter, F>
+where
+    A: IntoIterator,
+    B: IntoIterator,
+    F: Fn(&A::Item, &B::Item) -> Ordering,
+{
+    Merge { old: old.into_iter().peekable(), new: new.into_iter().peekable(), order }
+}
+
+impl<A, B, F> Iterator for Merge<A, B, F>
+where
+    A: Iterator,
+    B: Iterator,
+    F: Fn(&A::Item, &B::Item) -> Ordering,
+{
+    type Item = (Option<A::Item>, Option<B::Item>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let order = match (self.old.peek(), self.new.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => (self.order)(old, new),
+        };
+        Some(match order {
+            Ordering::Less => (self.old.next(), None),
+            Ordering::Equal => (self.old.next(), self.new.next()),
+            Ordering::Greater => (None, self.new.next()),
+        })
+    }
+}
+
+/// What one key's two sides mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Unchanged,
+    Added,
+    Modified,
+    Removed,
+}
+
+/// The decision, from what is known of the old side (equal to the new one?) and of the new.
+pub(crate) fn classify<T>(old: Option<&T>, new: Option<&T>, same: impl Fn(&T, &T) -> bool) -> Option<Change> {
+    match (old, new) {
+        (None, None) => None,
+        (None, Some(_)) => Some(Change::Added),
+        (Some(_), None) => Some(Change::Removed),
+        (Some(old), Some(new)) => Some(if same(old, new) { Change::Unchanged } else { Change::Modified }),
+    }
+}
+
+/// The difference between two versions, each list in key order.
+///
+/// ```
+/// use bucket_brigade::{FileDiff, FileEntry, FileStat, RemoteKey, Version};
+/// let file = |key: &str, size| FileEntry {
+///     key: RemoteKey::new(key).unwrap(),
+///     stat: FileStat { size, ..FileStat::default() },
+///     digest: None,
+/// };
+/// let old = Version::new([file("a", 1), file("b", 1)]);
+/// let new = Version::new([file("b", 2), file("c", 1)]);
+/// let diff = FileDiff::compute(&old, &new);
+/// assert_eq!(diff.added[0].key.as_str(), "c");
+/// assert_eq!(diff.modified[0].key.as_str(), "b");
+/// assert_eq!(diff.removed[0].as_str(), "a");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileDiff {
+    /// Files that only the new version has.
+    pub added: Vec<FileEntry>,
+    /// Files that both have and whose content differs or may differ, as the new version has them.
+    pub modified: Vec<FileEntry>,
+    /// Keys that only the old version has.
+    pub removed: Vec<RemoteKey>,
+}
+
+impl FileDiff {
+    /// Compares two versions. Where both sides know their digest of one kind (the same part size),
+    /// the digests decide; else the stats do.
+    pub fn compute(old: &Version, new: &Version) -> Self {
+        let mut diff = Self::default();
+        for (old, new) in merge(old.entries(), new.entries(), |a, b| a.key.cmp(&b.key)) {
+            match classify(old, new, same_content) {
+                Some(Change::Added) => diff.added.extend(new.cloned()),
+                Some(Change::Modified) => diff.modified.extend(new.cloned()),
+                Some(Change::Removed) => diff.removed.extend(old.map(|entry| entry.key.clone())),
+                Some(Change::Unchanged) | None => {}
+            }
+        }
+        diff
+    }
+
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+}
+
+fn same_content(old: &FileEntry, new: &FileEntry) -> bool {
+    match (&old.digest, &new.digest) {
+        (Some(a), Some(b)) if a.part_size() == b.part_size() => a == b && old.stat.size == new.stat.size,
+        _ => old.stat == new.stat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tree::version::FileStat;
+
+    fn version(files: &BTreeMap<String, u64>) -> Version {
+        Version::new(files.iter().map(|(key, size)| FileEntry {
+            key: RemoteKey::new(key.clone()).unwrap(),
+            stat: FileStat { size: *size, ..FileStat::default() },
+            digest: None,
+        }))
+    }
+
+    fn tree() -> impl Strategy<Value = BTreeMap<String, u64>> {
+        prop::collection::btree_map("[ab/-]{1,4}", 0_u64..3, 0..12).prop_map(|files| {
+            files.into_iter().filter(|(key, _)| RemoteKey::new(key.clone()).is_ok()).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn applying_a_diff_to_the_old_version_gives_the_new_one(old in tree(), new in tree()) {
+            let diff = FileDiff::compute(&version(&old), &version(&new));
+            let mut applied = old.clone();
+            for key in &diff.removed {
+                prop_assert!(applied.remove(key.as_str()).is_some());
+            }
+            for entry in &diff.added {
+                prop_assert!(applied.insert(entry.key.as_str().to_owned(), entry.stat.size).is_none());
+            }
+            for entry in &diff.modified {
+                prop_assert_ne!(applied.insert(entry.key.as_str().to_owned(), entry.stat.size), None);
+                prop_assert_ne!(old[entry.key.as_str()], entry.stat.size);
+            }
+            prop_assert_eq!(applied, new);
+        }
+
+        #[test]
+        fn a_version_against_itself_has_no_difference(tree in tree()) {
+            prop_assert!(FileDiff::compute(&version(&tree), &version(&tree)).is_empty());
+        }
+    }
+
+    #[test]
+    fn equal_digests_outweigh_a_changed_stat_unless_they_are_of_different_kinds() {
+        use crate::tree::digest::Digest;
+        let entry = |mtime, digest: Digest| FileEntry {
+            key: RemoteKey::new("k").unwrap(),
+            stat: FileStat { mtime, ..FileStat::default() },
+            digest: Some(digest),
+        };
+        let (old, new) = (entry(1, Digest::whole([7; 32])), entry(2, Digest::whole([7; 32])));
+        assert!(same_content(&old, &new));
+        assert!(!same_content(&old, &entry(1, Digest::whole([8; 32]))));
+    }
+}

@@ -1,0 +1,221 @@
+//! A file being read: exactly the bytes that were announced, or `SourceChanged`.
+
+use std::fs::{File, Metadata, OpenOptions, symlink_metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::tree::digest::Digest;
+use crate::tree::version::FileStat;
+
+/// Bytes read at a time for a hash; larger reads are not faster (measured 64 KiB to 1 MiB).
+const HASH_CHUNK: usize = 64 * 1024;
+
+/// Neither follows a link nor waits for a writer of a fifo: a name may have changed its nature
+/// between the walk and the open.
+#[cfg(target_os = "linux")]
+const OPEN_FLAGS: i32 = 0o400_000 | 0o4_000; // O_NOFOLLOW | O_NONBLOCK
+#[cfg(target_os = "macos")]
+const OPEN_FLAGS: i32 = 0x100 | 0x4; // O_NOFOLLOW | O_NONBLOCK
+
+/// An open regular file and what `stat` said when it was opened.
+#[derive(Debug)]
+pub(crate) struct Source {
+    file: File,
+    path: PathBuf,
+    stat: FileStat,
+}
+
+impl Source {
+    pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .custom_flags(OPEN_FLAGS)
+            .open(path)
+            .map_err(|error| unreadable(path, error))?;
+        let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+        if !metadata.is_file() {
+            return Err(changed(path, "it is no regular file any more"));
+        }
+        Ok(Self { file, path: path.to_owned(), stat: FileStat::of(&metadata) })
+    }
+
+    pub(crate) fn stat(&self) -> &FileStat {
+        &self.stat
+    }
+
+    /// SHA-256 of all its bytes. `on_chunk` sees the size of each read and may end the hashing.
+    pub(crate) fn hash(
+        &self,
+        mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
+    ) -> Result<Digest, StorageError> {
+        let room = usize::try_from(self.stat.size).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
+        let (mut buffer, mut hasher, mut offset) = (vec![0; room], Sha256::new(), 0);
+        while offset < self.stat.size {
+            let count = self.read_at(&mut buffer, offset)?;
+            if count == 0 {
+                return Err(changed(&self.path, "it became shorter"));
+            }
+            on_chunk(count as u64)?;
+            hasher.update(&buffer[..count]);
+            offset += count as u64;
+        }
+        Ok(Digest::whole(hasher.finalize().into()))
+    }
+
+    /// A fresh reader of all its bytes, from the start, that hands out at most `chunk` at a time.
+    pub(crate) fn reader(&self, chunk: usize) -> SourceReader<'_> {
+        SourceReader { source: self, chunk, offset: 0, end: self.stat.size }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the open file, and what its name now leads to, are still what was opened.
+    pub(crate) fn check_unchanged(&self) -> Result<(), StorageError> {
+        let same = |metadata: io::Result<Metadata>| {
+            metadata.is_ok_and(|metadata| FileStat::of(&metadata) == self.stat)
+        };
+        if same(self.file.metadata()) && same(symlink_metadata(&self.path)) {
+            return Ok(());
+        }
+        Err(changed(&self.path, "it changed while it was being published"))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let left = usize::try_from(self.stat.size - offset).unwrap_or(usize::MAX).min(buffer.len());
+        loop {
+            match self.file.read_at(&mut buffer[..left], offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| unreadable(&self.path, error)),
+            }
+        }
+    }
+}
+
+/// Reads a source for a request's body. It never gives more than was announced; where the file got
+/// shorter, or is no longer what was opened when its last bytes are due, it fails, so that no
+/// request completes with bytes of two versions.
+pub(crate) struct SourceReader<'a> {
+    source: &'a Source,
+    chunk: usize,
+    offset: u64,
+    end: u64,
+}
+
+impl SourceReader<'_> {
+    fn next_chunk(&mut self, buffer: &mut [u8]) -> Result<usize, StorageError> {
+        let room = buffer.len().min(self.chunk);
+        if room == 0 || self.offset == self.end {
+            return Ok(0);
+        }
+        let count = self.source.read_at(&mut buffer[..room], self.offset)?;
+        if count == 0 {
+            return Err(changed(&self.source.path, "it became shorter"));
+        }
+        self.offset += count as u64;
+        if self.offset == self.end {
+            self.source.check_unchanged()?;
+        }
+        Ok(count)
+    }
+}
+
+impl Read for SourceReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // The transport spins on a body that ends early: a short source must be an error.
+        self.next_chunk(buffer).map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))
+    }
+}
+
+fn changed(path: &Path, how: &str) -> StorageError {
+    let text = format!("{how}; the next rescan publishes it");
+    StorageError::new(ErrorKind::SourceChanged, Operation::Read, text).with_path(path)
+}
+
+fn unreadable(path: &Path, error: io::Error) -> StorageError {
+    // ELOOP: the name became a link (O_NOFOLLOW). ENXIO: it became a socket.
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::SourceVanished,
+        _ if matches!(error.raw_os_error(), Some(40 | 62 | 6)) => ErrorKind::SourceChanged,
+        _ => ErrorKind::SourceUnreadable,
+    };
+    StorageError::io(kind, Operation::Read, path, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        fs::write(&path, bytes).unwrap();
+        (folder, path)
+    }
+
+    fn kind_of(error: io::Error) -> ErrorKind {
+        error.into_inner().unwrap().downcast::<StorageError>().unwrap().kind()
+    }
+
+    #[test]
+    fn it_reads_in_chunks_and_hashes_what_it_reads() {
+        let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+        let (_folder, path) = file(&bytes);
+        let source = Source::open(&path).unwrap();
+        let mut read = Vec::new();
+        source.reader(8192).read_to_end(&mut read).unwrap();
+        assert_eq!(read, bytes);
+        assert_eq!(source.reader(8192).read(&mut [0; 20_000]).unwrap(), 8192);
+        let mut seen = 0;
+        let digest = source.hash(|count| Ok(seen += count)).unwrap();
+        assert_eq!(digest.as_bytes()[..], Sha256::digest(&bytes)[..]);
+        assert_eq!(seen, 100_000);
+    }
+
+    #[test]
+    fn f1_a_file_that_shrinks_while_it_is_read_is_an_error_and_never_a_spin() {
+        let (_folder, path) = file(&[7; 50_000]);
+        let source = Source::open(&path).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
+        let error = source.reader(8192).read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(kind_of(error), ErrorKind::SourceChanged);
+        assert_eq!(source.hash(|_| Ok(())).unwrap_err().kind(), ErrorKind::SourceChanged);
+    }
+
+    #[test]
+    fn f1_a_file_that_grows_or_is_replaced_is_noticed_before_its_last_bytes_leave() {
+        let (_folder, path) = file(&[7; 50_000]);
+        let source = Source::open(&path).unwrap();
+        fs::File::options().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+        let mut read = Vec::new();
+        let error = source.reader(8192).read_to_end(&mut read).unwrap_err();
+        assert_eq!(kind_of(error), ErrorKind::SourceChanged);
+        assert!(read.len() < 50_000);
+
+        let source = Source::open(&path).unwrap();
+        let other = path.with_extension("new");
+        fs::write(&other, [7; 50_004]).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(source.check_unchanged().unwrap_err().kind(), ErrorKind::SourceChanged);
+    }
+
+    #[test]
+    fn f6_what_became_a_link_or_a_folder_is_not_read() {
+        let (folder, path) = file(b"x");
+        let link = folder.path().join("l");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(Source::open(&link).unwrap_err().kind(), ErrorKind::SourceChanged);
+        assert_eq!(Source::open(folder.path()).unwrap_err().kind(), ErrorKind::SourceChanged);
+        assert_eq!(Source::open(&path.join("x")).unwrap_err().kind(), ErrorKind::SourceVanished);
+    }
+}

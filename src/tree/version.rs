@@ -1,0 +1,104 @@
+//! What a tree held at one moment.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::RemoteKey;
+use crate::tree::digest::Digest;
+
+/// What `stat` says of a file. Two equal ones stand for equal content, but for the racy rule
+/// ([`FileStat::is_settled`]). Times are nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct FileStat {
+    /// Bytes.
+    pub size: u64,
+    /// Last change of the content, as programs may set it.
+    pub mtime: i64,
+    /// Last change of content or attributes, as only the system sets it.
+    pub ctime: i64,
+    /// The inode.
+    pub inode: u64,
+    /// The device that holds it.
+    pub device: u64,
+}
+
+/// A file whose ctime is this close to the moment it was looked at may have changed again within
+/// the same tick of its file system's clock: 2 s, the coarsest in use (FAT).
+pub(crate) const RACY_WINDOW: i64 = 2_000_000_000;
+
+impl FileStat {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+        Self {
+            size: metadata.size(),
+            mtime: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+            device: metadata.dev(),
+        }
+    }
+
+    /// Whether this stat, taken at `seen` (nanoseconds since 1970), may stand for the content: its
+    /// ctime is older than the racy window and not in the future.
+    pub(crate) fn is_settled(&self, seen: i64) -> bool {
+        self.ctime <= seen.saturating_sub(RACY_WINDOW)
+    }
+}
+
+/// One file of a [`Version`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Its key: the path below the root.
+    pub key: RemoteKey,
+    /// What `stat` said.
+    pub stat: FileStat,
+    /// Its content, where it is known.
+    pub digest: Option<Digest>,
+}
+
+/// What a tree held at one moment: files by key, in key order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Version(BTreeMap<RemoteKey, FileEntry>);
+
+impl Version {
+    /// A version of these files; of two with one key the later counts.
+    pub fn new(entries: impl IntoIterator<Item = FileEntry>) -> Self {
+        Self(entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect())
+    }
+
+    /// The files in key order.
+    pub fn entries(&self) -> impl Iterator<Item = &FileEntry> {
+        self.0.values()
+    }
+
+    /// The file of this key.
+    pub fn get(&self, key: &RemoteKey) -> Option<&FileEntry> {
+        self.0.get(key)
+    }
+
+    /// How many files.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f2_a_stat_stands_for_content_once_its_ctime_is_two_seconds_old_and_not_in_the_future() {
+        let stat = FileStat { ctime: 10_000_000_000, mtime: i64::MAX, ..FileStat::default() };
+        assert!(stat.is_settled(12_000_000_000));
+        assert!(!stat.is_settled(11_999_999_999));
+        assert!(!stat.is_settled(9_000_000_000));
+    }
+}

@@ -1,0 +1,187 @@
+//! The walk: every file below a root, in the order of keys, following no links.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::fs::FileType;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::tree::version::{FileEntry, FileStat};
+
+/// One thing that the walk came upon.
+#[derive(Debug)]
+pub(crate) enum Found {
+    File(FileEntry),
+    /// Not published and not followed; what was published there is kept.
+    Skipped(Skip),
+    /// Something could not be read: nothing may be deleted on this run.
+    Failed(StorageError),
+}
+
+/// Why something on disk is not published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Skip {
+    /// Where it is, below the root.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why something on disk is not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// A symbolic link.
+    Symlink,
+    /// A fifo, socket or device.
+    Special,
+    /// Its name is not UTF-8, or longer than a key may be.
+    Name,
+}
+
+impl SkipReason {
+    /// The reason in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Symlink => "a symbolic link is not followed",
+            Self::Special => "not a regular file",
+            Self::Name => "its name cannot be a key (not UTF-8, or longer than 1,024 bytes with the prefix)",
+        }
+    }
+}
+
+/// Walks `root` in the order of keys, directories sorted as `name/`. Errors are items; a directory
+/// that cannot be read does not end the walk. Keys may have up to `room` bytes.
+pub(crate) fn walk(root: &Path, room: usize) -> impl Iterator<Item = Found> {
+    let base = root.to_owned();
+    WalkDir::new(root)
+        .follow_links(false)
+        .follow_root_links(true)
+        .min_depth(1)
+        .sort_by(|a, b| order(a.file_name(), a.file_type(), b.file_name(), b.file_type()))
+        .into_iter()
+        .filter_map(move |entry| match entry {
+            Ok(entry) if entry.file_type().is_dir() => None,
+            Ok(entry) => Some(look_at(&base, room, &entry)),
+            Err(error) => Some(Found::Failed(failure(&base, error))),
+        })
+}
+
+/// Siblings in the order of the keys below them: by bytes, a directory as if its name ended in `/`.
+fn order(a: &OsStr, a_type: FileType, b: &OsStr, b_type: FileType) -> Ordering {
+    name_order((a.as_bytes(), a_type.is_dir()), (b.as_bytes(), b_type.is_dir()))
+}
+
+fn name_order(a: (&[u8], bool), b: (&[u8], bool)) -> Ordering {
+    fn bytes((name, is_dir): (&[u8], bool)) -> impl Iterator<Item = u8> + '_ {
+        name.iter().copied().chain(is_dir.then_some(b'/'))
+    }
+    bytes(a).cmp(bytes(b))
+}
+
+fn look_at(root: &Path, room: usize, entry: &DirEntry) -> Found {
+    let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
+    let skipped = |reason| Found::Skipped(Skip { path: relative.to_owned(), reason });
+    let file_type = entry.file_type();
+    if file_type.is_symlink() {
+        return skipped(SkipReason::Symlink);
+    }
+    if file_type.is_fifo() || !file_type.is_file() {
+        return skipped(SkipReason::Special);
+    }
+    let key = match RemoteKey::from_relative(relative) {
+        Some(Ok(key)) if key.as_str().len() <= room => key,
+        _ => return skipped(SkipReason::Name),
+    };
+    match entry.metadata() {
+        Ok(metadata) if !metadata.is_file() => skipped(SkipReason::Special),
+        Ok(metadata) => Found::File(FileEntry { key, stat: FileStat::of(&metadata), digest: None }),
+        Err(error) => Found::Failed(failure(root, error)),
+    }
+}
+
+fn failure(root: &Path, error: walkdir::Error) -> StorageError {
+    let path = error.path().unwrap_or(root).to_owned();
+    let vanished = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let kind = if vanished { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
+    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("cannot be walked"));
+    StorageError::io(kind, Operation::Walk, &path, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::MAX_KEY_BYTES;
+
+    fn keys(root: &Path) -> Vec<String> {
+        walk(root, MAX_KEY_BYTES)
+            .filter_map(|found| match found {
+                Found::File(entry) => Some(entry.key.into_string()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn directories_sort_as_their_name_and_a_slash() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["a-", "a.b", "b", "a!"] {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        fs::create_dir(root.path().join("a")).unwrap();
+        fs::write(root.path().join("a/x"), "").unwrap();
+        assert_eq!(keys(root.path()), ["a!", "a-", "a.b", "a/x", "b"]);
+    }
+
+    #[test]
+    fn f6_links_and_fifos_are_skipped_with_their_reason_and_loops_do_not_hang() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(root.path(), root.path().join("loop")).unwrap();
+        std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
+        let skipped: Vec<_> = walk(root.path(), MAX_KEY_BYTES)
+            .filter_map(|found| match found {
+                Found::Skipped(skip) => Some((skip.path.display().to_string(), skip.reason)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            skipped,
+            [("loop".to_owned(), SkipReason::Symlink), ("socket".to_owned(), SkipReason::Special)]
+        );
+        assert_eq!(keys(root.path()), ["file"]);
+    }
+
+    #[test]
+    fn k2_names_that_are_not_utf8_or_too_long_are_skipped_and_the_others_go_on() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
+        fs::write(root.path().join("n".repeat(200)), "x").unwrap();
+        let found: Vec<_> = walk(root.path(), 199).collect();
+        assert!(found.iter().all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name)));
+        assert_eq!((found.len(), keys(root.path()).len()), (2, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn siblings_are_in_the_order_of_the_keys_below_them(
+            a in "[a-c./ -]{1,3}", b in "[a-c./ -]{1,3}", a_dir: bool, b_dir: bool,
+        ) {
+            prop_assume!(!a.contains('/') && !b.contains('/') && a != b);
+            let key = |name: &str, is_dir| if is_dir { format!("{name}/x") } else { name.to_owned() };
+            let by_key = key(&a, a_dir).cmp(&key(&b, b_dir));
+            prop_assert_eq!(name_order((a.as_bytes(), a_dir), (b.as_bytes(), b_dir)), by_key);
+        }
+    }
+}
