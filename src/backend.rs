@@ -69,7 +69,11 @@ impl Exchange<'_> {
             return Err(StorageError::new(ErrorKind::Cancelled, operation, "cancelled"));
         }
         if self.deadline.is_some_and(|deadline| self.clock.now() >= deadline) {
-            return Err(StorageError::new(ErrorKind::Deadline, operation, "the run's deadline has passed"));
+            return Err(StorageError::new(
+                ErrorKind::Deadline,
+                operation,
+                "the run's deadline has passed",
+            ));
         }
         Ok(())
     }
@@ -115,6 +119,7 @@ pub struct Page {
 }
 
 /// What became of each key of a delete.
+#[doc(hidden)]
 pub type Deleted = Vec<(RemoteKey, Result<(), StorageError>)>;
 
 /// The steps of a store that gives receipts, deletes many keys at once and lists. Stateless: whoever

@@ -114,7 +114,11 @@ impl Clock for VirtualClock {
     fn wall(&self) -> SystemTime {
         let offset = self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
         let by = Duration::from_secs(offset.unsigned_abs());
-        if offset < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
+        if offset < 0 {
+            SystemTime::now() - by
+        } else {
+            SystemTime::now() + by
+        }
     }
 
     fn wait(&self, duration: Duration, cancel: &CancelToken) -> bool {
@@ -134,7 +138,8 @@ mod tests {
     fn a_wait_ends_when_it_is_cancelled() {
         let token = CancelToken::new();
         let other = token.clone();
-        let waiter = std::thread::spawn(move || SystemClock::default().wait(Duration::from_secs(600), &other));
+        let waiter =
+            std::thread::spawn(move || SystemClock::default().wait(Duration::from_secs(600), &other));
         token.cancel();
         assert!(!waiter.join().unwrap());
     }

@@ -36,7 +36,11 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { workers: DEFAULT_WORKERS, clock: Arc::new(SystemClock::default()), observers: Vec::new() }
+        Self {
+            workers: DEFAULT_WORKERS,
+            clock: Arc::new(SystemClock::default()),
+            observers: Vec::new(),
+        }
     }
 }
 
@@ -72,13 +76,18 @@ impl EngineConfig {
     /// the system refuses the threads.
     pub fn build(self) -> Result<Engine, StorageError> {
         if !(1..=256).contains(&self.workers) {
-            return Err(StorageError::config("workers", format!("{} is not from 1 to 256", self.workers)));
+            return Err(StorageError::config(
+                "workers",
+                format!("{} is not from 1 to 256", self.workers),
+            ));
         }
         let pool = ThreadPoolBuilder::new()
             .num_threads(self.workers)
             .thread_name(|index| format!("brigade-{index}"))
             .build()
-            .map_err(|error| StorageError::config("workers", "cannot start the threads").with_source(error))?;
+            .map_err(|error| {
+                StorageError::config("workers", "cannot start the threads").with_source(error)
+            })?;
         Ok(Engine(Arc::new(Inner {
             pool,
             queue: crossbeam_channel::bounded(2 * self.workers),
@@ -157,7 +166,9 @@ impl Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("workers", &self.0.workers).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("workers", &self.0.workers)
+            .finish_non_exhaustive()
     }
 }
 

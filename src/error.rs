@@ -105,12 +105,7 @@ impl ErrorKind {
     pub fn is_outage(self) -> bool {
         matches!(
             self,
-            Self::Connect
-                | Self::Timeout
-                | Self::Network
-                | Self::Unavailable
-                | Self::Server
-                | Self::Protocol
+            Self::Connect | Self::Timeout | Self::Network | Self::Unavailable | Self::Server | Self::Protocol
         )
     }
 
@@ -231,11 +226,17 @@ impl StorageError {
 
     /// A wrong or missing setting.
     pub fn config(field: &str, problem: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::Config, Operation::Configure, format!("{field}: {problem}"))
+        Self::new(
+            ErrorKind::Config,
+            Operation::Configure,
+            format!("{field}: {problem}"),
+        )
     }
 
     pub(crate) fn io(kind: ErrorKind, operation: Operation, path: &Path, error: std::io::Error) -> Self {
-        Self::new(kind, operation, error.to_string()).with_path(path).with_source(error)
+        Self::new(kind, operation, error.to_string())
+            .with_path(path)
+            .with_source(error)
     }
 
     /// Names the object.
@@ -265,11 +266,6 @@ impl StorageError {
     /// Trying again may help, but not before `wait` is over.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry = Retry::After(wait);
-        self
-    }
-
-    pub(crate) fn with_operation(mut self, operation: Operation) -> Self {
-        self.0.operation = operation;
         self
     }
 
@@ -355,7 +351,12 @@ impl fmt::Display for Details {
         }
         write!(f, ": {}", Printable(&self.message))?;
         if self.attempts > 1 {
-            write!(f, " ({} attempts in {:.1} s)", self.attempts, self.elapsed.as_secs_f64())?;
+            write!(
+                f,
+                " ({} attempts in {:.1} s)",
+                self.attempts,
+                self.elapsed.as_secs_f64()
+            )?;
         }
         if let Some(id) = &self.request_id {
             write!(f, " [request id {}]", Printable(id))?;

@@ -62,8 +62,18 @@ impl Gate {
     /// A gate that lets at most `most` requests through at a time.
     pub(crate) fn new(most: usize) -> Self {
         let most = most.max(1);
-        let state = State { limit: most, under_way: 0, successes: 0, failures: 0, open: false };
-        Self { state: Mutex::new(state), freed: Condvar::new(), most }
+        let state = State {
+            limit: most,
+            under_way: 0,
+            successes: 0,
+            failures: 0,
+            open: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            freed: Condvar::new(),
+            most,
+        }
     }
 
     /// A new run tries again whatever the last one found.
@@ -99,7 +109,10 @@ impl Gate {
             return Err(StorageError::new(ErrorKind::Unavailable, operation, why));
         }
         state.under_way += 1;
-        Ok(Turn { gate: self, passage: Passage::Neutral })
+        Ok(Turn {
+            gate: self,
+            passage: Passage::Neutral,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -159,8 +172,10 @@ mod tests {
     use super::*;
 
     fn end(gate: &Gate, kind: ErrorKind) -> StorageError {
-        gate.pass::<()>(Operation::Upload, || Err(StorageError::new(kind, Operation::Upload, "x")))
-            .unwrap_err()
+        gate.pass::<()>(Operation::Upload, || {
+            Err(StorageError::new(kind, Operation::Upload, "x"))
+        })
+        .unwrap_err()
     }
 
     #[test]

@@ -22,10 +22,11 @@ macro_rules! counters {
         }
 
         impl Metrics {
-            $(pub(crate) fn $name(&self, by: u64) { self.add(|counters| &counters.$name, by); })*
+            $(#[allow(dead_code, reason = "`rescan_ended` sets some of them")]
+            pub(crate) fn $name(&self, by: u64) { self.add(|counters| &counters.$name, by); })*
 
             /// The counters now.
-            pub fn snapshot(&self) -> MetricsSnapshot {
+            pub(crate) fn snapshot(&self) -> MetricsSnapshot {
                 let (own, times) = (&self.0.counters, &self.0.times);
                 MetricsSnapshot {
                     $($name: own.$name.load(Relaxed),)*
@@ -85,11 +86,14 @@ struct Inner {
 
 /// A set of counters; cheap to clone. What a run counts, its engine counts too.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics(Arc<Inner>);
+pub(crate) struct Metrics(Arc<Inner>);
 
 impl Metrics {
     pub(crate) fn child(&self) -> Self {
-        Self(Arc::new(Inner { parent: Some(self.clone()), ..Inner::default() }))
+        Self(Arc::new(Inner {
+            parent: Some(self.clone()),
+            ..Inner::default()
+        }))
     }
 
     fn add(&self, pick: impl Fn(&Counters) -> &AtomicU64, by: u64) {
@@ -123,7 +127,10 @@ mod tests {
         engine.child().uploads(3);
         run.rescan_ended(Duration::from_secs(1), 7);
         assert_eq!((run.snapshot().uploads, engine.snapshot().uploads), (2, 5));
-        assert_eq!((engine.snapshot().pending_files, engine.snapshot().rescans), (7, 1));
+        assert_eq!(
+            (engine.snapshot().pending_files, engine.snapshot().rescans),
+            (7, 1)
+        );
         assert_eq!(engine.snapshot().last_rescan_time, Duration::from_secs(1));
     }
 }

@@ -88,7 +88,12 @@ fn name_order(a: (&[u8], bool), b: (&[u8], bool)) -> Ordering {
 
 fn look_at(root: &Path, room: usize, entry: &DirEntry) -> Found {
     let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
-    let skipped = |reason| Found::Skipped(Skip { path: relative.to_owned(), reason });
+    let skipped = |reason| {
+        Found::Skipped(Skip {
+            path: relative.to_owned(),
+            reason,
+        })
+    };
     let file_type = entry.file_type();
     if file_type.is_symlink() {
         return skipped(SkipReason::Symlink);
@@ -102,16 +107,28 @@ fn look_at(root: &Path, room: usize, entry: &DirEntry) -> Found {
     };
     match entry.metadata() {
         Ok(metadata) if !metadata.is_file() => skipped(SkipReason::Special),
-        Ok(metadata) => Found::File(FileEntry { key, stat: FileStat::of(&metadata), digest: None }),
+        Ok(metadata) => Found::File(FileEntry {
+            key,
+            stat: FileStat::of(&metadata),
+            digest: None,
+        }),
         Err(error) => Found::Failed(failure(root, error)),
     }
 }
 
 fn failure(root: &Path, error: walkdir::Error) -> StorageError {
     let path = error.path().unwrap_or(root).to_owned();
-    let vanished = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let kind = if vanished { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
-    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("cannot be walked"));
+    let vanished = error
+        .io_error()
+        .is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let kind = if vanished {
+        ErrorKind::SourceVanished
+    } else {
+        ErrorKind::SourceUnreadable
+    };
+    let source = error
+        .into_io_error()
+        .unwrap_or_else(|| io::Error::other("cannot be walked"));
     StorageError::io(kind, Operation::Walk, &path, source)
 }
 
@@ -158,7 +175,10 @@ mod tests {
             .collect();
         assert_eq!(
             skipped,
-            [("loop".to_owned(), SkipReason::Symlink), ("socket".to_owned(), SkipReason::Special)]
+            [
+                ("loop".to_owned(), SkipReason::Symlink),
+                ("socket".to_owned(), SkipReason::Special)
+            ]
         );
         assert_eq!(keys(root.path()), ["file"]);
     }
@@ -169,7 +189,11 @@ mod tests {
         fs::write(root.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
         fs::write(root.path().join("n".repeat(200)), "x").unwrap();
         let found: Vec<_> = walk(root.path(), 199).collect();
-        assert!(found.iter().all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name)));
+        assert!(
+            found
+                .iter()
+                .all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name))
+        );
         assert_eq!((found.len(), keys(root.path()).len()), (2, 1));
     }
 

@@ -22,15 +22,30 @@ pub(crate) struct Refusal<'a> {
 /// The class of an answer by its code, else by its status.
 pub(crate) fn kind_of(operation: Operation, status: u16, code: &str) -> ErrorKind {
     match code {
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
-        | "TokenRefreshRequired" | "InvalidSecurity" | "MissingSecurityHeader" | "NotSignedUp"
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "InvalidSecurity"
+        | "MissingSecurityHeader"
+        | "NotSignedUp"
         | "AccountProblem" => ErrorKind::Credentials,
         "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
         "NoSuchBucket" => ErrorKind::BucketMissing,
-        "PermanentRedirect" | "TemporaryRedirect" | "Redirect" | "AuthorizationHeaderMalformed"
-        | "IncorrectEndpoint" | "IllegalLocationConstraintException" => ErrorKind::Region,
-        "SlowDown" | "ServiceUnavailable" | "Throttling" | "ThrottlingException"
-        | "RequestLimitExceeded" | "TooManyRequests" | "BandwidthLimitExceeded" => ErrorKind::Throttled,
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "Redirect"
+        | "AuthorizationHeaderMalformed"
+        | "IncorrectEndpoint"
+        | "IllegalLocationConstraintException" => ErrorKind::Region,
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "BandwidthLimitExceeded" => ErrorKind::Throttled,
         "BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest" => ErrorKind::Integrity,
         "RequestTimeout" | "RequestTimeoutException" | "IncompleteBody" => ErrorKind::Network,
         "EntityTooLarge" => ErrorKind::TooLarge,
@@ -64,12 +79,17 @@ pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
     let code = body.code.clone().unwrap_or_default();
     let kind = kind_of(facts.operation, facts.status.as_u16(), &code);
     let mut text = format!("the store answered {}", facts.status.as_u16());
-    for part in [body.code.as_deref(), body.message.as_deref()].into_iter().flatten() {
+    for part in [body.code.as_deref(), body.message.as_deref()]
+        .into_iter()
+        .flatten()
+    {
         text.push(' ');
         text.push_str(&redact(part, facts.secrets));
     }
     let header = |name: &str| facts.headers.get(name).and_then(|value| value.to_str().ok());
-    let request_id = body.request_id.or_else(|| header("x-amz-request-id").map(str::to_owned));
+    let request_id = body
+        .request_id
+        .or_else(|| header("x-amz-request-id").map(str::to_owned));
     let place = header("x-amz-bucket-region").map(str::to_owned).or(body.region);
     let error = StorageError::new(kind, facts.operation, text)
         .with_code(body.code)
@@ -93,7 +113,9 @@ fn advised(error: StorageError, bucket: &str, region: Option<&str>, endpoint: Op
         ErrorKind::ClockSkew => "set this machine's clock".to_owned(),
         ErrorKind::Region => match (region, endpoint) {
             (Some(region), _) => format!("bucket \"{bucket}\" lives in region {region}: set region to that"),
-            (None, Some(endpoint)) => format!("bucket \"{bucket}\" is served by {endpoint}: set endpoint to that"),
+            (None, Some(endpoint)) => {
+                format!("bucket \"{bucket}\" is served by {endpoint}: set endpoint to that")
+            }
             (None, None) => format!("bucket \"{bucket}\" lives elsewhere: check region and endpoint"),
         },
         _ => return error,
@@ -116,7 +138,9 @@ pub(crate) fn transport(operation: Operation, host: &str, error: ureq::Error) ->
         error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
             fail(ErrorKind::Tls, format!("{host}: no secure connection")).with_source(error)
         }
-        error @ (ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::BodyExceedsLimit(_)) => {
+        error @ (ureq::Error::Protocol(_)
+        | ureq::Error::LargeResponseHeader(..)
+        | ureq::Error::BodyExceedsLimit(_)) => {
             fail(ErrorKind::Protocol, format!("{host}: no valid answer")).with_source(error)
         }
         error => fail(ErrorKind::Other, format!("{host}: the request failed")).with_source(error),
@@ -151,15 +175,21 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| {
-                (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+                (
+                    http::HeaderName::from_static(name),
+                    http::HeaderValue::from_static(value),
+                )
             })
             .collect();
         refusal(Refusal {
             operation: Operation::Upload,
             status: StatusCode::from_u16(status).unwrap(),
             headers: &headers,
-            body: (!code.is_empty())
-                .then(|| ErrorBody { code: Some(code.to_owned()), message: Some("for K1".into()), ..ErrorBody::default() }),
+            body: (!code.is_empty()).then(|| ErrorBody {
+                code: Some(code.to_owned()),
+                message: Some("for K1".into()),
+                ..ErrorBody::default()
+            }),
             bucket: "b",
             secrets: &["K1"],
         })
@@ -181,15 +211,25 @@ mod tests {
             (501, "NotImplemented", ErrorKind::Unsupported, false),
         ] {
             let error = refused(status, code, &[]);
-            assert_eq!((error.kind(), error.is_retryable()), (kind, again), "{status} {code}");
+            assert_eq!(
+                (error.kind(), error.is_retryable()),
+                (kind, again),
+                "{status} {code}"
+            );
         }
     }
 
     #[test]
     fn a_refusal_says_what_to_do_and_repeats_no_secret() {
         let missing = refused(404, "NoSuchBucket", &[]).to_string();
-        assert!(missing.contains("no bucket \"b\"") && missing.contains("never created"), "{missing}");
-        assert!(missing.contains("for [secret]") && !missing.contains("K1"), "{missing}");
+        assert!(
+            missing.contains("no bucket \"b\"") && missing.contains("never created"),
+            "{missing}"
+        );
+        assert!(
+            missing.contains("for [secret]") && !missing.contains("K1"),
+            "{missing}"
+        );
         let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
         assert!(region.to_string().contains("set region to that"), "{region}");
         assert!(region.to_string().contains("eu-west-1"));
@@ -205,6 +245,9 @@ mod tests {
     fn an_error_of_the_source_comes_back_as_itself() {
         let source = StorageError::new(ErrorKind::SourceChanged, Operation::Read, "x");
         let wrapped = ureq::Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, source));
-        assert_eq!(transport(Operation::Upload, "h", wrapped).kind(), ErrorKind::SourceChanged);
+        assert_eq!(
+            transport(Operation::Upload, "h", wrapped).kind(),
+            ErrorKind::SourceChanged
+        );
     }
 }

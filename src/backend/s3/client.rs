@@ -99,7 +99,9 @@ impl Client {
             exchange.trace.metrics.requests(1);
             let mut request_id = String::new();
             let result = self.carry(exchange, ask, body, &mut request_id);
-            let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+            let outcome = result
+                .as_ref()
+                .map_or_else(ToString::to_string, |_| "ok".to_owned());
             exchange.trace.ended(
                 Level::Debug,
                 &Outcome {
@@ -128,7 +130,12 @@ impl Client {
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
         let (request, hidden) = self.signed(exchange, ask)?;
-        let mut timed = Timed { inner: body, until: self.deadline(exchange, ask), exchange, moved: 0 };
+        let mut timed = Timed {
+            inner: body,
+            until: self.deadline(exchange, ask),
+            exchange,
+            moved: 0,
+        };
         let result = self.connections.with(&exchange.trace.metrics, hidden, |agent| {
             let sent = if ask.length == 0 {
                 agent.run(request)
@@ -137,9 +144,16 @@ impl Client {
             };
             let mut response = sent.map_err(|error| self.lost(ask.operation, error))?;
             let status = response.status();
-            let id = response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok());
+            let id = response
+                .headers()
+                .get("x-amz-request-id")
+                .and_then(|id| id.to_str().ok());
             id.unwrap_or_default().clone_into(request_id);
-            let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
+            let most = if status.is_success() {
+                MOST_OF_AN_ANSWER
+            } else {
+                MOST_OF_AN_ERROR
+            };
             let read = response.body_mut().with_config().limit(most).read_to_vec();
             let read = match read {
                 Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
@@ -161,7 +175,10 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, StorageError> {
         if status.is_success() {
-            return Ok(Answer { headers: headers.clone(), body });
+            return Ok(Answer {
+                headers: headers.clone(),
+                body,
+            });
         }
         Err(classify::refusal(Refusal {
             operation,
@@ -222,9 +239,15 @@ impl Client {
         }
         headers.insert(http::header::CONTENT_LENGTH, ask.length.into());
         let separator = if ask.query.is_empty() { "" } else { "?" };
-        let uri = format!("{}://{}{}{separator}{}", self.scheme, self.host, ask.path, ask.query);
-        let mut request =
-            Request::builder().method(&ask.method).uri(uri).body(()).map_err(|_| unsendable("key"))?;
+        let uri = format!(
+            "{}://{}{}{separator}{}",
+            self.scheme, self.host, ask.path, ask.query
+        );
+        let mut request = Request::builder()
+            .method(&ask.method)
+            .uri(uri)
+            .body(())
+            .map_err(|_| unsendable("key"))?;
         *request.headers_mut() = headers;
         Ok((request, hidden))
     }
@@ -248,10 +271,16 @@ struct Timed<'a> {
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.exchange.check(Operation::Upload).map_err(std::io::Error::other)?;
+        self.exchange
+            .check(Operation::Upload)
+            .map_err(std::io::Error::other)?;
         if self.exchange.clock.now() >= self.until {
             let late = "the body was not taken within the request's deadline";
-            return Err(std::io::Error::other(StorageError::new(ErrorKind::Timeout, Operation::Upload, late)));
+            return Err(std::io::Error::other(StorageError::new(
+                ErrorKind::Timeout,
+                Operation::Upload,
+                late,
+            )));
         }
         let count = self.inner.read(buffer)?;
         self.moved += count as u64;

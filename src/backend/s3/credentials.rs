@@ -70,19 +70,32 @@ impl Credentials {
 
     /// Everything that must not be repeated, for redaction.
     pub(crate) fn secrets(&self) -> [&str; 3] {
-        [self.access_key(), self.secret_key(), self.session_token().unwrap_or("")]
+        [
+            self.access_key(),
+            self.secret_key(),
+            self.session_token().unwrap_or(""),
+        ]
     }
 
     /// Catches what pasting does: an empty field, a line end, a space.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
-        let fields = [("access_key", Some(self.access_key())), ("secret_key", Some(self.secret_key()))];
-        for (field, value) in fields.into_iter().chain([("session_token", self.session_token())]) {
+        let fields = [
+            ("access_key", Some(self.access_key())),
+            ("secret_key", Some(self.secret_key())),
+        ];
+        for (field, value) in fields
+            .into_iter()
+            .chain([("session_token", self.session_token())])
+        {
             let Some(value) = value else { continue };
             if value.is_empty() {
                 return Err(StorageError::config(field, "it is empty"));
             }
             if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(StorageError::config(field, "it holds a space, a line end or a byte beyond ASCII"));
+                return Err(StorageError::config(
+                    field,
+                    "it holds a space, a line end or a byte beyond ASCII",
+                ));
             }
         }
         Ok(())
@@ -113,7 +126,10 @@ mod tests {
         for (credentials, field) in [
             (Credentials::new("", "s"), "access_key"),
             (Credentials::new("k", "s\n"), "secret_key"),
-            (Credentials::new("k", "s").with_session_token("a b"), "session_token"),
+            (
+                Credentials::new("k", "s").with_session_token("a b"),
+                "session_token",
+            ),
         ] {
             assert!(credentials.check().unwrap_err().message().starts_with(field));
         }

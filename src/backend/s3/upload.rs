@@ -22,7 +22,9 @@ pub(crate) fn put(
     let length = file.source.stat().size;
     if length > LARGEST_PUT {
         let why = format!("{length} bytes are more than the 5 GiB that one request can store");
-        return Err(StorageError::new(ErrorKind::TooLarge, Operation::Upload, why).with_key(file.key.as_str()));
+        return Err(
+            StorageError::new(ErrorKind::TooLarge, Operation::Upload, why).with_key(file.key.as_str())
+        );
     }
     let object = s3.settings.prefix.join_checked(file.key)?;
     let payload = file.digest.to_hex();
@@ -37,16 +39,33 @@ pub(crate) fn put(
         length,
     };
     let mut reread = false;
-    s3.watched(exchange, Operation::Upload, file.key.as_str(), length, |attempts| {
-        let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
-            *attempts = attempt;
-            send(s3, exchange, attempt, &ask, file).map_err(|error| {
-                let suspect = error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
-                if suspect { second_opinion(file, error) } else { error }
-            })
-        })?;
-        Ok((Receipt { url: s3.url(file.key.as_str()), etag: etag(&answer) }, request_id(&answer)))
-    })
+    s3.watched(
+        exchange,
+        Operation::Upload,
+        file.key.as_str(),
+        length,
+        |attempts| {
+            let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
+                *attempts = attempt;
+                send(s3, exchange, attempt, &ask, file).map_err(|error| {
+                    let suspect =
+                        error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
+                    if suspect {
+                        second_opinion(file, error)
+                    } else {
+                        error
+                    }
+                })
+            })?;
+            Ok((
+                Receipt {
+                    url: s3.url(file.key.as_str()),
+                    etag: etag(&answer),
+                },
+                request_id(&answer),
+            ))
+        },
+    )
 }
 
 fn send(
@@ -88,7 +107,10 @@ fn headers(s3: &S3Backend, file: &Upload<'_>) -> Result<HeaderMap, StorageError>
     };
     set("content-type", mime.as_ref())?;
     if s3.settings.checksum_header {
-        set("x-amz-checksum-sha256", &BASE64_STANDARD.encode(file.digest.as_bytes()))?;
+        set(
+            "x-amz-checksum-sha256",
+            &BASE64_STANDARD.encode(file.digest.as_bytes()),
+        )?;
     }
     Ok(headers)
 }

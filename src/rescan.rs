@@ -1,0 +1,14 @@
+//! How a tree gets to a store and stays there.
+
+mod batch;
+pub(crate) mod cache;
+mod conclude;
+mod flow;
+pub(crate) mod orchestrator;
+mod plan;
+pub(crate) mod record;
+mod recorder;
+pub(crate) mod report;
+pub(crate) mod run;
+mod verify;
+mod work;

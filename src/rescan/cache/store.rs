@@ -1,0 +1,325 @@
+//! redb, and everything that can go wrong with it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition,
+};
+
+use super::super::record::{OpenUpload, Pending, Published, UploadStep, decode, encode};
+use crate::error::{ErrorKind, Operation, StorageError};
+
+type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
+pub(super) const META: Definition = TableDefinition::new("meta");
+pub(super) const PUBLISHED: Definition = TableDefinition::new("published");
+pub(super) const PENDING: Definition = TableDefinition::new("pending");
+pub(super) const UPLOADS: Definition = TableDefinition::new("uploads");
+
+/// Pages that redb may keep in memory.
+const PAGE_CACHE: usize = 16 * 1024 * 1024;
+
+#[cfg(target_os = "linux")]
+const O_NOFOLLOW: i32 = 0o400_000;
+#[cfg(target_os = "macos")]
+const O_NOFOLLOW: i32 = 0x100;
+
+/// One change of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// The store acknowledged the object: published, and nothing is pending for it.
+    Published(String, Published),
+    /// Something is to be done.
+    Pending(String, Pending),
+    /// Nothing is to be done (any more).
+    Settled(String),
+    /// The object is deleted, and nothing is pending for it.
+    Deleted(String),
+    /// The object is not there after all; it is to be published again as described.
+    Lost(String, Option<Pending>),
+    /// A step of a multipart upload.
+    Upload(String, UploadStep),
+    /// A fact of the whole cache.
+    Meta(&'static str, Vec<u8>),
+}
+
+pub(super) struct Store {
+    database: Database,
+    path: PathBuf,
+    commits: AtomicU64,
+}
+
+impl Store {
+    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
+        let file = open_file(path)
+            .map_err(|error| StorageError::io(ErrorKind::Cache, Operation::Cache, path, error))?;
+        let database = guarded(path, || {
+            Builder::new()
+                .set_cache_size(PAGE_CACHE)
+                .set_check_integrity_on_open(true)
+                .create_with_backend(FileBackend::new(file).map_err(|error| open_error(path, error))?)
+                .map_err(|error| open_error(path, error))
+        })?;
+        let store = Self {
+            database,
+            path: path.to_owned(),
+            commits: AtomicU64::new(0),
+        };
+        let is_new = store.read(|transaction| match transaction.open_table(META) {
+            Ok(_) => Ok(false),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        })?;
+        if is_new {
+            store.create_tables()?;
+        }
+        Ok(store)
+    }
+
+    fn create_tables(&self) -> Result<(), StorageError> {
+        self.write(|transaction| {
+            for table in [META, PUBLISHED, PENDING, UPLOADS] {
+                transaction.open_table(table)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(META)?;
+            let value = table.get(name)?.map(|value| value.value().to_vec());
+            Ok(value)
+        })
+    }
+
+    /// What is published and what is pending for a key.
+    pub(super) fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
+        let (published, pending) = self.read(|transaction| {
+            let published = transaction
+                .open_table(PUBLISHED)?
+                .get(key)?
+                .map(|v| v.value().to_vec());
+            let pending = transaction
+                .open_table(PENDING)?
+                .get(key)?
+                .map(|v| v.value().to_vec());
+            Ok((published, pending))
+        })?;
+        Ok((
+            published.map(|bytes| self.decoded(key, &bytes)).transpose()?,
+            pending.map(|bytes| self.decoded(key, &bytes)).transpose()?,
+        ))
+    }
+
+    #[cfg(test)]
+    pub(super) fn upload(&self, key: &str) -> Result<Option<OpenUpload>, StorageError> {
+        let bytes = self.read(|transaction| {
+            Ok(transaction
+                .open_table(UPLOADS)?
+                .get(key)?
+                .map(|value| value.value().to_vec()))
+        })?;
+        bytes.map(|bytes| self.decoded(key, &bytes)).transpose()
+    }
+
+    /// How many keys are published and how many are pending.
+    pub(super) fn lengths(&self) -> Result<(u64, u64), StorageError> {
+        self.read(|transaction| {
+            Ok((
+                transaction.open_table(PUBLISHED)?.len()?,
+                transaction.open_table(PENDING)?.len()?,
+            ))
+        })
+    }
+
+    /// Up to `most` raw records of a table behind `after`, in key order.
+    pub(super) fn page(
+        &self,
+        table: Definition,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.read(|transaction| {
+            let table = transaction.open_table(table)?;
+            let range = table.range::<&str>((after.map_or(Unbounded, Excluded), Unbounded))?;
+            range
+                .take(most)
+                .map(|entry| entry.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Into::into)
+        })
+    }
+
+    pub(super) fn apply(&self, writes: &[Write]) -> Result<(), StorageError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let mut tables = Tables {
+                published: transaction.open_table(PUBLISHED)?,
+                pending: transaction.open_table(PENDING)?,
+                uploads: transaction.open_table(UPLOADS)?,
+                meta: transaction.open_table(META)?,
+            };
+            writes.iter().try_for_each(|write| tables.apply(write))
+        })
+    }
+
+    /// Commits since this was last asked.
+    pub(super) fn take_commits(&self) -> u64 {
+        self.commits.swap(0, Relaxed)
+    }
+
+    /// The record, or an error that says how to get out of it.
+    pub(super) fn decoded<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        bytes: &[u8],
+    ) -> Result<T, StorageError> {
+        decode(key, bytes).ok_or_else(|| damaged(&self.path, "a record is damaged").with_key(key))
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
+        guarded(&self.path, || {
+            let transaction = self.database.begin_read().map_err(redb::Error::from);
+            transaction
+                .and_then(|transaction| work(&transaction))
+                .map_err(|error| self.failed(error))
+        })
+    }
+
+    fn write(
+        &self,
+        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StorageError> {
+        guarded(&self.path, || {
+            let run = || -> Result<(), redb::Error> {
+                let mut transaction = self.database.begin_write()?;
+                transaction.set_quick_repair(true);
+                work(&transaction)?;
+                transaction.commit()?;
+                Ok(())
+            };
+            run().map_err(|error| self.failed(error))
+        })?;
+        self.commits.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn failed(&self, error: redb::Error) -> StorageError {
+        match error {
+            redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } => {
+                damaged(&self.path, &error.to_string())
+            }
+            redb::Error::Io(error) => StorageError::io(ErrorKind::Cache, Operation::Cache, &self.path, error),
+            error => {
+                StorageError::new(ErrorKind::Cache, Operation::Cache, error.to_string()).with_path(&self.path)
+            }
+        }
+    }
+}
+
+struct Tables<'t> {
+    published: Table<'t, &'static str, &'static [u8]>,
+    pending: Table<'t, &'static str, &'static [u8]>,
+    uploads: Table<'t, &'static str, &'static [u8]>,
+    meta: Table<'t, &'static str, &'static [u8]>,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, write: &Write) -> Result<(), redb::Error> {
+        match write {
+            Write::Published(key, record) => {
+                put(&mut self.published, key, record)?;
+                self.pending.remove(key.as_str())?;
+            }
+            Write::Pending(key, record) => put(&mut self.pending, key, record)?,
+            Write::Settled(key) => drop(self.pending.remove(key.as_str())?),
+            Write::Deleted(key) => {
+                self.published.remove(key.as_str())?;
+                self.pending.remove(key.as_str())?;
+            }
+            Write::Lost(key, pending) => {
+                self.published.remove(key.as_str())?;
+                if let Some(record) = pending {
+                    put(&mut self.pending, key, record)?;
+                }
+            }
+            Write::Upload(key, step) => self.apply_step(key, step)?,
+            Write::Meta(name, value) => drop(self.meta.insert(*name, value.as_slice())?),
+        }
+        Ok(())
+    }
+
+    fn apply_step(&mut self, key: &str, step: &UploadStep) -> Result<(), redb::Error> {
+        let stored = self.uploads.get(key)?.map(|value| value.value().to_vec());
+        let upload: OpenUpload = stored.and_then(|bytes| decode(key, &bytes)).unwrap_or_default();
+        match upload.after(step) {
+            Some(upload) => put(&mut self.uploads, key, &upload),
+            None => Ok(drop(self.uploads.remove(key)?)),
+        }
+    }
+}
+
+fn put<T: serde::Serialize>(
+    table: &mut Table<'_, &'static str, &'static [u8]>,
+    key: &str,
+    record: &T,
+) -> Result<(), redb::Error> {
+    let bytes = encode(key, record).map_err(|error| redb::Error::Io(std::io::Error::other(error)))?;
+    table.insert(key, bytes.as_slice())?;
+    Ok(())
+}
+
+fn open_file(path: &Path) -> std::io::Result<File> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(O_NOFOLLOW);
+    options.open(path)
+}
+
+/// redb may panic on a damaged file; that must not reach the host.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged(path, "the database panicked on it")))
+}
+
+fn damaged(path: &Path, what: &str) -> StorageError {
+    let why = format!(
+        "{what}; nothing was deleted on its word. Move the file away: the next rescan publishes everything once more"
+    );
+    StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> StorageError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            let why = "another process or orchestrator holds this cache; one at a time";
+            StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
+        }
+        DatabaseError::Storage(redb::StorageError::Io(error))
+            if error.kind() != std::io::ErrorKind::InvalidData
+                && error.kind() != std::io::ErrorKind::UnexpectedEof =>
+        {
+            StorageError::io(ErrorKind::Cache, Operation::Cache, path, error)
+        }
+        error => damaged(path, &error.to_string()),
+    }
+}

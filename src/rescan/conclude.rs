@@ -1,0 +1,135 @@
+//! How a run ended, in one word and in one record.
+
+use super::flow::Tally;
+use super::report::{RescanOutcome, RescanReport, StopReason};
+use crate::error::{ErrorKind, StorageError};
+use crate::observe::trace::Trace;
+
+/// How the phases ended.
+#[derive(Default)]
+pub(crate) struct End {
+    pub(crate) tally: Tally,
+    /// Something could not be read, or not everything was looked at.
+    pub(crate) blocked: bool,
+}
+
+impl End {
+    /// A plan that was cancelled or ran out of time is a run that stopped; any other failure is one.
+    pub(crate) fn of_stopped_plan(error: StorageError) -> Result<Self, StorageError> {
+        let stop = match error.kind() {
+            ErrorKind::Cancelled => StopReason::Cancelled,
+            ErrorKind::Deadline => StopReason::Deadline,
+            _ => return Err(error),
+        };
+        Ok(Self {
+            tally: Tally::stopped(stop),
+            blocked: true,
+        })
+    }
+}
+
+/// The table of results. An outcome is never better than the truth.
+pub(crate) fn outcome(end: &End, report: &RescanReport) -> RescanOutcome {
+    let tally = &end.tally;
+    let failed = tally.failed_uploads + tally.failed_deletes;
+    let only_outages = tally.outages > 0 && tally.outages >= failed;
+    if tally.done == 0 && (tally.stop == Some(StopReason::Unavailable) || only_outages) {
+        return RescanOutcome::LocalOnly;
+    }
+    let differs = report
+        .verified
+        .as_ref()
+        .is_some_and(|found| !found.missing.is_empty() || !found.different.is_empty());
+    let pending = !report.dry_run && report.pending > 0;
+    if end.blocked || tally.stop.is_some() || report.failed_count > 0 || pending || differs {
+        return RescanOutcome::Partial;
+    }
+    let planned = report.dry_run && report.uploaded_count + report.deleted_count > 0;
+    if tally.done > 0 || planned {
+        RescanOutcome::Published
+    } else {
+        RescanOutcome::Unchanged
+    }
+}
+
+/// One record at the end of a run, in words that fit its outcome.
+pub(crate) fn announce(
+    trace: &Trace,
+    destination: &str,
+    result: &Result<(), StorageError>,
+    report: &RescanReport,
+) {
+    if let Err(error) = result {
+        trace.log(
+            log::Level::Error,
+            "rescan failed",
+            &[("destination", &destination), ("error", error)],
+        );
+        return;
+    }
+    let (level, message) = match report.outcome {
+        RescanOutcome::Unchanged | RescanOutcome::Published => (log::Level::Info, "rescan ended"),
+        RescanOutcome::Partial => (log::Level::Warn, "rescan ended with something left to do"),
+        RescanOutcome::LocalOnly => (log::Level::Warn, "Cloud sync failed"),
+    };
+    let elapsed = format!("{:.3}", report.elapsed.as_secs_f64());
+    let stop = report.stop_reason.map_or("", StopReason::as_str);
+    trace.log(
+        level,
+        message,
+        &[
+            ("destination", &destination),
+            ("outcome", &report.outcome.as_str()),
+            ("stop_reason", &stop),
+            ("uploaded", &report.uploaded_count),
+            ("deleted", &report.deleted_count),
+            ("failed", &report.failed_count),
+            ("kept", &report.kept_count),
+            ("pending", &report.pending),
+            ("elapsed", &elapsed),
+        ],
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(change: impl FnOnce(&mut End, &mut RescanReport)) -> RescanOutcome {
+        let (mut end, mut report) = (End::default(), RescanReport::new(false));
+        change(&mut end, &mut report);
+        outcome(&end, &report)
+    }
+
+    /// The table of results, row by row: an outcome is never better than the truth (I6).
+    #[test]
+    fn i6_every_kind_of_trouble_shows_in_the_outcome() {
+        let failure = || StorageError::new(ErrorKind::Rejected, crate::Operation::Upload, "x");
+        assert_eq!(ended(|_, _| ()), RescanOutcome::Unchanged);
+        assert_eq!(ended(|end, _| end.tally.done = 1), RescanOutcome::Published);
+        assert_eq!(ended(|_, report| report.pending = 1), RescanOutcome::Partial);
+        assert_eq!(ended(|end, _| end.blocked = true), RescanOutcome::Partial);
+        assert_eq!(
+            ended(|_, report| report.add_failed(failure())),
+            RescanOutcome::Partial
+        );
+        for stop in [
+            StopReason::Cancelled,
+            StopReason::Deadline,
+            StopReason::DeletesRefused,
+            StopReason::Credentials,
+        ] {
+            assert_eq!(
+                ended(|end, _| end.tally = Tally::stopped(stop)),
+                RescanOutcome::Partial
+            );
+        }
+        let gone = |end: &mut End| end.tally = Tally::stopped(StopReason::Unavailable);
+        assert_eq!(ended(|end, _| gone(end)), RescanOutcome::LocalOnly);
+        let after_some = |end: &mut End, _: &mut RescanReport| {
+            gone(end);
+            end.tally.done = 1;
+        };
+        assert_eq!(ended(after_some), RescanOutcome::Partial);
+    }
+}

@@ -1,0 +1,412 @@
+//! The main line of a rescan, its phases in order.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::cache::{CacheManager, Write};
+use super::conclude::{End, announce, outcome};
+use super::flow::{Flow, Limits, Tally};
+use super::plan::{Plan, Scope, plan};
+use super::record::PendingKind;
+use super::recorder::Recorder;
+use super::report::{RescanOutcome, RescanReport, StopReason};
+use super::run::Run;
+use super::verify;
+use super::work::{Context, Probe};
+use crate::backend::{StorageBackend, Transfers};
+use crate::config::{FirstRun, RescanConfig, Verify};
+use crate::engine::Engine;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::MAX_KEY_BYTES;
+use crate::observe::event::Event;
+use crate::observe::trace::Trace;
+
+/// Publishes a directory tree to a store and keeps it published.
+///
+/// ```
+/// use std::sync::Arc;
+/// use bucket_brigade::{CacheManager, Engine, LocalBackend, RescanOrchestrator, RescanOutcome};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let root = folder.path().join("www");
+/// # std::fs::create_dir(&root)?;
+/// # std::fs::write(root.join("index.html"), "hello")?;
+/// let engine = Engine::new()?;
+/// let cache = CacheManager::open(folder.path().join("www.cache"))?;
+/// let backend = Arc::new(LocalBackend::new("https://example.com", &root));
+/// let orchestrator = RescanOrchestrator::new(&engine, &root, backend, cache)?;
+/// let report = orchestrator.rescan()?;
+/// assert_eq!(report.outcome, RescanOutcome::Published);
+/// assert_eq!(report.uploaded[0].url, "https://example.com/index.html");
+/// # Ok(()) }
+/// ```
+pub struct RescanOrchestrator {
+    engine: Engine,
+    root: PathBuf,
+    backend: Arc<dyn StorageBackend>,
+    cache: CacheManager,
+    config: RescanConfig,
+}
+
+impl RescanOrchestrator {
+    /// With the defaults of [`RescanConfig`].
+    ///
+    /// # Errors
+    /// As [`with_config`](Self::with_config).
+    pub fn new(
+        engine: &Engine,
+        root: impl AsRef<Path>,
+        backend: Arc<dyn StorageBackend>,
+        cache: CacheManager,
+    ) -> Result<Self, StorageError> {
+        Self::with_config(engine, root, backend, cache, RescanConfig::default())
+    }
+
+    /// For one root, one backend and the cache of that backend's destination. From now on
+    /// [`CacheManager::resolve`] knows the backend's URLs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a setting is out of range; [`ErrorKind::CacheForeign`] if the cache
+    /// belongs to another destination.
+    pub fn with_config(
+        engine: &Engine,
+        root: impl AsRef<Path>,
+        backend: Arc<dyn StorageBackend>,
+        cache: CacheManager,
+        config: RescanConfig,
+    ) -> Result<Self, StorageError> {
+        config.check()?;
+        cache.bind(&backend.destination())?;
+        cache.attach(backend.clone(), config.fallback.clone());
+        Ok(Self {
+            engine: engine.clone(),
+            root: root.as_ref().to_owned(),
+            backend,
+            cache,
+            config,
+        })
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &CacheManager {
+        &self.cache
+    }
+
+    /// Walks the tree, publishes what is new or changed, deletes what is gone, and returns when all of
+    /// that is done and recorded. Blocks the calling thread, which may be any: the work is done by the
+    /// engine's own workers.
+    ///
+    /// What fails stays pending and is in the report; the next call tries it again. A store that
+    /// cannot be reached is no error: the report says [`RescanOutcome::LocalOnly`].
+    ///
+    /// # Errors
+    /// When nothing can be done, or nothing would be right: the root is missing
+    /// ([`ErrorKind::RootMissing`]) or empty ([`ErrorKind::RootEmpty`]); the cache is in use
+    /// ([`ErrorKind::CacheLocked`]), foreign, damaged or unwritable; or the first request shows that the
+    /// configuration, the bucket, the certificate or the credentials are wrong.
+    pub fn rescan(&self) -> Result<RescanReport, StorageError> {
+        self.rescan_with(&Run::default())
+    }
+
+    /// The same, with what belongs to this call.
+    ///
+    /// # Errors
+    /// As [`rescan`](Self::rescan).
+    pub fn rescan_with(&self, run: &Run) -> Result<RescanReport, StorageError> {
+        let _lock = self.cache.lock()?;
+        let began = self.engine.clock().now();
+        let trace = self
+            .engine
+            .trace()
+            .for_run(run.observer.clone(), run.progress.clone());
+        let destination = self.backend.destination();
+        trace.emit(|| Event::RunStarted {
+            destination: destination.clone(),
+        });
+        let mut report = RescanReport::new(run.dry_run);
+        let result = self
+            .phases(run, &trace, began, &mut report)
+            .and_then(|end| self.conclude(&end, &trace, began, &mut report));
+        let outcome = match &result {
+            Ok(()) => report.outcome.as_str(),
+            Err(_) => "error",
+        };
+        trace.emit(|| Event::RunFinished { outcome });
+        announce(&trace, &destination, &result, &report);
+        result.map(|()| report)
+    }
+
+    /// lock, walk, diff, batches, hash, upload, record, delete, verify.
+    fn phases(
+        &self,
+        run: &Run,
+        trace: &Trace,
+        began: Duration,
+        report: &mut RescanReport,
+    ) -> Result<End, StorageError> {
+        let context = Arc::new(self.prepare(run, trace, began)?);
+        let plan = match self.plan(&context, report) {
+            Ok(plan) => plan,
+            Err(error) => return End::of_stopped_plan(error),
+        };
+        trace
+            .progress
+            .planned(plan.added + plan.modified, plan.bytes, plan.removed);
+        trace.emit(|| Event::Planned {
+            scanned: report.scanned,
+            to_upload: plan.added + plan.modified,
+            bytes: plan.bytes,
+            to_delete: plan.removed,
+        });
+        let mut end = End {
+            blocked: plan.blocked,
+            ..End::default()
+        };
+        if run.dry_run {
+            return Ok(end);
+        }
+        if !plan.is_empty() {
+            end.tally = self.carry_out(&context, &plan, report)?;
+        }
+        if run.verify == Verify::List && end.tally.stop != Some(StopReason::Unavailable) {
+            self.verify(&context, report)?;
+        }
+        Ok(end)
+    }
+
+    /// The root is there, the cache is ours, the circuit is closed: what all work of this run shares.
+    fn prepare(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
+        let (root, root_device) = self.find_root()?;
+        let destination = self.backend.destination();
+        let bound = self.cache.bind(&destination)?;
+        let (root_number, named) = self.cache.root_number(&root)?;
+        if !run.dry_run {
+            let writes: Vec<Write> = bound.into_iter().chain(named).collect();
+            self.cache.apply(&writes)?;
+        }
+        let gate = self.engine.gate(&destination);
+        gate.close_circuit();
+        Ok(Context {
+            backend: self.backend.clone(),
+            root,
+            root_number,
+            root_device,
+            clock: self.engine.clock().clone(),
+            gate,
+            trace: trace.clone(),
+            cancel: run.cancel.clone(),
+            deadline: run.deadline.map(|after| began + after),
+            probe: Probe::default(),
+            offline: AtomicBool::new(false),
+        })
+    }
+
+    fn find_root(&self) -> Result<(PathBuf, u64), StorageError> {
+        let missing = |error| {
+            StorageError::io(ErrorKind::RootMissing, Operation::Rescan, &self.root, error)
+                .advise("nothing was deleted; is it mounted?")
+        };
+        let root = fs::canonicalize(&self.root).map_err(missing)?;
+        let metadata = fs::metadata(&root).map_err(missing)?;
+        if !metadata.is_dir() {
+            let why = "it is a file; the root is a directory";
+            return Err(
+                StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(&self.root)
+            );
+        }
+        fs::read_dir(&root).map_err(missing)?;
+        Ok((root, metadata.dev()))
+    }
+
+    fn plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
+        let scope = Scope {
+            root: &context.root,
+            root_number: context.root_number,
+            root_device: context.root_device,
+            key_room: self
+                .backend
+                .transfers()
+                .map_or(MAX_KEY_BYTES, Transfers::key_room),
+            cache: &self.cache,
+            config: &self.config,
+            exchange: context.exchange(),
+            url: &|key| self.backend.get_url(key),
+            dry_run: report.dry_run,
+        };
+        plan(&scope, report)
+    }
+
+    /// Sends, records and deletes what is planned.
+    fn carry_out(
+        &self,
+        context: &Arc<Context>,
+        plan: &Plan,
+        report: &mut RescanReport,
+    ) -> Result<Tally, StorageError> {
+        let recorder = Recorder::start(&self.cache, &context.trace.metrics)?;
+        let limits = Limits {
+            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
+            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
+            has_fallback: self.config.fallback.is_some(),
+        };
+        let mut flow = Flow::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
+        self.survey_once(context, &mut flow, &recorder, report)?;
+        // All added before any modified: no replaced index names a file that is not there yet.
+        flow.upload(PendingKind::Added, report)?;
+        flow.upload(PendingKind::Modified, report)?;
+        recorder.sync()?;
+        if self.may_delete(context, plan, &mut flow) {
+            flow.delete(report)?;
+            recorder.sync()?;
+        }
+        let mut tally = flow.tally;
+        match tally.fatal.take() {
+            Some(error) => Err(error),
+            None => Ok(tally),
+        }
+    }
+
+    /// On the first run: what is there already?
+    fn survey_once(
+        &self,
+        context: &Context,
+        flow: &mut Flow<'_>,
+        recorder: &Recorder,
+        report: &mut RescanReport,
+    ) -> Result<(), StorageError> {
+        let Some(transfers) = self.backend.transfers() else {
+            return Ok(());
+        };
+        if self.cache.is_surveyed()? {
+            return Ok(());
+        }
+        let refuse = self.config.first_run == FirstRun::Refuse;
+        match verify::survey(transfers, &context.exchange(), &self.cache) {
+            Ok(unknown) => report.unknown_objects = Some(unknown),
+            Err(error) if error.kind().is_transient() => {
+                flow.tally.outages += 1;
+                flow.stop(StopReason::Unavailable);
+                context
+                    .trace
+                    .warn("the store cannot be reached", &[("error", &error)]);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::AccessDenied && !refuse => {
+                context.trace.warn(
+                    "what lies under the prefix cannot be listed",
+                    &[("error", &error)],
+                );
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Deadline) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if let Some(unknown) = report.unknown_objects.filter(|unknown| unknown.count > 0) {
+            let more = if unknown.at_least { "at least " } else { "" };
+            let what = format!(
+                "{more}{} objects under the prefix were not published by this cache",
+                unknown.count
+            );
+            if refuse {
+                let why = format!("{what}, and first_run is Refuse; use another prefix, or Overwrite");
+                return Err(StorageError::new(
+                    ErrorKind::FirstRunRefused,
+                    Operation::Rescan,
+                    why,
+                ));
+            }
+            context.trace.warn(
+                &format!("{what}; they are never deleted, files of the same key overwrite them"),
+                &[("destination", &self.backend.destination())],
+            );
+        }
+        recorder.record(vec![CacheManager::surveyed()]);
+        Ok(())
+    }
+
+    /// Deletes come last, and only if everything before went well and they are not too many.
+    fn may_delete(&self, context: &Context, plan: &Plan, flow: &mut Flow<'_>) -> bool {
+        if plan.removed == 0 || flow.tally.is_stopped() {
+            return false;
+        }
+        if plan.blocked || flow.tally.failed_uploads > 0 {
+            let why = if plan.blocked {
+                "something could not be read"
+            } else {
+                "uploads failed"
+            };
+            context.trace.warn(
+                "deletes wait for a run without errors",
+                &[("pending_deletes", &plan.removed), ("reason", &why)],
+            );
+            return false;
+        }
+        let limit = self.config.max_delete.limit(plan.published);
+        if plan.removed > limit {
+            flow.stop(StopReason::DeletesRefused);
+            context.trace.warn(
+                "too many files are gone: nothing was deleted; raise max_delete if that is right",
+                &[
+                    ("gone", &plan.removed),
+                    ("published", &plan.published),
+                    ("max_delete", &limit),
+                ],
+            );
+            return false;
+        }
+        true
+    }
+
+    fn verify(&self, context: &Context, report: &mut RescanReport) -> Result<(), StorageError> {
+        let Some(transfers) = self.backend.transfers() else {
+            let why = "this backend cannot list; use Verify::Ack";
+            return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
+        };
+        match verify::by_listing(transfers, &context.exchange(), &self.cache) {
+            Ok(found) => report.verified = Some(found),
+            Err(error) if matches!(error.kind(), ErrorKind::Cache | ErrorKind::CacheDamaged) => {
+                return Err(error);
+            }
+            Err(error) => report.add_failed(error),
+        }
+        Ok(())
+    }
+
+    fn conclude(
+        &self,
+        end: &End,
+        trace: &Trace,
+        began: Duration,
+        report: &mut RescanReport,
+    ) -> Result<(), StorageError> {
+        report.pending = self.cache.pending_count()?;
+        report.stop_reason = end.tally.stop;
+        report.unchanged += end.tally.confirmed;
+        report.outcome = outcome(end, report);
+        if !report.dry_run {
+            let synced = matches!(
+                report.outcome,
+                RescanOutcome::Unchanged | RescanOutcome::Published
+            );
+            self.cache.set_synced(synced)?;
+        }
+        self.cache.count_commits(&trace.metrics);
+        report.elapsed = self.engine.clock().now().saturating_sub(began);
+        trace.metrics.rescan_ended(report.elapsed, report.pending);
+        report.metrics = trace.metrics.snapshot();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RescanOrchestrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RescanOrchestrator")
+            .field("root", &self.root)
+            .field("destination", &self.backend.destination())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,312 @@
+//! The plan: walk and cache merged into what is to be done, which is made durable before anything is
+//! sent. Whatever happens afterwards, the next run finds it.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::cache::{CacheManager, Row, Write};
+use super::record::{Pending, PendingKind, Published};
+use super::report::{KeptReason, RescanReport};
+use crate::backend::Exchange;
+use crate::clock::Clock;
+use crate::config::RescanConfig;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::tree::diff::{Change, classify, merge};
+use crate::tree::version::{FileEntry, FileStat};
+use crate::tree::walk::{Found, SkipReason, walk};
+
+/// Planned changes written in one transaction.
+const WRITES_AT_ONCE: usize = 4096;
+
+/// What is asked of a plan.
+pub(crate) struct Scope<'a> {
+    pub(crate) root: &'a Path,
+    /// The root's number in the cache.
+    pub(crate) root_number: u32,
+    /// The device that the root is on now.
+    pub(crate) root_device: u64,
+    /// How many bytes a key may have before the prefix.
+    pub(crate) key_room: usize,
+    pub(crate) cache: &'a CacheManager,
+    pub(crate) config: &'a RescanConfig,
+    pub(crate) exchange: Exchange<'a>,
+    /// The public URL of a key, for a dry run's report.
+    pub(crate) url: &'a dyn Fn(&str) -> String,
+    /// Nothing is recorded.
+    pub(crate) dry_run: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) added: u64,
+    pub(crate) modified: u64,
+    pub(crate) removed: u64,
+    pub(crate) bytes: u64,
+    /// What was published before.
+    pub(crate) published: u64,
+    /// Something could not be read: nothing may be deleted.
+    pub(crate) blocked: bool,
+}
+
+impl Plan {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.added == 0 && self.modified == 0 && self.removed == 0
+    }
+}
+
+/// Nanoseconds since 1970, as stats have them.
+pub(crate) fn wall_nanos(clock: &dyn Clock) -> i64 {
+    let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Walks, compares and records what is to be done; what was found on the way goes into the report.
+pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan, StorageError> {
+    let published = scope.cache.published_count()?;
+    if published > 0 && !scope.config.allow_empty {
+        refuse_empty(scope, published)?;
+    }
+    let mut planner = Planner {
+        scope,
+        plan: Plan {
+            published,
+            ..Plan::default()
+        },
+        report,
+        skipped: HashSet::new(),
+        ancestor: None,
+        writes: Vec::new(),
+        seen: wall_nanos(scope.exchange.clock),
+    };
+    planner.run()?;
+    Ok(planner.plan)
+}
+
+/// A root without a single file, where files were published, is a disk that is not mounted.
+fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
+    let mut found = walk(scope.root, scope.key_room);
+    if found.any(|found| !matches!(found, Found::Skipped(_))) {
+        return Ok(());
+    }
+    let why = format!(
+        "it holds no file, although {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
+    );
+    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(scope.root))
+}
+
+struct Planner<'a> {
+    scope: &'a Scope<'a>,
+    plan: Plan,
+    report: &'a mut RescanReport,
+    /// Keys whose path is a link or a special file.
+    skipped: HashSet<String>,
+    /// The last folder asked for: what holds its files now.
+    ancestor: Option<(PathBuf, Option<u64>)>,
+    writes: Vec<Write>,
+    seen: i64,
+}
+
+impl Planner<'_> {
+    fn run(&mut self) -> Result<(), StorageError> {
+        let rows = self.scope.cache.rows();
+        let mut found = walk(self.scope.root, self.scope.key_room);
+        // What is no file is noted when the walk comes upon it, before the keys below its path.
+        let mut aside = Vec::new();
+        let (side, note) = crossbeam_channel::unbounded();
+        let files = std::iter::from_fn(move || {
+            loop {
+                match found.next()? {
+                    Found::File(entry) => return Some(entry),
+                    other => drop(side.send(other)),
+                }
+            }
+        });
+        let order = |row: &Result<Row, StorageError>, file: &FileEntry| match row {
+            Ok(row) => row.key.as_str().cmp(file.key.as_str()),
+            // An error comes out at once.
+            Err(_) => Ordering::Less,
+        };
+        for (row, file) in merge(rows, files, order) {
+            aside.extend(note.try_iter());
+            aside.drain(..).for_each(|other| self.note(other));
+            self.decide(row.transpose()?, file)?;
+            self.scope.exchange.check(Operation::Walk)?;
+        }
+        note.try_iter().for_each(|other| self.note(other));
+        self.flush(0)
+    }
+
+    fn note(&mut self, found: Found) {
+        match found {
+            Found::Failed(error) => {
+                self.plan.blocked = true;
+                self.report.add_failed(error);
+            }
+            Found::Skipped(skip) => {
+                if skip.reason != SkipReason::Name
+                    && let Some(key) = skip.path.to_str()
+                {
+                    self.skipped.insert(key.to_owned());
+                }
+                self.report.add_skipped(skip);
+            }
+            Found::File(_) => {}
+        }
+    }
+
+    fn decide(&mut self, row: Option<Row>, file: Option<FileEntry>) -> Result<(), StorageError> {
+        let key = match (&row, &file) {
+            (Some(row), _) => row.key.clone(),
+            (None, Some(file)) => file.key.as_str().to_owned(),
+            (None, None) => return Ok(()),
+        };
+        let (published, pending) = row.map_or((None, None), |row| (row.published, row.pending));
+        self.report.scanned += u64::from(file.is_some());
+        let old = published.as_ref().map(|record| (record.stat, record.settled));
+        let new = file.as_ref().map(|file| (file.stat, true));
+        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| old.1 && old.0 == new.0;
+        let wanted = match (classify(old.as_ref(), new.as_ref(), same), file, &published) {
+            (Some(Change::Added), Some(file), _) => {
+                Some(self.to_upload(PendingKind::Added, file.stat, pending.as_ref()))
+            }
+            (Some(Change::Modified), Some(file), _) => {
+                Some(self.to_upload(PendingKind::Modified, file.stat, pending.as_ref()))
+            }
+            (Some(Change::Removed), _, Some(published)) => self.to_delete(&key, published),
+            (Some(Change::Unchanged), ..) => {
+                self.report.unchanged += 1;
+                None
+            }
+            _ => None,
+        };
+        self.want(key, wanted, pending)
+    }
+
+    fn to_upload(&mut self, kind: PendingKind, stat: FileStat, before: Option<&Pending>) -> Pending {
+        match kind {
+            PendingKind::Added => self.plan.added += 1,
+            _ => self.plan.modified += 1,
+        }
+        self.plan.bytes += stat.size;
+        let digest = before
+            .filter(|before| before.stat == stat)
+            .and_then(Pending::known);
+        Pending {
+            kind,
+            stat,
+            settled: stat.is_settled(self.seen),
+            digest,
+        }
+    }
+
+    fn to_delete(&mut self, key: &str, published: &Published) -> Option<Pending> {
+        if let Some(reason) = self.reason_to_keep(key, published) {
+            self.report.add_kept(key.to_owned(), reason);
+            return None;
+        }
+        self.plan.removed += 1;
+        let stat = published.stat;
+        Some(Pending {
+            kind: PendingKind::Removed,
+            stat,
+            settled: false,
+            digest: None,
+        })
+    }
+
+    fn reason_to_keep(&mut self, key: &str, published: &Published) -> Option<KeptReason> {
+        let config = self.scope.config;
+        let mut paths = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
+        if paths.any(|path| self.skipped.contains(path)) {
+            return Some(KeptReason::Skipped);
+        }
+        if published.root != self.scope.root_number {
+            return (!config.allow_new_root).then_some(KeptReason::OtherRoot);
+        }
+        // Numbers of devices may change with a reboot: what was on the root's own still counts as there.
+        let device = self.device_above(key);
+        let at_home = published.with_root && device == Some(self.scope.root_device);
+        if !at_home && device != Some(published.stat.device) {
+            return Some(KeptReason::OtherDevice);
+        }
+        (!config.delete).then_some(KeptReason::DeletesOff)
+    }
+
+    /// The device of the nearest folder above a key that is there.
+    fn device_above(&mut self, key: &str) -> Option<u64> {
+        let path = self.scope.root.join(key);
+        let parent = path.parent().unwrap_or(self.scope.root);
+        if let Some((known, device)) = &self.ancestor
+            && known == parent
+        {
+            return *device;
+        }
+        let above = parent
+            .ancestors()
+            .take_while(|folder| folder.starts_with(self.scope.root));
+        let device = above
+            .map(fs::symlink_metadata)
+            .find(|looked| !looked.as_ref().is_err_and(is_absent))
+            .and_then(Result::ok)
+            .map(|folder| folder.dev());
+        self.ancestor = Some((parent.to_owned(), device));
+        device
+    }
+
+    /// Records what is wanted for a key, where it is news.
+    fn want(
+        &mut self,
+        key: String,
+        wanted: Option<Pending>,
+        before: Option<Pending>,
+    ) -> Result<(), StorageError> {
+        if self.scope.dry_run {
+            self.preview(key, wanted);
+            return Ok(());
+        }
+        if wanted == before {
+            return Ok(());
+        }
+        self.writes.push(match wanted {
+            Some(pending) => Write::Pending(key, pending),
+            None => Write::Settled(key),
+        });
+        self.flush(WRITES_AT_ONCE)
+    }
+
+    fn flush(&mut self, from: usize) -> Result<(), StorageError> {
+        if self.writes.len() > from {
+            self.scope.cache.apply(&std::mem::take(&mut self.writes))?;
+        }
+        Ok(())
+    }
+
+    /// A dry run's lists are what would be done.
+    fn preview(&mut self, key: String, wanted: Option<Pending>) {
+        match wanted {
+            Some(Pending {
+                kind: PendingKind::Removed,
+                ..
+            }) => self.report.add_deleted(key),
+            Some(pending) => {
+                let url = (self.scope.url)(&key);
+                self.report.add_uploaded(key, url, pending.stat.size);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether an error of `stat` says that nothing is there.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

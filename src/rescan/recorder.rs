@@ -1,0 +1,197 @@
+//! The recorder: one thread that makes receipts durable, several batches at a time where they end
+//! faster than the disk commits.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::cache::{CacheManager, Write};
+use super::record::UploadStep;
+use crate::backend::Journal;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::observe::metrics::Metrics;
+
+enum Message {
+    Writes(Vec<Write>),
+    /// Answered once everything sent before is durable.
+    Sync(Sender<bool>),
+}
+
+/// Takes writes from any thread and commits them in order. After its first failure it commits
+/// nothing more: what is not recorded is done again by the next run.
+pub(crate) struct Recorder {
+    sender: Sender<Message>,
+    thread: Option<JoinHandle<()>>,
+    failure: Arc<Mutex<Option<StorageError>>>,
+    cache: CacheManager,
+}
+
+impl Recorder {
+    pub(crate) fn start(cache: &CacheManager, metrics: &Metrics) -> Result<Self, StorageError> {
+        let (sender, receiver) = unbounded();
+        let failure = Arc::new(Mutex::new(None));
+        let worker = Committer {
+            cache: cache.clone(),
+            failure: failure.clone(),
+            metrics: metrics.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("brigade-recorder".to_owned())
+            .spawn(move || worker.run(&receiver))
+            .map_err(|error| {
+                StorageError::new(
+                    ErrorKind::Cache,
+                    Operation::Cache,
+                    "cannot start the recorder's thread",
+                )
+                .with_source(error)
+            })?;
+        Ok(Self {
+            sender,
+            thread: Some(thread),
+            failure,
+            cache: cache.clone(),
+        })
+    }
+
+    /// Records soon.
+    pub(crate) fn record(&self, writes: Vec<Write>) {
+        if !writes.is_empty() {
+            // The receiver lives until this is dropped.
+            let _ = self.sender.send(Message::Writes(writes));
+        }
+    }
+
+    /// Waits until everything sent before is durable.
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        let (sender, receiver) = bounded(1);
+        let _ = self.sender.send(Message::Sync(sender));
+        if receiver.recv() == Ok(true) {
+            return Ok(());
+        }
+        Err(self.take_failure().unwrap_or_else(|| {
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "the cache cannot be written")
+                .with_path(self.cache.path())
+        }))
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
+    fn take_failure(&self) -> Option<StorageError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn step(&self, key: &RemoteKey, step: UploadStep) {
+        self.record(vec![Write::Upload(key.as_str().to_owned(), step)]);
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let (closed, _) = bounded(0);
+        self.sender = closed;
+        if let Some(thread) = self.thread.take() {
+            // It catches what the database throws; there is nothing left to report to.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Journal for Recorder {
+    fn intend(&self, key: &RemoteKey, token: &str) -> Result<(), StorageError> {
+        self.step(key, UploadStep::Intended(token.to_owned()));
+        self.sync()
+    }
+
+    fn begun(&self, key: &RemoteKey, upload_id: &str) -> Result<(), StorageError> {
+        self.step(key, UploadStep::Begun(upload_id.to_owned()));
+        self.sync()
+    }
+
+    fn part(&self, key: &RemoteKey, number: u32, etag: &str) {
+        self.step(key, UploadStep::Part(number, etag.to_owned()));
+    }
+
+    fn closed(&self, key: &RemoteKey) {
+        self.step(key, UploadStep::Closed);
+    }
+}
+
+struct Committer {
+    cache: CacheManager,
+    failure: Arc<Mutex<Option<StorageError>>>,
+    metrics: Metrics,
+}
+
+impl Committer {
+    fn run(&self, receiver: &Receiver<Message>) {
+        let mut healthy = true;
+        while let Ok(first) = receiver.recv() {
+            let (mut writes, mut waiting) = (Vec::new(), Vec::new());
+            for message in std::iter::once(first).chain(receiver.try_iter()) {
+                match message {
+                    Message::Writes(more) => writes.extend(more),
+                    Message::Sync(done) => waiting.push(done),
+                }
+            }
+            healthy = healthy && self.commit(&writes);
+            for done in waiting {
+                let _ = done.send(healthy);
+            }
+        }
+    }
+
+    fn commit(&self, writes: &[Write]) -> bool {
+        let result = self.cache.apply(writes);
+        self.cache.count_commits(&self.metrics);
+        match result {
+            Ok(()) => true,
+            Err(error) => {
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seam of multipart uploads: what a crash must not forget is durable when the call returns.
+    #[test]
+    fn a_journal_outlives_its_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        let key = RemoteKey::new("a/large").unwrap();
+        let opened = |path: &std::path::Path| {
+            let cache = CacheManager::open(path).unwrap();
+            let recorder = Recorder::start(&cache, &Metrics::default()).unwrap();
+            (cache, recorder)
+        };
+        {
+            let (_cache, recorder) = opened(&path);
+            recorder.intend(&key, "token").unwrap();
+            recorder.begun(&key, "id-1").unwrap();
+            recorder.part(&key, 1, "etag-1");
+            recorder.sync().unwrap();
+        }
+        let (cache, recorder) = opened(&path);
+        let upload = cache.open_upload("a/large").unwrap().unwrap();
+        assert_eq!(upload.upload_id.as_deref(), Some("id-1"));
+        assert_eq!(
+            (upload.token.as_str(), upload.parts),
+            ("token", vec![(1, "etag-1".to_owned())])
+        );
+        recorder.closed(&key);
+        recorder.sync().unwrap();
+        assert_eq!(cache.open_upload("a/large").unwrap(), None);
+    }
+}

@@ -1,0 +1,246 @@
+//! What a rescan did.
+
+use std::time::Duration;
+
+use crate::error::StorageError;
+use crate::observe::metrics::MetricsSnapshot;
+use crate::tree::walk::Skip;
+
+/// Lists of a report hold this many entries at most; the counts beside them are always whole, and an
+/// observer gets every event.
+pub const REPORT_LIST_LIMIT: usize = 100_000;
+
+/// How a rescan ended, from best to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RescanOutcome {
+    /// There was nothing to do.
+    Unchanged,
+    /// Everything was done.
+    Published,
+    /// Something failed or was not tried; it stays pending.
+    Partial,
+    /// The store could not be reached; only the local side is recorded.
+    LocalOnly,
+}
+
+impl RescanOutcome {
+    /// `unchanged`, `published`, `partial` or `local_only`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Published => "published",
+            Self::Partial => "partial",
+            Self::LocalOnly => "local_only",
+        }
+    }
+}
+
+/// Why a rescan stopped before everything was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The caller cancelled.
+    Cancelled,
+    /// The deadline passed.
+    Deadline,
+    /// More files are gone than `max_delete` allows.
+    DeletesRefused,
+    /// The store refused the credentials.
+    Credentials,
+    /// The store could not be reached any more.
+    Unavailable,
+}
+
+impl StopReason {
+    /// `cancelled`, `deadline`, `deletes_refused`, `credentials` or `unavailable`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Deadline => "deadline",
+            Self::DeletesRefused => "deletes_refused",
+            Self::Credentials => "credentials",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// A published file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Uploaded {
+    /// Its key.
+    pub key: String,
+    /// Its public URL.
+    pub url: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A published object whose file was not found, and which is kept all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept {
+    /// Its key.
+    pub key: String,
+    /// Why.
+    pub reason: KeptReason,
+}
+
+/// Why an object is kept although its file was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeptReason {
+    /// Its path, or a folder above it, is now a link or a special file.
+    Skipped,
+    /// The folder it was in is on another device than before: something is not mounted.
+    OtherDevice,
+    /// Another root published it; `allow_new_root` would delete it.
+    OtherRoot,
+    /// Deletes are switched off.
+    DeletesOff,
+}
+
+impl KeptReason {
+    /// The reason in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skipped => "its path is now a link or a special file",
+            Self::OtherDevice => "its folder is on another device than before",
+            Self::OtherRoot => "another root published it",
+            Self::DeletesOff => "deletes are switched off",
+        }
+    }
+}
+
+/// Objects under the prefix that this cache did not publish, as one listing request found them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnknownObjects {
+    /// How many.
+    pub count: u64,
+    /// Whether there are more, behind the first page.
+    pub at_least: bool,
+}
+
+/// What a listing showed, compared with the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Objects that are as they were acknowledged.
+    pub matching: u64,
+    /// Published keys that the listing does not have. The next rescan publishes them again.
+    pub missing: Vec<String>,
+    /// Published keys whose size or `ETag` differs. The next rescan publishes them again.
+    pub different: Vec<String>,
+    /// Objects that this cache did not publish.
+    pub unknown: u64,
+}
+
+/// What a rescan did. Keys stand before the prefix; sizes are bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RescanReport {
+    /// How it ended.
+    pub outcome: RescanOutcome,
+    /// Why it stopped early, if it did.
+    pub stop_reason: Option<StopReason>,
+    /// Whether it only planned; then `uploaded` and `deleted` hold what would have been done.
+    pub dry_run: bool,
+    /// Files found.
+    pub scanned: u64,
+    /// Files that are published as they are.
+    pub unchanged: u64,
+    /// Files uploaded.
+    pub uploaded_count: u64,
+    /// Their sizes together.
+    pub uploaded_bytes: u64,
+    /// The files uploaded, up to [`REPORT_LIST_LIMIT`].
+    pub uploaded: Vec<Uploaded>,
+    /// Objects deleted.
+    pub deleted_count: u64,
+    /// Their keys, up to [`REPORT_LIST_LIMIT`].
+    pub deleted: Vec<String>,
+    /// What failed.
+    pub failed_count: u64,
+    /// The failures, up to [`REPORT_LIST_LIMIT`]: each names its key or path, and its reason.
+    pub failed: Vec<StorageError>,
+    /// Objects kept although their files were not found.
+    pub kept_count: u64,
+    /// The same, up to [`REPORT_LIST_LIMIT`].
+    pub kept: Vec<Kept>,
+    /// What is on disk and not published, by its nature.
+    pub skipped_count: u64,
+    /// The same, up to [`REPORT_LIST_LIMIT`].
+    pub skipped: Vec<Skip>,
+    /// Keys with something still to be done.
+    pub pending: u64,
+    /// On a first run: what lay under the prefix before.
+    pub unknown_objects: Option<UnknownObjects>,
+    /// What the verification found, if one was asked for.
+    pub verified: Option<VerifyReport>,
+    /// Requests, connections, retries, bytes on the wire.
+    pub metrics: MetricsSnapshot,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl RescanReport {
+    pub(crate) fn new(dry_run: bool) -> Self {
+        Self {
+            outcome: RescanOutcome::Unchanged,
+            stop_reason: None,
+            dry_run,
+            scanned: 0,
+            unchanged: 0,
+            uploaded_count: 0,
+            uploaded_bytes: 0,
+            uploaded: Vec::new(),
+            deleted_count: 0,
+            deleted: Vec::new(),
+            failed_count: 0,
+            failed: Vec::new(),
+            kept_count: 0,
+            kept: Vec::new(),
+            skipped_count: 0,
+            skipped: Vec::new(),
+            pending: 0,
+            unknown_objects: None,
+            verified: None,
+            metrics: MetricsSnapshot::default(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn add_uploaded(&mut self, key: String, url: String, bytes: u64) {
+        self.uploaded_count += 1;
+        self.uploaded_bytes += bytes;
+        push(&mut self.uploaded, Uploaded { key, url, bytes });
+    }
+
+    pub(crate) fn add_deleted(&mut self, key: String) {
+        self.deleted_count += 1;
+        push(&mut self.deleted, key);
+    }
+
+    pub(crate) fn add_failed(&mut self, error: StorageError) {
+        self.failed_count += 1;
+        push(&mut self.failed, error);
+    }
+
+    pub(crate) fn add_kept(&mut self, key: String, reason: KeptReason) {
+        self.kept_count += 1;
+        push(&mut self.kept, Kept { key, reason });
+    }
+
+    pub(crate) fn add_skipped(&mut self, skip: Skip) {
+        self.skipped_count += 1;
+        push(&mut self.skipped, skip);
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < REPORT_LIST_LIMIT {
+        list.push(item);
+    }
+}

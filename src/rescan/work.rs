@@ -1,0 +1,278 @@
+//! One item of work: a file is opened, hashed, sent and looked at again, on one worker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use super::cache::Write;
+use super::plan::wall_nanos;
+use super::record::{Pending, Published};
+use crate::backend::{Deleted, Exchange, Receipt, StorageBackend, Upload, simple};
+use crate::clock::{CancelToken, Clock};
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::gate::Gate;
+use crate::key::RemoteKey;
+use crate::observe::event::Event;
+use crate::observe::trace::Trace;
+use crate::tree::digest::Digest;
+use crate::tree::source::Source;
+
+/// What all items of one run share.
+pub(crate) struct Context {
+    pub(crate) backend: Arc<dyn StorageBackend>,
+    pub(crate) root: PathBuf,
+    pub(crate) root_number: u32,
+    pub(crate) root_device: u64,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) trace: Trace,
+    pub(crate) cancel: CancelToken,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) probe: Probe,
+    /// The store is given up for this run: nothing more is sent.
+    pub(crate) offline: AtomicBool,
+}
+
+impl Context {
+    pub(crate) fn exchange(&self) -> Exchange<'_> {
+        Exchange {
+            cancel: &self.cancel,
+            deadline: self.deadline,
+            clock: &*self.clock,
+            gate: &self.gate,
+            trace: &self.trace,
+        }
+    }
+}
+
+/// The first upload of a run goes alone: what is wrong with all of them is then one error. Whoever
+/// comes while it is under way is parked, not blocked.
+#[derive(Debug, Default)]
+pub(crate) struct Probe(AtomicU8);
+
+const UNPROVEN: u8 = 0;
+const PROBING: u8 = 1;
+const PROVEN: u8 = 2;
+
+impl Probe {
+    /// Whether the caller may send: as the probe itself, or after one that succeeded.
+    fn may_send(&self) -> bool {
+        match self
+            .0
+            .compare_exchange(UNPROVEN, PROBING, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => true,
+            Err(state) => state == PROVEN,
+        }
+    }
+
+    fn ended(&self, good: bool) {
+        if good {
+            self.0.store(PROVEN, Ordering::Release);
+        } else {
+            let _ = self
+                .0
+                .compare_exchange(PROBING, UNPROVEN, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.0.load(Ordering::Acquire) == PROVEN
+    }
+
+    /// Whether one is under way.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.0.load(Ordering::Acquire) == PROBING
+    }
+
+    pub(crate) fn set_proven(&self) {
+        self.ended(true);
+    }
+}
+
+/// A file to be published.
+pub(crate) struct Item {
+    pub(crate) key: RemoteKey,
+    pub(crate) pending: Pending,
+    /// What is published now; of a modified file.
+    pub(crate) published: Option<Published>,
+    pub(crate) batch: u64,
+}
+
+/// How an item ended.
+pub(crate) enum Ending {
+    /// Sent and acknowledged.
+    Uploaded(Published, Receipt),
+    /// Published as it is; only the stat is news.
+    Confirmed(Published),
+    /// Hashed; not sent, as the first upload is under way.
+    Parked,
+    Failed(StorageError),
+}
+
+/// An item that was worked on; what was learned of its content is in `item.pending`.
+pub(crate) struct Worked {
+    pub(crate) item: Item,
+    pub(crate) ending: Ending,
+}
+
+impl Worked {
+    /// What is to be recorded: the receipt, or what is known now of the file on disk.
+    pub(crate) fn to_write(&self, before: Option<Digest>) -> Option<Write> {
+        let key = self.item.key.as_str().to_owned();
+        match &self.ending {
+            Ending::Uploaded(published, _) | Ending::Confirmed(published) => {
+                Some(Write::Published(key, published.clone()))
+            }
+            Ending::Failed(_) if self.item.pending.digest != before => {
+                Some(Write::Pending(key, self.item.pending.clone()))
+            }
+            Ending::Failed(_) | Ending::Parked => None,
+        }
+    }
+}
+
+/// Publishes one file. Never panics.
+pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
+    let attempt = catch_unwind(AssertUnwindSafe(|| try_publish(context, &mut item)));
+    let ending = match attempt {
+        Ok(Ok(ending)) => ending,
+        Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
+        Err(panic) => {
+            context.probe.ended(false);
+            Ending::Failed(panicked(Operation::Upload, &panic).with_key(item.key.as_str()))
+        }
+    };
+    Worked { item, ending }
+}
+
+fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageError> {
+    let exchange = context.exchange();
+    exchange.check(Operation::Upload)?;
+    let seen = wall_nanos(exchange.clock);
+    let source = Source::open(&context.root.join(item.key.as_str()))?;
+    if *source.stat() != item.pending.stat {
+        let what = "it changed since the scan; the next rescan publishes it";
+        return Err(
+            StorageError::new(ErrorKind::SourceChanged, Operation::Read, what).with_path(source.path())
+        );
+    }
+    let digest = match item.pending.known() {
+        Some(digest) => digest,
+        None => hash(&exchange, &source)?,
+    };
+    let stat = *source.stat();
+    let settled = stat.is_settled(seen);
+    item.pending = Pending {
+        settled,
+        digest: Some(digest),
+        ..item.pending.clone()
+    };
+    let with_root = stat.device == context.root_device;
+    let record = |etag| Published {
+        stat,
+        settled,
+        digest,
+        etag,
+        root: context.root_number,
+        with_root,
+    };
+    if let Some(there) = item.published.as_ref().filter(|there| there.digest == digest) {
+        source.check_unchanged()?;
+        return Ok(Ending::Confirmed(record(there.etag.clone())));
+    }
+    if context.offline.load(Ordering::Relaxed) {
+        let what = "not tried: the store could not be reached";
+        return Err(StorageError::new(ErrorKind::Unavailable, Operation::Upload, what));
+    }
+    if !context.probe.may_send() {
+        return Ok(Ending::Parked);
+    }
+    let receipt = send(context, &exchange, &source, item, &digest);
+    context.probe.ended(receipt.is_ok());
+    let receipt = receipt?;
+    Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
+}
+
+fn hash(exchange: &Exchange<'_>, source: &Source) -> Result<Digest, StorageError> {
+    source.hash(|count| {
+        exchange.trace.metrics.bytes_hashed(count);
+        exchange.check(Operation::Read)
+    })
+}
+
+fn send(
+    context: &Context,
+    exchange: &Exchange<'_>,
+    source: &Source,
+    item: &Item,
+    digest: &Digest,
+) -> Result<Receipt, StorageError> {
+    let (key, bytes) = (item.key.as_str(), source.stat().size);
+    context.trace.emit(|| Event::UploadStarted {
+        key: key.to_owned(),
+        bytes,
+    });
+    simple::put(
+        &*context.backend,
+        exchange,
+        &Upload {
+            source,
+            key: &item.key,
+            digest,
+        },
+    )
+}
+
+/// Deletes keys. Never panics; one result for each key.
+pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
+    let exchange = context.exchange();
+    let attempt = catch_unwind(AssertUnwindSafe(|| {
+        simple::delete_many(&*context.backend, &exchange, keys)
+    }));
+    let failed = |error: &dyn Fn() -> StorageError| {
+        keys.iter()
+            .map(|key| (key.clone(), Err(error().with_key(key.as_str()))))
+            .collect()
+    };
+    match attempt {
+        Ok(Ok(results)) => results,
+        Ok(Err(error)) => failed(&|| {
+            StorageError::new(error.kind(), Operation::Delete, error.message())
+                .with_code(error.code().map(str::to_owned))
+                .with_request_id(error.request_id().map(str::to_owned))
+        }),
+        Err(panic) => failed(&|| panicked(Operation::Delete, &panic)),
+    }
+}
+
+fn panicked(operation: Operation, panic: &Box<dyn std::any::Any + Send>) -> StorageError {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let text = text
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    StorageError::new(
+        ErrorKind::Panicked,
+        operation,
+        format!("the backend panicked: {text}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_goes_first_and_a_failure_lets_the_next_try() {
+        let probe = Probe::default();
+        assert!(probe.may_send() && !probe.may_send() && probe.is_probing());
+        probe.ended(false);
+        assert!(!probe.is_proven() && probe.may_send());
+        probe.ended(true);
+        assert!(probe.is_proven() && probe.may_send() && probe.may_send());
+        probe.ended(false);
+        assert!(probe.is_proven());
+    }
+}
