@@ -235,6 +235,8 @@ impl CacheManager {
                 StorageError::new(ErrorKind::CacheLocked, Operation::Rescan, why).with_path(self.path())
             );
         }
+        // What was committed before is not this run's.
+        self.0.store.take_commits();
         Ok(RescanLock(self.0.clone()))
     }
 

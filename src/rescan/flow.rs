@@ -174,6 +174,7 @@ impl<'a> Flow<'a> {
                 pending,
                 published,
                 batch,
+                is_probe: false,
             }));
         }
         Ok(None)
@@ -232,7 +233,12 @@ impl<'a> Flow<'a> {
                 trace.emit(|| Event::Confirmed { key });
                 self.tally.confirmed += 1;
             }
-            Ending::Failed(error) => self.upload_failed(key, error, report),
+            Ending::Failed(error) => {
+                self.upload_failed(key, error, report);
+                if item.is_probe && !self.tally.is_stopped() {
+                    self.context.probe.try_another();
+                }
+            }
         }
         let now = self.context.clock.now();
         self.recorder.record(self.batches.settle(batch, write, now));
@@ -387,7 +393,7 @@ impl<'a> Flow<'a> {
             let trace = &context.trace;
             match result {
                 Ok(()) => {
-                    context.probe.set_proven();
+                    context.probe.succeeded();
                     trace.metrics.deletes(1);
                     trace.progress.delete_done();
                     trace.emit(|| Event::Deleted { key: key.clone() });

@@ -58,38 +58,39 @@ const PROVEN: u8 = 2;
 
 impl Probe {
     /// Whether the caller may send: as the probe itself, or after one that succeeded.
-    fn may_send(&self) -> bool {
-        match self
-            .0
-            .compare_exchange(UNPROVEN, PROBING, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => true,
-            Err(state) => state == PROVEN,
+    fn ask(&self) -> Leave {
+        match self.0.compare_exchange(UNPROVEN, PROBING, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Leave::AsProbe,
+            Err(PROVEN) => Leave::Free,
+            Err(_) => Leave::NotYet,
         }
     }
 
-    fn ended(&self, good: bool) {
-        if good {
-            self.0.store(PROVEN, Ordering::Release);
-        } else {
-            let _ = self
-                .0
-                .compare_exchange(PROBING, UNPROVEN, Ordering::AcqRel, Ordering::Acquire);
-        }
+    /// The store took something: everybody may send.
+    pub(crate) fn succeeded(&self) {
+        self.0.store(PROVEN, Ordering::Release);
+    }
+
+    /// The probe failed, for reasons that may be its own: another may try.
+    pub(crate) fn try_another(&self) {
+        let _ = self.0.compare_exchange(PROBING, UNPROVEN, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub(crate) fn is_proven(&self) -> bool {
         self.0.load(Ordering::Acquire) == PROVEN
     }
 
-    /// Whether one is under way.
+    /// Whether one is under way, or failed and was not judged yet.
     pub(crate) fn is_probing(&self) -> bool {
         self.0.load(Ordering::Acquire) == PROBING
     }
+}
 
-    pub(crate) fn set_proven(&self) {
-        self.ended(true);
-    }
+#[derive(Debug, PartialEq, Eq)]
+enum Leave {
+    AsProbe,
+    Free,
+    NotYet,
 }
 
 /// A file to be published.
@@ -99,6 +100,8 @@ pub(crate) struct Item {
     /// What is published now; of a modified file.
     pub(crate) published: Option<Published>,
     pub(crate) batch: u64,
+    /// It is the first upload of its run.
+    pub(crate) is_probe: bool,
 }
 
 /// How an item ended.
@@ -140,10 +143,7 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
     let ending = match attempt {
         Ok(Ok(ending)) => ending,
         Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
-        Err(panic) => {
-            context.probe.ended(false);
-            Ending::Failed(panicked(Operation::Upload, &panic).with_key(item.key.as_str()))
-        }
+        Err(panic) => Ending::Failed(panicked(Operation::Upload, &panic).with_key(item.key.as_str())),
     };
     Worked { item, ending }
 }
@@ -187,12 +187,12 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
         let what = "not tried: the store could not be reached";
         return Err(StorageError::new(ErrorKind::Unavailable, Operation::Upload, what));
     }
-    if !context.probe.may_send() {
-        return Ok(Ending::Parked);
+    match context.probe.ask() {
+        Leave::NotYet => return Ok(Ending::Parked),
+        leave => item.is_probe = leave == Leave::AsProbe,
     }
-    let receipt = send(context, &exchange, &source, item, &digest);
-    context.probe.ended(receipt.is_ok());
-    let receipt = receipt?;
+    let receipt = send(context, &exchange, &source, item, &digest)?;
+    context.probe.succeeded();
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
 }
 
@@ -265,14 +265,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_goes_first_and_a_failure_lets_the_next_try() {
+    fn only_one_goes_first_and_its_failure_lets_another_try() {
         let probe = Probe::default();
-        assert!(probe.may_send() && !probe.may_send() && probe.is_probing());
-        probe.ended(false);
-        assert!(!probe.is_proven() && probe.may_send());
-        probe.ended(true);
-        assert!(probe.is_proven() && probe.may_send() && probe.may_send());
-        probe.ended(false);
+        assert_eq!((probe.ask(), probe.ask()), (Leave::AsProbe, Leave::NotYet));
+        assert!(probe.is_probing());
+        probe.try_another();
+        assert_eq!((probe.is_proven(), probe.ask()), (false, Leave::AsProbe));
+        probe.succeeded();
+        assert_eq!((probe.is_proven(), probe.ask()), (true, Leave::Free));
+        probe.try_another();
         assert!(probe.is_proven());
     }
 }

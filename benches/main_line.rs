@@ -1,0 +1,242 @@
+//! The figures of the main line. Server and client are processes of their own, so that CPU time and
+//! peak memory are the client's alone.
+//!
+//! ```text
+//! cargo bench --bench main_line                 # files, latency, lookups
+//! cargo bench --bench main_line -- million      # a cache of 1,000,000 entries (makes that many files)
+//! ```
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bucket_brigade::{
+    CacheManager, Credentials, Engine, LocalBackend, RescanOrchestrator, RescanReport, S3Backend, S3Config,
+    StorageBackend,
+};
+
+#[path = "../tests/support/proxy.rs"]
+mod proxy;
+#[path = "../tests/support/server.rs"]
+mod server;
+use proxy::{Fault, FaultProxy, Rule};
+use server::{ACCESS_KEY, S3Server, SECRET_KEY};
+
+const BUCKET: &str = "bench";
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["serve", root, delay] => serve(Path::new(root), delay.parse()?),
+        ["client", root, cache, endpoint] => client(root, cache, endpoint),
+        [] => ["files", "latency", "lookups"].into_iter().try_for_each(run),
+        names => names.iter().try_for_each(|name| run(name)),
+    }
+}
+
+fn run(name: &str) -> Result<()> {
+    match name {
+        "files" => files(),
+        "latency" => latency(),
+        "lookups" => lookups(),
+        "million" => million(),
+        other => Err(format!("no benchmark {other}: files, latency, lookups, million").into()),
+    }
+}
+
+/// 10,000 files of 1 to 16 KiB in 100 folders, and the same tree again.
+fn files() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
+    let server = Server::start(&scratch.path().join("objects"), 0)?;
+    settle();
+    let cache = scratch.path().join("cache");
+    println!("10,000 files of 1 to 16 KiB to s3s-fs, then the same again");
+    for title in ["first", "again"] {
+        show(title, &measure(&tree, &cache, &server.endpoint)?);
+    }
+    Ok(())
+}
+
+/// 1,000 files, each answer 20 ms late: ten in flight allow 500 a second.
+fn latency() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let tree = make_tree(scratch.path(), 20, 100, 16 * 1024)?;
+    let server = Server::start(&scratch.path().join("objects"), 20)?;
+    println!("2,000 files of 1 to 16 KiB, each answer 20 ms late, 10 in flight (bound: 500 files/s)");
+    let measured = measure(&tree, &scratch.path().join("cache"), &server.endpoint)?;
+    show("first", &measured);
+    println!("  files/s: {:.0}", 2000.0 / measured.wall);
+    Ok(())
+}
+
+/// 1,000 uploads to a host name.
+fn lookups() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let tree = make_tree(scratch.path(), 10, 100, 1024)?;
+    let server = Server::start(&scratch.path().join("objects"), 0)?;
+    let by_name = server.endpoint.replace("127.0.0.1", "localhost");
+    println!("1,000 uploads to a host name");
+    show("first", &measure(&tree, &scratch.path().join("cache"), &by_name)?);
+    Ok(())
+}
+
+/// A million empty files, published by a backend that moves no bytes; then nothing to do.
+fn million() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let began = Instant::now();
+    let tree = make_tree(scratch.path(), 1000, 1000, 0)?;
+    println!("1,000,000 entries (files made in {:.0} s)", began.elapsed().as_secs_f64());
+    let cache = scratch.path().join("cache");
+    show("first", &measure(&tree, &cache, "local")?);
+    settle();
+    show("settle", &measure(&tree, &cache, "local")?);
+    show("again", &measure(&tree, &cache, "local")?);
+    println!("  cache file: {:.0} MiB", fs::metadata(&cache)?.len() as f64 / 1048576.0);
+    Ok(())
+}
+
+/// Files younger than 2 s are read again by the next rescan: wait for that to be over.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(2500));
+}
+
+fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result<String> {
+    let root = scratch.join("tree");
+    let mut random = fastrand::Rng::with_seed(42);
+    for folder in 0..folders {
+        let path = root.join(format!("d{folder:03}"));
+        fs::create_dir_all(&path)?;
+        for file in 0..each {
+            let size = if most == 0 { 0 } else { random.usize(1024..=most) };
+            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(size).collect();
+            fs::write(path.join(format!("f{file:03}.dat")), bytes)?;
+        }
+    }
+    Ok(root.to_string_lossy().into_owned())
+}
+
+struct Server {
+    child: Child,
+    endpoint: String,
+}
+
+impl Server {
+    fn start(objects: &Path, delay_ms: u64) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("serve")
+            .arg(objects)
+            .arg(delay_ms.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut endpoint = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut endpoint)?;
+        Ok(Self { child, endpoint: endpoint.trim().to_owned() })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its input ends, and with it the process.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(objects: &Path, delay_ms: u64) -> Result<()> {
+    let server = S3Server::start(server::fs(objects, BUCKET));
+    let proxy = (delay_ms > 0).then(|| FaultProxy::start(server.addr()));
+    match &proxy {
+        Some(proxy) => {
+            proxy.add(Rule::new(Fault::Delay(Duration::from_millis(delay_ms))));
+            println!("{}", proxy.endpoint());
+        }
+        None => println!("{}", server.endpoint()),
+    }
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+struct Measured {
+    cpu: f64,
+    peak_mib: f64,
+    wall: f64,
+    text: String,
+}
+
+/// One rescan in a process of its own.
+fn measure(tree: &str, cache: &Path, endpoint: &str) -> Result<Measured> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["client", tree])
+        .arg(cache)
+        .arg(endpoint)
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    if !output.status.success() {
+        return Err(format!("the client failed: {text}").into());
+    }
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    let mut next = || numbers.next().ok_or("no figure")?.map_err(Box::<dyn Error>::from);
+    let (cpu, peak_mib, wall) = (next()?, next()?, next()?);
+    Ok(Measured { cpu, peak_mib, wall, text: text.lines().skip(1).collect() })
+}
+
+fn show(title: &str, measured: &Measured) {
+    let Measured { cpu, peak_mib, wall, text } = measured;
+    println!("  {title:6} CPU {cpu:.3} s, peak {peak_mib:.1} MiB, wall {wall:.2} s; {text}");
+}
+
+fn client(root: &str, cache: &str, endpoint: &str) -> Result<()> {
+    let engine = Engine::new()?;
+    let began = Instant::now();
+    let cache = CacheManager::open(cache)?;
+    let opened = began.elapsed();
+    let backend: Arc<dyn StorageBackend> = if endpoint == "local" {
+        Arc::new(LocalBackend::new("http://127.0.0.1", root))
+    } else {
+        let config = S3Config::new(BUCKET)
+            .endpoint(endpoint)
+            .credentials(Credentials::new(ACCESS_KEY, SECRET_KEY))
+            .bucket_prefix("w1");
+        Arc::new(S3Backend::new(&engine, config)?)
+    };
+    let report = RescanOrchestrator::new(&engine, root, backend, cache)?.rescan()?;
+    print_figures(&report, opened);
+    Ok(())
+}
+
+fn print_figures(report: &RescanReport, opened: Duration) {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+    println!("{cpu} {} {}", peak_mib(), report.elapsed.as_secs_f64());
+    let metrics = &report.metrics;
+    println!(
+        "{}: {} uploaded, {} unchanged; {} requests, {} connections, {} look-ups, {} bytes hashed, {} commits; cache opened in {:.3} s",
+        report.outcome.as_str(),
+        report.uploaded_count,
+        report.unchanged,
+        metrics.requests,
+        metrics.connections,
+        metrics.lookups,
+        metrics.bytes_hashed,
+        metrics.commits,
+        opened.as_secs_f64(),
+    );
+}
+
+/// The most memory this process ever held, as Linux counts it; 0 elsewhere.
+fn peak_mib() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}

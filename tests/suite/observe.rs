@@ -1,0 +1,101 @@
+//! The contract of the log, and the counters.
+
+use std::collections::BTreeMap;
+
+use bucket_brigade::{Event, RescanConfig};
+use log::Level;
+
+use crate::support::oracle::check;
+use crate::support::proxy::{Fault, Rule};
+use crate::support::{BUCKET, World};
+
+type Fields = BTreeMap<&'static str, String>;
+
+fn records(world: &World, level: Level, message: &str) -> Vec<Fields> {
+    let matching = |event: &Event| match event {
+        Event::Log { level: at, message: text, fields } if *at == level && text == message => {
+            Some(fields.iter().cloned().collect())
+        }
+        _ => None,
+    };
+    world.events.lock().unwrap().iter().filter_map(matching).collect()
+}
+
+/// Uploads and deletes: one info record when they start and one when they end, with all their fields.
+#[test]
+fn every_upload_and_delete_leaves_two_records() {
+    let world = World::new();
+    world.write("a/b.txt", "four");
+    world.write("c", "x");
+    world.write("d", "y");
+    world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).path_contains("b.txt").times(1));
+    let site = world.orchestrator();
+    check(&world, &site, &site.rescan().unwrap());
+    let started = records(&world, Level::Info, "upload started");
+    let ended = records(&world, Level::Info, "upload ended");
+    assert_eq!((started.len(), ended.len()), (3, 3));
+    let of_file = ended.iter().find(|fields| fields["key"] == "a/b.txt").unwrap();
+    for (field, value) in
+        [("operation", "upload"), ("bucket", BUCKET), ("bytes", "4"), ("attempts", "2"), ("outcome", "ok")]
+    {
+        assert_eq!(of_file[field], value, "{field}");
+    }
+    assert!(of_file.contains_key("elapsed") && of_file.contains_key("request_id"));
+    world.remove("c");
+    world.remove("d");
+    site.rescan().unwrap();
+    let deleted: Vec<_> =
+        records(&world, Level::Info, "delete ended").into_iter().map(|mut f| f.remove("key").unwrap()).collect();
+    assert_eq!(deleted, ["c", "d"]);
+    assert_eq!(records(&world, Level::Info, "delete started").len(), 2);
+    assert!(records(&world, Level::Debug, "GET ended").len() == 1, "the listing of the first run");
+}
+
+/// S2: a name with a line end and an ANSI code forges no record.
+#[test]
+fn s2_names_with_control_characters_are_escaped_in_the_log() {
+    let world = World::new();
+    world.write("evil\n[INFO] all is well\u{1b}[2J", "x");
+    let site = world.orchestrator();
+    check(&world, &site, &site.rescan().unwrap());
+    for fields in records(&world, Level::Info, "upload ended") {
+        assert_eq!(fields["key"], "evil\\n[INFO] all is well\\u{1b}[2J");
+    }
+}
+
+/// S3: an http endpoint is said once.
+#[test]
+fn s3_plain_http_is_warned_of_once() {
+    let world = World::new();
+    world.write("a", "x");
+    let site = world.orchestrator_with(RescanConfig::new());
+    site.rescan().unwrap();
+    site.rescan().unwrap();
+    let warned = world.logged(Level::Warn).iter().filter(|text| text.starts_with("http endpoint")).count();
+    assert_eq!(warned, 1);
+}
+
+#[test]
+fn counters_agree_with_what_the_wire_saw() {
+    let world = World::new();
+    for n in 0..25 {
+        world.write(&format!("f{n:02}"), vec![n; 1000]);
+    }
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    let (run, engine) = (report.metrics, world.engine.metrics());
+    assert_eq!(run.requests, world.proxy.requests().len() as u64);
+    assert_eq!(run.connections, world.proxy.connections());
+    assert!(run.connections <= 10);
+    assert_eq!((run.uploads, run.upload_bytes, run.uploads_failed), (25, 25_000, 0));
+    assert!(run.bytes_sent > 25_000 && run.bytes_received > 0 && run.bytes_hashed >= 25_000);
+    assert_eq!((engine.requests, engine.rescans, engine.pending_files), (run.requests, 1, 0));
+    assert!(engine.rescan_time >= engine.last_rescan_time);
+    world.remove("f00");
+    world.store.refuse_put("/bad", "InvalidArgument");
+    world.write("bad", "x");
+    let report = site.rescan().unwrap();
+    assert_eq!((report.metrics.uploads_failed, report.metrics.deletes), (1, 0));
+    assert_eq!(world.engine.metrics().pending_files, 2);
+}

@@ -1,0 +1,461 @@
+//! What tools of this kind got wrong, each as a test named after the failure.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+use bucket_brigade::{
+    ErrorKind, FirstRun, KeptReason, MaxDelete, RescanConfig, RescanOutcome, S3Backend, StopReason,
+    StorageBackend, StorageError,
+};
+
+use crate::support::oracle::{check, check_idle};
+use crate::support::proxy::{Fault, Rule, latch};
+use crate::support::server::http_get;
+use crate::support::{PREFIX, World};
+
+/// A mirror told its users one address and stored under another: prefix and encoding were joined in
+/// two places. Here one string serves the request's path and the URL.
+#[test]
+fn published_url_is_where_the_uploaded_key_lies() {
+    let world = World::new();
+    world.write("a b/c+d.txt", "x");
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(world.keys(), ["a b/c+d.txt"]);
+    assert_eq!(http_get(&report.uploaded[0].url), (200, b"x".to_vec()));
+}
+
+/// A tool compared its first scan with itself and found nothing new.
+#[test]
+fn first_scan_uploads_everything() {
+    let world = World::new();
+    for n in 0..37 {
+        world.write(&format!("d{}/f{n}", n % 4), format!("content {n}"));
+    }
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 37));
+    check_idle(&world, &site);
+}
+
+/// A tool stored the new scan as its state although an upload had failed, and never tried again.
+#[test]
+fn failed_upload_is_not_recorded_as_published() {
+    let world = World::new();
+    world.write("good", "1");
+    world.write("bad", "2");
+    world.store.refuse_put("/bad", "InvalidArgument");
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.failed_count), (RescanOutcome::Partial, 1));
+    assert_eq!(report.failed[0].key(), Some("bad"));
+    assert_eq!(site.cache().pending().unwrap()[0].key, "bad");
+    world.store.clear_faults();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 1));
+}
+
+/// A tool skipped its deletes after an upload error, saved its state, and forgot them.
+#[test]
+fn deletes_are_not_forgotten_after_an_upload_error() {
+    let world = World::new();
+    world.write("old", "1");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.remove("old");
+    world.write("new", "2");
+    world.store.refuse_put("/new", "InvalidArgument");
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.deleted_count, world.keys()), (0, vec!["old".to_owned()]), "I3: deletes come last");
+    world.store.clear_faults();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.deleted_count, world.keys()), (1, vec!["new".to_owned()]));
+}
+
+/// A folder that could not be read looked empty, and its objects were deleted. Run as root every
+/// folder can be read, so the unreadable one is a name too long to be opened below a deep path.
+#[test]
+fn read_error_is_not_taken_for_a_removal() {
+    let world = World::new();
+    world.write("keep/a", "1");
+    world.write("other", "2");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.remove("other");
+    make_unreadable(&world);
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Partial, 0));
+    assert!(report.failed.iter().any(|error| error.kind() == ErrorKind::SourceUnreadable), "{:?}", report.failed);
+    assert_eq!(world.keys(), ["keep/a", "other"]);
+    fs::remove_dir_all(world.path("deep")).unwrap();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(world.keys(), ["keep/a"]);
+}
+
+/// Folders below each other until their path is longer than the system opens (`ENAMETOOLONG`), made
+/// from within.
+fn make_unreadable(world: &World) {
+    let name = "n".repeat(200);
+    let script = format!("mkdir deep && cd deep && for i in $(seq 24); do mkdir {name} && cd -P {name}; done");
+    let made = std::process::Command::new("sh").arg("-c").arg(script).current_dir(world.root()).status();
+    assert!(made.unwrap().success());
+}
+
+/// A disk was not mounted: the folder was missing, or an empty mount point, and the bucket was emptied.
+#[test]
+fn missing_or_empty_folder_does_not_empty_the_bucket() {
+    let world = World::new();
+    for n in 0..5 {
+        world.write(&format!("f{n}"), "x");
+    }
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    fs::rename(world.root(), world.root().with_extension("away")).unwrap();
+    let error = site.rescan().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RootMissing);
+    fs::create_dir(world.root()).unwrap();
+    let error = site.rescan().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RootEmpty);
+    assert!(error.to_string().contains("allow_empty"), "{error}");
+    assert_eq!((world.keys().len(), site.cache().pending_count().unwrap()), (5, 0));
+    drop(site);
+    let site = world.orchestrator_with(RescanConfig::new().allow_empty(true));
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.deleted_count, world.keys().len()), (5, 0));
+}
+
+/// A scan that failed was stored as an empty version; the next one found everything new, or gone.
+#[test]
+fn failed_scan_leaves_the_cache_as_it_was() {
+    let world = World::new();
+    world.write("a", "1");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    let before = site.cache().published().unwrap();
+    fs::rename(world.root(), world.root().with_extension("away")).unwrap();
+    site.rescan().unwrap_err();
+    fs::rename(world.root().with_extension("away"), world.root()).unwrap();
+    assert_eq!(site.cache().published().unwrap(), before);
+    world.let_files_settle();
+    let report = site.rescan().unwrap();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Unchanged, 0));
+}
+
+/// State lived in memory: after a restart everything was sent again, and nothing was deleted.
+#[test]
+fn state_survives_a_restart() {
+    let world = World::new();
+    world.write("a", "1");
+    world.write("b", "2");
+    world.orchestrator().rescan().unwrap();
+    world.remove("b");
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.uploaded_count, report.deleted_count), (0, 1));
+    drop(site);
+    check_idle(&world, &world.orchestrator());
+}
+
+/// A file was rewritten between its hash and its upload, with the same size, and the mixture was
+/// published under the old digest.
+#[test]
+fn file_changed_between_hash_and_upload_is_not_published_torn() {
+    let world = World::new();
+    let (old, new) = (vec![b'o'; 300_000], vec![b'n'; 300_000]);
+    world.write("f", &old);
+    world.remember("f", &new);
+    let path = world.path("f");
+    let rewritten = new.clone();
+    world.proxy.on_request(move |seen| {
+        if seen.method == "PUT" {
+            fs::write(&path, &rewritten).unwrap();
+        }
+    });
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Partial, 0));
+    assert_eq!(report.failed[0].kind(), ErrorKind::SourceChanged);
+    world.proxy.on_request(|_| ());
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(world.objects()["f"], new);
+}
+
+/// The same, where size and mtime are put back: the change shows in the ctime, and before the last
+/// bytes leave.
+#[test]
+fn i1_file_rewritten_in_place_while_it_is_sent_is_not_published_torn() {
+    let world = World::new();
+    let (old, new) = (vec![b'o'; 9_000_000], vec![b'n'; 9_000_000]);
+    world.write("f", &old);
+    world.remember("f", &new);
+    let path = world.path("f");
+    let times = fs::metadata(&path).unwrap().modified().unwrap();
+    let rewritten = new.clone();
+    world.proxy.on_request(move |seen| {
+        if seen.method == "PUT" {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&rewritten, 0).unwrap();
+            file.set_modified(times).unwrap();
+        }
+    });
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.failed[0].kind(), world.keys().len()), (ErrorKind::SourceChanged, 0));
+}
+
+/// N10: the store says that it received other bytes. An unchanged file is sent once more, and then it
+/// is an error of its own kind.
+#[test]
+fn n10_refused_hash_of_an_unchanged_file_is_one_retry_and_then_integrity() {
+    let refusal = || {
+        let body = "<Error><Code>BadDigest</Code><Message>other bytes</Message></Error>";
+        Rule::new(Fault::Answer(400, Vec::new(), body.into())).method("PUT")
+    };
+    let world = World::new();
+    world.write("f", "x");
+    let site = world.orchestrator();
+    world.proxy.add(refusal().times(2));
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.failed[0].kind(), report.failed[0].attempts()), (ErrorKind::Integrity, 2));
+    world.proxy.clear_rules();
+    world.proxy.add(refusal().times(1));
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 1));
+}
+
+/// A prefix with a trailing slash made keys with two.
+#[test]
+fn prefix_with_a_trailing_slash_makes_no_double_slash() {
+    for (prefix, expected) in [("", "k"), ("a", "a/k"), ("a/", "a/k"), ("/a/b/", "a/b/k")] {
+        let world = World::new();
+        let config = world.s3_config().bucket_prefix(prefix);
+        let backend = S3Backend::new(&world.engine, config).unwrap();
+        assert_eq!(backend.build_key("k"), expected);
+        world.write("k", "x");
+        let url = backend.upload_file(&world.path("k"), "k").unwrap();
+        assert_eq!(world.store.objects().into_keys().collect::<Vec<_>>(), [expected]);
+        assert!(url.ends_with(&format!("/bucket/{expected}")), "{url}");
+    }
+}
+
+/// An index was replaced before the files that it named were there. All added go before any modified.
+#[test]
+fn replaced_index_is_not_live_before_the_new_file_it_names() {
+    let world = World::new();
+    world.write("index.html", "v1");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.write("index.html", "v2 names new files");
+    for n in 0..25 {
+        world.write(&format!("new/{n:02}"), format!("{n}"));
+    }
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    let puts = world.store.puts();
+    assert_eq!(puts.len(), 27);
+    assert_eq!(puts.last().unwrap(), &format!("{PREFIX}index.html"));
+}
+
+/// Batches ran one after the other, and one slow file of each idled nine workers. Here the slow one
+/// is answered only when all others are settled.
+#[test]
+fn one_slow_file_does_not_hold_up_the_others() {
+    let world = World::new();
+    for n in 0..60 {
+        world.write(&format!("f{n:02}"), format!("{n}"));
+    }
+    let gate = latch();
+    world.proxy.add(Rule::new(Fault::Hold(gate.clone())).method("PUT").path_contains("/f05"));
+    let finished = Arc::new(Mutex::new(Vec::new()));
+    let sink = finished.clone();
+    let observer = Arc::new(move |event: &bucket_brigade::Event| {
+        if let bucket_brigade::Event::UploadFinished { key, .. } = event {
+            let mut finished = sink.lock().unwrap();
+            finished.push(key.clone());
+            if finished.len() == 59 {
+                gate.release();
+            }
+        }
+    });
+    let site = world.orchestrator();
+    let report = site.rescan_with(&bucket_brigade::Run::new().observer(observer)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!(finished.lock().unwrap().last().unwrap(), "f05");
+}
+
+/// Half of a tree disappeared, for whatever reason, and was deleted without a question.
+#[test]
+fn too_many_deletes_are_refused_and_stay_pending() {
+    let world = World::new();
+    for n in 0..40 {
+        world.write(&format!("f{n:02}"), "x");
+    }
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    for n in 0..25 {
+        world.remove(&format!("f{n:02}"));
+    }
+    world.write("new", "y");
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.stop_reason, Some(StopReason::DeletesRefused));
+    assert_eq!((report.uploaded_count, report.deleted_count, report.pending), (1, 0, 25));
+    assert_eq!(world.keys().len(), 41);
+    drop(site);
+    let site = world.orchestrator_with(RescanConfig::new().max_delete(MaxDelete::Count(25)));
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.deleted_count, world.keys().len()), (25, 16));
+}
+
+/// A tool took over a bucket that held other things, and its next sync deleted them.
+#[test]
+fn what_others_stored_is_counted_and_never_deleted() {
+    let world = World::new();
+    world.stranger("theirs/1", "a");
+    world.stranger("theirs/2", "b");
+    world.stranger("same", "theirs");
+    world.write("same", "ours");
+    world.write("mine", "x");
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    let unknown = report.unknown_objects.unwrap();
+    assert_eq!((unknown.count, unknown.at_least), (3, false));
+    assert!(world.logged(log::Level::Warn).iter().any(|text| text.starts_with("3 objects under the prefix")));
+    world.remove("mine");
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.unknown_objects, world.keys()), (None, vec!["same".into(), "theirs/1".into(), "theirs/2".into()]));
+}
+
+#[test]
+fn first_run_refuses_a_filled_prefix_when_told_to() {
+    let world = World::new();
+    world.stranger("theirs", "a");
+    world.write("mine", "x");
+    let site = world.orchestrator_with(RescanConfig::new().first_run(FirstRun::Refuse));
+    for _ in 0..2 {
+        assert_eq!(site.rescan().unwrap_err().kind(), ErrorKind::FirstRunRefused);
+        assert_eq!(world.keys(), ["theirs"]);
+    }
+}
+
+/// A folder became a link; its objects are kept, and said.
+#[test]
+fn f9_folder_replaced_by_a_link_keeps_its_objects() {
+    let world = World::new();
+    world.write("d/a", "1");
+    world.write("d-", "2");
+    world.write("e", "3");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    fs::rename(world.path("d"), world.root().with_extension("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(world.root().with_extension("elsewhere"), world.path("d")).unwrap();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.kept.len(), 1);
+    assert_eq!((report.kept[0].key.as_str(), report.kept[0].reason), ("d/a", KeptReason::Skipped));
+    assert_eq!(world.keys().len(), 3);
+}
+
+/// A new release in another folder goes to the same place; what only the old one had is kept until
+/// that is allowed.
+#[test]
+fn f9_another_root_deletes_nothing_of_the_first_without_being_told() {
+    let world = World::new();
+    world.write("both", "1");
+    world.write("only-in-1", "2");
+    world.orchestrator().rescan().unwrap();
+    let second = world.root().with_extension("v2");
+    fs::create_dir(&second).unwrap();
+    fs::write(second.join("both"), "1").unwrap();
+    let rescan = |config: RescanConfig| {
+        let site = bucket_brigade::RescanOrchestrator::with_config(
+            &world.engine, &second, world.backend(), world.cache(), config,
+        );
+        site.unwrap().rescan().unwrap()
+    };
+    let report = rescan(RescanConfig::new());
+    assert_eq!((report.uploaded_count, report.kept[0].reason), (0, KeptReason::OtherRoot));
+    assert_eq!(world.keys(), ["both", "only-in-1"]);
+    let report = rescan(RescanConfig::new().allow_new_root(true));
+    assert_eq!((report.deleted_count, world.keys()), (1, vec!["both".to_owned()]));
+}
+
+#[test]
+fn deletes_that_are_switched_off_keep_objects_and_say_so() {
+    let world = World::new();
+    world.write("a", "1");
+    world.write("b", "2");
+    world.orchestrator().rescan().unwrap();
+    world.remove("a");
+    let site = world.orchestrator_with(RescanConfig::new().delete(false));
+    let report = site.rescan().unwrap();
+    assert_eq!((report.kept[0].reason, world.keys().len()), (KeptReason::DeletesOff, 2));
+}
+
+/// A cache of one bucket was used for another, and its deletes went there.
+#[test]
+fn cache_of_another_destination_is_refused_by_name() {
+    let world = World::new();
+    world.write("a", "1");
+    world.orchestrator().rescan().unwrap();
+    let other = Arc::new(S3Backend::new(&world.engine, world.s3_config().bucket_prefix("other")).unwrap());
+    let refused = bucket_brigade::RescanOrchestrator::new(&world.engine, world.root(), other, world.cache());
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CacheForeign);
+    assert!(error.to_string().contains("/bucket/other/"), "{error}");
+}
+
+/// A backend with four methods that fails at first, and one that panics.
+#[test]
+fn p7_backend_that_panics_costs_one_file_and_one_that_fails_is_tried_again() {
+    struct Moody(Mutex<BTreeMap<String, u32>>);
+    impl StorageBackend for Moody {
+        fn upload_file(&self, _: &std::path::Path, key: &str) -> Result<String, StorageError> {
+            assert!(key != "panics", "no mood for {key}");
+            let tries = { *self.0.lock().unwrap().entry(key.to_owned()).and_modify(|n| *n += 1).or_insert(1) };
+            if tries < 3 {
+                return Err(StorageError::new(ErrorKind::Network, bucket_brigade::Operation::Upload, "moody"));
+            }
+            Ok(self.get_url(key))
+        }
+        fn delete_file(&self, _: &str) -> Result<(), StorageError> {
+            Ok(())
+        }
+        fn get_url(&self, key: &str) -> String {
+            format!("mem://{key}")
+        }
+        fn is_remote(&self) -> bool {
+            true
+        }
+    }
+    let world = World::new();
+    for key in ["a", "panics", "z"] {
+        world.write(key, key);
+    }
+    let backend = Arc::new(Moody(Mutex::default()));
+    let site = world.orchestrator_on(backend.clone(), RescanConfig::new());
+    let report = site.rescan().unwrap();
+    assert_eq!((report.uploaded_count, report.failed_count), (2, 1));
+    assert_eq!(report.failed[0].kind(), ErrorKind::Panicked);
+    assert_eq!(backend.0.lock().unwrap()["a"], 3);
+}

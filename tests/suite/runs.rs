@@ -1,0 +1,280 @@
+//! What belongs to one call: dry run, cancel, deadline, verification; and who may call.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bucket_brigade::{
+    CacheManager, CancelToken, ErrorKind, Event, FileDiff, LocalBackend, Progress, RescanConfig,
+    RescanOrchestrator, RescanOutcome, Run, StopReason, Verify, channel,
+};
+
+use crate::support::oracle::{check, check_idle};
+use crate::support::proxy::{Fault, Rule, latch};
+use crate::support::{PREFIX, World};
+
+fn tree(files: usize) -> World {
+    let world = World::new();
+    for n in 0..files {
+        world.write(&format!("d{}/f{n:03}", n % 7), format!("{n}"));
+    }
+    world
+}
+
+#[test]
+fn dry_run_says_what_would_be_done_and_does_nothing() {
+    let world = tree(20);
+    let site = world.orchestrator();
+    let planned = site.rescan_with(&Run::new().dry_run(true)).unwrap();
+    assert_eq!((planned.outcome, planned.uploaded_count, planned.dry_run), (RescanOutcome::Published, 20, true));
+    assert_eq!((world.proxy.requests().len(), planned.metrics.commits), (0, 0));
+    assert_eq!((world.keys().len(), site.cache().pending_count().unwrap()), (0, 0));
+    let done = site.rescan().unwrap();
+    check(&world, &site, &done);
+    let urls = |report: &bucket_brigade::RescanReport| {
+        let mut urls: Vec<_> = report.uploaded.iter().map(|file| file.url.clone()).collect();
+        urls.sort();
+        urls
+    };
+    assert_eq!(urls(&planned), urls(&done));
+    world.remove("d0/f000");
+    world.write("d1/f001", "changed");
+    let planned = site.rescan_with(&Run::new().dry_run(true)).unwrap();
+    assert!(planned.deleted == ["d0/f000"] && planned.uploaded.iter().any(|file| file.key == "d1/f001"));
+    assert_eq!(world.keys().len(), 20);
+}
+
+/// Cancelled in the middle: nothing more is started, what is done is recorded, the next run goes on.
+#[test]
+fn cancelled_run_keeps_what_is_done_and_the_next_goes_on() {
+    let world = tree(100);
+    let cancel = CancelToken::new();
+    let token = cancel.clone();
+    let observer = Arc::new(move |event: &Event| {
+        if matches!(event, Event::UploadFinished { .. }) {
+            token.cancel();
+        }
+    });
+    let site = world.orchestrator();
+    let report = site.rescan_with(&Run::new().cancel(cancel).observer(observer)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, Some(StopReason::Cancelled)));
+    assert!(report.uploaded_count >= 1 && report.uploaded_count < 100);
+    assert_eq!(site.cache().published_count().unwrap(), report.uploaded_count);
+    let rest = site.rescan().unwrap();
+    check(&world, &site, &rest);
+    assert_eq!((rest.outcome, rest.uploaded_count), (RescanOutcome::Published, 100 - report.uploaded_count));
+}
+
+#[test]
+fn run_cancelled_before_it_began_does_nothing() {
+    let world = tree(5);
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let site = world.orchestrator();
+    let report = site.rescan_with(&Run::new().cancel(cancel)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.stop_reason, Some(StopReason::Cancelled));
+    assert_eq!(world.proxy.requests().len(), 0);
+}
+
+#[test]
+fn deadline_stops_the_run() {
+    let world = tree(100);
+    let clock = world.clock.clone();
+    let observer = Arc::new(move |event: &Event| {
+        if matches!(event, Event::UploadFinished { .. }) {
+            clock.advance(Duration::from_secs(61));
+        }
+    });
+    let site = world.orchestrator();
+    let report = site.rescan_with(&Run::new().deadline(Duration::from_secs(60)).observer(observer)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, Some(StopReason::Deadline)));
+    assert!(report.uploaded_count < 100);
+}
+
+/// What somebody else removed or replaced in the bucket is found, and published again.
+#[test]
+fn verification_finds_what_is_missing_or_different_and_the_next_rescan_mends_it() {
+    let world = tree(30);
+    world.store.page_limit(7);
+    let site = world.orchestrator();
+    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.verified.unwrap().matching, 30);
+    world.store.remove_raw(&format!("{PREFIX}d0/f000"));
+    world.store.put_raw(&format!("{PREFIX}d1/f001"), "other bytes");
+    world.stranger("theirs", "x");
+    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+    assert_eq!(report.outcome, RescanOutcome::Partial);
+    let found = report.verified.unwrap();
+    assert_eq!((found.matching, found.unknown), (28, 1));
+    assert_eq!((found.missing, found.different), (vec!["d0/f000".to_owned()], vec!["d1/f001".to_owned()]));
+    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2));
+    check_idle(&world, &site);
+}
+
+/// P3: the second of two rescans on one cache fails at once and names the file.
+#[test]
+fn p3_second_rescan_on_one_cache_fails_at_once() {
+    let world = tree(3);
+    let gate = latch();
+    world.proxy.add(Rule::new(Fault::Hold(gate.clone())).method("PUT").times(1));
+    let site = Arc::new(world.orchestrator());
+    let first = std::thread::spawn({
+        let site = site.clone();
+        move || site.rescan().unwrap()
+    });
+    assert!(gate.wait_for_arrivals(1));
+    let error = site.rescan().unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::CacheLocked, Some(world.cache_path().as_path())));
+    let error = CacheManager::open(world.cache_path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CacheLocked);
+    gate.release();
+    check(&world, &site, &first.join().unwrap());
+}
+
+/// P8: callable from a worker of any rayon pool, from two threads at once, and from an async runtime.
+#[test]
+fn p8_rescan_completes_whoever_calls_it() {
+    let world = tree(40);
+    let site = world.orchestrator();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let report = pool.install(|| site.rescan().unwrap());
+    check(&world, &site, &report);
+
+    let second = tempfile::tempdir().unwrap();
+    let local = Arc::new(LocalBackend::new("http://h", world.root()));
+    let other_cache = CacheManager::open(second.path().join("cache")).unwrap();
+    let other = RescanOrchestrator::new(&world.engine, world.root(), local, other_cache).unwrap();
+    world.write("more", "x");
+    std::thread::scope(|threads| {
+        threads.spawn(|| other.rescan().unwrap());
+        threads.spawn(|| site.rescan().unwrap());
+    });
+    assert!(site.cache().is_synced().unwrap() && other.cache().is_synced().unwrap());
+
+    world.write("even more", "x");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let report = runtime.block_on(async { site.rescan().unwrap() });
+    check(&world, &site, &report);
+    assert_eq!(report.uploaded_count, 1);
+}
+
+/// P5: not a cache, a truncated cache, a damaged one: refused with what to do, never a panic, and
+/// nothing is deleted.
+#[test]
+fn p5_damaged_cache_is_refused_with_what_to_do() {
+    let world = tree(200);
+    world.orchestrator().rescan().unwrap();
+    let good = fs::read(world.cache_path()).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(world.cache_path(), bytes).unwrap();
+        CacheManager::open(world.cache_path()).err()
+    };
+    for bytes in [b"this is no database, but long enough to be one".repeat(100), good[..good.len() / 2].to_vec()] {
+        let error = refused(&bytes).unwrap();
+        assert_eq!(error.kind(), ErrorKind::CacheDamaged);
+        assert!(error.to_string().contains("Move the file away"), "{error}");
+    }
+    for at in (100..good.len()).step_by(4096) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        if let Some(error) = refused(&bytes) {
+            assert!(matches!(error.kind(), ErrorKind::CacheDamaged | ErrorKind::Cache), "byte {at}: {error}");
+        }
+    }
+    assert_eq!(world.keys().len(), 200);
+}
+
+/// S4: the cache is for its owner alone, and a planted link is not followed.
+#[test]
+fn s4_cache_is_private_and_follows_no_link() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = tree(1);
+    world.orchestrator().rescan().unwrap();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&world.cache_path()), 0o600);
+    assert_eq!(mode(world.cache_path().parent().unwrap()), 0o700);
+    let link = world.root().with_extension("link");
+    std::os::unix::fs::symlink(world.cache_path(), &link).unwrap();
+    assert_eq!(CacheManager::open(link).unwrap_err().kind(), ErrorKind::Cache);
+}
+
+#[test]
+fn observers_channels_and_progress_see_the_whole_run() {
+    let world = tree(12);
+    let (observer, events) = channel(10_000);
+    let progress = Progress::new();
+    let site = world.orchestrator();
+    let run = Run::new().observer(observer.clone()).progress(progress.clone());
+    let report = site.rescan_with(&run).unwrap();
+    check(&world, &site, &report);
+    let (mut started, mut finished) = (0, 0);
+    for event in events.try_iter() {
+        match event {
+            Event::UploadStarted { .. } => started += 1,
+            Event::UploadFinished { .. } => finished += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((started, finished, observer.missed()), (12, 12, 0));
+    let seen = progress.snapshot();
+    assert_eq!((seen.files_total, seen.files_done, seen.bytes_done), (12, 12, seen.bytes_total));
+    assert!(seen.bytes_total > 0);
+}
+
+#[test]
+fn published_version_can_be_compared_with_another() {
+    let world = tree(3);
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    let before = site.cache().published().unwrap();
+    world.remove("d0/f000");
+    world.write("d1/f001", "changed");
+    world.write("new", "n");
+    site.rescan().unwrap();
+    let diff = FileDiff::compute(&before, &site.cache().published().unwrap());
+    assert_eq!((diff.added.len(), diff.modified.len(), diff.removed.len()), (1, 1, 1));
+}
+
+/// F2: same size and mtime, new content, within one tick of the clock.
+#[test]
+fn f2_racy_rewrite_is_noticed_and_a_future_mtime_is_not_hashed_for_ever() {
+    let world = tree(1);
+    world.write("racy", "old!");
+    let times = fs::metadata(world.path("racy")).unwrap().modified().unwrap();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.write("racy", "new!");
+    fs::File::options().write(true).open(world.path("racy")).unwrap().set_modified(times).unwrap();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(world.objects()["racy"], b"new!");
+    let future = times + Duration::from_secs(86_400 * 365);
+    fs::File::options().write(true).open(world.path("racy")).unwrap().set_modified(future).unwrap();
+    check_idle(&world, &site);
+}
+
+/// P6: the clock jumps an hour either way while the store has a bad moment.
+#[test]
+fn p6_clock_that_jumps_disturbs_no_retry() {
+    for step in [-3600, 3600] {
+        let world = tree(10);
+        world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("PUT").times(3));
+        let clock = world.clock.clone();
+        let observer = Arc::new(move |event: &Event| {
+            if matches!(event, Event::Retrying { .. }) {
+                clock.step_wall(step);
+                clock.step_wall(-step);
+            }
+        });
+        let site = world.orchestrator_with(RescanConfig::new());
+        let report = site.rescan_with(&Run::new().observer(observer)).unwrap();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 3));
+    }
+}

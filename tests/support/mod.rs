@@ -1,0 +1,195 @@
+//! What the tests share: stores, the fault proxy, a tree to publish, the oracle.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+pub mod logs;
+pub mod memory_store;
+pub mod oracle;
+pub mod proxy;
+pub mod server;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bucket_brigade::{
+    CacheManager, Credentials, Engine, EngineConfig, Event, Observer, RescanConfig, RescanOrchestrator,
+    S3Backend, S3Config, StorageBackend, VirtualClock,
+};
+use tempfile::TempDir;
+
+use memory_store::MemoryStore;
+use proxy::FaultProxy;
+use server::{ACCESS_KEY, S3Server, SECRET_KEY};
+
+pub const BUCKET: &str = "bucket";
+pub const PREFIX: &str = "site/";
+/// Travels with every request, and must be seen nowhere.
+pub const SESSION_TOKEN: &str = "support-session-token-CANARY";
+
+/// A tree, a store behind a fault proxy, an engine on a virtual clock, a cache.
+pub struct World {
+    pub store: MemoryStore,
+    pub server: Option<S3Server>,
+    pub proxy: FaultProxy,
+    pub clock: Arc<VirtualClock>,
+    pub engine: Engine,
+    pub events: Arc<Mutex<Vec<Event>>>,
+    folder: TempDir,
+    /// Every version that a file ever had, and what others stored, by key.
+    versions: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
+    pub(crate) strangers: Mutex<BTreeMap<String, Vec<u8>>>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with_workers(10)
+    }
+
+    pub fn with_workers(workers: usize) -> Self {
+        logs::watch();
+        let store = MemoryStore::with_bucket(BUCKET);
+        let server = S3Server::start(store.service());
+        let proxy = FaultProxy::start(server.addr());
+        let clock = Arc::new(VirtualClock::new());
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let sink = events.clone();
+        let observer: Arc<dyn Observer> = Arc::new(move |event: &Event| sink.lock().unwrap().push(event.clone()));
+        let config = EngineConfig::new().workers(workers).clock(clock.clone()).observer(observer);
+        let world = Self {
+            store,
+            server: Some(server),
+            proxy,
+            clock,
+            engine: config.build().unwrap(),
+            events,
+            folder: tempfile::tempdir().unwrap(),
+            versions: Mutex::default(),
+            strangers: Mutex::default(),
+        };
+        fs::create_dir(world.root()).unwrap();
+        world
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("tree")
+    }
+
+    pub fn path(&self, key: &str) -> PathBuf {
+        self.root().join(key)
+    }
+
+    pub fn cache_path(&self) -> PathBuf {
+        self.folder.path().join("state/cache")
+    }
+
+    /// Writes a file of the tree.
+    pub fn write(&self, key: &str, bytes: impl AsRef<[u8]>) {
+        self.remember(key, bytes.as_ref());
+        let path = self.path(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// What the file held, or may hold, at some moment.
+    pub fn remember(&self, key: &str, bytes: &[u8]) {
+        self.versions.lock().unwrap().entry(key.to_owned()).or_default().push(bytes.to_vec());
+    }
+
+    pub fn remove(&self, key: &str) {
+        fs::remove_file(self.path(key)).unwrap();
+    }
+
+    /// Somebody else stores an object under the prefix.
+    pub fn stranger(&self, key: &str, bytes: &str) {
+        self.strangers.lock().unwrap().insert(key.to_owned(), bytes.as_bytes().to_vec());
+        self.store.put_raw(&format!("{PREFIX}{key}"), bytes.to_owned());
+    }
+
+    pub fn was_a_version(&self, key: &str, bytes: &[u8]) -> bool {
+        self.versions.lock().unwrap().get(key).is_some_and(|all| all.iter().any(|one| one == bytes))
+    }
+
+    /// From now on every file is older than the racy window.
+    pub fn let_files_settle(&self) {
+        self.clock.step_wall(10);
+    }
+
+    pub fn s3_config(&self) -> S3Config {
+        S3Config::new(BUCKET)
+            .endpoint(self.proxy.endpoint())
+            .credentials(Credentials::new(ACCESS_KEY, SECRET_KEY).with_session_token(SESSION_TOKEN))
+            .bucket_prefix(PREFIX)
+    }
+
+    pub fn backend(&self) -> Arc<S3Backend> {
+        Arc::new(S3Backend::new(&self.engine, self.s3_config()).unwrap())
+    }
+
+    pub fn cache(&self) -> CacheManager {
+        CacheManager::open(self.cache_path()).unwrap()
+    }
+
+    /// An orchestrator with everything new but the cache's file: as after a restart.
+    pub fn orchestrator(&self) -> RescanOrchestrator {
+        self.orchestrator_with(RescanConfig::new())
+    }
+
+    pub fn orchestrator_with(&self, config: RescanConfig) -> RescanOrchestrator {
+        self.orchestrator_on(self.backend(), config)
+    }
+
+    pub fn orchestrator_on(&self, backend: Arc<dyn StorageBackend>, config: RescanConfig) -> RescanOrchestrator {
+        RescanOrchestrator::with_config(&self.engine, self.root(), backend, self.cache(), config).unwrap()
+    }
+
+    /// The objects under the prefix, by their keys behind it.
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        let under = |(key, bytes): (String, Vec<u8>)| Some((key.strip_prefix(PREFIX)?.to_owned(), bytes));
+        self.store.objects().into_iter().filter_map(under).collect()
+    }
+
+    pub fn keys(&self) -> Vec<String> {
+        self.objects().into_keys().collect()
+    }
+
+    /// The texts of the log's records at `level` so far.
+    pub fn logged(&self, level: log::Level) -> Vec<String> {
+        let of_level = |event: &Event| match event {
+            Event::Log { level: at, message, .. } if *at == level => Some(message.clone()),
+            _ => None,
+        };
+        self.events.lock().unwrap().iter().filter_map(of_level).collect()
+    }
+
+    /// The store is there again, with what it held.
+    pub fn restart_server(&mut self) {
+        self.server.take();
+        let server = S3Server::start(self.store.service());
+        self.proxy.set_upstream(server.addr());
+        self.server = Some(server);
+    }
+}
+
+/// The regular files below `root`, by key.
+pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        // What cannot be read is no file that anybody could publish.
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        for entry in entries {
+            let entry = entry.unwrap();
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file()
+                && let Some(key) = entry.path().strip_prefix(root).unwrap().to_str()
+            {
+                found.insert(key.to_owned(), fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    found
+}

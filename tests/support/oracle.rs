@@ -1,0 +1,96 @@
+//! The oracle: DESIGN's invariants, checked against the store's real content, the cache and the log.
+
+use std::collections::BTreeSet;
+
+use bucket_brigade::{RescanOrchestrator, RescanOutcome, RescanReport};
+use sha2::{Digest, Sha256};
+
+use super::{World, files_below, logs};
+
+/// After any rescan, however it ended.
+pub fn check(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
+    whole_versions_only(world);
+    published_is_acknowledged(world, site);
+    strangers_stand(world);
+    outcome_is_the_truth(world, site, report);
+    no_secret_is_seen(world, report);
+}
+
+/// I1: an object is always one whole version of its file.
+fn whole_versions_only(world: &World) {
+    let strangers = world.strangers.lock().unwrap();
+    for (key, bytes) in world.objects() {
+        let foreign = strangers.get(&key) == Some(&bytes);
+        assert!(foreign || world.was_a_version(&key, &bytes), "I1: {key} holds no version of its file");
+    }
+}
+
+/// I2: the cache says "published" only of what the store holds, byte for byte.
+fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
+    let objects = world.objects();
+    for entry in site.cache().published().unwrap().entries() {
+        let key = entry.key.as_str();
+        let bytes = objects.get(key).unwrap_or_else(|| panic!("I2: {key} is recorded and not there"));
+        let digest = entry.digest.expect("published with a digest");
+        assert_eq!(digest.as_bytes()[..], Sha256::digest(bytes)[..], "I2: {key} has other content");
+        assert_eq!(entry.stat.size, bytes.len() as u64, "I2: {key}");
+    }
+}
+
+/// I3: what others stored is never deleted; a file of the same key may replace it.
+fn strangers_stand(world: &World) {
+    let objects = world.objects();
+    let deleted: BTreeSet<String> = world.store.deletes().into_iter().collect();
+    for key in world.strangers.lock().unwrap().keys() {
+        let full = format!("{}{key}", super::PREFIX);
+        let ours_now = objects.get(key).is_some_and(|bytes| world.was_a_version(key, bytes));
+        assert!(ours_now || !deleted.contains(&full), "I3: {key} of somebody else was deleted");
+        assert!(objects.contains_key(key), "I3: {key} of somebody else is gone");
+    }
+}
+
+/// I6, and I2's other half: after a good outcome the store is as the tree is; after any other there
+/// is something pending or reported.
+fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
+    let cache = site.cache();
+    let objects = world.objects();
+    let differing: Vec<_> = files_below(&world.root())
+        .into_iter()
+        .filter(|(key, bytes)| objects.get(key) != Some(bytes))
+        .map(|(key, _)| key)
+        .collect();
+    match report.outcome {
+        RescanOutcome::Unchanged | RescanOutcome::Published => {
+            assert!(differing.is_empty(), "I6: {:?} although {differing:?} differ", report.outcome);
+            assert!(cache.is_synced().unwrap() && report.pending == 0 && report.failed.is_empty());
+        }
+        _ => {
+            let pending: BTreeSet<_> = cache.pending().unwrap().into_iter().map(|file| file.key).collect();
+            let failed: BTreeSet<_> = report.failed.iter().filter_map(|error| error.key()).collect();
+            for key in differing {
+                let known = pending.contains(&key) || failed.contains(key.as_str());
+                assert!(known || report.stop_reason.is_some(), "I2, I6: {key} differs and nobody says so");
+            }
+            assert!(!cache.is_synced().unwrap());
+        }
+    }
+}
+
+/// I7: no secret in a log record of any crate, in an event or in the report.
+fn no_secret_is_seen(world: &World, report: &RescanReport) {
+    assert_eq!(logs::leaks(), Vec::<String>::new(), "I7");
+    let seen = format!("{:?} {report:?}", world.events.lock().unwrap());
+    assert_eq!(logs::leak_in(&seen), None, "I7");
+}
+
+/// I5: a rescan of an unchanged, settled tree sends nothing, reads nothing, commits nothing.
+pub fn check_idle(world: &World, site: &RescanOrchestrator) {
+    world.let_files_settle();
+    site.rescan().unwrap();
+    let (requests, connections) = (world.proxy.requests().len(), world.proxy.connections());
+    let report = site.rescan().unwrap();
+    check(world, site, &report);
+    assert_eq!(report.outcome, RescanOutcome::Unchanged, "I5");
+    assert_eq!(report.metrics.requests + report.metrics.bytes_hashed + report.metrics.commits, 0, "I5");
+    assert_eq!((world.proxy.requests().len(), world.proxy.connections()), (requests, connections), "I5");
+}

@@ -1,0 +1,227 @@
+//! One request after another on a connection. A part of `proxy.rs`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::rules::Fault;
+use super::wire::{Body, Head, Socket, Source};
+use super::{Connection, Shared, lock};
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Keep,
+    Close,
+    Reset,
+}
+
+/// Serves a client until one side, a fault or the proxy's end closes the connection.
+pub(super) fn serve(shared: &Shared, connection: &Connection, client: &Socket) {
+    let mut exchange = Exchange {
+        shared,
+        connection,
+        source: client.reader(),
+        client: client.clone(),
+        upstream: None,
+    };
+    loop {
+        match exchange.next() {
+            Ok(After::Keep) => {}
+            Ok(After::Reset) => {
+                exchange.client.reset_on_close();
+                if let Some(upstream) = &exchange.upstream {
+                    upstream.socket.reset_on_close();
+                }
+                return;
+            }
+            Ok(After::Close) | Err(_) => return,
+        }
+    }
+}
+
+struct Upstream {
+    addr: SocketAddr,
+    socket: Socket,
+    source: Source,
+}
+
+struct Exchange<'a> {
+    shared: &'a Shared,
+    connection: &'a Connection,
+    source: Source,
+    client: Socket,
+    upstream: Option<Upstream>,
+}
+
+impl Exchange<'_> {
+    /// One request and its answer.
+    fn next(&mut self) -> io::Result<After> {
+        let Some(head) = Head::read(&mut self.source)? else {
+            return Ok(After::Close);
+        };
+        let received = self.shared.arrived(&head);
+        let fault = self.shared.fault_for(&head);
+        match &fault {
+            Some(Fault::ResetBefore) => return Ok(After::Reset),
+            Some(Fault::Stall) => {
+                self.connection.sleep(std::time::Duration::MAX);
+                return Ok(After::Close);
+            }
+            Some(Fault::Answer(status, headers, body)) => {
+                self.drain(&head, &received)?;
+                return self.answer(&head, *status, headers, body);
+            }
+            _ => {}
+        }
+        if self.connect().is_err() {
+            return Ok(After::Reset);
+        }
+        if let Some(Fault::ResetInBody(bytes)) = fault {
+            // The client's end in the middle of a body is a reset as well.
+            let _ = self.forward(&head, &received, Some(bytes));
+            return Ok(After::Reset);
+        }
+        let whole = self.forward(&head, &received, None)?;
+        self.relay(&head, fault.as_ref(), whole)
+    }
+
+    /// Makes sure of a connection to the upstream of this moment.
+    fn connect(&mut self) -> io::Result<()> {
+        let addr = *lock(&self.shared.upstream);
+        if self
+            .upstream
+            .as_ref()
+            .is_some_and(|open| open.addr == addr && !open.socket.is_stale())
+        {
+            return Ok(());
+        }
+        self.upstream = None;
+        let socket = Socket::new(TcpStream::connect(addr)?);
+        self.connection.adopt(&socket)?;
+        self.upstream = Some(Upstream {
+            addr,
+            source: socket.reader(),
+            socket,
+        });
+        Ok(())
+    }
+
+    fn upstream(&mut self) -> io::Result<&mut Upstream> {
+        self.upstream
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Forwards a request, but of its body no more than `limit`. Tells whether upstream took everything: it may
+    /// answer before the end of a body and close. The rest of the body is read then, and dropped.
+    fn forward(&mut self, head: &Head, received: &AtomicU64, limit: Option<u64>) -> io::Result<bool> {
+        self.invite(head)?;
+        let mut upstream = self.upstream()?.socket.clone();
+        let mut whole = upstream.write_all(&head.raw).is_ok();
+        let mut left = limit.unwrap_or(u64::MAX);
+        if left == 0 {
+            return Ok(false);
+        }
+        head.request_body().copy(&mut self.source, &mut |bytes| {
+            received.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            let allowed = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            whole = whole && upstream.write_all(&bytes[..allowed]).is_ok();
+            left -= allowed as u64;
+            if left == 0 {
+                Err(io::ErrorKind::QuotaExceeded.into())
+            } else {
+                Ok(())
+            }
+        })?;
+        Ok(whole)
+    }
+
+    /// Reads a body that is not forwarded.
+    fn drain(&mut self, head: &Head, received: &AtomicU64) -> io::Result<()> {
+        self.invite(head)?;
+        head.request_body().copy(&mut self.source, &mut |bytes| {
+            received.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+            Ok(())
+        })
+    }
+
+    /// The proxy asks for the body itself; the interim answer from upstream is dropped.
+    fn invite(&mut self, head: &Head) -> io::Result<()> {
+        if head.expects_continue() {
+            self.client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        head: &Head,
+        status: u16,
+        headers: &[(String, String)],
+        body: &[u8],
+    ) -> io::Result<After> {
+        let mut text = format!("HTTP/1.1 {status} Injected\r\n");
+        for (name, value) in headers {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        {
+            let _ = write!(text, "Content-Length: {}\r\n", body.len());
+        }
+        text.push_str("\r\n");
+        let mut message = text.into_bytes();
+        if head.first[0] != "HEAD" {
+            message.extend_from_slice(body);
+        }
+        self.client.write_all(&message)?;
+        Ok(if head.closes() { After::Close } else { After::Keep })
+    }
+
+    fn relay(&mut self, request: &Head, fault: Option<&Fault>, whole: bool) -> io::Result<After> {
+        let Some(head) = self.answer_head() else {
+            return Ok(After::Reset);
+        };
+        match fault {
+            Some(Fault::Delay(time)) => self.connection.sleep(*time),
+            Some(Fault::Hold(latch)) => latch.hold(|| self.connection.is_closed()),
+            _ => {}
+        }
+        let mut left = match fault {
+            Some(Fault::ResetAfter | Fault::DropAnswer) => 0,
+            Some(Fault::TruncateAnswer(bytes)) => *bytes,
+            _ => u64::MAX,
+        };
+        let body = head.answer_body(&request.first[0]);
+        let mut client = self.client.clone();
+        let mut relay = |bytes: &[u8]| {
+            let allowed = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= allowed as u64;
+            client.write_all(&bytes[..allowed])
+        };
+        relay(&head.raw)?;
+        let complete = body.copy(&mut self.upstream()?.source, &mut relay).is_ok();
+
+        let closes = request.closes() || head.closes() || body == Body::UntilClose || !whole || !complete;
+        Ok(match fault {
+            Some(Fault::ResetAfter) => After::Reset,
+            Some(Fault::DropAnswer | Fault::TruncateAnswer(_) | Fault::CloseIdle) => After::Close,
+            _ if closes => After::Close,
+            _ => After::Keep,
+        })
+    }
+
+    /// The head of the final answer, or none if upstream ends the connection instead.
+    fn answer_head(&mut self) -> Option<Head> {
+        let upstream = self.upstream().ok()?;
+        loop {
+            let head = Head::read(&mut upstream.source).ok()??;
+            if head.status() >= 200 {
+                return Some(head);
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! An S3 server inside the process, for callers without an async runtime.
+#![allow(dead_code, unreachable_pub, reason = "each binary uses a part")]
+#![allow(
+    clippy::expect_used,
+    reason = "support code ends the test that it cannot support"
+)]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder as ConnectionBuilder;
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3, S3Result, s3_error};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+/// The access key that the services of this module accept.
+pub const ACCESS_KEY: &str = "support-access-key";
+/// The secret key that belongs to [`ACCESS_KEY`].
+pub const SECRET_KEY: &str = "support-secret-key-0123456789";
+
+/// How long another holder of a port is waited for.
+const BIND_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a plain GET waits for the next bytes.
+const GET_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server. Dropping it has the effect of [`S3Server::stop`].
+#[derive(Debug)]
+pub struct S3Server {
+    addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl S3Server {
+    /// Serves on a free port of 127.0.0.1.
+    pub fn start(service: S3Service) -> Self {
+        Self::start_on(0, service)
+    }
+
+    /// Serves on this port of 127.0.0.1, which may be the port of a stopped server.
+    pub fn start_on(port: u16, service: S3Service) -> Self {
+        let listener = bind(port);
+        let addr = listener.local_addr().expect("a bound listener has an address");
+        listener
+            .set_nonblocking(true)
+            .expect("the listener can be made non-blocking");
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name(format!("s3-server-{}", addr.port()))
+            .spawn(move || run(listener, &service, stopped))
+            .expect("the server's thread starts");
+        Self {
+            addr,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// The address that the server listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// The server's URL, without a slash at its end.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Stops listening and ends all open connections. On return, connecting is refused.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server's thread has been printed; a second one would abort.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A service on the folders below `root`; the bucket's folder is created.
+pub fn fs(root: &Path, bucket: &str) -> S3Service {
+    std::fs::create_dir_all(root.join(bucket)).expect("the bucket's folder can be created");
+    guarded(s3s_fs::FileSystem::new(root).expect("the root is a folder"))
+}
+
+/// A service on any store that wants valid signatures, except for reading single objects.
+pub fn guarded(store: impl S3) -> S3Service {
+    let mut builder = S3ServiceBuilder::new(store);
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.set_access(AnonymousRead);
+    builder.build()
+}
+
+/// Lets unsigned requests read single objects, as a public bucket does.
+struct AnonymousRead;
+
+#[async_trait::async_trait]
+impl S3Access for AnonymousRead {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if cx.credentials().is_some() || matches!(cx.s3_op().name(), "GetObject" | "HeadObject") {
+            return Ok(());
+        }
+        Err(s3_error!(AccessDenied, "Signature is required"))
+    }
+}
+
+fn bind(port: u16) -> TcpListener {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound.expect("the port can be bound"),
+        }
+    }
+}
+
+fn run(listener: TcpListener, service: &S3Service, stopped: oneshot::Receiver<()>) {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is registered");
+        tokio::select! {
+            () = accept(&listener, service) => {}
+            _ = stopped => {}
+        }
+    });
+    // Drops the connections' tasks, and the sockets with them.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("s3-server-worker")
+        .enable_all()
+        .build()
+        .expect("the server's runtime starts")
+}
+
+async fn accept(listener: &tokio::net::TcpListener, service: &S3Service) {
+    let http = ConnectionBuilder::new(TokioExecutor::new());
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: others may be closed soon.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let _ = socket.set_nodelay(true);
+        let connection = http
+            .serve_connection(TokioIo::new(socket), service.clone())
+            .into_owned();
+        tokio::spawn(async move {
+            // Clients that leave early are part of the tests.
+            let _ = connection.await;
+        });
+    }
+}
+
+/// Fetches `http://HOST:PORT/PATH` with an unsigned GET: the status and the body.
+pub fn http_get(url: &str) -> (u16, Vec<u8>) {
+    try_http_get(url).expect("the GET is answered")
+}
+
+/// The same for servers that may not answer, or not completely.
+pub fn try_http_get(url: &str) -> io::Result<(u16, Vec<u8>)> {
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| invalid("not an http:// URL"))?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(GET_PATIENCE))?;
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
+
+    let mut reader = BufReader::new(stream);
+    let status_line = read_line(&mut reader)?;
+    let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| invalid("no status in the answer"))?;
+    Ok((status, read_body(&mut reader)?))
+}
+
+fn read_body(reader: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
+    let mut length = None;
+    let mut chunked = false;
+    loop {
+        let line = read_line(reader)?.to_ascii_lowercase();
+        match line.split_once(':') {
+            Some(("content-length", value)) => length = value.trim().parse().ok(),
+            Some(("transfer-encoding", value)) => chunked = value.trim() == "chunked",
+            _ if line.is_empty() => break,
+            _ => {}
+        }
+    }
+    let mut body = Vec::new();
+    if chunked {
+        read_chunks(reader, &mut body)?;
+    } else if let Some(length) = length {
+        read_exactly(reader, length, &mut body)?;
+    } else {
+        reader.read_to_end(&mut body)?;
+    }
+    Ok(body)
+}
+
+fn read_chunks(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let line = read_line(reader)?;
+        let digits = line.split(';').next().unwrap_or_default().trim();
+        let size = u64::from_str_radix(digits, 16).map_err(|_| invalid("no chunk size"))?;
+        read_exactly(reader, size, body)?;
+        // The line's end after a chunk; after the last one, the empty trailer.
+        read_line(reader)?;
+        if size == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn read_exactly(reader: &mut BufReader<TcpStream>, length: u64, body: &mut Vec<u8>) -> io::Result<()> {
+    if reader.take(length).read_to_end(body)? as u64 == length {
+        return Ok(());
+    }
+    Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+fn read_line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    match line.strip_suffix("\r\n") {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
