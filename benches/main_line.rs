@@ -99,7 +99,7 @@ fn million() -> Result<()> {
     settle();
     show("settle", &measure(&tree, &cache, "local")?);
     show("again", &measure(&tree, &cache, "local")?);
-    println!("  cache file: {:.0} MiB", fs::metadata(&cache)?.len() as f64 / 1048576.0);
+    println!("  cache file: {:.0} MiB", fs::metadata(&cache)?.len() as f64 / 1_048_576.0);
     Ok(())
 }
 

@@ -75,10 +75,13 @@ impl StorageBackend for MountedShare {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let source = std::env::args_os().nth(1).unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/src").into());
+    let source =
+        std::env::args_os().nth(1).unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/src").into());
     let scratch = tempfile::tempdir()?;
-    let share =
-        MountedShare { folder: scratch.path().join("share"), base_url: "https://files.example.com".to_owned() };
+    let share = MountedShare {
+        folder: scratch.path().join("share"),
+        base_url: "https://files.example.com".to_owned(),
+    };
     let cache = CacheManager::open(scratch.path().join("share.cache"))?;
     let tree = RescanOrchestrator::new(&Engine::new()?, source, Arc::new(share), cache)?;
     for title in ["first rescan", "second rescan"] {

@@ -119,7 +119,9 @@ fn show_url(site: &RescanOrchestrator, key: &str) -> Result<()> {
 /// Changes the first file, adds one, removes the last.
 fn edit(tree: &Path) -> Result<(String, String)> {
     let keys = files(tree, tree)?;
-    let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Err("the tree is empty".into()) };
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+        return Err("the tree is empty".into());
+    };
     fs::write(tree.join(first), "changed\n")?;
     fs::write(tree.join("new file.txt"), "new\n")?;
     if first != last {

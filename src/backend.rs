@@ -69,11 +69,7 @@ impl Exchange<'_> {
             return Err(StorageError::new(ErrorKind::Cancelled, operation, "cancelled"));
         }
         if self.deadline.is_some_and(|deadline| self.clock.now() >= deadline) {
-            return Err(StorageError::new(
-                ErrorKind::Deadline,
-                operation,
-                "the run's deadline has passed",
-            ));
+            return Err(StorageError::new(ErrorKind::Deadline, operation, "the run's deadline has passed"));
         }
         Ok(())
     }

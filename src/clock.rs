@@ -114,11 +114,7 @@ impl Clock for VirtualClock {
     fn wall(&self) -> SystemTime {
         let offset = self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
         let by = Duration::from_secs(offset.unsigned_abs());
-        if offset < 0 {
-            SystemTime::now() - by
-        } else {
-            SystemTime::now() + by
-        }
+        if offset < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 
     fn wait(&self, duration: Duration, cancel: &CancelToken) -> bool {

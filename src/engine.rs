@@ -36,11 +36,7 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self {
-            workers: DEFAULT_WORKERS,
-            clock: Arc::new(SystemClock::default()),
-            observers: Vec::new(),
-        }
+        Self { workers: DEFAULT_WORKERS, clock: Arc::new(SystemClock::default()), observers: Vec::new() }
     }
 }
 
@@ -76,10 +72,7 @@ impl EngineConfig {
     /// the system refuses the threads.
     pub fn build(self) -> Result<Engine, StorageError> {
         if !(1..=256).contains(&self.workers) {
-            return Err(StorageError::config(
-                "workers",
-                format!("{} is not from 1 to 256", self.workers),
-            ));
+            return Err(StorageError::config("workers", format!("{} is not from 1 to 256", self.workers)));
         }
         let pool = ThreadPoolBuilder::new()
             .num_threads(self.workers)
@@ -166,9 +159,7 @@ impl Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine")
-            .field("workers", &self.0.workers)
-            .finish_non_exhaustive()
+        f.debug_struct("Engine").field("workers", &self.0.workers).finish_non_exhaustive()
     }
 }
 

@@ -204,11 +204,8 @@ impl StorageError {
     /// An error of `kind` with a message that says what happened and, where there is one, the way out.
     /// It may be retried if its kind is transient ([`ErrorKind::is_transient`]).
     pub fn new(kind: ErrorKind, operation: Operation, message: impl Into<String>) -> Self {
-        let retry = if kind.is_transient() && kind != ErrorKind::Unavailable {
-            Retry::Backoff
-        } else {
-            Retry::Never
-        };
+        let retry =
+            if kind.is_transient() && kind != ErrorKind::Unavailable { Retry::Backoff } else { Retry::Never };
         Self(Box::new(Details {
             kind,
             operation,
@@ -226,17 +223,11 @@ impl StorageError {
 
     /// A wrong or missing setting.
     pub fn config(field: &str, problem: impl fmt::Display) -> Self {
-        Self::new(
-            ErrorKind::Config,
-            Operation::Configure,
-            format!("{field}: {problem}"),
-        )
+        Self::new(ErrorKind::Config, Operation::Configure, format!("{field}: {problem}"))
     }
 
     pub(crate) fn io(kind: ErrorKind, operation: Operation, path: &Path, error: std::io::Error) -> Self {
-        Self::new(kind, operation, error.to_string())
-            .with_path(path)
-            .with_source(error)
+        Self::new(kind, operation, error.to_string()).with_path(path).with_source(error)
     }
 
     /// Names the object.
@@ -336,6 +327,11 @@ impl StorageError {
         self.0.retry != Retry::Never
     }
 
+    /// Whether it only says that its run had stopped before.
+    pub(crate) fn is_not_tried(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Cancelled | ErrorKind::Deadline | ErrorKind::Unavailable)
+    }
+
     pub(crate) fn retry(&self) -> Retry {
         self.0.retry
     }
@@ -351,12 +347,7 @@ impl fmt::Display for Details {
         }
         write!(f, ": {}", Printable(&self.message))?;
         if self.attempts > 1 {
-            write!(
-                f,
-                " ({} attempts in {:.1} s)",
-                self.attempts,
-                self.elapsed.as_secs_f64()
-            )?;
+            write!(f, " ({} attempts in {:.1} s)", self.attempts, self.elapsed.as_secs_f64())?;
         }
         if let Some(id) = &self.request_id {
             write!(f, " [request id {}]", Printable(id))?;

@@ -23,6 +23,7 @@ pub(crate) struct Gate {
 struct State {
     limit: usize,
     under_way: usize,
+    waiting: usize,
     successes: u32,
     failures: u32,
     open: bool,
@@ -62,18 +63,8 @@ impl Gate {
     /// A gate that lets at most `most` requests through at a time.
     pub(crate) fn new(most: usize) -> Self {
         let most = most.max(1);
-        let state = State {
-            limit: most,
-            under_way: 0,
-            successes: 0,
-            failures: 0,
-            open: false,
-        };
-        Self {
-            state: Mutex::new(state),
-            freed: Condvar::new(),
-            most,
-        }
+        let state = State { limit: most, under_way: 0, waiting: 0, successes: 0, failures: 0, open: false };
+        Self { state: Mutex::new(state), freed: Condvar::new(), most }
     }
 
     /// A new run tries again whatever the last one found.
@@ -102,17 +93,16 @@ impl Gate {
     fn enter(&self, operation: Operation) -> Result<Turn<'_>, StorageError> {
         let mut state = self.lock();
         while !state.open && state.under_way >= state.limit {
+            state.waiting += 1;
             state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
         if state.open {
             let why = "not tried: the store could not be reached several times in a row";
             return Err(StorageError::new(ErrorKind::Unavailable, operation, why));
         }
         state.under_way += 1;
-        Ok(Turn {
-            gate: self,
-            passage: Passage::Neutral,
-        })
+        Ok(Turn { gate: self, passage: Passage::Neutral })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,7 +127,9 @@ impl Drop for Turn<'_> {
         let mut state = self.gate.lock();
         state.under_way -= 1;
         state.note(self.passage, self.gate.most);
-        self.gate.freed.notify_all();
+        if state.waiting > 0 {
+            self.gate.freed.notify_all();
+        }
     }
 }
 
@@ -172,10 +164,8 @@ mod tests {
     use super::*;
 
     fn end(gate: &Gate, kind: ErrorKind) -> StorageError {
-        gate.pass::<()>(Operation::Upload, || {
-            Err(StorageError::new(kind, Operation::Upload, "x"))
-        })
-        .unwrap_err()
+        gate.pass::<()>(Operation::Upload, || Err(StorageError::new(kind, Operation::Upload, "x")))
+            .unwrap_err()
     }
 
     #[test]

@@ -103,10 +103,7 @@ impl Prefix {
             return Err(StorageError::config("bucket_prefix", "it cannot hold a NUL"));
         }
         if trimmed.len() >= MAX_KEY_BYTES - 1 {
-            return Err(StorageError::config(
-                "bucket_prefix",
-                "it leaves no room for keys in 1,024 bytes",
-            ));
+            return Err(StorageError::config("bucket_prefix", "it leaves no room for keys in 1,024 bytes"));
         }
         if segments_problem(trimmed).is_some() {
             let why = format!("{text:?} has an empty, '.' or '..' segment");
@@ -160,14 +157,8 @@ mod tests {
 
     #[test]
     fn k3_dot_segments_empty_segments_absolute_paths_and_nul_are_refused() {
-        for bad in [
-            "", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/..", "../a", "a\0b",
-        ] {
-            assert_eq!(
-                RemoteKey::new(bad).unwrap_err().kind(),
-                ErrorKind::InvalidKey,
-                "{bad:?}"
-            );
+        for bad in ["", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/..", "../a", "a\0b"] {
+            assert_eq!(RemoteKey::new(bad).unwrap_err().kind(), ErrorKind::InvalidKey, "{bad:?}");
         }
     }
 
@@ -185,13 +176,7 @@ mod tests {
 
     #[test]
     fn prefixes_never_make_a_double_slash() {
-        for (given, expected) in [
-            ("", "k"),
-            ("/", "k"),
-            ("a", "a/k"),
-            ("a/", "a/k"),
-            ("/a/b/", "a/b/k"),
-        ] {
+        for (given, expected) in [("", "k"), ("/", "k"), ("a", "a/k"), ("a/", "a/k"), ("/a/b/", "a/b/k")] {
             assert_eq!(Prefix::new(given).unwrap().join("k"), expected);
         }
         for bad in ["a//b", "a/../b", "./a", "a\0"] {

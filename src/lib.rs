@@ -1,4 +1,75 @@
-//! x
+//! Publishes a directory tree to S3-compatible storage and keeps it published, from programs that have
+//! no async runtime and want none.
+//!
+//! [`RescanOrchestrator::rescan`] is one blocking call. It walks a directory, takes the difference to what
+//! is published, hashes and uploads what is new or changed, ten files at a time on a pool of threads,
+//! deletes what is gone, and leaves a durable cache of what the store has acknowledged:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use bucket_brigade::{CacheManager, Credentials, Engine, RescanOrchestrator, S3Backend, S3Config};
+//!
+//! # fn main() -> Result<(), bucket_brigade::StorageError> {
+//! let engine = Engine::new()?;
+//! let config = S3Config::new("releases").region("eu-central-1").credentials(Credentials::from_env()?);
+//! let backend = Arc::new(S3Backend::new(&engine, config)?);
+//! let cache = CacheManager::open("/var/lib/site/releases.cache")?;
+//! let site = RescanOrchestrator::new(&engine, "/srv/site", backend, cache)?;
+//! let report = site.rescan()?;
+//! println!("{}: {} uploaded", report.outcome.as_str(), report.uploaded_count);
+//! # Ok(()) }
+//! ```
+//!
+//! # What it promises
+//!
+//! - An object is always one whole version of its file. The SHA-256 of the file is part of each request's
+//!   signature, so the store itself refuses a body that is not what was hashed. (A writer that changes a
+//!   file in place and leaves size, mtime and ctime as they were is outside of this.)
+//! - The cache says "published" only of what the store acknowledged. What failed, at whatever moment, is in
+//!   the difference of the next rescan by itself.
+//! - Deletes come last, and only when every upload of the run is acknowledged, everything could be read, the
+//!   root is there and not empty, and the removals are within [`MaxDelete`]. Only what this cache published
+//!   from this root is ever deleted.
+//! - A rescan of an unchanged tree sends no request, reads no file's content and commits nothing, once its
+//!   files were older than 2 s at the last scan.
+//! - Memory does not grow with the size of files: a file is streamed in chunks of 8 KiB.
+//! - No global state, no signal handler, no logger installed, no thread but the engine's own and one recorder
+//!   a run, no environment variable read unless asked for by [`Credentials::from_env`].
+//!
+//! # Results
+//!
+//! | What happened | Result |
+//! |---|---|
+//! | nothing to do, all done | `Ok`, [`Unchanged`](RescanOutcome::Unchanged) or [`Published`](RescanOutcome::Published) |
+//! | some files failed, something is left to do | `Ok`, [`Partial`](RescanOutcome::Partial); the failures are in the report |
+//! | the store cannot be reached, or fails throughout | `Ok`, [`LocalOnly`](RescanOutcome::LocalOnly); the warning "Cloud sync failed" |
+//! | cancelled, deadline, deletes refused, credentials refused in the middle | `Ok`, `Partial`, with a [`StopReason`] |
+//! | configuration, bucket, certificate or credentials wrong; cache in use, foreign or damaged; root missing or empty | `Err` |
+//!
+//! # The log
+//!
+//! Records go to the [`log`] facade with the target `bucket_brigade`, and as [`Event::Log`] to observers. Their
+//! messages and the names of their key-values are part of the interface:
+//!
+//! | Level | Message | Key-values |
+//! |---|---|---|
+//! | info | `upload started`, `delete started` | `operation`, `key`, `bucket`, `bytes` |
+//! | info | `upload ended`, `delete ended` | those, `attempts`, `elapsed` (seconds), `outcome` (`ok` or the error), `request_id` |
+//! | debug | `PUT ended`, `GET ended`, `DELETE ended`, `POST ended`: each request | the same, `operation` being the method |
+//! | debug | `trying again` | `error`, `attempt`, `wait` (seconds) |
+//! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
+//! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
+//! | error | `rescan failed` | `destination`, `error` |
+//!
+//! `key` stands before the prefix; a request that deletes many objects has two records for each of them. Control
+//! characters are escaped. Secret keys, session tokens and signatures appear in no record, at no level, of this
+//! crate or of the HTTP layer under it.
+//!
+//! # Backends
+//!
+//! [`S3Backend`] speaks to any S3-compatible store; [`LocalBackend`] leaves files where they are; anything else is
+//! four methods of [`StorageBackend`].
+
 mod backend;
 mod clock;
 mod config;

@@ -4,6 +4,7 @@ mod batch;
 pub(crate) mod cache;
 mod conclude;
 mod flow;
+mod mailbox;
 pub(crate) mod orchestrator;
 mod plan;
 pub(crate) mod record;

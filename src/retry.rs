@@ -26,16 +26,12 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            attempts: 6,
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(20),
-        }
+        Self { attempts: 6, base: Duration::from_millis(100), cap: Duration::from_secs(20) }
     }
 }
 
 /// A server that asks for more than this is not waited for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(2);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 impl RetryPolicy {
     /// The same with `attempts` tries in all; 1 means never again.
@@ -83,16 +79,11 @@ pub(crate) fn run<T>(
             return Err(error.with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
         };
         announce(exchange, &error, attempt, wait);
-        if !exchange
-            .clock
-            .wait(exchange.within_deadline(wait), exchange.cancel)
-        {
+        if !exchange.clock.wait(exchange.within_deadline(wait), exchange.cancel) {
             let kind = ErrorKind::Cancelled;
-            return Err(
-                StorageError::new(kind, operation, "cancelled while waiting to try again")
-                    .with_source(error)
-                    .with_attempts(attempt, exchange.clock.now().saturating_sub(began)),
-            );
+            return Err(StorageError::new(kind, operation, "cancelled while waiting to try again")
+                .with_source(error)
+                .with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
         }
     }
 }
@@ -102,17 +93,9 @@ fn announce(exchange: &Exchange<'_>, error: &StorageError, attempt: u32, wait: D
     exchange.trace.log(
         log::Level::Debug,
         "trying again",
-        &[
-            ("error", error),
-            ("attempt", &attempt),
-            ("wait", &format!("{:.3}", wait.as_secs_f64())),
-        ],
+        &[("error", error), ("attempt", &attempt), ("wait", &format!("{:.3}", wait.as_secs_f64()))],
     );
-    exchange.trace.emit(|| Event::Retrying {
-        reason: error.to_string(),
-        attempt,
-        wait,
-    });
+    exchange.trace.emit(|| Event::Retrying { reason: error.to_string(), attempt, wait });
 }
 
 #[cfg(test)]
@@ -128,16 +111,7 @@ mod tests {
         let (cancel, clock) = (CancelToken::new(), VirtualClock::new());
         let (gate, trace) = (Arc::new(Gate::new(10)), Trace::default());
         let deadline = Some(Duration::from_secs(3600));
-        f(
-            &Exchange {
-                cancel: &cancel,
-                deadline,
-                clock: &clock,
-                gate: &gate,
-                trace: &trace,
-            },
-            &clock,
-        )
+        f(&Exchange { cancel: &cancel, deadline, clock: &clock, gate: &gate, trace: &trace }, &clock)
     }
 
     fn failure(kind: ErrorKind) -> StorageError {
@@ -148,10 +122,7 @@ mod tests {
     fn the_wait_doubles_up_to_the_cap_and_is_fully_jittered() {
         let policy = RetryPolicy::default();
         let ceilings: Vec<_> = (1..=10).map(|n| policy.backoff(n, 1.0).as_millis()).collect();
-        assert_eq!(
-            ceilings,
-            [100, 200, 400, 800, 1600, 3200, 6400, 12800, 20000, 20000]
-        );
+        assert_eq!(ceilings, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 20000, 20000]);
         assert_eq!(policy.backoff(5, 0.0), Duration::ZERO);
     }
 
@@ -185,9 +156,8 @@ mod tests {
             });
             assert_eq!(result.unwrap(), 2);
             assert!(clock.now() >= Duration::from_secs(30) && clock.now() < Duration::from_secs(31));
-            let error = run(&RetryPolicy::default(), exchange, Operation::Upload, |_| {
-                Err::<(), _>(asked(3600))
-            });
+            let error =
+                run(&RetryPolicy::default(), exchange, Operation::Upload, |_| Err::<(), _>(asked(3600)));
             assert_eq!(error.unwrap_err().attempts(), 1);
         });
     }

@@ -26,10 +26,7 @@ impl LocalBackend {
     pub fn new(base_url: impl Into<String>, base_path: impl Into<PathBuf>) -> Self {
         let base_url = base_url.into();
         let base_url = base_url.strip_suffix('/').map(str::to_owned).unwrap_or(base_url);
-        Self {
-            base_url,
-            base_path: base_path.into(),
-        }
+        Self { base_url, base_path: base_path.into() }
     }
 
     /// Where the files lie.

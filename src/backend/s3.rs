@@ -62,12 +62,7 @@ impl S3Backend {
     pub fn new(engine: &Engine, config: S3Config) -> Result<Self, StorageError> {
         let settings = config.validate()?;
         let bucket = settings.bucket.name();
-        let destination = format!(
-            "s3://{}{}{}",
-            settings.host,
-            settings.path,
-            settings.prefix.as_str()
-        );
+        let destination = format!("s3://{}{}{}", settings.host, settings.path, settings.prefix.as_str());
         if settings.bucket.scheme() == "http" {
             engine.trace().warn(
                 "http endpoint: requests are signed, but anyone on the way can read them",
@@ -124,9 +119,7 @@ impl S3Backend {
         bytes: u64,
         step: impl FnOnce(&mut u32) -> Result<(T, String), StorageError>,
     ) -> Result<T, StorageError> {
-        exchange
-            .trace
-            .started(&operation.to_string(), key, &self.bucket, bytes);
+        exchange.trace.started(&operation.to_string(), key, &self.bucket, bytes);
         let (began, mut attempts) = (exchange.clock.now(), 0);
         let result = step(&mut attempts);
         let elapsed = exchange.clock.now().saturating_sub(began);
@@ -155,16 +148,7 @@ impl S3Backend {
         let (operation, outcome) = (operation.as_str(), outcome.as_str());
         exchange.trace.ended(
             Level::Info,
-            &Outcome {
-                operation,
-                key,
-                bucket,
-                bytes,
-                attempts,
-                elapsed,
-                outcome,
-                request_id,
-            },
+            &Outcome { operation, key, bucket, bytes, attempts, elapsed, outcome, request_id },
         );
     }
 }
@@ -174,11 +158,7 @@ impl StorageBackend for S3Backend {
         let key = RemoteKey::new(remote_key)?;
         let source = Source::open(local_path)?;
         let digest = source.hash(|_| Ok(()))?;
-        let file = Upload {
-            source: &source,
-            key: &key,
-            digest: &digest,
-        };
+        let file = Upload { source: &source, key: &key, digest: &digest };
         let receipt = self.alone(|exchange| upload::put(self, exchange, &file))?;
         source.check_unchanged()?;
         Ok(receipt.url)
@@ -228,8 +208,6 @@ impl Transfers for S3Backend {
 
 impl fmt::Debug for S3Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Backend")
-            .field("destination", &self.destination)
-            .finish_non_exhaustive()
+        f.debug_struct("S3Backend").field("destination", &self.destination).finish_non_exhaustive()
     }
 }

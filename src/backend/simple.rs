@@ -22,9 +22,7 @@ pub(crate) fn put(
         Some(transfers) => transfers.put(exchange, file)?,
         None => put_simply(backend, exchange, file)?,
     };
-    file.source
-        .check_unchanged()
-        .map_err(|error| error.with_key(file.key.as_str()))?;
+    file.source.check_unchanged().map_err(|error| error.with_key(file.key.as_str()))?;
     Ok(receipt)
 }
 
@@ -84,23 +82,12 @@ fn watched<T>(
             step().map_err(|error| error.with_key(key))
         })
     });
-    let outcome = result
-        .as_ref()
-        .map_or_else(ToString::to_string, |_| "ok".to_owned());
+    let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
     let elapsed = exchange.clock.now().saturating_sub(began);
     let (operation, bucket) = (name.as_str(), destination.as_str());
     exchange.trace.ended(
         Level::Info,
-        &Outcome {
-            operation,
-            key,
-            bucket,
-            bytes,
-            attempts,
-            elapsed,
-            outcome: &outcome,
-            request_id: "",
-        },
+        &Outcome { operation, key, bucket, bytes, attempts, elapsed, outcome: &outcome, request_id: "" },
     );
     result
 }

@@ -136,10 +136,7 @@ impl RescanConfig {
         if let MaxDelete::Share(share) = self.max_delete
             && !(0.0..=1.0).contains(&share)
         {
-            return Err(StorageError::config(
-                "max_delete",
-                format!("a share of {share} is not from 0 to 1"),
-            ));
+            return Err(StorageError::config("max_delete", format!("a share of {share} is not from 0 to 1")));
         }
         Ok(())
     }
@@ -161,10 +158,7 @@ mod tests {
     fn settings_out_of_range_are_refused_by_name() {
         let error = RescanConfig::new().batch_size(0).check().unwrap_err();
         assert!(error.message().starts_with("batch_size: "));
-        let error = RescanConfig::new()
-            .max_delete(MaxDelete::Share(f64::NAN))
-            .check()
-            .unwrap_err();
+        let error = RescanConfig::new().max_delete(MaxDelete::Share(f64::NAN)).check().unwrap_err();
         assert!(error.message().starts_with("max_delete: "));
     }
 }

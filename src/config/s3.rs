@@ -78,7 +78,7 @@ impl S3Config {
             retry: RetryPolicy::default(),
             idle_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_mins(2),
+            answer_timeout: Duration::from_secs(120),
         }
     }
 
@@ -173,10 +173,7 @@ impl S3Config {
     pub(crate) fn validate(self) -> Result<S3Settings, StorageError> {
         check_bucket(&self.bucket)?;
         let credentials = self.credentials.ok_or_else(|| {
-            StorageError::config(
-                "credentials",
-                "missing; use Credentials::new or Credentials::from_env",
-            )
+            StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
         })?;
         credentials.check()?;
         let prefix = Prefix::new(&self.bucket_prefix)?;
@@ -186,20 +183,13 @@ impl S3Config {
         let path_style = self.path_style.unwrap_or(!aws || self.bucket.contains('.'));
         let bucket = Bucket::new_public(&self.bucket, region)
             .map_err(|error| StorageError::config("bucket", "cannot be addressed").with_source(error))?;
-        let bucket = if path_style {
-            *bucket.with_path_style()
-        } else {
-            bucket
-        };
+        let bucket = if path_style { *bucket.with_path_style() } else { bucket };
         let public_url = match &self.public_url {
             Some(url) => trimmed_base("public_url", url)?,
             None => bucket.url(),
         };
         if !(4096..=1 << 20).contains(&self.chunk_size) {
-            return Err(StorageError::config(
-                "chunk_size",
-                "it is not from 4 KiB to 1 MiB",
-            ));
+            return Err(StorageError::config("chunk_size", "it is not from 4 KiB to 1 MiB"));
         }
         for (field, limit) in [
             ("idle_timeout", self.idle_timeout),
@@ -211,11 +201,7 @@ impl S3Config {
             }
         }
         Ok(S3Settings {
-            path: if path_style {
-                format!("/{}/", self.bucket)
-            } else {
-                "/".to_owned()
-            },
+            path: if path_style { format!("/{}/", self.bucket) } else { "/".to_owned() },
             host: bucket.host(),
             bucket,
             credentials,
@@ -256,11 +242,7 @@ fn check_bucket(name: &str) -> Result<(), StorageError> {
         "it is empty"
     } else if name.contains('/') {
         "a bucket's name has no '/'; what follows it belongs into bucket_prefix"
-    } else if name.len() > 255
-        || !name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-    {
+    } else if name.len() > 255 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         "only letters, digits, '-', '.' and '_' are allowed, 255 at most"
     } else {
         return Ok(());
@@ -271,30 +253,16 @@ fn check_bucket(name: &str) -> Result<(), StorageError> {
 /// Scheme and authority, nothing else.
 fn check_endpoint(text: &str) -> Result<String, StorageError> {
     let wrong = |problem: &str| StorageError::config("endpoint", format!("{text:?}: {problem}"));
-    let with_scheme = if text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("https://{text}")
-    };
-    let uri: Uri = with_scheme
-        .trim_end_matches('/')
-        .parse()
-        .map_err(|_| wrong("it is no URL"))?;
-    let scheme = uri
-        .scheme_str()
-        .filter(|scheme| matches!(*scheme, "http" | "https"));
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let uri: Uri = with_scheme.trim_end_matches('/').parse().map_err(|_| wrong("it is no URL"))?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
     let scheme = scheme.ok_or_else(|| wrong("it begins with neither https:// nor http://"))?;
     let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?.as_str();
     if authority.contains('@') {
-        return Err(StorageError::config(
-            "endpoint",
-            "it holds a user name; use credentials instead",
-        ));
+        return Err(StorageError::config("endpoint", "it holds a user name; use credentials instead"));
     }
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
-        return Err(wrong(
-            "it has a path; the bucket goes into bucket, the rest into bucket_prefix",
-        ));
+        return Err(wrong("it has a path; the bucket goes into bucket, the rest into bucket_prefix"));
     }
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let authority = authority.strip_suffix(default_port).unwrap_or(authority);
@@ -307,20 +275,13 @@ fn resolve_region(name: Option<&str>, endpoint: Option<String>) -> Result<Region
     if let Some(name) = name
         && !plain(&name)
     {
-        return Err(StorageError::config(
-            "region",
-            format!("{name:?} is no region's name"),
-        ));
+        return Err(StorageError::config("region", format!("{name:?} is no region's name")));
     }
     match (name, endpoint) {
-        (name, Some(endpoint)) => Ok(Region::Custom {
-            region: name.unwrap_or("us-east-1").to_owned(),
-            endpoint,
-        }),
-        (None, None) => Err(StorageError::config(
-            "region",
-            "missing; AWS needs one, such as \"us-east-1\"",
-        )),
+        (name, Some(endpoint)) => {
+            Ok(Region::Custom { region: name.unwrap_or("us-east-1").to_owned(), endpoint })
+        }
+        (None, None) => Err(StorageError::config("region", "missing; AWS needs one, such as \"us-east-1\"")),
         (Some("auto"), None) => Err(StorageError::config("region", "\"auto\" needs an endpoint")),
         (Some(name), None) => match name.parse() {
             Ok(Region::Custom { .. }) | Err(_) => Ok(Region::Custom {
@@ -338,9 +299,7 @@ fn is_aws(host: &str) -> bool {
 
 /// A base of URLs without one trailing slash, refused where it is none.
 fn trimmed_base(field: &str, url: &str) -> Result<String, StorageError> {
-    let absolute = url
-        .parse::<Uri>()
-        .is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
+    let absolute = url.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
     if !absolute || url.contains('#') {
         let why = format!("{url:?} is no absolute URL without a query");
         return Err(StorageError::config(field, why));
@@ -373,9 +332,7 @@ mod tests {
     use super::*;
 
     fn config() -> S3Config {
-        S3Config::new("b")
-            .endpoint("http://h:9000")
-            .credentials(Credentials::new("k", "s"))
+        S3Config::new("b").endpoint("http://h:9000").credentials(Credentials::new("k", "s"))
     }
 
     #[test]
@@ -384,16 +341,8 @@ mod tests {
             (S3Config::new("a/b"), "bucket: "),
             (S3Config::new(""), "bucket: "),
             (S3Config::new("b"), "credentials: "),
-            (
-                S3Config::new("b").credentials(Credentials::new("k", "s")),
-                "region: ",
-            ),
-            (
-                S3Config::new("b")
-                    .credentials(Credentials::new("k", "s"))
-                    .region("auto"),
-                "region: ",
-            ),
+            (S3Config::new("b").credentials(Credentials::new("k", "s")), "region: "),
+            (S3Config::new("b").credentials(Credentials::new("k", "s")).region("auto"), "region: "),
             (config().region("x y"), "region: "),
             (config().endpoint("ftp://h"), "endpoint: "),
             (config().endpoint("http://h/bucket"), "endpoint: "),
@@ -405,9 +354,7 @@ mod tests {
             (config().chunk_size(1), "chunk_size: "),
             (config().idle_timeout(Duration::ZERO), "idle_timeout: "),
         ] {
-            let Err(error) = config.validate() else {
-                panic!("{field} passed")
-            };
+            let Err(error) = config.validate() else { panic!("{field} passed") };
             assert!(error.message().starts_with(field), "{field}: {error}");
             assert_eq!(error.kind(), crate::ErrorKind::Config);
         }
@@ -416,11 +363,7 @@ mod tests {
     #[test]
     fn stores_are_addressed_by_their_defaults() {
         let aws = |bucket: &str, region: &str| {
-            S3Config::new(bucket)
-                .region(region)
-                .credentials(Credentials::new("k", "s"))
-                .validate()
-                .unwrap()
+            S3Config::new(bucket).region(region).credentials(Credentials::new("k", "s")).validate().unwrap()
         };
         let virtual_host = aws("plain", "eu-central-1");
         assert_eq!(virtual_host.path, "/");
@@ -437,19 +380,13 @@ mod tests {
 
     #[test]
     fn runs_of_spaces_in_header_values_become_one() {
-        let settings = config()
-            .header("Cache-Control", "public,   max-age=60 ")
-            .validate()
-            .unwrap();
+        let settings = config().header("Cache-Control", "public,   max-age=60 ").validate().unwrap();
         assert_eq!(settings.headers["cache-control"], "public, max-age=60");
     }
 
     #[test]
     fn debug_shows_no_secret() {
-        let text = format!(
-            "{:?}",
-            config().credentials(Credentials::new("CANARYKEY", "CANARYSECRET"))
-        );
+        let text = format!("{:?}", config().credentials(Credentials::new("CANARYKEY", "CANARYSECRET")));
         assert!(!text.contains("CANARY"), "{text}");
     }
 }

@@ -122,13 +122,7 @@ pub struct ChannelObserver {
 /// dropped and counted ([`ChannelObserver::missed`]): a slow reader never holds up an upload.
 pub fn channel(capacity: usize) -> (Arc<ChannelObserver>, Receiver<Event>) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
-    (
-        Arc::new(ChannelObserver {
-            sender,
-            missed: AtomicU64::new(0),
-        }),
-        receiver,
-    )
+    (Arc::new(ChannelObserver { sender, missed: AtomicU64::new(0) }), receiver)
 }
 
 impl ChannelObserver {

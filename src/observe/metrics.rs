@@ -90,10 +90,7 @@ pub(crate) struct Metrics(Arc<Inner>);
 
 impl Metrics {
     pub(crate) fn child(&self) -> Self {
-        Self(Arc::new(Inner {
-            parent: Some(self.clone()),
-            ..Inner::default()
-        }))
+        Self(Arc::new(Inner { parent: Some(self.clone()), ..Inner::default() }))
     }
 
     fn add(&self, pick: impl Fn(&Counters) -> &AtomicU64, by: u64) {
@@ -127,10 +124,7 @@ mod tests {
         engine.child().uploads(3);
         run.rescan_ended(Duration::from_secs(1), 7);
         assert_eq!((run.snapshot().uploads, engine.snapshot().uploads), (2, 5));
-        assert_eq!(
-            (engine.snapshot().pending_files, engine.snapshot().rescans),
-            (7, 1)
-        );
+        assert_eq!((engine.snapshot().pending_files, engine.snapshot().rescans), (7, 1));
         assert_eq!(engine.snapshot().last_rescan_time, Duration::from_secs(1));
     }
 }

@@ -40,11 +40,7 @@ pub(crate) struct Outcome<'a> {
 
 impl Trace {
     pub(crate) fn new(observers: Vec<Arc<dyn Observer>>, metrics: Metrics) -> Self {
-        Self {
-            observers,
-            metrics,
-            progress: Progress::default(),
-        }
+        Self { observers, metrics, progress: Progress::default() }
     }
 
     /// The trace of one run: its own observer and counters beside those of the engine.
@@ -74,19 +70,13 @@ impl Trace {
         if !wanted && self.observers.is_empty() {
             return;
         }
-        let texts: Vec<(&'static str, String)> = fields
-            .iter()
-            .map(|(name, value)| (*name, Printable(&value.to_string()).to_string()))
-            .collect();
+        let texts: Vec<(&'static str, String)> =
+            fields.iter().map(|(name, value)| (*name, Printable(&value.to_string()).to_string())).collect();
         let message = Printable(message).to_string();
         if wanted {
             to_facade(level, &message, &texts);
         }
-        self.emit(|| Event::Log {
-            level,
-            message,
-            fields: texts,
-        });
+        self.emit(|| Event::Log { level, message, fields: texts });
     }
 
     pub(crate) fn warn(&self, message: &str, fields: Fields<'_>) {
@@ -95,12 +85,8 @@ impl Trace {
 
     /// An upload or a delete begins.
     pub(crate) fn started(&self, operation: &str, key: &str, bucket: &str, bytes: u64) {
-        let fields: Fields<'_> = &[
-            ("operation", &operation),
-            ("key", &key),
-            ("bucket", &bucket),
-            ("bytes", &bytes),
-        ];
+        let fields: Fields<'_> =
+            &[("operation", &operation), ("key", &key), ("bucket", &bucket), ("bytes", &bytes)];
         self.log(Level::Info, &format!("{operation} started"), fields);
     }
 
@@ -122,17 +108,11 @@ impl Trace {
 }
 
 fn to_facade(level: Level, message: &str, texts: &[(&'static str, String)]) {
-    let pairs: Vec<(&str, Value<'_>)> = texts
-        .iter()
-        .map(|(name, text)| (*name, Value::from(text.as_str())))
-        .collect();
+    let pairs: Vec<(&str, Value<'_>)> =
+        texts.iter().map(|(name, text)| (*name, Value::from(text.as_str()))).collect();
     let pairs = pairs.as_slice();
     let mut record = Record::builder();
-    record
-        .level(level)
-        .target(TARGET)
-        .module_path_static(Some(module_path!()))
-        .key_values(&pairs);
+    record.level(level).target(TARGET).module_path_static(Some(module_path!())).key_values(&pairs);
     log::logger().log(&record.args(format_args!("{message}")).build());
 }
 
@@ -173,9 +153,6 @@ mod tests {
 
     #[test]
     fn secrets_are_cut_out_of_texts() {
-        assert_eq!(
-            redact("key AKIA1 is unknown", &["AKIA1", ""]),
-            "key [secret] is unknown"
-        );
+        assert_eq!(redact("key AKIA1 is unknown", &["AKIA1", ""]), "key [secret] is unknown");
     }
 }

@@ -26,12 +26,7 @@ struct Batch {
 
 impl Batches {
     pub(crate) fn new(size: usize) -> Self {
-        Self {
-            size,
-            filling: 0,
-            filled: 0,
-            open: BTreeMap::new(),
-        }
+        Self { size, filling: 0, filled: 0, open: BTreeMap::new() }
     }
 
     /// The batch of the next file.
@@ -60,11 +55,7 @@ impl Batches {
             batch.writes.extend(write);
         }
         if batch.sealed && batch.under_way == 0 {
-            return self
-                .open
-                .remove(&number)
-                .map(|batch| batch.writes)
-                .unwrap_or_default();
+            return self.open.remove(&number).map(|batch| batch.writes).unwrap_or_default();
         }
         Vec::new()
     }
@@ -73,11 +64,7 @@ impl Batches {
     pub(crate) fn due(&mut self, now: Duration) -> Vec<Write> {
         self.open
             .values_mut()
-            .filter(|batch| {
-                batch
-                    .since
-                    .is_some_and(|since| now.saturating_sub(since) >= LONGEST_WAIT)
-            })
+            .filter(|batch| batch.since.is_some_and(|since| now.saturating_sub(since) >= LONGEST_WAIT))
             .flat_map(|batch| {
                 batch.since = None;
                 std::mem::take(&mut batch.writes)
@@ -89,10 +76,7 @@ impl Batches {
     pub(crate) fn rest(&mut self) -> Vec<Write> {
         self.filled = 0;
         self.filling += 1;
-        std::mem::take(&mut self.open)
-            .into_values()
-            .flat_map(|batch| batch.writes)
-            .collect()
+        std::mem::take(&mut self.open).into_values().flat_map(|batch| batch.writes).collect()
     }
 }
 

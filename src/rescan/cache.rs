@@ -144,20 +144,12 @@ impl CacheManager {
     /// [`ErrorKind::Config`] before an orchestrator has used this cache in this process: until then
     /// it knows no URLs. [`ErrorKind::Cache`] if the file cannot be read.
     pub fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
-        let places = self
-            .0
-            .places
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let places = self.0.places.read().unwrap_or_else(PoisonError::into_inner).clone();
         let places = places.ok_or_else(|| {
-            StorageError::config(
-                "cache",
-                "it knows no URLs yet: make a RescanOrchestrator with it first",
-            )
+            StorageError::config("cache", "it knows no URLs yet: make a RescanOrchestrator with it first")
         })?;
         let (published, pending) = self.0.store.get(key)?;
-        Ok(resolved(key, &places, published, pending))
+        Ok(resolved(key, &places, published, pending.as_ref()))
     }
 
     /// What is still to be done, in key order.
@@ -167,15 +159,9 @@ impl CacheManager {
     pub fn pending(&self) -> Result<Vec<PendingFile>, StorageError> {
         self.pending_rows()
             .filter_map(|row| match row {
-                Ok(Row {
-                    key,
-                    pending: Some(pending),
-                    ..
-                }) => Some(Ok(PendingFile {
-                    key,
-                    kind: pending.kind,
-                    size: pending.stat.size,
-                })),
+                Ok(Row { key, pending: Some(pending), .. }) => {
+                    Some(Ok(PendingFile { key, kind: pending.kind, size: pending.stat.size }))
+                }
                 Ok(_) => None,
                 Err(error) => Some(Err(error)),
             })
@@ -213,15 +199,13 @@ impl CacheManager {
     /// [`ErrorKind::Cache`] if the file cannot be read.
     pub fn published(&self) -> Result<Version, StorageError> {
         let entries = self.rows().filter_map(|row| match row {
-            Ok(Row {
-                key,
-                published: Some(published),
-                ..
-            }) => Some(RemoteKey::new(key).map(|key| FileEntry {
-                key,
-                stat: published.stat,
-                digest: Some(published.digest),
-            })),
+            Ok(Row { key, published: Some(published), .. }) => {
+                Some(RemoteKey::new(key).map(|key| FileEntry {
+                    key,
+                    stat: published.stat,
+                    digest: Some(published.digest),
+                }))
+            }
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         });
@@ -243,10 +227,7 @@ impl CacheManager {
     /// What binds the cache to a destination, for good; nothing if it is bound to it already.
     pub(crate) fn bind(&self, destination: &str) -> Result<Option<Write>, StorageError> {
         match self.0.store.meta(META_DESTINATION)? {
-            None => Ok(Some(Write::Meta(
-                META_DESTINATION,
-                destination.as_bytes().to_vec(),
-            ))),
+            None => Ok(Some(Write::Meta(META_DESTINATION, destination.as_bytes().to_vec()))),
             Some(bound) if bound == destination.as_bytes() => Ok(None),
             Some(bound) => {
                 let why = format!(
@@ -330,9 +311,7 @@ impl CacheManager {
 
 impl fmt::Debug for CacheManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheManager")
-            .field("path", &self.0.path)
-            .finish_non_exhaustive()
+        f.debug_struct("CacheManager").field("path", &self.0.path).finish_non_exhaustive()
     }
 }
 
@@ -340,12 +319,10 @@ fn resolved(
     key: &str,
     places: &Places,
     published: Option<Published>,
-    pending: Option<Pending>,
+    pending: Option<&Pending>,
 ) -> Option<Resolved> {
     let store_url = || places.store.get_url(key);
-    let on_disk = pending
-        .as_ref()
-        .filter(|pending| pending.kind != PendingKind::Removed);
+    let on_disk = pending.filter(|pending| pending.kind != PendingKind::Removed);
     Some(match (published, on_disk, &places.fallback) {
         (_, Some(disk), Some(fallback)) => Resolved {
             url: fallback.get_url(key),
@@ -357,18 +334,11 @@ fn resolved(
             url: store_url(),
             size: Some(there.stat.size),
             digest: Some(there.digest),
-            state: if pending.is_none() {
-                KeyState::Published
-            } else {
-                KeyState::Stale
-            },
+            state: if pending.is_none() { KeyState::Published } else { KeyState::Stale },
         },
-        (None, Some(_), None) => Resolved {
-            url: store_url(),
-            size: None,
-            digest: None,
-            state: KeyState::Pending,
-        },
+        (None, Some(_), None) => {
+            Resolved { url: store_url(), size: None, digest: None, state: KeyState::Pending }
+        }
         (None, None, _) => return None,
     })
 }

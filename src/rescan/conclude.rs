@@ -21,10 +21,7 @@ impl End {
             ErrorKind::Deadline => StopReason::Deadline,
             _ => return Err(error),
         };
-        Ok(Self {
-            tally: Tally::stopped(stop),
-            blocked: true,
-        })
+        Ok(Self { tally: Tally::stopped(stop), blocked: true })
     }
 }
 
@@ -45,11 +42,7 @@ pub(crate) fn outcome(end: &End, report: &RescanReport) -> RescanOutcome {
         return RescanOutcome::Partial;
     }
     let planned = report.dry_run && report.uploaded_count + report.deleted_count > 0;
-    if tally.done > 0 || planned {
-        RescanOutcome::Published
-    } else {
-        RescanOutcome::Unchanged
-    }
+    if tally.done > 0 || planned { RescanOutcome::Published } else { RescanOutcome::Unchanged }
 }
 
 /// One record at the end of a run, in words that fit its outcome.
@@ -60,11 +53,7 @@ pub(crate) fn announce(
     report: &RescanReport,
 ) {
     if let Err(error) = result {
-        trace.log(
-            log::Level::Error,
-            "rescan failed",
-            &[("destination", &destination), ("error", error)],
-        );
+        trace.log(log::Level::Error, "rescan failed", &[("destination", &destination), ("error", error)]);
         return;
     }
     let (level, message) = match report.outcome {
@@ -109,20 +98,11 @@ mod tests {
         assert_eq!(ended(|end, _| end.tally.done = 1), RescanOutcome::Published);
         assert_eq!(ended(|_, report| report.pending = 1), RescanOutcome::Partial);
         assert_eq!(ended(|end, _| end.blocked = true), RescanOutcome::Partial);
-        assert_eq!(
-            ended(|_, report| report.add_failed(failure())),
-            RescanOutcome::Partial
-        );
-        for stop in [
-            StopReason::Cancelled,
-            StopReason::Deadline,
-            StopReason::DeletesRefused,
-            StopReason::Credentials,
-        ] {
-            assert_eq!(
-                ended(|end, _| end.tally = Tally::stopped(stop)),
-                RescanOutcome::Partial
-            );
+        assert_eq!(ended(|_, report| report.add_failed(failure())), RescanOutcome::Partial);
+        for stop in
+            [StopReason::Cancelled, StopReason::Deadline, StopReason::DeletesRefused, StopReason::Credentials]
+        {
+            assert_eq!(ended(|end, _| end.tally = Tally::stopped(stop)), RescanOutcome::Partial);
         }
         let gone = |end: &mut End| end.tally = Tally::stopped(StopReason::Unavailable);
         assert_eq!(ended(|end, _| gone(end)), RescanOutcome::LocalOnly);

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-
 use super::batch::Batches;
 use super::cache::{CacheManager, Row, Rows, Write};
+use super::mailbox::Mailbox;
 use super::plan::is_absent;
 use super::record::PendingKind;
 use super::recorder::Recorder;
@@ -20,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
+use crate::tree::digest::Digest;
 
 /// Files in a row that found the store not working, before any was taken, after which the rest is
 /// not tried.
@@ -65,10 +65,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn stopped(reason: StopReason) -> Self {
-        Self {
-            stop: Some(reason),
-            ..Self::default()
-        }
+        Self { stop: Some(reason), ..Self::default() }
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -86,16 +83,7 @@ impl<'a> Flow<'a> {
     ) -> Self {
         let batches = Batches::new(limits.batch_size);
         let (parked, tally) = (VecDeque::new(), Tally::default());
-        Self {
-            engine,
-            context,
-            cache,
-            recorder,
-            limits,
-            batches,
-            parked,
-            tally,
-        }
+        Self { engine, context, cache, recorder, limits, batches, parked, tally }
     }
 
     /// Files fed and not settled, at most: as many as a batch holds are worked on; where the pool is
@@ -111,7 +99,7 @@ impl<'a> Flow<'a> {
         kind: PendingKind,
         report: &mut RescanReport,
     ) -> Result<(), StorageError> {
-        let (sender, receiver) = unbounded();
+        let results = Mailbox::new();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (cache.pending_rows(), 0);
         loop {
@@ -119,22 +107,19 @@ impl<'a> Flow<'a> {
                 let Some(item) = self.next_item(kind, &mut rows)? else {
                     break;
                 };
-                self.start(item, &sender);
+                self.start(item, &results);
                 in_flight += 1;
             }
             if in_flight == 0 {
                 break;
             }
-            if let Some(worked) = self.wait(&receiver) {
+            for worked in self.wait(&results, in_flight) {
                 in_flight -= 1;
                 self.settle_upload(worked, report);
             }
         }
         // What was parked when the run stopped stays pending, with what is known of it by now.
-        let parked = self
-            .parked
-            .drain(..)
-            .map(|item| Write::Pending(item.key.into_string(), item.pending));
+        let parked = self.parked.drain(..).map(|item| Write::Pending(item.key.into_string(), item.pending));
         self.recorder.record(parked.chain(self.batches.rest()).collect());
         Ok(())
     }
@@ -153,12 +138,7 @@ impl<'a> Flow<'a> {
             return Ok(self.parked.pop_front());
         }
         for row in rows {
-            let Row {
-                key,
-                pending: Some(pending),
-                ..
-            } = row?
-            else {
+            let Row { key, pending: Some(pending), .. } = row? else {
                 continue;
             };
             if pending.kind != kind || (hash_only && pending.known().is_some()) {
@@ -169,72 +149,48 @@ impl<'a> Flow<'a> {
                 _ => self.cache.published_record(&key)?,
             };
             let batch = self.batches.assign();
-            return Ok(Some(Item {
-                key: RemoteKey::new(key)?,
-                pending,
-                published,
-                batch,
-                is_probe: false,
-            }));
+            return Ok(Some(Item { key: RemoteKey::new(key)?, pending, published, batch, is_probe: false }));
         }
         Ok(None)
     }
 
-    fn start(&self, item: Item, results: &Sender<(Worked, Option<crate::Digest>)>) {
+    fn start(&self, item: Item, results: &Mailbox<(Worked, Option<Digest>)>) {
         let (context, results) = (self.context.clone(), results.clone());
         self.engine.submit(move || {
             let before = item.pending.digest;
-            // The receiver only goes when nothing is in flight.
-            let _ = results.send((work::publish(&context, item), before));
+            results.push((work::publish(&context, item), before));
         });
     }
 
-    /// The next result; `None` after a while without one. Records what is due either way.
-    fn wait<T>(&mut self, results: &Receiver<T>) -> Option<T> {
-        let result = results.recv_timeout(LOOK_EVERY);
+    /// Results, as soon as there are enough of them: while more wait before the pool than it has workers,
+    /// there is no hurry to feed it. Records what is due either way.
+    fn wait<T>(&mut self, results: &Mailbox<T>, in_flight: usize) -> Vec<T> {
+        let spare = in_flight.saturating_sub(self.engine.workers());
+        let results = results.take((spare / 2).max(1), LOOK_EVERY);
         self.recorder.record(self.batches.due(self.context.clock.now()));
-        match result {
-            Ok(result) => Some(result),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        results
     }
 
-    fn settle_upload(
-        &mut self,
-        (worked, before): (Worked, Option<crate::Digest>),
-        report: &mut RescanReport,
-    ) {
+    fn settle_upload(&mut self, (worked, before): (Worked, Option<Digest>), report: &mut RescanReport) {
         let write = worked.to_write(before);
         let Worked { item, ending } = worked;
         let (key, batch) = (item.key.as_str().to_owned(), item.batch);
-        let trace = &self.context.trace;
         match ending {
             Ending::Parked => {
                 self.parked.push_back(item);
                 return;
             }
             Ending::Uploaded(published, receipt) => {
-                let (bytes, url) = (published.stat.size, receipt.url);
-                trace.metrics.uploads(1);
-                trace.metrics.upload_bytes(bytes);
-                trace.progress.file_done();
-                trace.emit(|| Event::UploadFinished {
-                    key: key.clone(),
-                    bytes,
-                    url: url.clone(),
-                });
-                report.add_uploaded(key, url, bytes);
+                report.add_uploaded(key, receipt.url, published.stat.size);
                 self.tally.done += 1;
                 self.tally.outages_in_a_row = 0;
             }
-            Ending::Confirmed(published) => {
-                trace.progress.file_done();
-                trace.progress.moved(published.stat.size);
-                trace.emit(|| Event::Confirmed { key });
-                self.tally.confirmed += 1;
-            }
+            Ending::Confirmed(_) => self.tally.confirmed += 1,
             Ending::Failed(error) => {
-                self.upload_failed(key, error, report);
+                if !self.not_tried(&error) {
+                    self.tally.failed_uploads += 1;
+                    self.judge(error, report);
+                }
                 if item.is_probe && !self.tally.is_stopped() {
                     self.context.probe.try_another();
                 }
@@ -242,21 +198,6 @@ impl<'a> Flow<'a> {
         }
         let now = self.context.clock.now();
         self.recorder.record(self.batches.settle(batch, write, now));
-    }
-
-    fn upload_failed(&mut self, key: String, error: StorageError, report: &mut RescanReport) {
-        if self.not_tried(&error) {
-            return;
-        }
-        let trace = &self.context.trace;
-        trace.metrics.uploads_failed(1);
-        trace.progress.file_failed();
-        trace.emit(|| Event::UploadFailed {
-            key,
-            reason: error.to_string(),
-        });
-        self.tally.failed_uploads += 1;
-        self.judge(error, report);
     }
 
     /// Whether the error only says that the run had stopped: its file is pending, as before.
@@ -277,11 +218,7 @@ impl<'a> Flow<'a> {
         if kind.is_transient() {
             self.tally.outages += 1;
             self.tally.outages_in_a_row += 1;
-            let most = if proven {
-                self.window() as u64
-            } else {
-                OUTAGES_AT_FIRST
-            };
+            let most = if proven { self.window() as u64 } else { OUTAGES_AT_FIRST };
             if self.tally.outages_in_a_row >= most {
                 self.stop(StopReason::Unavailable);
             }
@@ -320,32 +257,27 @@ impl<'a> Flow<'a> {
 
     /// Deletes everything that is pending to be deleted.
     pub(crate) fn delete(&mut self, report: &mut RescanReport) -> Result<(), StorageError> {
-        let (sender, receiver) = unbounded();
+        let results = Mailbox::new();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (cache.pending_rows(), 0);
         loop {
             // The first request of a run goes alone, also where it is a delete.
-            let most = if self.context.probe.is_proven() {
-                self.window()
-            } else {
-                1
-            };
+            let most = if self.context.probe.is_proven() { self.window() } else { 1 };
             while in_flight < most {
                 let keys = self.next_keys(&mut rows)?;
                 if keys.is_empty() {
                     break;
                 }
-                let (context, results) = (self.context.clone(), sender.clone());
-                self.engine
-                    .submit(move || drop(results.send(work::delete(&context, &keys))));
+                let (context, results) = (self.context.clone(), results.clone());
+                self.engine.submit(move || results.push(work::delete(&context, &keys)));
                 in_flight += 1;
             }
             if in_flight == 0 {
                 return Ok(());
             }
-            if let Some(results) = self.wait(&receiver) {
+            for deleted in self.wait(&results, in_flight) {
                 in_flight -= 1;
-                self.settle_deletes(results, report);
+                self.settle_deletes(deleted, report);
             }
         }
     }
@@ -357,12 +289,7 @@ impl<'a> Flow<'a> {
             return Ok(keys);
         }
         for row in rows {
-            let Row {
-                key,
-                pending: Some(pending),
-                ..
-            } = row?
-            else {
+            let Row { key, pending: Some(pending), .. } = row? else {
                 continue;
             };
             if pending.kind != PendingKind::Removed || !self.is_ours_and_gone(&key)? {
@@ -405,10 +332,7 @@ impl<'a> Flow<'a> {
                 Err(error) if self.not_tried(&error) => {}
                 Err(error) => {
                     trace.metrics.deletes_failed(1);
-                    trace.emit(|| Event::DeleteFailed {
-                        key,
-                        reason: error.to_string(),
-                    });
+                    trace.emit(|| Event::DeleteFailed { key, reason: error.to_string() });
                     self.tally.failed_deletes += 1;
                     self.judge(error, report);
                 }

@@ -83,13 +83,7 @@ impl RescanOrchestrator {
         config.check()?;
         cache.bind(&backend.destination())?;
         cache.attach(backend.clone(), config.fallback.clone());
-        Ok(Self {
-            engine: engine.clone(),
-            root: root.as_ref().to_owned(),
-            backend,
-            cache,
-            config,
-        })
+        Ok(Self { engine: engine.clone(), root: root.as_ref().to_owned(), backend, cache, config })
     }
 
     /// The cache.
@@ -120,14 +114,9 @@ impl RescanOrchestrator {
     pub fn rescan_with(&self, run: &Run) -> Result<RescanReport, StorageError> {
         let _lock = self.cache.lock()?;
         let began = self.engine.clock().now();
-        let trace = self
-            .engine
-            .trace()
-            .for_run(run.observer.clone(), run.progress.clone());
+        let trace = self.engine.trace().for_run(run.observer.clone(), run.progress.clone());
         let destination = self.backend.destination();
-        trace.emit(|| Event::RunStarted {
-            destination: destination.clone(),
-        });
+        trace.emit(|| Event::RunStarted { destination: destination.clone() });
         let mut report = RescanReport::new(run.dry_run);
         let result = self
             .phases(run, &trace, began, &mut report)
@@ -154,19 +143,14 @@ impl RescanOrchestrator {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
-        trace
-            .progress
-            .planned(plan.added + plan.modified, plan.bytes, plan.removed);
+        trace.progress.planned(plan.added + plan.modified, plan.bytes, plan.removed);
         trace.emit(|| Event::Planned {
             scanned: report.scanned,
             to_upload: plan.added + plan.modified,
             bytes: plan.bytes,
             to_delete: plan.removed,
         });
-        let mut end = End {
-            blocked: plan.blocked,
-            ..End::default()
-        };
+        let mut end = End { blocked: plan.blocked, ..End::default() };
         if run.dry_run {
             return Ok(end);
         }
@@ -228,10 +212,7 @@ impl RescanOrchestrator {
             root: &context.root,
             root_number: context.root_number,
             root_device: context.root_device,
-            key_room: self
-                .backend
-                .transfers()
-                .map_or(MAX_KEY_BYTES, Transfers::key_room),
+            key_room: self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room),
             cache: &self.cache,
             config: &self.config,
             exchange: context.exchange(),
@@ -291,33 +272,22 @@ impl RescanOrchestrator {
             Err(error) if error.kind().is_transient() => {
                 flow.tally.outages += 1;
                 flow.stop(StopReason::Unavailable);
-                context
-                    .trace
-                    .warn("the store cannot be reached", &[("error", &error)]);
+                context.trace.warn("the store cannot be reached", &[("error", &error)]);
                 return Ok(());
             }
             Err(error) if error.kind() == ErrorKind::AccessDenied && !refuse => {
-                context.trace.warn(
-                    "what lies under the prefix cannot be listed",
-                    &[("error", &error)],
-                );
+                context.trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
             }
             Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Deadline) => return Ok(()),
             Err(error) => return Err(error),
         }
         if let Some(unknown) = report.unknown_objects.filter(|unknown| unknown.count > 0) {
             let more = if unknown.at_least { "at least " } else { "" };
-            let what = format!(
-                "{more}{} objects under the prefix were not published by this cache",
-                unknown.count
-            );
+            let what =
+                format!("{more}{} objects under the prefix were not published by this cache", unknown.count);
             if refuse {
                 let why = format!("{what}, and first_run is Refuse; use another prefix, or Overwrite");
-                return Err(StorageError::new(
-                    ErrorKind::FirstRunRefused,
-                    Operation::Rescan,
-                    why,
-                ));
+                return Err(StorageError::new(ErrorKind::FirstRunRefused, Operation::Rescan, why));
             }
             context.trace.warn(
                 &format!("{what}; they are never deleted, files of the same key overwrite them"),
@@ -334,11 +304,7 @@ impl RescanOrchestrator {
             return false;
         }
         if plan.blocked || flow.tally.failed_uploads > 0 {
-            let why = if plan.blocked {
-                "something could not be read"
-            } else {
-                "uploads failed"
-            };
+            let why = if plan.blocked { "something could not be read" } else { "uploads failed" };
             context.trace.warn(
                 "deletes wait for a run without errors",
                 &[("pending_deletes", &plan.removed), ("reason", &why)],
@@ -350,11 +316,7 @@ impl RescanOrchestrator {
             flow.stop(StopReason::DeletesRefused);
             context.trace.warn(
                 "too many files are gone: nothing was deleted; raise max_delete if that is right",
-                &[
-                    ("gone", &plan.removed),
-                    ("published", &plan.published),
-                    ("max_delete", &limit),
-                ],
+                &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
             );
             return false;
         }
@@ -388,10 +350,7 @@ impl RescanOrchestrator {
         report.unchanged += end.tally.confirmed;
         report.outcome = outcome(end, report);
         if !report.dry_run {
-            let synced = matches!(
-                report.outcome,
-                RescanOutcome::Unchanged | RescanOutcome::Published
-            );
+            let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
             self.cache.set_synced(synced)?;
         }
         self.cache.count_commits(&trace.metrics);

@@ -74,10 +74,7 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
     }
     let mut planner = Planner {
         scope,
-        plan: Plan {
-            published,
-            ..Plan::default()
-        },
+        plan: Plan { published, ..Plan::default() },
         report,
         skipped: HashSet::new(),
         ancestor: None,
@@ -173,51 +170,39 @@ impl Planner<'_> {
         let same = |old: &(FileStat, bool), new: &(FileStat, bool)| old.1 && old.0 == new.0;
         let wanted = match (classify(old.as_ref(), new.as_ref(), same), file, &published) {
             (Some(Change::Added), Some(file), _) => {
-                Some(self.to_upload(PendingKind::Added, file.stat, pending.as_ref()))
+                Some(self.uploading(PendingKind::Added, file.stat, pending.as_ref()))
             }
             (Some(Change::Modified), Some(file), _) => {
-                Some(self.to_upload(PendingKind::Modified, file.stat, pending.as_ref()))
+                Some(self.uploading(PendingKind::Modified, file.stat, pending.as_ref()))
             }
-            (Some(Change::Removed), _, Some(published)) => self.to_delete(&key, published),
+            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published),
             (Some(Change::Unchanged), ..) => {
                 self.report.unchanged += 1;
                 None
             }
             _ => None,
         };
-        self.want(key, wanted, pending)
+        self.want(key, wanted, pending.as_ref())
     }
 
-    fn to_upload(&mut self, kind: PendingKind, stat: FileStat, before: Option<&Pending>) -> Pending {
+    fn uploading(&mut self, kind: PendingKind, stat: FileStat, before: Option<&Pending>) -> Pending {
         match kind {
             PendingKind::Added => self.plan.added += 1,
             _ => self.plan.modified += 1,
         }
         self.plan.bytes += stat.size;
-        let digest = before
-            .filter(|before| before.stat == stat)
-            .and_then(Pending::known);
-        Pending {
-            kind,
-            stat,
-            settled: stat.is_settled(self.seen),
-            digest,
-        }
+        let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
+        Pending { kind, stat, settled: stat.is_settled(self.seen), digest }
     }
 
-    fn to_delete(&mut self, key: &str, published: &Published) -> Option<Pending> {
+    fn deleting(&mut self, key: &str, published: &Published) -> Option<Pending> {
         if let Some(reason) = self.reason_to_keep(key, published) {
             self.report.add_kept(key.to_owned(), reason);
             return None;
         }
         self.plan.removed += 1;
         let stat = published.stat;
-        Some(Pending {
-            kind: PendingKind::Removed,
-            stat,
-            settled: false,
-            digest: None,
-        })
+        Some(Pending { kind: PendingKind::Removed, stat, settled: false, digest: None })
     }
 
     fn reason_to_keep(&mut self, key: &str, published: &Published) -> Option<KeptReason> {
@@ -247,9 +232,7 @@ impl Planner<'_> {
         {
             return *device;
         }
-        let above = parent
-            .ancestors()
-            .take_while(|folder| folder.starts_with(self.scope.root));
+        let above = parent.ancestors().take_while(|folder| folder.starts_with(self.scope.root));
         let device = above
             .map(fs::symlink_metadata)
             .find(|looked| !looked.as_ref().is_err_and(is_absent))
@@ -264,13 +247,13 @@ impl Planner<'_> {
         &mut self,
         key: String,
         wanted: Option<Pending>,
-        before: Option<Pending>,
+        before: Option<&Pending>,
     ) -> Result<(), StorageError> {
         if self.scope.dry_run {
             self.preview(key, wanted);
             return Ok(());
         }
-        if wanted == before {
+        if wanted.as_ref() == before {
             return Ok(());
         }
         self.writes.push(match wanted {
@@ -290,10 +273,7 @@ impl Planner<'_> {
     /// A dry run's lists are what would be done.
     fn preview(&mut self, key: String, wanted: Option<Pending>) {
         match wanted {
-            Some(Pending {
-                kind: PendingKind::Removed,
-                ..
-            }) => self.report.add_deleted(key),
+            Some(Pending { kind: PendingKind::Removed, .. }) => self.report.add_deleted(key),
             Some(pending) => {
                 let url = (self.scope.url)(&key);
                 self.report.add_uploaded(key, url, pending.stat.size);
@@ -305,8 +285,5 @@ impl Planner<'_> {
 
 /// Whether an error of `stat` says that nothing is there.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

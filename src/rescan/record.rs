@@ -75,12 +75,7 @@ impl OpenUpload {
     /// The upload after a step; `None`: it is over.
     pub(crate) fn after(mut self, step: &UploadStep) -> Option<Self> {
         match step {
-            UploadStep::Intended(token) => {
-                self = Self {
-                    token: token.clone(),
-                    ..Self::default()
-                }
-            }
+            UploadStep::Intended(token) => self = Self { token: token.clone(), ..Self::default() },
             UploadStep::Begun(id) => self.upload_id = Some(id.clone()),
             UploadStep::Part(number, etag) => self.parts.push((*number, etag.clone())),
             UploadStep::Closed => return None,
@@ -125,13 +120,7 @@ mod tests {
     #[test]
     fn p5_no_flipped_byte_and_no_other_key_goes_unnoticed() {
         let record = Published {
-            stat: FileStat {
-                size: 7,
-                mtime: -1,
-                ctime: 5,
-                inode: 1 << 40,
-                device: 2,
-            },
+            stat: FileStat { size: 7, mtime: -1, ctime: 5, inode: 1 << 40, device: 2 },
             settled: true,
             digest: Digest::whole([9; 32]),
             etag: Some("\"tag\"".into()),

@@ -3,11 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::cache::{CacheManager, Write};
+use super::mailbox::Mailbox;
 use super::record::UploadStep;
 use crate::backend::Journal;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -23,12 +24,14 @@ enum Message {
     Writes(Vec<Write>),
     /// Answered once everything sent before is durable.
     Sync(Sender<bool>),
+    /// Nothing more comes.
+    Close,
 }
 
 /// Takes writes from any thread and commits them in order. After its first failure it commits
 /// nothing more: what is not recorded is done again by the next run.
 pub(crate) struct Recorder {
-    sender: Sender<Message>,
+    mailbox: Mailbox<Message>,
     thread: Option<JoinHandle<()>>,
     failure: Arc<Mutex<Option<StorageError>>>,
     cache: CacheManager,
@@ -36,44 +39,33 @@ pub(crate) struct Recorder {
 
 impl Recorder {
     pub(crate) fn start(cache: &CacheManager, metrics: &Metrics) -> Result<Self, StorageError> {
-        let (sender, receiver) = unbounded();
+        let mailbox = Mailbox::new();
         let failure = Arc::new(Mutex::new(None));
-        let worker = Committer {
-            cache: cache.clone(),
-            failure: failure.clone(),
-            metrics: metrics.clone(),
-        };
+        let worker = Committer { cache: cache.clone(), failure: failure.clone(), metrics: metrics.clone() };
         let thread = std::thread::Builder::new()
             .name("brigade-recorder".to_owned())
-            .spawn(move || worker.run(&receiver))
+            .spawn({
+                let mailbox = mailbox.clone();
+                move || worker.run(&mailbox)
+            })
             .map_err(|error| {
-                StorageError::new(
-                    ErrorKind::Cache,
-                    Operation::Cache,
-                    "cannot start the recorder's thread",
-                )
-                .with_source(error)
+                StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot start the recorder's thread")
+                    .with_source(error)
             })?;
-        Ok(Self {
-            sender,
-            thread: Some(thread),
-            failure,
-            cache: cache.clone(),
-        })
+        Ok(Self { mailbox, thread: Some(thread), failure, cache: cache.clone() })
     }
 
     /// Records soon.
     pub(crate) fn record(&self, writes: Vec<Write>) {
         if !writes.is_empty() {
-            // The receiver lives until this is dropped.
-            let _ = self.sender.send(Message::Writes(writes));
+            self.mailbox.push(Message::Writes(writes));
         }
     }
 
     /// Waits until everything sent before is durable.
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         let (sender, receiver) = bounded(1);
-        let _ = self.sender.send(Message::Sync(sender));
+        self.mailbox.push_urgent(Message::Sync(sender));
         if receiver.recv() == Ok(true) {
             return Ok(());
         }
@@ -84,10 +76,7 @@ impl Recorder {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn take_failure(&self) -> Option<StorageError> {
@@ -101,8 +90,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let (closed, _) = bounded(0);
-        self.sender = closed;
+        self.mailbox.push_urgent(Message::Close);
         if let Some(thread) = self.thread.take() {
             // It catches what the database throws; there is nothing left to report to.
             let _ = thread.join();
@@ -137,10 +125,18 @@ struct Committer {
 }
 
 impl Committer {
-    fn run(&self, receiver: &Receiver<Message>) {
-        let mut healthy = true;
-        while let Ok(first) = receiver.recv() {
-            let (writes, waiting) = gather(first, receiver);
+    fn run(&self, mailbox: &Mailbox<Message>) {
+        let (mut healthy, mut closed) = (true, false);
+        while !closed {
+            mailbox.wait_for_any();
+            let (mut writes, mut waiting) = (Vec::new(), Vec::new());
+            for message in mailbox.take(usize::MAX, PACE) {
+                match message {
+                    Message::Writes(more) => writes.extend(more),
+                    Message::Sync(done) => waiting.push(done),
+                    Message::Close => closed = true,
+                }
+            }
             healthy = healthy && self.commit(&writes);
             for done in waiting {
                 let _ = done.send(healthy);
@@ -159,22 +155,6 @@ impl Committer {
             }
         }
     }
-}
-
-/// What is to go into one transaction: everything that comes within the pace of the first message,
-/// or until somebody waits for it.
-fn gather(first: Message, receiver: &Receiver<Message>) -> (Vec<Write>, Vec<Sender<bool>>) {
-    let (mut writes, mut waiting) = (Vec::new(), Vec::new());
-    let until = Instant::now() + PACE;
-    let mut next = Some(first);
-    while let Some(message) = next {
-        match message {
-            Message::Writes(more) => writes.extend(more),
-            Message::Sync(done) => waiting.push(done),
-        }
-        next = if waiting.is_empty() { receiver.recv_deadline(until).ok() } else { receiver.try_recv().ok() };
-    }
-    (writes, waiting)
 }
 
 #[cfg(test)]
@@ -202,10 +182,7 @@ mod tests {
         let (cache, recorder) = opened(&path);
         let upload = cache.open_upload("a/large").unwrap().unwrap();
         assert_eq!(upload.upload_id.as_deref(), Some("id-1"));
-        assert_eq!(
-            (upload.token.as_str(), upload.parts),
-            ("token", vec![(1, "etag-1".to_owned())])
-        );
+        assert_eq!((upload.token.as_str(), upload.parts), ("token", vec![(1, "etag-1".to_owned())]));
         recorder.closed(&key);
         recorder.sync().unwrap();
         assert_eq!(cache.open_upload("a/large").unwrap(), None);

@@ -41,10 +41,7 @@ fn compare(
     cache: &CacheManager,
     report: &mut VerifyReport,
 ) -> Result<(Seen, Vec<Write>), StorageError> {
-    let mut seen = Seen {
-        hasher: (RandomState::new(), RandomState::new()),
-        hashes: HashSet::new(),
-    };
+    let mut seen = Seen { hasher: (RandomState::new(), RandomState::new()), hashes: HashSet::new() };
     let (mut writes, mut from) = (Vec::new(), None);
     loop {
         let page = transfers.list(exchange, from.as_deref())?;
@@ -85,12 +82,7 @@ fn is_same(object: &Listed, published: &Published) -> bool {
 fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Result<Vec<Write>, StorageError> {
     let mut writes = Vec::new();
     for row in cache.rows() {
-        let Row {
-            key,
-            published: Some(published),
-            ..
-        } = row?
-        else {
+        let Row { key, published: Some(published), .. } = row? else {
             continue;
         };
         if !seen.hashes.contains(&seen.hash(&key)) {
@@ -122,8 +114,5 @@ pub(crate) fn survey(
     for object in &page.objects {
         count += u64::from(cache.published_record(&object.key)?.is_none());
     }
-    Ok(UnknownObjects {
-        count,
-        at_least: page.next.is_some(),
-    })
+    Ok(UnknownObjects { count, at_least: page.next.is_some() })
 }

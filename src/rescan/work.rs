@@ -122,6 +122,33 @@ pub(crate) struct Worked {
 }
 
 impl Worked {
+    /// Counts it, and says it to observers.
+    fn tell(&self, context: &Context) {
+        let trace = &context.trace;
+        let key = || self.item.key.as_str().to_owned();
+        match &self.ending {
+            Ending::Parked => {}
+            Ending::Uploaded(published, receipt) => {
+                let bytes = published.stat.size;
+                trace.metrics.uploads(1);
+                trace.metrics.upload_bytes(bytes);
+                trace.progress.file_done();
+                trace.emit(|| Event::UploadFinished { key: key(), bytes, url: receipt.url.clone() });
+            }
+            Ending::Confirmed(published) => {
+                trace.progress.file_done();
+                trace.progress.moved(published.stat.size);
+                trace.emit(|| Event::Confirmed { key: key() });
+            }
+            Ending::Failed(error) if error.is_not_tried() => {}
+            Ending::Failed(error) => {
+                trace.metrics.uploads_failed(1);
+                trace.progress.file_failed();
+                trace.emit(|| Event::UploadFailed { key: key(), reason: error.to_string() });
+            }
+        }
+    }
+
     /// What is to be recorded: the receipt, or what is known now of the file on disk.
     pub(crate) fn to_write(&self, before: Option<Digest>) -> Option<Write> {
         let key = self.item.key.as_str().to_owned();
@@ -145,7 +172,9 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
         Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
         Err(panic) => Ending::Failed(panicked(Operation::Upload, &panic).with_key(item.key.as_str())),
     };
-    Worked { item, ending }
+    let worked = Worked { item, ending };
+    worked.tell(context);
+    worked
 }
 
 fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageError> {
@@ -165,20 +194,9 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     };
     let stat = *source.stat();
     let settled = stat.is_settled(seen);
-    item.pending = Pending {
-        settled,
-        digest: Some(digest),
-        ..item.pending.clone()
-    };
+    item.pending = Pending { settled, digest: Some(digest), ..item.pending.clone() };
     let with_root = stat.device == context.root_device;
-    let record = |etag| Published {
-        stat,
-        settled,
-        digest,
-        etag,
-        root: context.root_number,
-        with_root,
-    };
+    let record = |etag| Published { stat, settled, digest, etag, root: context.root_number, with_root };
     if let Some(there) = item.published.as_ref().filter(|there| there.digest == digest) {
         source.check_unchanged()?;
         return Ok(Ending::Confirmed(record(there.etag.clone())));
@@ -211,31 +229,16 @@ fn send(
     digest: &Digest,
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (item.key.as_str(), source.stat().size);
-    context.trace.emit(|| Event::UploadStarted {
-        key: key.to_owned(),
-        bytes,
-    });
-    simple::put(
-        &*context.backend,
-        exchange,
-        &Upload {
-            source,
-            key: &item.key,
-            digest,
-        },
-    )
+    context.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
+    simple::put(&*context.backend, exchange, &Upload { source, key: &item.key, digest })
 }
 
 /// Deletes keys. Never panics; one result for each key.
 pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
     let exchange = context.exchange();
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
-        simple::delete_many(&*context.backend, &exchange, keys)
-    }));
+    let attempt = catch_unwind(AssertUnwindSafe(|| simple::delete_many(&*context.backend, &exchange, keys)));
     let failed = |error: &dyn Fn() -> StorageError| {
-        keys.iter()
-            .map(|key| (key.clone(), Err(error().with_key(key.as_str()))))
-            .collect()
+        keys.iter().map(|key| (key.clone(), Err(error().with_key(key.as_str())))).collect()
     };
     match attempt {
         Ok(Ok(results)) => results,
@@ -250,14 +253,8 @@ pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
 
 fn panicked(operation: Operation, panic: &Box<dyn std::any::Any + Send>) -> StorageError {
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    let text = text
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    StorageError::new(
-        ErrorKind::Panicked,
-        operation,
-        format!("the backend panicked: {text}"),
-    )
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    StorageError::new(ErrorKind::Panicked, operation, format!("the backend panicked: {text}"))
 }
 
 #[cfg(test)]

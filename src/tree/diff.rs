@@ -20,11 +20,7 @@ where
     B: IntoIterator,
     F: Fn(&A::Item, &B::Item) -> Ordering,
 {
-    Merge {
-        old: old.into_iter().peekable(),
-        new: new.into_iter().peekable(),
-        order,
-    }
+    Merge { old: old.into_iter().peekable(), new: new.into_iter().peekable(), order }
 }
 
 impl<A, B, F> Iterator for Merge<A, B, F>
@@ -65,11 +61,7 @@ pub(crate) fn classify<T>(old: Option<&T>, new: Option<&T>, same: impl Fn(&T, &T
         (None, None) => None,
         (None, Some(_)) => Some(Change::Added),
         (Some(_), None) => Some(Change::Removed),
-        (Some(old), Some(new)) => Some(if same(old, new) {
-            Change::Unchanged
-        } else {
-            Change::Modified
-        }),
+        (Some(old), Some(new)) => Some(if same(old, new) { Change::Unchanged } else { Change::Modified }),
     }
 }
 
@@ -140,20 +132,14 @@ mod tests {
     fn version(files: &BTreeMap<String, u64>) -> Version {
         Version::new(files.iter().map(|(key, size)| FileEntry {
             key: RemoteKey::new(key.clone()).unwrap(),
-            stat: FileStat {
-                size: *size,
-                ..FileStat::default()
-            },
+            stat: FileStat { size: *size, ..FileStat::default() },
             digest: None,
         }))
     }
 
     fn tree() -> impl Strategy<Value = BTreeMap<String, u64>> {
         prop::collection::btree_map("[ab/-]{1,4}", 0_u64..3, 0..12).prop_map(|files| {
-            files
-                .into_iter()
-                .filter(|(key, _)| RemoteKey::new(key.clone()).is_ok())
-                .collect()
+            files.into_iter().filter(|(key, _)| RemoteKey::new(key.clone()).is_ok()).collect()
         })
     }
 
@@ -186,10 +172,7 @@ mod tests {
         use crate::tree::digest::Digest;
         let entry = |mtime, digest: Digest| FileEntry {
             key: RemoteKey::new("k").unwrap(),
-            stat: FileStat {
-                mtime,
-                ..FileStat::default()
-            },
+            stat: FileStat { mtime, ..FileStat::default() },
             digest: Some(digest),
         };
         let (old, new) = (entry(1, Digest::whole([7; 32])), entry(2, Digest::whole([7; 32])));

@@ -15,10 +15,7 @@ pub struct Digest {
 
 impl Digest {
     pub(crate) fn whole(sha256: [u8; 32]) -> Self {
-        Self {
-            sha256,
-            part_size: None,
-        }
+        Self { sha256, part_size: None }
     }
 
     /// The 32 bytes.

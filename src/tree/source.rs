@@ -1,6 +1,6 @@
 //! A file being read: exactly the bytes that were announced, or `SourceChanged`.
 
-use std::fs::{File, Metadata, OpenOptions, symlink_metadata};
+use std::fs::{File, OpenOptions, symlink_metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -41,11 +41,7 @@ impl Source {
         if !metadata.is_file() {
             return Err(changed(path, "it is no regular file any more"));
         }
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            stat: FileStat::of(&metadata),
-        })
+        Ok(Self { file, path: path.to_owned(), stat: FileStat::of(&metadata) })
     }
 
     pub(crate) fn stat(&self) -> &FileStat {
@@ -57,9 +53,7 @@ impl Source {
         &self,
         mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
     ) -> Result<Digest, StorageError> {
-        let room = usize::try_from(self.stat.size)
-            .unwrap_or(HASH_CHUNK)
-            .clamp(1, HASH_CHUNK);
+        let room = usize::try_from(self.stat.size).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
         let (mut buffer, mut hasher, mut offset) = (vec![0; room], Sha256::new(), 0);
         while offset < self.stat.size {
             let count = self.read_at(&mut buffer, offset)?;
@@ -75,33 +69,24 @@ impl Source {
 
     /// A fresh reader of all its bytes, from the start, that hands out at most `chunk` at a time.
     pub(crate) fn reader(&self, chunk: usize) -> SourceReader<'_> {
-        SourceReader {
-            source: self,
-            chunk,
-            offset: 0,
-            end: self.stat.size,
-        }
+        SourceReader { source: self, chunk, offset: 0, end: self.stat.size }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether the open file, and what its name now leads to, are still what was opened.
+    /// Whether what the name leads to is still what was opened, and as it was. An inode that is open
+    /// is given to no other file, so one look at the name tells of both.
     pub(crate) fn check_unchanged(&self) -> Result<(), StorageError> {
-        let same = |metadata: io::Result<Metadata>| {
-            metadata.is_ok_and(|metadata| FileStat::of(&metadata) == self.stat)
-        };
-        if same(self.file.metadata()) && same(symlink_metadata(&self.path)) {
+        if symlink_metadata(&self.path).is_ok_and(|metadata| FileStat::of(&metadata) == self.stat) {
             return Ok(());
         }
         Err(changed(&self.path, "it changed while it was being published"))
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        let left = usize::try_from(self.stat.size - offset)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let left = usize::try_from(self.stat.size - offset).unwrap_or(usize::MAX).min(buffer.len());
         loop {
             match self.file.read_at(&mut buffer[..left], offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -142,8 +127,7 @@ impl SourceReader<'_> {
 impl Read for SourceReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // The transport spins on a body that ends early: a short source must be an error.
-        self.next_chunk(buffer)
-            .map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))
+        self.next_chunk(buffer).map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))
     }
 }
 
@@ -177,12 +161,7 @@ mod tests {
     }
 
     fn kind_of(error: io::Error) -> ErrorKind {
-        error
-            .into_inner()
-            .unwrap()
-            .downcast::<StorageError>()
-            .unwrap()
-            .kind()
+        error.into_inner().unwrap().downcast::<StorageError>().unwrap().kind()
     }
 
     #[test]
@@ -204,31 +183,18 @@ mod tests {
     fn f1_a_file_that_shrinks_while_it_is_read_is_an_error_and_never_a_spin() {
         let (_folder, path) = file(&[7; 50_000]);
         let source = Source::open(&path).unwrap();
-        fs::File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(10)
-            .unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
         let error = source.reader(8192).read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(kind_of(error), ErrorKind::SourceChanged);
-        assert_eq!(
-            source.hash(|_| Ok(())).unwrap_err().kind(),
-            ErrorKind::SourceChanged
-        );
+        assert_eq!(source.hash(|_| Ok(())).unwrap_err().kind(), ErrorKind::SourceChanged);
     }
 
     #[test]
     fn f1_a_file_that_grows_or_is_replaced_is_noticed_before_its_last_bytes_leave() {
         let (_folder, path) = file(&[7; 50_000]);
         let source = Source::open(&path).unwrap();
-        fs::File::options()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"more")
-            .unwrap();
+        fs::File::options().append(true).open(&path).unwrap().write_all(b"more").unwrap();
         let mut read = Vec::new();
         let error = source.reader(8192).read_to_end(&mut read).unwrap_err();
         assert_eq!(kind_of(error), ErrorKind::SourceChanged);
@@ -238,10 +204,7 @@ mod tests {
         let other = path.with_extension("new");
         fs::write(&other, [7; 50_004]).unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_eq!(
-            source.check_unchanged().unwrap_err().kind(),
-            ErrorKind::SourceChanged
-        );
+        assert_eq!(source.check_unchanged().unwrap_err().kind(), ErrorKind::SourceChanged);
     }
 
     #[test]
@@ -250,13 +213,7 @@ mod tests {
         let link = folder.path().join("l");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(Source::open(&link).unwrap_err().kind(), ErrorKind::SourceChanged);
-        assert_eq!(
-            Source::open(folder.path()).unwrap_err().kind(),
-            ErrorKind::SourceChanged
-        );
-        assert_eq!(
-            Source::open(&path.join("x")).unwrap_err().kind(),
-            ErrorKind::SourceVanished
-        );
+        assert_eq!(Source::open(folder.path()).unwrap_err().kind(), ErrorKind::SourceChanged);
+        assert_eq!(Source::open(&path.join("x")).unwrap_err().kind(), ErrorKind::SourceVanished);
     }
 }

@@ -66,12 +66,7 @@ pub struct Version(BTreeMap<RemoteKey, FileEntry>);
 impl Version {
     /// A version of these files; of two with one key the later counts.
     pub fn new(entries: impl IntoIterator<Item = FileEntry>) -> Self {
-        Self(
-            entries
-                .into_iter()
-                .map(|entry| (entry.key.clone(), entry))
-                .collect(),
-        )
+        Self(entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect())
     }
 
     /// The files in key order.
@@ -101,11 +96,7 @@ mod tests {
 
     #[test]
     fn f2_a_stat_stands_for_content_once_its_ctime_is_two_seconds_old_and_not_in_the_future() {
-        let stat = FileStat {
-            ctime: 10_000_000_000,
-            mtime: i64::MAX,
-            ..FileStat::default()
-        };
+        let stat = FileStat { ctime: 10_000_000_000, mtime: i64::MAX, ..FileStat::default() };
         assert!(stat.is_settled(12_000_000_000));
         assert!(!stat.is_settled(11_999_999_999));
         assert!(!stat.is_settled(9_000_000_000));

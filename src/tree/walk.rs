@@ -58,8 +58,8 @@ impl SkipReason {
 }
 
 /// Walks `root` in the order of keys, directories sorted as `name/`. Errors are items; a directory
-/// that cannot be read does not end the walk. Keys may have up to `room` bytes.
-pub(crate) fn walk(root: &Path, room: usize) -> impl Iterator<Item = Found> {
+/// that cannot be read does not end the walk. Keys may have up to `longest` bytes.
+pub(crate) fn walk(root: &Path, longest: usize) -> impl Iterator<Item = Found> {
     let base = root.to_owned();
     WalkDir::new(root)
         .follow_links(false)
@@ -69,7 +69,7 @@ pub(crate) fn walk(root: &Path, room: usize) -> impl Iterator<Item = Found> {
         .into_iter()
         .filter_map(move |entry| match entry {
             Ok(entry) if entry.file_type().is_dir() => None,
-            Ok(entry) => Some(look_at(&base, room, &entry)),
+            Ok(entry) => Some(look_at(&base, longest, &entry)),
             Err(error) => Some(Found::Failed(failure(&base, error))),
         })
 }
@@ -86,14 +86,9 @@ fn name_order(a: (&[u8], bool), b: (&[u8], bool)) -> Ordering {
     bytes(a).cmp(bytes(b))
 }
 
-fn look_at(root: &Path, room: usize, entry: &DirEntry) -> Found {
+fn look_at(root: &Path, longest: usize, entry: &DirEntry) -> Found {
     let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
-    let skipped = |reason| {
-        Found::Skipped(Skip {
-            path: relative.to_owned(),
-            reason,
-        })
-    };
+    let skipped = |reason| Found::Skipped(Skip { path: relative.to_owned(), reason });
     let file_type = entry.file_type();
     if file_type.is_symlink() {
         return skipped(SkipReason::Symlink);
@@ -102,33 +97,21 @@ fn look_at(root: &Path, room: usize, entry: &DirEntry) -> Found {
         return skipped(SkipReason::Special);
     }
     let key = match RemoteKey::from_relative(relative) {
-        Some(Ok(key)) if key.as_str().len() <= room => key,
+        Some(Ok(key)) if key.as_str().len() <= longest => key,
         _ => return skipped(SkipReason::Name),
     };
     match entry.metadata() {
         Ok(metadata) if !metadata.is_file() => skipped(SkipReason::Special),
-        Ok(metadata) => Found::File(FileEntry {
-            key,
-            stat: FileStat::of(&metadata),
-            digest: None,
-        }),
+        Ok(metadata) => Found::File(FileEntry { key, stat: FileStat::of(&metadata), digest: None }),
         Err(error) => Found::Failed(failure(root, error)),
     }
 }
 
 fn failure(root: &Path, error: walkdir::Error) -> StorageError {
     let path = error.path().unwrap_or(root).to_owned();
-    let vanished = error
-        .io_error()
-        .is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let kind = if vanished {
-        ErrorKind::SourceVanished
-    } else {
-        ErrorKind::SourceUnreadable
-    };
-    let source = error
-        .into_io_error()
-        .unwrap_or_else(|| io::Error::other("cannot be walked"));
+    let vanished = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let kind = if vanished { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
+    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("cannot be walked"));
     StorageError::io(kind, Operation::Walk, &path, source)
 }
 
@@ -175,10 +158,7 @@ mod tests {
             .collect();
         assert_eq!(
             skipped,
-            [
-                ("loop".to_owned(), SkipReason::Symlink),
-                ("socket".to_owned(), SkipReason::Special)
-            ]
+            [("loop".to_owned(), SkipReason::Symlink), ("socket".to_owned(), SkipReason::Special)]
         );
         assert_eq!(keys(root.path()), ["file"]);
     }
@@ -189,11 +169,7 @@ mod tests {
         fs::write(root.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
         fs::write(root.path().join("n".repeat(200)), "x").unwrap();
         let found: Vec<_> = walk(root.path(), 199).collect();
-        assert!(
-            found
-                .iter()
-                .all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name))
-        );
+        assert!(found.iter().all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name)));
         assert_eq!((found.len(), keys(root.path()).len()), (2, 1));
     }
 

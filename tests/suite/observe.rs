@@ -44,8 +44,10 @@ fn every_upload_and_delete_leaves_two_records() {
     world.remove("c");
     world.remove("d");
     site.rescan().unwrap();
-    let deleted: Vec<_> =
-        records(&world, Level::Info, "delete ended").into_iter().map(|mut f| f.remove("key").unwrap()).collect();
+    let deleted: Vec<_> = records(&world, Level::Info, "delete ended")
+        .into_iter()
+        .map(|mut f| f.remove("key").unwrap())
+        .collect();
     assert_eq!(deleted, ["c", "d"]);
     assert_eq!(records(&world, Level::Info, "delete started").len(), 2);
     assert!(records(&world, Level::Debug, "GET ended").len() == 1, "the listing of the first run");

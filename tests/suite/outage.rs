@@ -31,20 +31,29 @@ fn n14_outage_is_local_only_and_the_next_rescan_catches_up() {
     world.proxy.refuse();
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
-    assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::LocalOnly, Some(StopReason::Unavailable)));
+    assert_eq!(
+        (report.outcome, report.stop_reason),
+        (RescanOutcome::LocalOnly, Some(StopReason::Unavailable))
+    );
     assert!(report.metrics.requests <= 5, "the circuit opens after five: {}", report.metrics.requests);
     assert!(world.logged(log::Level::Warn).contains(&"Cloud sync failed".to_owned()));
     assert_eq!((report.pending, world.objects()["f00"].as_slice()), (3, b"old".as_slice()));
     let resolved = |key: &str| site.cache().resolve(key).unwrap().unwrap();
     let (added, kept, gone) = (resolved("added"), resolved("f01"), resolved("f29"));
-    assert_eq!((added.url.as_str(), added.size, added.state), ("http://local/files/added", Some(1), KeyState::Pending));
+    assert_eq!(
+        (added.url.as_str(), added.size, added.state),
+        ("http://local/files/added", Some(1), KeyState::Pending)
+    );
     assert_eq!(resolved("f00").digest.unwrap().to_hex(), sha256(b"new"), "the digest of what the URL serves");
     assert!(kept.state == KeyState::Published && kept.url.contains(PREFIX));
     assert_eq!(gone.state, KeyState::Stale);
     world.proxy.accept_again();
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
-    assert_eq!((report.outcome, report.uploaded_count, report.deleted_count), (RescanOutcome::Published, 2, 1));
+    assert_eq!(
+        (report.outcome, report.uploaded_count, report.deleted_count),
+        (RescanOutcome::Published, 2, 1)
+    );
     check_idle(&world, &site);
 }
 
@@ -87,7 +96,10 @@ fn n14_first_run_during_an_outage_is_local_only_too() {
 fn n14_name_that_does_not_resolve_says_so() {
     let world = World::new();
     world.write("a", "1");
-    let config = world.s3_config().endpoint("http://no-such-host.invalid").retry(RetryPolicy::default().with_attempts(1));
+    let config = world
+        .s3_config()
+        .endpoint("http://no-such-host.invalid")
+        .retry(RetryPolicy::default().with_attempts(1));
     let backend = S3Backend::new(&world.engine, config).unwrap();
     let error = bucket_brigade::StorageBackend::upload_file(&backend, &world.path("a"), "a").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
@@ -140,7 +152,10 @@ fn passing_faults_cost_a_retry_and_nothing_else() {
         ("n4 truncated answer", Fault::TruncateAnswer(20)),
         ("500", Fault::Answer(500, Vec::new(), Vec::new())),
         ("n5 503", Fault::Answer(503, vec![("Retry-After".into(), "3".into())], Vec::new())),
-        ("400 RequestTimeout", Fault::Answer(400, Vec::new(), b"<Error><Code>RequestTimeout</Code></Error>".to_vec())),
+        (
+            "400 RequestTimeout",
+            Fault::Answer(400, Vec::new(), b"<Error><Code>RequestTimeout</Code></Error>".to_vec()),
+        ),
     ];
     for (name, fault) in faults {
         let world = World::new();

@@ -94,7 +94,11 @@ fn read_error_is_not_taken_for_a_removal() {
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
     assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Partial, 0));
-    assert!(report.failed.iter().any(|error| error.kind() == ErrorKind::SourceUnreadable), "{:?}", report.failed);
+    assert!(
+        report.failed.iter().any(|error| error.kind() == ErrorKind::SourceUnreadable),
+        "{:?}",
+        report.failed
+    );
     assert_eq!(world.keys(), ["keep/a", "other"]);
     fs::remove_dir_all(world.path("deep")).unwrap();
     let report = site.rescan().unwrap();
@@ -106,7 +110,8 @@ fn read_error_is_not_taken_for_a_removal() {
 /// from within.
 fn make_unreadable(world: &World) {
     let name = "n".repeat(200);
-    let script = format!("mkdir deep && cd deep && for i in $(seq 24); do mkdir {name} && cd -P {name}; done");
+    let script =
+        format!("mkdir deep && cd deep && for i in $(seq 24); do mkdir {name} && cd -P {name}; done");
     let made = std::process::Command::new("sh").arg("-c").arg(script).current_dir(world.root()).status();
     assert!(made.unwrap().success());
 }
@@ -343,7 +348,10 @@ fn what_others_stored_is_counted_and_never_deleted() {
     world.remove("mine");
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
-    assert_eq!((report.unknown_objects, world.keys()), (None, vec!["same".into(), "theirs/1".into(), "theirs/2".into()]));
+    assert_eq!(
+        (report.unknown_objects, world.keys()),
+        (None, vec!["same".into(), "theirs/1".into(), "theirs/2".into()])
+    );
 }
 
 #[test]
@@ -389,7 +397,11 @@ fn f9_another_root_deletes_nothing_of_the_first_without_being_told() {
     fs::write(second.join("both"), "1").unwrap();
     let rescan = |config: RescanConfig| {
         let site = bucket_brigade::RescanOrchestrator::with_config(
-            &world.engine, &second, world.backend(), world.cache(), config,
+            &world.engine,
+            &second,
+            world.backend(),
+            world.cache(),
+            config,
         );
         site.unwrap().rescan().unwrap()
     };
@@ -432,9 +444,14 @@ fn p7_backend_that_panics_costs_one_file_and_one_that_fails_is_tried_again() {
     impl StorageBackend for Moody {
         fn upload_file(&self, _: &std::path::Path, key: &str) -> Result<String, StorageError> {
             assert!(key != "panics", "no mood for {key}");
-            let tries = { *self.0.lock().unwrap().entry(key.to_owned()).and_modify(|n| *n += 1).or_insert(1) };
+            let tries =
+                { *self.0.lock().unwrap().entry(key.to_owned()).and_modify(|n| *n += 1).or_insert(1) };
             if tries < 3 {
-                return Err(StorageError::new(ErrorKind::Network, bucket_brigade::Operation::Upload, "moody"));
+                return Err(StorageError::new(
+                    ErrorKind::Network,
+                    bucket_brigade::Operation::Upload,
+                    "moody",
+                ));
             }
             Ok(self.get_url(key))
         }

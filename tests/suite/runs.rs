@@ -26,7 +26,10 @@ fn dry_run_says_what_would_be_done_and_does_nothing() {
     let world = tree(20);
     let site = world.orchestrator();
     let planned = site.rescan_with(&Run::new().dry_run(true)).unwrap();
-    assert_eq!((planned.outcome, planned.uploaded_count, planned.dry_run), (RescanOutcome::Published, 20, true));
+    assert_eq!(
+        (planned.outcome, planned.uploaded_count, planned.dry_run),
+        (RescanOutcome::Published, 20, true)
+    );
     assert_eq!((world.proxy.requests().len(), planned.metrics.commits), (0, 0));
     assert_eq!((world.keys().len(), site.cache().pending_count().unwrap()), (0, 0));
     let done = site.rescan().unwrap();
@@ -175,7 +178,9 @@ fn p5_damaged_cache_is_refused_with_what_to_do() {
         fs::write(world.cache_path(), bytes).unwrap();
         CacheManager::open(world.cache_path()).err()
     };
-    for bytes in [b"this is no database, but long enough to be one".repeat(100), good[..good.len() / 2].to_vec()] {
+    for bytes in
+        [b"this is no database, but long enough to be one".repeat(100), good[..good.len() / 2].to_vec()]
+    {
         let error = refused(&bytes).unwrap();
         assert_eq!(error.kind(), ErrorKind::CacheDamaged);
         assert!(error.to_string().contains("Move the file away"), "{error}");

@@ -69,10 +69,7 @@ pub(super) fn delete_objects(state: &mut State, delete: Delete) -> S3Result<Dele
     let mut errors = Vec::new();
     for object in delete.objects {
         match state.delete(&object.key) {
-            Ok(()) => deleted.push(DeletedObject {
-                key: Some(object.key),
-                ..Default::default()
-            }),
+            Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..Default::default() }),
             Err(error) => errors.push(Error {
                 code: Some(error.code().as_str().to_owned()),
                 key: Some(object.key),
@@ -84,55 +81,32 @@ pub(super) fn delete_objects(state: &mut State, delete: Delete) -> S3Result<Dele
     if delete.quiet == Some(true) {
         deleted.clear();
     }
-    Ok(DeleteObjectsOutput {
-        deleted: Some(deleted),
-        errors: Some(errors),
-        request_charged: None,
-    })
+    Ok(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), request_charged: None })
 }
 
 /// One page of the objects below a prefix.
 pub(super) fn list_objects(state: &State, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
-    if input
-        .delimiter
-        .as_ref()
-        .is_some_and(|delimiter| !delimiter.is_empty())
-    {
+    if input.delimiter.as_ref().is_some_and(|delimiter| !delimiter.is_empty()) {
         return Err(s3_error!(NotImplemented, "delimiter"));
     }
     let prefix = input.prefix.clone().unwrap_or_default();
-    let token = input
-        .continuation_token
-        .as_deref()
-        .map(key_of_token)
-        .transpose()?;
+    let token = input.continuation_token.as_deref().map(key_of_token).transpose()?;
     let after = token.or_else(|| input.start_after.clone());
-    let limit = input
-        .max_keys
-        .map_or(PAGE, |keys| usize::try_from(keys).unwrap_or(0).min(PAGE));
+    let limit = input.max_keys.map_or(PAGE, |keys| usize::try_from(keys).unwrap_or(0).min(PAGE));
     let limit = limit.min(state.page_limit.unwrap_or(PAGE));
 
     let from = after.map_or(Bound::Included(prefix.clone()), |after| {
-        if after < prefix {
-            Bound::Included(prefix.clone())
-        } else {
-            Bound::Excluded(after)
-        }
+        if after < prefix { Bound::Included(prefix.clone()) } else { Bound::Excluded(after) }
     });
-    let mut found = state
-        .objects
-        .range((from, Bound::Unbounded))
-        .take_while(|(key, _)| key.starts_with(&prefix));
+    let mut found =
+        state.objects.range((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix));
     let page: Vec<_> = found.by_ref().take(limit).collect();
     // A page of no keys is complete, or a client would never end.
     let last = page.last().filter(|_| found.next().is_some());
     let next_continuation_token = last.map(|(key, _)| token_of_key(key));
 
     let encode = Encoding::new(state, input.encoding_type.as_ref());
-    let contents: Vec<_> = page
-        .iter()
-        .map(|(key, object)| listed(encode.text(key), object))
-        .collect();
+    let contents: Vec<_> = page.iter().map(|(key, object)| listed(encode.text(key), object)).collect();
     Ok(ListObjectsV2Output {
         name: Some(input.bucket),
         prefix: Some(encode.text(&prefix)),
@@ -149,10 +123,7 @@ pub(super) fn list_objects(state: &State, input: ListObjectsV2Input) -> S3Result
 }
 
 fn listed(key: String, object: &StoredObject) -> Object {
-    let class = object
-        .storage_class
-        .clone()
-        .unwrap_or_else(|| "STANDARD".to_owned());
+    let class = object.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned());
     Object {
         key: Some(key),
         size: Some(object.size()),
@@ -176,9 +147,7 @@ fn key_of_token(token: &str) -> S3Result<String> {
     let digits = token.strip_prefix("1/").and_then(|rest| rest.strip_suffix("+="));
     let bytes = digits.filter(|digits| digits.is_ascii()).and_then(|digits| {
         let pairs = (0..digits.len()).step_by(2);
-        pairs
-            .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
-            .collect::<Option<Vec<_>>>()
+        pairs.map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()).collect::<Option<Vec<_>>>()
     });
     let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     key.ok_or_else(|| s3_error!(InvalidArgument, "The continuation token provided is incorrect"))
@@ -193,10 +162,7 @@ struct Encoding {
 impl Encoding {
     fn new(state: &State, asked: Option<&EncodingType>) -> Self {
         let url = asked.is_some_and(|encoding| encoding.as_str() == EncodingType::URL);
-        Self {
-            url,
-            plus: state.spaces_as_plus,
-        }
+        Self { url, plus: state.spaces_as_plus }
     }
 
     fn text(&self, key: &str) -> String {
@@ -222,15 +188,9 @@ impl Encoding {
 /// One page of an upload's parts.
 pub(super) fn list_parts(upload: &Upload, input: ListPartsInput) -> ListPartsOutput {
     let marker = input.part_number_marker.unwrap_or(0);
-    let limit = input
-        .max_parts
-        .map_or(PAGE, |parts| usize::try_from(parts).unwrap_or(0).min(PAGE));
+    let limit = input.max_parts.map_or(PAGE, |parts| usize::try_from(parts).unwrap_or(0).min(PAGE));
     let mut rest = upload.parts.range((Bound::Excluded(marker), Bound::Unbounded));
-    let parts: Vec<_> = rest
-        .by_ref()
-        .take(limit)
-        .map(|(number, part)| listed_part(*number, part))
-        .collect();
+    let parts: Vec<_> = rest.by_ref().take(limit).map(|(number, part)| listed_part(*number, part)).collect();
     let truncated = rest.next().is_some() && !parts.is_empty();
     ListPartsOutput {
         bucket: Some(input.bucket),
@@ -258,15 +218,9 @@ fn listed_part(number: i32, part: &StoredObject) -> Part {
 /// One page of the unfinished uploads, by key and then by id.
 pub(super) fn list_uploads(state: &State, input: ListMultipartUploadsInput) -> ListMultipartUploadsOutput {
     let prefix = input.prefix.clone().unwrap_or_default();
-    let limit = input
-        .max_uploads
-        .map_or(PAGE, |uploads| usize::try_from(uploads).unwrap_or(0).min(PAGE));
+    let limit = input.max_uploads.map_or(PAGE, |uploads| usize::try_from(uploads).unwrap_or(0).min(PAGE));
     let limit = limit.min(state.page_limit.unwrap_or(PAGE));
-    let mut found: Vec<_> = state
-        .uploads
-        .iter()
-        .map(|(id, upload)| (&upload.key, id, upload))
-        .collect();
+    let mut found: Vec<_> = state.uploads.iter().map(|(id, upload)| (&upload.key, id, upload)).collect();
     found.retain(|(key, id, _)| key.starts_with(&prefix) && is_after(&input, key, id));
     found.sort_by_key(|(key, id, _)| (*key, *id));
     let truncated = found.len() > limit && limit > 0;
@@ -283,10 +237,7 @@ pub(super) fn list_uploads(state: &State, input: ListMultipartUploadsInput) -> L
         key_marker: input.key_marker.as_deref().map(|key| encode.text(key)),
         upload_id_marker: input.upload_id_marker,
         uploads: Some(
-            found
-                .iter()
-                .map(|(key, id, upload)| listed_upload(encode.text(key), id, upload))
-                .collect(),
+            found.iter().map(|(key, id, upload)| listed_upload(encode.text(key), id, upload)).collect(),
         ),
         bucket: Some(input.bucket),
         encoding_type: input.encoding_type,

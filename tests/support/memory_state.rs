@@ -59,10 +59,7 @@ impl StoredObject {
         Self {
             content_type: input.content_type.clone(),
             cache_control: input.cache_control.clone(),
-            storage_class: input
-                .storage_class
-                .as_ref()
-                .map(|class| class.as_str().to_owned()),
+            storage_class: input.storage_class.as_ref().map(|class| class.as_str().to_owned()),
             metadata: input.metadata.clone().unwrap_or_default().into_iter().collect(),
             checksum_sha256: input.checksum_sha256.clone(),
             content_md5: input.content_md5.clone(),
@@ -99,20 +96,11 @@ impl Upload {
         let attributes = StoredObject {
             content_type: input.content_type,
             cache_control: input.cache_control,
-            storage_class: input
-                .storage_class
-                .as_ref()
-                .map(StorageClass::as_str)
-                .map(str::to_owned),
+            storage_class: input.storage_class.as_ref().map(StorageClass::as_str).map(str::to_owned),
             metadata: input.metadata.unwrap_or_default().into_iter().collect(),
             ..StoredObject::new(Bytes::new(), String::new())
         };
-        Self {
-            key: input.key,
-            initiated: SystemTime::now(),
-            parts: BTreeMap::new(),
-            attributes,
-        }
+        Self { key: input.key, initiated: SystemTime::now(), parts: BTreeMap::new(), attributes }
     }
 
     fn assemble(&self, listed: &[CompletedPart]) -> S3Result<Bytes> {
@@ -176,11 +164,7 @@ impl State {
     }
 
     pub(super) fn check_refusals(&self, key: &str) -> S3Result<()> {
-        match self
-            .refusals
-            .iter()
-            .find(|(suffix, _)| key.ends_with(suffix.as_str()))
-        {
+        match self.refusals.iter().find(|(suffix, _)| key.ends_with(suffix.as_str())) {
             Some((_, code)) => Err(super::error_of(code)),
             None => Ok(()),
         }
@@ -192,16 +176,9 @@ impl State {
             ETagCondition::Any => stored.is_some(),
             ETagCondition::ETag(etag) => stored.is_some_and(|object| object.etag == etag.value()),
         };
-        let fails = input
-            .if_match
-            .as_ref()
-            .is_some_and(|condition| !fulfils(condition))
+        let fails = input.if_match.as_ref().is_some_and(|condition| !fulfils(condition))
             || input.if_none_match.as_ref().is_some_and(fulfils);
-        if fails {
-            Err(s3_error!(PreconditionFailed))
-        } else {
-            Ok(())
-        }
+        if fails { Err(s3_error!(PreconditionFailed)) } else { Ok(()) }
     }
 
     pub(super) fn begin(&mut self, upload: Upload) -> String {
@@ -224,12 +201,7 @@ impl State {
         let bytes = upload.assemble(parts)?;
         let attributes = upload.attributes.clone();
         let etag = format!("{}-{}", self.next_etag(), parts.len());
-        let object = StoredObject {
-            bytes,
-            etag,
-            last_modified: SystemTime::now(),
-            ..attributes
-        };
+        let object = StoredObject { bytes, etag, last_modified: SystemTime::now(), ..attributes };
         let answer = object.e_tag();
         self.uploads.remove(id);
         self.commit(key.to_owned(), object);
@@ -242,19 +214,11 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let padded = [
-            group[0],
-            group.get(1).copied().unwrap_or(0),
-            group.get(2).copied().unwrap_or(0),
-        ];
+        let padded = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
         let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
         for place in 0..4 {
             let digit = (bits >> (18 - 6 * place)) & 63;
-            text.push(if place > group.len() {
-                '='
-            } else {
-                char::from(DIGITS[digit as usize])
-            });
+            text.push(if place > group.len() { '=' } else { char::from(DIGITS[digit as usize]) });
         }
     }
     text

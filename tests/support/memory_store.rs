@@ -1,10 +1,5 @@
 //! A store in memory with the semantics of S3, open to inspection and with faults of its own.
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "each binary uses a part"
-)]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each binary uses a part")]
 
 #[path = "memory_answers.rs"]
 mod answers;
@@ -17,10 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use s3s::crypto::{Checksum, Sha256};
-#[allow(
-    clippy::wildcard_imports,
-    reason = "the names of the protocol: two for each operation"
-)]
+#[allow(clippy::wildcard_imports, reason = "the names of the protocol: two for each operation")]
 use s3s::dto::*;
 use s3s::service::S3Service;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, s3_error};
@@ -38,10 +30,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// A store that has this bucket, empty, and no other.
     pub fn with_bucket(bucket: &str) -> Self {
-        Self {
-            bucket: bucket.into(),
-            state: Arc::default(),
-        }
+        Self { bucket: bucket.into(), state: Arc::default() }
     }
 
     /// The service to hand to a server. It wants the server module's keys; single objects are public.
@@ -51,11 +40,7 @@ impl MemoryStore {
 
     /// All objects: keys and contents.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        self.state()
-            .objects
-            .iter()
-            .map(|(key, object)| (key.clone(), object.bytes.to_vec()))
-            .collect()
+        self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.to_vec())).collect()
     }
 
     /// One object with everything that was stored with it.
@@ -77,11 +62,7 @@ impl MemoryStore {
 
     /// The unfinished multipart uploads: pairs of key and upload id.
     pub fn uploads(&self) -> Vec<(String, String)> {
-        self.state()
-            .uploads
-            .iter()
-            .map(|(id, upload)| (upload.key.clone(), id.clone()))
-            .collect()
+        self.state().uploads.iter().map(|(id, upload)| (upload.key.clone(), id.clone())).collect()
     }
 
     /// The keys in the order in which `PutObject` committed them.
@@ -119,9 +100,7 @@ impl MemoryStore {
 
     /// Refuses `PutObject` with this error code for keys that end so, after their bodies have been read.
     pub fn refuse_put(&self, key_suffix: &str, code: &str) {
-        self.state()
-            .refusals
-            .push((key_suffix.to_owned(), code.to_owned()));
+        self.state().refusals.push((key_suffix.to_owned(), code.to_owned()));
     }
 
     /// Ends `deny_delete`, `lacks_bulk_delete` and `refuse_put`.
@@ -147,11 +126,7 @@ impl MemoryStore {
     }
 
     fn in_bucket(&self, bucket: &str) -> S3Result<MutexGuard<'_, State>> {
-        if *self.bucket == *bucket {
-            Ok(self.state())
-        } else {
-            Err(s3_error!(NoSuchBucket))
-        }
+        if *self.bucket == *bucket { Ok(self.state()) } else { Err(s3_error!(NoSuchBucket)) }
     }
 }
 
@@ -165,10 +140,7 @@ impl S3 for MemoryStore {
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let headers = req.headers.iter();
         let headers = headers.map(|(name, value)| {
-            (
-                name.as_str().to_owned(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
         let headers = headers.collect();
         let mut input = req.input;
@@ -191,16 +163,12 @@ impl S3 for MemoryStore {
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let state = self.in_bucket(&req.input.bucket)?;
-        Ok(S3Response::new(answers::get_object(
-            state.object(&req.input.key)?,
-        )))
+        Ok(S3Response::new(answers::get_object(state.object(&req.input.key)?)))
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let state = self.in_bucket(&req.input.bucket)?;
-        Ok(S3Response::new(answers::head_object(
-            state.object(&req.input.key)?,
-        )))
+        Ok(S3Response::new(answers::head_object(state.object(&req.input.key)?)))
     }
 
     async fn delete_object(
@@ -224,10 +192,7 @@ impl S3 for MemoryStore {
             ));
         }
         let mut state = self.in_bucket(&req.input.bucket)?;
-        Ok(S3Response::new(answers::delete_objects(
-            &mut state,
-            req.input.delete,
-        )?))
+        Ok(S3Response::new(answers::delete_objects(&mut state, req.input.delete)?))
     }
 
     async fn list_objects_v2(
@@ -265,15 +230,9 @@ impl S3 for MemoryStore {
             ..Default::default()
         };
         if !(1..=10_000).contains(&input.part_number) {
-            return Err(s3_error!(
-                InvalidArgument,
-                "Part number must be between 1 and 10000"
-            ));
+            return Err(s3_error!(InvalidArgument, "Part number must be between 1 and 10000"));
         }
-        state
-            .upload(&input.key, &input.upload_id)?
-            .parts
-            .insert(input.part_number, part);
+        state.upload(&input.key, &input.upload_id)?.parts.insert(input.part_number, part);
         Ok(S3Response::new(output))
     }
 
@@ -282,10 +241,7 @@ impl S3 for MemoryStore {
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let input = req.input;
-        let parts = input
-            .multipart_upload
-            .and_then(|upload| upload.parts)
-            .unwrap_or_default();
+        let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let mut state = self.in_bucket(&input.bucket)?;
         let output = CompleteMultipartUploadOutput {
             e_tag: Some(state.complete(&input.key, &input.upload_id, &parts)?),

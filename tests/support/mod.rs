@@ -55,7 +55,8 @@ impl World {
         let clock = Arc::new(VirtualClock::new());
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = events.clone();
-        let observer: Arc<dyn Observer> = Arc::new(move |event: &Event| sink.lock().unwrap().push(event.clone()));
+        let observer: Arc<dyn Observer> =
+            Arc::new(move |event: &Event| sink.lock().unwrap().push(event.clone()));
         let config = EngineConfig::new().workers(workers).clock(clock.clone()).observer(observer);
         let world = Self {
             store,
@@ -140,7 +141,11 @@ impl World {
         self.orchestrator_on(self.backend(), config)
     }
 
-    pub fn orchestrator_on(&self, backend: Arc<dyn StorageBackend>, config: RescanConfig) -> RescanOrchestrator {
+    pub fn orchestrator_on(
+        &self,
+        backend: Arc<dyn StorageBackend>,
+        config: RescanConfig,
+    ) -> RescanOrchestrator {
         RescanOrchestrator::with_config(&self.engine, self.root(), backend, self.cache(), config).unwrap()
     }
 
@@ -178,7 +183,9 @@ pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         // What cannot be read is no file that anybody could publish.
-        let Ok(entries) = fs::read_dir(folder) else { continue };
+        let Ok(entries) = fs::read_dir(folder) else {
+            continue;
+        };
         for entry in entries {
             let entry = entry.unwrap();
             let kind = entry.file_type().unwrap();

@@ -1,14 +1,6 @@
 //! A proxy that damages HTTP/1.1 traffic as it is told to.
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "each binary uses a part"
-)]
-#![allow(
-    clippy::expect_used,
-    reason = "support code ends the test that it cannot support"
-)]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each binary uses a part")]
+#![allow(clippy::expect_used, reason = "support code ends the test that it cannot support")]
 
 #[path = "proxy_exchange.rs"]
 mod exchange;
@@ -69,11 +61,7 @@ impl FaultProxy {
         let addr = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared::new(upstream));
         let acceptor = Mutex::new(Some(Acceptor::start(listener, addr, &shared)));
-        Self {
-            addr,
-            shared,
-            acceptor,
-        }
+        Self { addr, shared, acceptor }
     }
 
     /// The address that the proxy listens on.
@@ -175,9 +163,7 @@ struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("upstream", &self.upstream)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("upstream", &self.upstream).finish_non_exhaustive()
     }
 }
 
@@ -202,17 +188,9 @@ impl Shared {
     /// Notes a request and tells the callback. Gives the counter of its body's bytes.
     fn arrived(&self, head: &Head) -> Arc<AtomicU64> {
         let [method, target, _] = head.first.clone();
-        let seen = Seen {
-            method,
-            target,
-            received_body: 0,
-            headers: head.headers.clone(),
-        };
+        let seen = Seen { method, target, received_body: 0, headers: head.headers.clone() };
         let received = Arc::new(AtomicU64::new(0));
-        lock(&self.records).push(Record {
-            seen: seen.clone(),
-            received: Arc::clone(&received),
-        });
+        lock(&self.records).push(Record { seen: seen.clone(), received: Arc::clone(&received) });
         let callback = lock(&self.callback).clone();
         if let Some(callback) = callback {
             callback(&seen);
@@ -222,9 +200,7 @@ impl Shared {
 
     fn fault_for(&self, head: &Head) -> Option<Fault> {
         let [method, target, _] = &head.first;
-        lock(&self.rules)
-            .iter_mut()
-            .find_map(|rule| rule.consult(method, target))
+        lock(&self.rules).iter_mut().find_map(|rule| rule.consult(method, target))
     }
 
     /// Serves a connection on a thread of its own.
@@ -237,17 +213,12 @@ impl Shared {
         }
         let id = self.next_connection.fetch_add(1, Ordering::SeqCst);
         lock(&self.open).insert(id, Arc::clone(&connection));
-        let leave = Leave {
-            shared: Arc::clone(self),
-            id,
-        };
-        let spawned = thread::Builder::new()
-            .name(format!("fault-proxy-{id}"))
-            .spawn(move || {
-                exchange::serve(&leave.shared, &connection, &client);
-                drop(client);
-                drop(leave);
-            });
+        let leave = Leave { shared: Arc::clone(self), id };
+        let spawned = thread::Builder::new().name(format!("fault-proxy-{id}")).spawn(move || {
+            exchange::serve(&leave.shared, &connection, &client);
+            drop(client);
+            drop(leave);
+        });
         // A thread that was not started has dropped all that it was given.
         drop(spawned);
     }
@@ -337,10 +308,7 @@ impl Acceptor {
                 }
             }
         });
-        Self {
-            stop,
-            thread: thread.expect("the proxy's thread starts"),
-        }
+        Self { stop, thread: thread.expect("the proxy's thread starts") }
     }
 
     fn stop(self, addr: SocketAddr) {

@@ -19,13 +19,8 @@ enum After {
 
 /// Serves a client until one side, a fault or the proxy's end closes the connection.
 pub(super) fn serve(shared: &Shared, connection: &Connection, client: &Socket) {
-    let mut exchange = Exchange {
-        shared,
-        connection,
-        source: client.reader(),
-        client: client.clone(),
-        upstream: None,
-    };
+    let mut exchange =
+        Exchange { shared, connection, source: client.reader(), client: client.clone(), upstream: None };
     loop {
         match exchange.next() {
             Ok(After::Keep) => {}
@@ -90,28 +85,18 @@ impl Exchange<'_> {
     /// Makes sure of a connection to the upstream of this moment.
     fn connect(&mut self) -> io::Result<()> {
         let addr = *lock(&self.shared.upstream);
-        if self
-            .upstream
-            .as_ref()
-            .is_some_and(|open| open.addr == addr && !open.socket.is_stale())
-        {
+        if self.upstream.as_ref().is_some_and(|open| open.addr == addr && !open.socket.is_stale()) {
             return Ok(());
         }
         self.upstream = None;
         let socket = Socket::new(TcpStream::connect(addr)?);
         self.connection.adopt(&socket)?;
-        self.upstream = Some(Upstream {
-            addr,
-            source: socket.reader(),
-            socket,
-        });
+        self.upstream = Some(Upstream { addr, source: socket.reader(), socket });
         Ok(())
     }
 
     fn upstream(&mut self) -> io::Result<&mut Upstream> {
-        self.upstream
-            .as_mut()
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.upstream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Forwards a request, but of its body no more than `limit`. Tells whether upstream took everything: it may
@@ -129,11 +114,7 @@ impl Exchange<'_> {
             let allowed = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             whole = whole && upstream.write_all(&bytes[..allowed]).is_ok();
             left -= allowed as u64;
-            if left == 0 {
-                Err(io::ErrorKind::QuotaExceeded.into())
-            } else {
-                Ok(())
-            }
+            if left == 0 { Err(io::ErrorKind::QuotaExceeded.into()) } else { Ok(()) }
         })?;
         Ok(whole)
     }
@@ -166,10 +147,7 @@ impl Exchange<'_> {
         for (name, value) in headers {
             let _ = write!(text, "{name}: {value}\r\n");
         }
-        if !headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        {
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
             let _ = write!(text, "Content-Length: {}\r\n", body.len());
         }
         text.push_str("\r\n");

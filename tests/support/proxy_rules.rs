@@ -44,13 +44,7 @@ pub struct Rule {
 impl Rule {
     /// Befalls all requests.
     pub fn new(fault: Fault) -> Self {
-        Self {
-            fault,
-            method: None,
-            path_contains: None,
-            skip: 0,
-            times: u64::MAX,
-        }
+        Self { fault, method: None, path_contains: None, skip: 0, times: u64::MAX }
     }
 
     /// Only requests with this method.
@@ -79,10 +73,7 @@ impl Rule {
 
     fn matches(&self, method: &str, target: &str) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && self
-                .path_contains
-                .as_ref()
-                .is_none_or(|text| target.contains(text.as_str()))
+            && self.path_contains.as_ref().is_none_or(|text| target.contains(text.as_str()))
     }
 
     /// The fault, if it befalls this request.
@@ -150,10 +141,7 @@ impl Latch {
 
     fn wait_until(&self, limit: Duration, met: impl Fn(&LatchState) -> bool) -> bool {
         let state = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .shared
-            .1
-            .wait_timeout_while(state, limit, |state| !met(state));
+        let waited = self.shared.1.wait_timeout_while(state, limit, |state| !met(state));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }

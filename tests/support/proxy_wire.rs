@@ -72,10 +72,7 @@ impl Head {
         let mut lines = Vec::new();
         loop {
             let start = raw.len();
-            source
-                .by_ref()
-                .take(LONGEST_HEAD as u64)
-                .read_until(b'\n', &mut raw)?;
+            source.by_ref().take(LONGEST_HEAD as u64).read_until(b'\n', &mut raw)?;
             if raw.is_empty() {
                 return Ok(None);
             }
@@ -93,14 +90,9 @@ impl Head {
         let mut words = first_line.splitn(3, ' ').map(str::to_owned);
         let first = std::array::from_fn(|_| words.next().unwrap_or_default());
         let headers = lines.filter_map(|line| {
-            line.split_once(':')
-                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+            line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         });
-        Ok(Some(Self {
-            headers: headers.collect(),
-            raw,
-            first,
-        }))
+        Ok(Some(Self { headers: headers.collect(), raw, first }))
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -108,8 +100,7 @@ impl Head {
     }
 
     fn says(&self, name: &str, value: &str) -> bool {
-        self.header(name)
-            .is_some_and(|found| found.eq_ignore_ascii_case(value))
+        self.header(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
     }
 
     /// Whether a client waits for an interim answer before it sends its body.
@@ -151,9 +142,7 @@ impl Head {
 /// The value of the first header of this name.
 pub(super) fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut headers = headers.iter();
-    headers
-        .find(|(found, _)| found.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+    headers.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// Where a body ends.
@@ -217,10 +206,7 @@ fn copy_chunks(source: &mut Source, sink: &mut Sink<'_>) -> io::Result<()> {
 
 fn copy_line(source: &mut Source, sink: &mut Sink<'_>) -> io::Result<String> {
     let mut line = Vec::new();
-    source
-        .by_ref()
-        .take(LONGEST_HEAD as u64)
-        .read_until(b'\n', &mut line)?;
+    source.by_ref().take(LONGEST_HEAD as u64).read_until(b'\n', &mut line)?;
     sink(&line)?;
     let text = line.strip_suffix(b"\r\n").ok_or_else(broken)?;
     Ok(String::from_utf8_lossy(text).into_owned())

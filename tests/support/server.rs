@@ -1,9 +1,6 @@
 //! An S3 server inside the process, for callers without an async runtime.
 #![allow(dead_code, unreachable_pub, reason = "each binary uses a part")]
-#![allow(
-    clippy::expect_used,
-    reason = "support code ends the test that it cannot support"
-)]
+#![allow(clippy::expect_used, reason = "support code ends the test that it cannot support")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -48,19 +45,13 @@ impl S3Server {
     pub fn start_on(port: u16, service: S3Service) -> Self {
         let listener = bind(port);
         let addr = listener.local_addr().expect("a bound listener has an address");
-        listener
-            .set_nonblocking(true)
-            .expect("the listener can be made non-blocking");
+        listener.set_nonblocking(true).expect("the listener can be made non-blocking");
         let (stop, stopped) = oneshot::channel();
         let thread = thread::Builder::new()
             .name(format!("s3-server-{}", addr.port()))
             .spawn(move || run(listener, &service, stopped))
             .expect("the server's thread starts");
-        Self {
-            addr,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { addr, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The address that the server listens on.
@@ -164,9 +155,7 @@ async fn accept(listener: &tokio::net::TcpListener, service: &S3Service) {
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let connection = http
-            .serve_connection(TokioIo::new(socket), service.clone())
-            .into_owned();
+        let connection = http.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
         tokio::spawn(async move {
             // Clients that leave early are part of the tests.
             let _ = connection.await;
@@ -181,17 +170,12 @@ pub fn http_get(url: &str) -> (u16, Vec<u8>) {
 
 /// The same for servers that may not answer, or not completely.
 pub fn try_http_get(url: &str) -> io::Result<(u16, Vec<u8>)> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| invalid("not an http:// URL"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("not an http:// URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(GET_PATIENCE))?;
-    write!(
-        stream,
-        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
 
     let mut reader = BufReader::new(stream);
     let status_line = read_line(&mut reader)?;

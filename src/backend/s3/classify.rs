@@ -79,21 +79,15 @@ pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
     let code = body.code.clone().unwrap_or_default();
     let kind = kind_of(facts.operation, facts.status.as_u16(), &code);
     let mut text = format!("the store answered {}", facts.status.as_u16());
-    for part in [body.code.as_deref(), body.message.as_deref()]
-        .into_iter()
-        .flatten()
-    {
+    for part in [body.code.as_deref(), body.message.as_deref()].into_iter().flatten() {
         text.push(' ');
         text.push_str(&redact(part, facts.secrets));
     }
     let header = |name: &str| facts.headers.get(name).and_then(|value| value.to_str().ok());
-    let request_id = body
-        .request_id
-        .or_else(|| header("x-amz-request-id").map(str::to_owned));
+    let request_id = body.request_id.or_else(|| header("x-amz-request-id").map(str::to_owned));
     let place = header("x-amz-bucket-region").map(str::to_owned).or(body.region);
-    let error = StorageError::new(kind, facts.operation, text)
-        .with_code(body.code)
-        .with_request_id(request_id);
+    let error =
+        StorageError::new(kind, facts.operation, text).with_code(body.code).with_request_id(request_id);
     let error = advised(error, facts.bucket, place.as_deref(), body.endpoint.as_deref());
     match header("retry-after").and_then(|seconds| seconds.trim().parse().ok()) {
         Some(seconds) if error.is_retryable() => error.retry_after(Duration::from_secs(seconds)),
@@ -174,12 +168,7 @@ mod tests {
     fn refused(status: u16, code: &str, headers: &[(&'static str, &'static str)]) -> StorageError {
         let headers = headers
             .iter()
-            .map(|(name, value)| {
-                (
-                    http::HeaderName::from_static(name),
-                    http::HeaderValue::from_static(value),
-                )
-            })
+            .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
             .collect();
         refusal(Refusal {
             operation: Operation::Upload,
@@ -211,25 +200,15 @@ mod tests {
             (501, "NotImplemented", ErrorKind::Unsupported, false),
         ] {
             let error = refused(status, code, &[]);
-            assert_eq!(
-                (error.kind(), error.is_retryable()),
-                (kind, again),
-                "{status} {code}"
-            );
+            assert_eq!((error.kind(), error.is_retryable()), (kind, again), "{status} {code}");
         }
     }
 
     #[test]
     fn a_refusal_says_what_to_do_and_repeats_no_secret() {
         let missing = refused(404, "NoSuchBucket", &[]).to_string();
-        assert!(
-            missing.contains("no bucket \"b\"") && missing.contains("never created"),
-            "{missing}"
-        );
-        assert!(
-            missing.contains("for [secret]") && !missing.contains("K1"),
-            "{missing}"
-        );
+        assert!(missing.contains("no bucket \"b\"") && missing.contains("never created"), "{missing}");
+        assert!(missing.contains("for [secret]") && !missing.contains("K1"), "{missing}");
         let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
         assert!(region.to_string().contains("set region to that"), "{region}");
         assert!(region.to_string().contains("eu-west-1"));
@@ -245,9 +224,6 @@ mod tests {
     fn an_error_of_the_source_comes_back_as_itself() {
         let source = StorageError::new(ErrorKind::SourceChanged, Operation::Read, "x");
         let wrapped = ureq::Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, source));
-        assert_eq!(
-            transport(Operation::Upload, "h", wrapped).kind(),
-            ErrorKind::SourceChanged
-        );
+        assert_eq!(transport(Operation::Upload, "h", wrapped).kind(), ErrorKind::SourceChanged);
     }
 }

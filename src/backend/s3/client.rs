@@ -24,7 +24,7 @@ const MOST_OF_AN_ERROR: u64 = 64 * 1024;
 const MOST_OF_AN_ANSWER: u64 = 8 * 1024 * 1024;
 /// A request may take this long, and as long again as its body takes at the rate below. Idle limits
 /// end what stands still; this ends what only pretends to move.
-const SHORTEST_DEADLINE: Duration = Duration::from_mins(5);
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(300);
 /// Bytes a second.
 const SLOWEST_RATE: u64 = 8 * 1024;
 
@@ -99,9 +99,7 @@ impl Client {
             exchange.trace.metrics.requests(1);
             let mut request_id = String::new();
             let result = self.carry(exchange, ask, body, &mut request_id);
-            let outcome = result
-                .as_ref()
-                .map_or_else(ToString::to_string, |_| "ok".to_owned());
+            let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
             exchange.trace.ended(
                 Level::Debug,
                 &Outcome {
@@ -130,12 +128,8 @@ impl Client {
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
         let (request, hidden) = self.signed(exchange, ask)?;
-        let mut timed = Timed {
-            inner: body,
-            until: self.deadline(exchange, ask),
-            exchange,
-            moved: 0,
-        };
+        let mut timed =
+            Timed { inner: body, until: exchange.clock.now() + allowance(ask.length), exchange, moved: 0 };
         let result = self.connections.with(&exchange.trace.metrics, hidden, |agent| {
             let sent = if ask.length == 0 {
                 agent.run(request)
@@ -144,16 +138,9 @@ impl Client {
             };
             let mut response = sent.map_err(|error| self.lost(ask.operation, error))?;
             let status = response.status();
-            let id = response
-                .headers()
-                .get("x-amz-request-id")
-                .and_then(|id| id.to_str().ok());
+            let id = response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok());
             id.unwrap_or_default().clone_into(request_id);
-            let most = if status.is_success() {
-                MOST_OF_AN_ANSWER
-            } else {
-                MOST_OF_AN_ERROR
-            };
+            let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
             let read = response.body_mut().with_config().limit(most).read_to_vec();
             let read = match read {
                 Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
@@ -175,10 +162,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, StorageError> {
         if status.is_success() {
-            return Ok(Answer {
-                headers: headers.clone(),
-                body,
-            });
+            return Ok(Answer { headers: headers.clone(), body });
         }
         Err(classify::refusal(Refusal {
             operation,
@@ -192,11 +176,6 @@ impl Client {
 
     fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
         classify::transport(operation, &self.host, error)
-    }
-
-    fn deadline(&self, exchange: &Exchange<'_>, ask: &Ask<'_>) -> Duration {
-        let own = SHORTEST_DEADLINE + Duration::from_secs(ask.length / SLOWEST_RATE);
-        exchange.clock.now() + own
     }
 
     /// The request with every header that is signed; secrets as placeholders.
@@ -239,18 +218,17 @@ impl Client {
         }
         headers.insert(http::header::CONTENT_LENGTH, ask.length.into());
         let separator = if ask.query.is_empty() { "" } else { "?" };
-        let uri = format!(
-            "{}://{}{}{separator}{}",
-            self.scheme, self.host, ask.path, ask.query
-        );
-        let mut request = Request::builder()
-            .method(&ask.method)
-            .uri(uri)
-            .body(())
-            .map_err(|_| unsendable("key"))?;
+        let uri = format!("{}://{}{}{separator}{}", self.scheme, self.host, ask.path, ask.query);
+        let mut request =
+            Request::builder().method(&ask.method).uri(uri).body(()).map_err(|_| unsendable("key"))?;
         *request.headers_mut() = headers;
         Ok((request, hidden))
     }
+}
+
+/// How long a request with such a body may take.
+fn allowance(length: u64) -> Duration {
+    SHORTEST_DEADLINE + Duration::from_secs(length / SLOWEST_RATE)
 }
 
 fn value_of(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
@@ -271,9 +249,7 @@ struct Timed<'a> {
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.exchange
-            .check(Operation::Upload)
-            .map_err(std::io::Error::other)?;
+        self.exchange.check(Operation::Upload).map_err(std::io::Error::other)?;
         if self.exchange.clock.now() >= self.until {
             let late = "the body was not taken within the request's deadline";
             return Err(std::io::Error::other(StorageError::new(

@@ -23,11 +23,7 @@ pub struct Credentials {
 impl Credentials {
     /// Static credentials.
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
-        Self {
-            access_key: Secret::new(access_key),
-            secret_key: Secret::new(secret_key),
-            session_token: None,
-        }
+        Self { access_key: Secret::new(access_key), secret_key: Secret::new(secret_key), session_token: None }
     }
 
     /// Adds the token of temporary credentials.
@@ -70,23 +66,13 @@ impl Credentials {
 
     /// Everything that must not be repeated, for redaction.
     pub(crate) fn secrets(&self) -> [&str; 3] {
-        [
-            self.access_key(),
-            self.secret_key(),
-            self.session_token().unwrap_or(""),
-        ]
+        [self.access_key(), self.secret_key(), self.session_token().unwrap_or("")]
     }
 
     /// Catches what pasting does: an empty field, a line end, a space.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
-        let fields = [
-            ("access_key", Some(self.access_key())),
-            ("secret_key", Some(self.secret_key())),
-        ];
-        for (field, value) in fields
-            .into_iter()
-            .chain([("session_token", self.session_token())])
-        {
+        let fields = [("access_key", Some(self.access_key())), ("secret_key", Some(self.secret_key()))];
+        for (field, value) in fields.into_iter().chain([("session_token", self.session_token())]) {
             let Some(value) = value else { continue };
             if value.is_empty() {
                 return Err(StorageError::config(field, "it is empty"));
@@ -126,10 +112,7 @@ mod tests {
         for (credentials, field) in [
             (Credentials::new("", "s"), "access_key"),
             (Credentials::new("k", "s\n"), "secret_key"),
-            (
-                Credentials::new("k", "s").with_session_token("a b"),
-                "session_token",
-            ),
+            (Credentials::new("k", "s").with_session_token("a b"), "session_token"),
         ] {
             assert!(credentials.check().unwrap_err().message().starts_with(field));
         }

@@ -29,10 +29,8 @@ pub(crate) fn delete_many(
     keys: &[RemoteKey],
 ) -> Result<Deleted, StorageError> {
     let bulk = keys.len() > 1 && !s3.lacks_bulk_delete.load(Relaxed);
-    let (together, alone): (Vec<_>, Vec<_>) = keys
-        .iter()
-        .cloned()
-        .partition(|key| bulk && xml::can_carry(key.as_str()));
+    let (together, alone): (Vec<_>, Vec<_>) =
+        keys.iter().cloned().partition(|key| bulk && xml::can_carry(key.as_str()));
     let mut results = Deleted::with_capacity(keys.len());
     if !together.is_empty() {
         match delete_together(s3, exchange, &together) {
@@ -63,24 +61,14 @@ pub(crate) fn delete_one(
     key: &RemoteKey,
 ) -> Result<(), StorageError> {
     let object = s3.settings.prefix.join_checked(key)?;
-    let ask = ask(
-        Operation::Delete,
-        Method::DELETE,
-        key.as_str(),
-        s3.object_path(&object),
-        String::new(),
-    );
-    s3.watched(
-        exchange,
-        Operation::Delete,
-        key.as_str(),
-        0,
-        |attempts| match send(s3, exchange, attempts, &ask) {
+    let ask = ask(Operation::Delete, Method::DELETE, key.as_str(), s3.object_path(&object), String::new());
+    s3.watched(exchange, Operation::Delete, key.as_str(), 0, |attempts| {
+        match send(s3, exchange, attempts, &ask) {
             Ok(answer) => Ok(((), request_id(&answer))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(((), String::new())),
             Err(error) => Err(error),
-        },
-    )
+        }
+    })
 }
 
 fn delete_together(
@@ -100,20 +88,11 @@ fn delete_together(
     let ask = Ask {
         headers: HeaderMap::from_iter([
             (http::HeaderName::from_static("content-md5"), md5),
-            (
-                http::header::CONTENT_TYPE,
-                HeaderValue::from_static("application/xml"),
-            ),
+            (http::header::CONTENT_TYPE, HeaderValue::from_static("application/xml")),
         ]),
         payload: &payload,
         length: body.len() as u64,
-        ..ask(
-            Operation::Delete,
-            Method::POST,
-            "",
-            s3.settings.path.clone(),
-            "delete=".to_owned(),
-        )
+        ..ask(Operation::Delete, Method::POST, "", s3.settings.path.clone(), "delete=".to_owned())
     };
     for key in keys {
         exchange.trace.started("delete", key.as_str(), &s3.bucket, 0);
@@ -121,9 +100,7 @@ fn delete_together(
     let (began, mut attempts) = (exchange.clock.now(), 0);
     let result = retry::run(&s3.settings.retry, exchange, Operation::Delete, |attempt| {
         attempts = attempt;
-        let answer = s3
-            .client
-            .exchange(exchange, attempt, &ask, &mut body.as_bytes())?;
+        let answer = s3.client.exchange(exchange, attempt, &ask, &mut body.as_bytes())?;
         settle(s3, keys, xml::delete_errors(&answer.body)?).map(|results| (results, request_id(&answer)))
     });
     if matches!(&result, Err(error) if error.kind() == ErrorKind::Unsupported) {
@@ -135,33 +112,16 @@ fn delete_together(
         let of_key = result
             .as_ref()
             .map_err(ToString::to_string)
-            .and_then(|(results, _)| {
-                results[index]
-                    .1
-                    .as_ref()
-                    .map(|()| ())
-                    .map_err(ToString::to_string)
-            });
-        s3.report(
-            exchange,
-            Operation::Delete,
-            key.as_str(),
-            0,
-            attempts,
-            elapsed,
-            of_key,
-            id,
-        );
+            .and_then(|(results, _)| results[index].1.as_ref().copied().map_err(ToString::to_string));
+        s3.report(exchange, Operation::Delete, key.as_str(), 0, attempts, elapsed, of_key, id);
     }
     result.map(|(results, _)| results)
 }
 
 /// What became of each key: with quiet on, the answer only names those that failed.
 fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> Result<Deleted, StorageError> {
-    let mut failed: HashMap<String, DeleteErrorBody> = errors
-        .into_iter()
-        .map(|error| (error.key.clone(), error))
-        .collect();
+    let mut failed: HashMap<String, DeleteErrorBody> =
+        errors.into_iter().map(|error| (error.key.clone(), error)).collect();
     let results = keys
         .iter()
         .map(|key| {
@@ -175,10 +135,7 @@ fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> R
     match failed.into_values().next() {
         None => Ok(results),
         Some(stranger) => {
-            let what = format!(
-                "the answer names a key that was not asked for: {:?}",
-                stranger.key
-            );
+            let what = format!("the answer names a key that was not asked for: {:?}", stranger.key);
             Err(StorageError::new(ErrorKind::Protocol, Operation::Delete, what))
         }
     }
@@ -187,23 +144,12 @@ fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> R
 fn key_error(key: &RemoteKey, error: DeleteErrorBody) -> Result<(), StorageError> {
     let code = error.code.unwrap_or_default();
     // Without a code of its own a key's failure is the store's.
-    let kind = if code.is_empty() {
-        ErrorKind::Server
-    } else {
-        kind_of(Operation::Delete, 400, &code)
-    };
+    let kind = if code.is_empty() { ErrorKind::Server } else { kind_of(Operation::Delete, 400, &code) };
     if code == "NoSuchKey" {
         return Ok(());
     }
-    let kind = if code == "AccessDenied" {
-        ErrorKind::AccessDenied
-    } else {
-        kind
-    };
-    let text = format!(
-        "the store refused it: {code} {}",
-        error.message.unwrap_or_default()
-    );
+    let kind = if code == "AccessDenied" { ErrorKind::AccessDenied } else { kind };
+    let text = format!("the store refused it: {code} {}", error.message.unwrap_or_default());
     Err(StorageError::new(kind, Operation::Delete, text.trim_end())
         .with_key(key.as_str())
         .with_code(Some(code)))
@@ -235,16 +181,7 @@ pub(crate) fn list(
 
 fn ask(operation: Operation, method: Method, key: &str, path: String, query: String) -> Ask<'_> {
     let headers = HeaderMap::new();
-    Ask {
-        operation,
-        method,
-        key,
-        path,
-        query,
-        headers,
-        payload: EMPTY_SHA256,
-        length: 0,
-    }
+    Ask { operation, method, key, path, query, headers, payload: EMPTY_SHA256, length: 0 }
 }
 
 fn send(

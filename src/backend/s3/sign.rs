@@ -55,10 +55,7 @@ impl Drop for DayKey {
 
 impl Signer {
     pub(crate) fn new(region: Region) -> Self {
-        Self {
-            region,
-            cached: Mutex::new(None),
-        }
+        Self { region, cached: Mutex::new(None) }
     }
 
     /// The value of the `Authorization` header.
@@ -71,13 +68,7 @@ impl Signer {
         let when = OffsetDateTime::from(when);
         let signed = signing::signed_header_string(request.headers);
         let headers = signing::canonical_header_string(request.headers).map_err(unsignable)?;
-        let Signable {
-            method,
-            path,
-            query,
-            payload,
-            ..
-        } = request;
+        let Signable { method, path, query, payload, .. } = request;
         let canonical = format!("{method}\n{path}\n{query}\n{headers}\n\n{signed}\n{payload}");
         let text = signing::string_to_sign(&when, &self.region, &canonical).map_err(unsignable)?;
         let signature = self.hmac(credentials.secret_key(), &when, &text)?;
@@ -87,21 +78,11 @@ impl Signer {
 
     fn hmac(&self, secret: &str, when: &OffsetDateTime, text: &str) -> Result<String, StorageError> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if !cached
-            .as_ref()
-            .is_some_and(|kept| kept.day == when.date() && kept.secret == secret)
-        {
+        if !cached.as_ref().is_some_and(|kept| kept.day == when.date() && kept.secret == secret) {
             let key = signing::signing_key(when, secret, &self.region, "s3").map_err(unsignable)?;
-            *cached = Some(DayKey {
-                day: when.date(),
-                secret: secret.to_owned(),
-                key: key.into(),
-            });
+            *cached = Some(DayKey { day: when.date(), secret: secret.to_owned(), key: key.into() });
         }
-        let key = cached
-            .as_ref()
-            .map(|kept| kept.key.as_slice())
-            .unwrap_or_default();
+        let key = cached.as_ref().map(|kept| kept.key.as_slice()).unwrap_or_default();
         let mut mac = signing::HmacSha256::new_from_slice(key).map_err(unsignable)?;
         mac.update(text.as_bytes());
         Ok(hex::encode(mac.finalize().into_bytes()))
@@ -112,22 +93,12 @@ impl Signer {
 pub(crate) fn amz_date(when: SystemTime) -> String {
     let t = OffsetDateTime::from(when);
     let (month, day) = (u8::from(t.month()), t.day());
-    format!(
-        "{:04}{month:02}{day:02}T{:02}{:02}{:02}Z",
-        t.year(),
-        t.hour(),
-        t.minute(),
-        t.second()
-    )
+    format!("{:04}{month:02}{day:02}T{:02}{:02}{:02}Z", t.year(), t.hour(), t.minute(), t.second())
 }
 
 fn unsignable(error: impl std::error::Error + Send + Sync + 'static) -> StorageError {
-    StorageError::new(
-        ErrorKind::Config,
-        Operation::Configure,
-        "the request cannot be signed",
-    )
-    .with_source(error)
+    StorageError::new(ErrorKind::Config, Operation::Configure, "the request cannot be signed")
+        .with_source(error)
 }
 
 #[cfg(test)]
@@ -155,22 +126,11 @@ mod tests {
             .iter()
             .chain(more)
             .map(|(name, value)| {
-                (
-                    HeaderName::try_from(*name).unwrap(),
-                    HeaderValue::try_from(*value).unwrap(),
-                )
+                (HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap())
             })
             .collect();
-        let request = Signable {
-            method,
-            path,
-            query,
-            headers: &headers,
-            payload,
-        };
-        let value = Signer::new(Region::UsEast1)
-            .authorization(&credentials, when, &request)
-            .unwrap();
+        let request = Signable { method, path, query, headers: &headers, payload };
+        let value = Signer::new(Region::UsEast1).authorization(&credentials, when, &request).unwrap();
         assert!(value.starts_with(
             "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
         ));
@@ -185,10 +145,7 @@ mod tests {
             signature("GET", "/test.txt", "", EMPTY_SHA256, &[("range", "bytes=0-9")]),
             "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
         );
-        let more = [
-            ("date", "Fri, 24 May 2013 00:00:00 GMT"),
-            ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
-        ];
+        let more = [("date", "Fri, 24 May 2013 00:00:00 GMT"), ("x-amz-storage-class", "REDUCED_REDUNDANCY")];
         assert_eq!(
             signature("PUT", "/test%24file.text", "", PUT_BODY, &more),
             "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"

@@ -77,10 +77,7 @@ impl Connections {
         hidden: Vec<Hidden>,
         call: impl FnOnce(&Agent) -> T,
     ) -> T {
-        let scope = Scope {
-            metrics: metrics.clone(),
-            hidden,
-        };
+        let scope = Scope { metrics: metrics.clone(), hidden };
         let before = SCOPE.replace(Some(scope));
         let result = call(&self.agent);
         SCOPE.set(before);
@@ -129,10 +126,7 @@ impl Hidden {
             bytes
         };
         // White space at the end of a header's value is not part of it (RFC 9110, 5.5).
-        Self {
-            placeholder: pad(&placeholder, b'*'),
-            value: Zeroizing::new(pad(value.as_bytes(), b' ')),
-        }
+        Self { placeholder: pad(&placeholder, b'*'), value: Zeroizing::new(pad(value.as_bytes(), b' ')) }
     }
 
     pub(crate) fn placeholder(&self) -> &[u8] {
@@ -140,9 +134,7 @@ impl Hidden {
     }
 
     fn reveal(&self, output: &mut [u8]) -> bool {
-        let Some(at) = output
-            .windows(self.placeholder.len())
-            .position(|window| window == self.placeholder)
+        let Some(at) = output.windows(self.placeholder.len()).position(|window| window == self.placeholder)
         else {
             return false;
         };
@@ -177,10 +169,7 @@ impl CachingResolver {
         }
         count(|metrics| metrics.lookups(1));
         let failed = |error| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("{host_and_port} does not resolve: {error}"),
-            )
+            io::Error::new(io::ErrorKind::NotFound, format!("{host_and_port} does not resolve: {error}"))
         };
         let addresses: Vec<_> = host_and_port.to_socket_addrs().map_err(failed)?.collect();
         *kept = Some(Resolved {
@@ -213,11 +202,7 @@ impl Resolver for CachingResolver {
         for address in self.addresses(&host_and_port)?.into_iter().take(16) {
             result.push(address);
         }
-        if result.is_empty() {
-            Err(ureq::Error::HostNotFound)
-        } else {
-            Ok(result)
-        }
+        if result.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(result) }
     }
 }
 
@@ -343,10 +328,7 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_once_and_again_after_a_failure() {
         let (metrics, resolver) = (Metrics::default(), CachingResolver::default());
-        SCOPE.set(Some(Scope {
-            metrics: metrics.clone(),
-            hidden: Vec::new(),
-        }));
+        SCOPE.set(Some(Scope { metrics: metrics.clone(), hidden: Vec::new() }));
         for _ in 0..1000 {
             assert!(!resolver.addresses("localhost:80").unwrap().is_empty());
         }

@@ -39,33 +39,16 @@ pub(crate) fn put(
         length,
     };
     let mut reread = false;
-    s3.watched(
-        exchange,
-        Operation::Upload,
-        file.key.as_str(),
-        length,
-        |attempts| {
-            let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
-                *attempts = attempt;
-                send(s3, exchange, attempt, &ask, file).map_err(|error| {
-                    let suspect =
-                        error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
-                    if suspect {
-                        second_opinion(file, error)
-                    } else {
-                        error
-                    }
-                })
-            })?;
-            Ok((
-                Receipt {
-                    url: s3.url(file.key.as_str()),
-                    etag: etag(&answer),
-                },
-                request_id(&answer),
-            ))
-        },
-    )
+    s3.watched(exchange, Operation::Upload, file.key.as_str(), length, |attempts| {
+        let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
+            *attempts = attempt;
+            send(s3, exchange, attempt, &ask, file).map_err(|error| {
+                let suspect = error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
+                if suspect { second_opinion(file, error) } else { error }
+            })
+        })?;
+        Ok((Receipt { url: s3.url(file.key.as_str()), etag: etag(&answer) }, request_id(&answer)))
+    })
 }
 
 fn send(
@@ -107,10 +90,7 @@ fn headers(s3: &S3Backend, file: &Upload<'_>) -> Result<HeaderMap, StorageError>
     };
     set("content-type", mime.as_ref())?;
     if s3.settings.checksum_header {
-        set(
-            "x-amz-checksum-sha256",
-            &BASE64_STANDARD.encode(file.digest.as_bytes()),
-        )?;
+        set("x-amz-checksum-sha256", &BASE64_STANDARD.encode(file.digest.as_bytes()))?;
     }
     Ok(headers)
 }

@@ -62,31 +62,18 @@ pub(crate) fn list_page(body: &[u8], prefix: &str) -> Result<Page, StorageError>
 }
 
 fn listed(object: ObjectBody, encoded: bool, prefix: &str) -> Result<Listed, StorageError> {
-    let key = if encoded {
-        url_decode(&object.key)?
-    } else {
-        object.key
-    };
+    let key = if encoded { url_decode(&object.key)? } else { object.key };
     let Some(key) = key.strip_prefix(prefix) else {
-        return Err(unexpected(
-            Operation::List,
-            "a listing holds keys outside of the prefix",
-        ));
+        return Err(unexpected(Operation::List, "a listing holds keys outside of the prefix"));
     };
-    Ok(Listed {
-        key: key.to_owned(),
-        size: object.size,
-        etag: object.etag,
-    })
+    Ok(Listed { key: key.to_owned(), size: object.size, etag: object.etag })
 }
 
 /// Listings encode as forms do: a space may come as `+`, a plus never does.
 fn url_decode(key: &str) -> Result<String, StorageError> {
     let plain = key.replace('+', " ");
     let decoded = percent_decode_str(&plain).decode_utf8();
-    Ok(decoded
-        .map_err(|_| unexpected(Operation::List, "a listed key is not UTF-8"))?
-        .into_owned())
+    Ok(decoded.map_err(|_| unexpected(Operation::List, "a listed key is not UTF-8"))?.into_owned())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -132,10 +119,7 @@ fn unexpected(operation: Operation, what: &str) -> StorageError {
 /// Whether XML carries the key unharmed: XML 1.0 has no form for most control characters, and parsers
 /// differ on line ends and on space at either end of a text.
 pub(crate) fn can_carry(key: &str) -> bool {
-    key.trim() == key
-        && !key
-            .chars()
-            .any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+    key.trim() == key && !key.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
 
 #[cfg(test)]
@@ -146,10 +130,7 @@ mod tests {
     fn errors_are_read_with_whatever_they_have() {
         let full = error_body(b" \n<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>m</Message><RequestId>r</RequestId></Error>");
         assert_eq!(full.unwrap().code.as_deref(), Some("NoSuchBucket"));
-        assert_eq!(
-            error_body(b"<Error><Code>X</Code></Error>").unwrap().message,
-            None
-        );
+        assert_eq!(error_body(b"<Error><Code>X</Code></Error>").unwrap().message, None);
         assert_eq!(error_body(b"<html>gateway</html>"), None);
     }
 
@@ -170,11 +151,7 @@ mod tests {
     fn interleaved_elements_of_a_delete_are_read() {
         let body = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error>\
             <Deleted><Key>c</Key></Deleted><Error><Key>d</Key></Error></DeleteResult>";
-        let keys: Vec<_> = delete_errors(body)
-            .unwrap()
-            .into_iter()
-            .map(|error| error.key)
-            .collect();
+        let keys: Vec<_> = delete_errors(body).unwrap().into_iter().map(|error| error.key).collect();
         assert_eq!(keys, ["b", "d"]);
     }
 

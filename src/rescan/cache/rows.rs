@@ -52,21 +52,13 @@ impl Pages {
     }
 
     fn take(&mut self, key: &str) -> Option<Vec<u8>> {
-        if self.key() == Some(key) {
-            self.page.pop_front().map(|(_, bytes)| bytes)
-        } else {
-            None
-        }
+        if self.key() == Some(key) { self.page.pop_front().map(|(_, bytes)| bytes) } else { None }
     }
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(store: &'a Store, with_published: bool) -> Self {
-        Self {
-            store,
-            published: with_published.then(Pages::default),
-            pending: Pages::default(),
-        }
+        Self { store, published: with_published.then(Pages::default), pending: Pages::default() }
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, StorageError> {

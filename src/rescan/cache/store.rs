@@ -65,11 +65,7 @@ impl Store {
                 .create_with_backend(FileBackend::new(file).map_err(|error| open_error(path, error))?)
                 .map_err(|error| open_error(path, error))
         })?;
-        let store = Self {
-            database,
-            path: path.to_owned(),
-            commits: AtomicU64::new(0),
-        };
+        let store = Self { database, path: path.to_owned(), commits: AtomicU64::new(0) };
         let is_new = store.read(|transaction| match transaction.open_table(META) {
             Ok(_) => Ok(false),
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(true),
@@ -101,14 +97,8 @@ impl Store {
     /// What is published and what is pending for a key.
     pub(super) fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
         let (published, pending) = self.read(|transaction| {
-            let published = transaction
-                .open_table(PUBLISHED)?
-                .get(key)?
-                .map(|v| v.value().to_vec());
-            let pending = transaction
-                .open_table(PENDING)?
-                .get(key)?
-                .map(|v| v.value().to_vec());
+            let published = transaction.open_table(PUBLISHED)?.get(key)?.map(|v| v.value().to_vec());
+            let pending = transaction.open_table(PENDING)?.get(key)?.map(|v| v.value().to_vec());
             Ok((published, pending))
         })?;
         Ok((
@@ -120,10 +110,7 @@ impl Store {
     #[cfg(test)]
     pub(super) fn upload(&self, key: &str) -> Result<Option<OpenUpload>, StorageError> {
         let bytes = self.read(|transaction| {
-            Ok(transaction
-                .open_table(UPLOADS)?
-                .get(key)?
-                .map(|value| value.value().to_vec()))
+            Ok(transaction.open_table(UPLOADS)?.get(key)?.map(|value| value.value().to_vec()))
         })?;
         bytes.map(|bytes| self.decoded(key, &bytes)).transpose()
     }
@@ -131,10 +118,7 @@ impl Store {
     /// How many keys are published and how many are pending.
     pub(super) fn lengths(&self) -> Result<(u64, u64), StorageError> {
         self.read(|transaction| {
-            Ok((
-                transaction.open_table(PUBLISHED)?.len()?,
-                transaction.open_table(PENDING)?.len()?,
-            ))
+            Ok((transaction.open_table(PUBLISHED)?.len()?, transaction.open_table(PENDING)?.len()?))
         })
     }
 
@@ -192,9 +176,7 @@ impl Store {
     ) -> Result<T, StorageError> {
         guarded(&self.path, || {
             let transaction = self.database.begin_read().map_err(redb::Error::from);
-            transaction
-                .and_then(|transaction| work(&transaction))
-                .map_err(|error| self.failed(error))
+            transaction.and_then(|transaction| work(&transaction)).map_err(|error| self.failed(error))
         })
     }
 
@@ -266,7 +248,7 @@ impl Tables<'_> {
         let upload: OpenUpload = stored.and_then(|bytes| decode(key, &bytes)).unwrap_or_default();
         match upload.after(step) {
             Some(upload) => put(&mut self.uploads, key, &upload),
-            None => Ok(drop(self.uploads.remove(key)?)),
+            None => self.uploads.remove(key).map(drop).map_err(Into::into),
         }
     }
 }
@@ -286,13 +268,7 @@ fn open_file(path: &Path) -> std::io::Result<File> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(O_NOFOLLOW);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(O_NOFOLLOW);
     options.open(path)
 }
 
