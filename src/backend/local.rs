@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::StorageBackend;
-use crate::error::StorageError;
+use crate::error::{Operation, StorageError};
 use crate::key::{RemoteKey, join_url};
 
 /// Publishes by leaving files in place, for a web server that serves `base_path` as `base_url`.
@@ -24,9 +24,7 @@ impl LocalBackend {
     /// URLs are `base_url/key`, each segment percent-encoded; one trailing slash of the base is
     /// trimmed. `base_path` is where the files lie.
     pub fn new(base_url: impl Into<String>, base_path: impl Into<PathBuf>) -> Self {
-        let base_url = base_url.into();
-        let base_url = base_url.strip_suffix('/').map(str::to_owned).unwrap_or(base_url);
-        Self { base_url, base_path: base_path.into() }
+        Self { base_url: base_url.into(), base_path: base_path.into() }
     }
 
     /// Where the files lie.
@@ -42,7 +40,7 @@ impl StorageBackend for LocalBackend {
     }
 
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
-        RemoteKey::new(remote_key).map(drop)
+        RemoteKey::new(remote_key).map(drop).map_err(|error| error.with_operation(Operation::Delete))
     }
 
     fn get_url(&self, remote_key: &str) -> String {

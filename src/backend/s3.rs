@@ -165,7 +165,9 @@ impl StorageBackend for S3Backend {
     }
 
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
-        let key = RemoteKey::new(remote_key)?;
+        let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
+        let key = RemoteKey::new(remote_key).map_err(as_delete)?;
+        self.settings.prefix.join_checked(&key).map_err(as_delete)?;
         self.alone(|exchange| objects::delete_one(self, exchange, &key))
     }
 

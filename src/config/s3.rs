@@ -185,7 +185,7 @@ impl S3Config {
             .map_err(|error| StorageError::config("bucket", "cannot be addressed").with_source(error))?;
         let bucket = if path_style { *bucket.with_path_style() } else { bucket };
         let public_url = match &self.public_url {
-            Some(url) => trimmed_base("public_url", url)?,
+            Some(url) => check_base("public_url", url)?,
             None => bucket.url(),
         };
         if !(4096..=1 << 20).contains(&self.chunk_size) {
@@ -297,14 +297,14 @@ fn is_aws(host: &str) -> bool {
     host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
 }
 
-/// A base of URLs without one trailing slash, refused where it is none.
-fn trimmed_base(field: &str, url: &str) -> Result<String, StorageError> {
+/// A base of URLs, refused where it is none.
+fn check_base(field: &str, url: &str) -> Result<String, StorageError> {
     let absolute = url.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
     if !absolute || url.contains('#') {
         let why = format!("{url:?} is no absolute URL without a query");
         return Err(StorageError::config(field, why));
     }
-    Ok(url.strip_suffix('/').unwrap_or(url).to_owned())
+    Ok(url.to_owned())
 }
 
 fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> {
@@ -314,6 +314,9 @@ fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> 
         let header = HeaderName::try_from(name).map_err(|_| wrong("it is no header's name"))?;
         if RESERVED.contains(&header.as_str()) || header.as_str().starts_with("x-amz-checksum-") {
             return Err(wrong("it is set by this library"));
+        }
+        if header.as_str().starts_with("x-amz-server-side-encryption-customer-") {
+            return Err(wrong("keys of one's own (SSE-C) are not supported: they would be written to logs"));
         }
         if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(wrong("its value is not plain ASCII; encode it (RFC 2047)"));
@@ -351,6 +354,7 @@ mod tests {
             (config().public_url("cdn.example.com"), "public_url: "),
             (config().header("host", "x"), "header: "),
             (config().header("x-amz-meta-a", "ü"), "header: "),
+            (config().header("x-amz-server-side-encryption-customer-key", "k"), "header: "),
             (config().chunk_size(1), "chunk_size: "),
             (config().idle_timeout(Duration::ZERO), "idle_timeout: "),
         ] {

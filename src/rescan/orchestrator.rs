@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,7 +18,7 @@ use super::recorder::Recorder;
 use super::report::{RescanOutcome, RescanReport, StopReason};
 use super::run::Run;
 use super::verify;
-use super::work::{Context, Probe};
+use super::work::{Context, Probe, panicked};
 use crate::backend::{StorageBackend, Transfers};
 use crate::config::{FirstRun, RescanConfig, Verify};
 use crate::engine::Engine;
@@ -118,9 +119,13 @@ impl RescanOrchestrator {
         let destination = self.backend.destination();
         trace.emit(|| Event::RunStarted { destination: destination.clone() });
         let mut report = RescanReport::new(run.dry_run);
-        let result = self
-            .phases(run, &trace, began, &mut report)
-            .and_then(|end| self.conclude(&end, &trace, began, &mut report));
+        let all = || {
+            let end = self.phases(run, &trace, began, &mut report)?;
+            self.conclude(&end, &trace, began, &mut report)
+        };
+        // No panic of a backend's getters, or of ours, crosses into the host.
+        let result = catch_unwind(AssertUnwindSafe(all))
+            .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
         let outcome = match &result {
             Ok(()) => report.outcome.as_str(),
             Err(_) => "error",

@@ -1,5 +1,6 @@
 //! One item of work: a file is opened, hashed, sent and looked at again, on one worker.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,7 +171,7 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
     let ending = match attempt {
         Ok(Ok(ending)) => ending,
         Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
-        Err(panic) => Ending::Failed(panicked(Operation::Upload, &panic).with_key(item.key.as_str())),
+        Err(panic) => Ending::Failed(panicked(Operation::Upload, &*panic).with_key(item.key.as_str())),
     };
     let worked = Worked { item, ending };
     worked.tell(context);
@@ -247,14 +248,15 @@ pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
                 .with_code(error.code().map(str::to_owned))
                 .with_request_id(error.request_id().map(str::to_owned))
         }),
-        Err(panic) => failed(&|| panicked(Operation::Delete, &panic)),
+        Err(panic) => failed(&|| panicked(Operation::Delete, &*panic)),
     }
 }
 
-fn panicked(operation: Operation, panic: &Box<dyn std::any::Any + Send>) -> StorageError {
+/// What a panic said, as an error.
+pub(crate) fn panicked(operation: Operation, panic: &(dyn Any + Send)) -> StorageError {
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    StorageError::new(ErrorKind::Panicked, operation, format!("the backend panicked: {text}"))
+    StorageError::new(ErrorKind::Panicked, operation, format!("a panic: {text}"))
 }
 
 #[cfg(test)]

@@ -262,3 +262,46 @@ fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
     hex::encode(sha2::Sha256::digest(bytes))
 }
+
+/// N14b: a certificate that nobody vouches for, and a port that does not speak TLS at all: an error of
+/// its own kind that is not retried, and never an outage.
+#[test]
+fn n14b_certificate_that_is_not_accepted_is_an_error_and_never_local_only() {
+    let world = World::new();
+    world.write("a", "1");
+    let stranger = tls_server();
+    let plain = world.server.as_ref().unwrap().addr();
+    for address in [stranger, plain] {
+        let config = world.s3_config().endpoint(format!("https://localhost:{}", address.port()));
+        let backend = Arc::new(S3Backend::new(&world.engine, config).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let cache = bucket_brigade::CacheManager::open(folder.path().join("cache")).unwrap();
+        let site =
+            bucket_brigade::RescanOrchestrator::new(&world.engine, world.root(), backend, cache).unwrap();
+        let error = site.rescan().unwrap_err();
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Tls, 1), "{error}");
+        assert!(error.to_string().contains("localhost"), "{error}");
+    }
+}
+
+/// A server with a certificate of its own making; it serves one connection.
+fn tls_server() -> std::net::SocketAddr {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+        // It ends with the client's alert.
+        let _ = connection.complete_io(&mut socket);
+    });
+    address
+}

@@ -116,7 +116,7 @@ impl Client {
             if matches!(&result, Err(error) if error.kind().is_outage()) {
                 self.connections.forget_addresses();
             }
-            result.map_err(|error| error.with_key(ask.key))
+            result.map_err(|error| if ask.key.is_empty() { error } else { error.with_key(ask.key) })
         })
     }
 
