@@ -172,16 +172,21 @@ mod tests {
         let mut read = Vec::new();
         source.reader(8192).read_to_end(&mut read).unwrap();
         assert_eq!(read, bytes);
-        assert_eq!(source.reader(8192).read(&mut [0; 20_000]).unwrap(), 8192);
+        assert_eq!(source.reader(8192).read(&mut vec![0; 20_000]).unwrap(), 8192);
         let mut seen = 0;
-        let digest = source.hash(|count| Ok(seen += count)).unwrap();
+        let digest = source
+            .hash(|count| {
+                seen += count;
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(digest.as_bytes()[..], Sha256::digest(&bytes)[..]);
         assert_eq!(seen, 100_000);
     }
 
     #[test]
     fn f1_a_file_that_shrinks_while_it_is_read_is_an_error_and_never_a_spin() {
-        let (_folder, path) = file(&[7; 50_000]);
+        let (_folder, path) = file(&vec![7; 50_000]);
         let source = Source::open(&path).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
         let error = source.reader(8192).read_to_end(&mut Vec::new()).unwrap_err();
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn f1_a_file_that_grows_or_is_replaced_is_noticed_before_its_last_bytes_leave() {
-        let (_folder, path) = file(&[7; 50_000]);
+        let (_folder, path) = file(&vec![7; 50_000]);
         let source = Source::open(&path).unwrap();
         fs::File::options().append(true).open(&path).unwrap().write_all(b"more").unwrap();
         let mut read = Vec::new();
@@ -202,7 +207,7 @@ mod tests {
 
         let source = Source::open(&path).unwrap();
         let other = path.with_extension("new");
-        fs::write(&other, [7; 50_004]).unwrap();
+        fs::write(&other, vec![7; 50_004]).unwrap();
         fs::rename(&other, &path).unwrap();
         assert_eq!(source.check_unchanged().unwrap_err().kind(), ErrorKind::SourceChanged);
     }

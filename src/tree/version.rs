@@ -10,7 +10,7 @@ use crate::key::RemoteKey;
 use crate::tree::digest::Digest;
 
 /// What `stat` says of a file. Two equal ones stand for equal content, but for the racy rule
-/// ([`FileStat::is_settled`]). Times are nanoseconds since 1970.
+/// (see the crate's promises). Times are nanoseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct FileStat {
     /// Bytes.

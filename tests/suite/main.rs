@@ -1,4 +1,6 @@
 //! All integration tests, in one binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failed test")]
+#![allow(unreachable_pub, reason = "support is shared with examples and benchmarks")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -220,20 +220,28 @@ impl<In: Transport> Connector<In> for Meter {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         count(|metrics| metrics.connections(1));
-        Ok(chained.map(Metered))
+        Ok(chained.map(|inner| Metered { inner, heard: None }))
     }
 }
 
+/// A connection heard of this shortly is taken for open. Asking the system costs six calls a request,
+/// as ureq asks twice; one that was closed meanwhile all the same is an error that is retried.
+const FRESH: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
-struct Metered<In>(In);
+struct Metered<In> {
+    inner: In,
+    /// When the last bytes came.
+    heard: Option<Instant>,
+}
 
 impl<In: Transport> Transport for Metered<In> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
+        self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.0.transmit_output(amount, timeout)?;
+        self.inner.transmit_output(amount, timeout)?;
         count(|metrics| metrics.bytes_sent(amount as u64));
         Ok(())
     }
@@ -242,19 +250,20 @@ impl<In: Transport> Transport for Metered<In> {
         if timeout.reason == Timeout::RecvResponse && timeout.after != UreqDuration::NotHappening {
             timeout.per_read = None;
         }
-        let before = self.0.buffers().input().len();
-        let progress = self.0.await_input(timeout)?;
-        let after = self.0.buffers().input().len();
+        let before = self.inner.buffers().input().len();
+        let progress = self.inner.await_input(timeout)?;
+        let after = self.inner.buffers().input().len();
+        self.heard = progress.then(Instant::now);
         count(|metrics| metrics.bytes_received(after.saturating_sub(before) as u64));
         Ok(progress)
     }
 
     fn is_open(&mut self) -> bool {
-        self.0.is_open()
+        self.heard.is_some_and(|heard| heard.elapsed() < FRESH) || self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.0.is_tls()
+        self.inner.is_tls()
     }
 }
 
