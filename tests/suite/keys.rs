@@ -140,8 +140,19 @@ fn k1_objects_of_odd_names_are_deleted_together_or_one_by_one() {
         assert_eq!(report.outcome, RescanOutcome::Published, "{:?}", report.failed);
         assert_eq!(report.deleted.iter().cloned().collect::<BTreeSet<_>>(), odd_keys());
         assert_eq!(world.store.objects().into_keys().collect::<Vec<_>>(), ["site/ordinary"]);
+        let alone = odd_keys().iter().filter(|key| lacks_bulk_delete || is_no_text_of_xml(key)).count();
+        let deletes = world.proxy.requests().iter().filter(|seen| seen.method == "DELETE").count();
+        assert_eq!(deletes, alone);
         check_idle(&world, &site);
     }
+}
+
+/// Whether XML 1.0 has no form for the key, or parsers may give it back changed. The store of these
+/// tests would not, so only the requests show that such keys are deleted one by one.
+fn is_no_text_of_xml(key: &str) -> bool {
+    let at_the_ends = [key.chars().next(), key.chars().next_back()];
+    at_the_ends.into_iter().flatten().any(char::is_whitespace)
+        || key.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
 
 #[test]
