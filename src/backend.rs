@@ -134,6 +134,10 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError>;
 
+    /// An error if one object cannot be so large.
+    #[doc(hidden)]
+    fn check_size(&self, size: u64) -> Result<(), StorageError>;
+
     /// The most keys of one [`delete_many`](Self::delete_many).
     #[doc(hidden)]
     fn delete_limit(&self) -> usize {

@@ -128,6 +128,11 @@ impl Engine {
         self.0.trace.metrics.snapshot()
     }
 
+    /// Whether the calling thread is one of the pool.
+    pub(crate) fn is_own_worker(&self) -> bool {
+        self.0.pool.current_thread_index().is_some()
+    }
+
     /// Puts one item of work into the queue; waits while the queue is full. Never called by a worker.
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
         // The receiver lives as long as the sender: both are in `Inner`.

@@ -182,8 +182,11 @@ pub(crate) enum Retry {
 /// assert!(!error.is_retryable());
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StorageError(Box<Details>);
+#[error("{details}{}", Cause(details, source.as_deref()))]
+pub struct StorageError {
+    details: Box<Details>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
 
 #[derive(Debug)]
 struct Details {
@@ -197,7 +200,6 @@ struct Details {
     attempts: u32,
     elapsed: Duration,
     retry: Retry,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StorageError {
@@ -206,7 +208,7 @@ impl StorageError {
     pub fn new(kind: ErrorKind, operation: Operation, message: impl Into<String>) -> Self {
         let retry =
             if kind.is_transient() && kind != ErrorKind::Unavailable { Retry::Backoff } else { Retry::Never };
-        Self(Box::new(Details {
+        let details = Box::new(Details {
             kind,
             operation,
             key: None,
@@ -217,8 +219,8 @@ impl StorageError {
             attempts: 0,
             elapsed: Duration::ZERO,
             retry,
-            source: None,
-        }))
+        });
+        Self { details, source: None }
     }
 
     /// A wrong or missing setting.
@@ -232,113 +234,119 @@ impl StorageError {
 
     /// Names the object.
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
-        self.0.key = Some(key.into());
+        self.details.key = Some(key.into());
         self
     }
 
     /// Names the file.
     pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
-        self.0.path = Some(path.into());
+        self.details.path = Some(path.into());
         self
     }
 
     /// Keeps the error that caused this one.
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.0.source = Some(Box::new(source));
+        self.source = Some(Box::new(source));
         self
     }
 
     /// Says whether trying again may help.
     pub fn retryable(mut self, yes: bool) -> Self {
-        self.0.retry = if yes { Retry::Backoff } else { Retry::Never };
+        self.details.retry = if yes { Retry::Backoff } else { Retry::Never };
         self
     }
 
     /// Trying again may help, but not before `wait` is over.
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.0.retry = Retry::After(wait);
+        self.details.retry = Retry::After(wait);
         self
     }
 
     pub(crate) fn with_operation(mut self, operation: Operation) -> Self {
-        self.0.operation = operation;
+        self.details.operation = operation;
         self
     }
 
     pub(crate) fn with_code(mut self, code: Option<String>) -> Self {
-        self.0.code = code;
+        self.details.code = code;
         self
     }
 
     pub(crate) fn with_request_id(mut self, id: Option<String>) -> Self {
-        self.0.request_id = id;
+        self.details.request_id = id;
         self
     }
 
     pub(crate) fn with_attempts(mut self, attempts: u32, elapsed: Duration) -> Self {
-        self.0.attempts = attempts;
-        self.0.elapsed = elapsed;
+        self.details.attempts = attempts;
+        self.details.elapsed = elapsed;
         self
     }
 
     pub(crate) fn advise(mut self, advice: &str) -> Self {
-        self.0.message.push_str("; ");
-        self.0.message.push_str(advice);
+        self.details.message.push_str("; ");
+        self.details.message.push_str(advice);
         self
     }
 
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
-        self.0.kind
+        self.details.kind
     }
 
     /// What was being done.
     pub fn operation(&self) -> Operation {
-        self.0.operation
+        self.details.operation
     }
 
     /// The object, by its key before the prefix, if it was about one.
     pub fn key(&self) -> Option<&str> {
-        self.0.key.as_deref()
+        self.details.key.as_deref()
     }
 
     /// The file, if it was about one.
     pub fn path(&self) -> Option<&Path> {
-        self.0.path.as_deref()
+        self.details.path.as_deref()
     }
 
     /// What happened, without operation and place.
     pub fn message(&self) -> &str {
-        &self.0.message
+        &self.details.message
     }
 
     /// The store's own code for it, such as `NoSuchBucket`.
     pub fn code(&self) -> Option<&str> {
-        self.0.code.as_deref()
+        self.details.code.as_deref()
     }
 
     /// The store's id of the failed request, for its operator.
     pub fn request_id(&self) -> Option<&str> {
-        self.0.request_id.as_deref()
+        self.details.request_id.as_deref()
     }
 
     /// How often it was tried; 0 where it never came to a try.
     pub fn attempts(&self) -> u32 {
-        self.0.attempts
+        self.details.attempts
     }
 
     /// Whether trying again may help.
     pub fn is_retryable(&self) -> bool {
-        self.0.retry != Retry::Never
+        self.details.retry != Retry::Never
     }
 
     /// Whether it only says that its run had stopped before.
     pub(crate) fn is_not_tried(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Cancelled | ErrorKind::Deadline | ErrorKind::Unavailable)
+        matches!(self.details.kind, ErrorKind::Cancelled | ErrorKind::Deadline | ErrorKind::Unavailable)
+    }
+
+    /// Whether the cache itself is the trouble.
+    pub(crate) fn is_about_the_cache(&self) -> bool {
+        use ErrorKind::{Cache, CacheDamaged, CacheForeign, CacheLocked};
+        matches!(self.kind(), Cache | CacheDamaged | CacheForeign | CacheLocked)
     }
 
     pub(crate) fn retry(&self) -> Retry {
-        self.0.retry
+        self.details.retry
     }
 }
 
@@ -357,13 +365,17 @@ impl fmt::Display for Details {
         if let Some(id) = &self.request_id {
             write!(f, " [request id {}]", Printable(id))?;
         }
-        if let Some(source) = &self.source {
-            let text = source.to_string();
-            if !self.message.contains(&text) {
-                write!(f, ": {}", Printable(&text))?;
-            }
-        }
         Ok(())
+    }
+}
+
+/// What an error's source adds to its text.
+struct Cause<'a>(&'a Details, Option<&'a (dyn std::error::Error + Send + Sync)>);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.1.map(ToString::to_string).unwrap_or_default();
+        if self.0.message.contains(&text) { Ok(()) } else { write!(f, ": {}", Printable(&text)) }
     }
 }
 
@@ -400,6 +412,22 @@ mod tests {
             "upload a/b\\nc: 500 InternalError (6 attempts in 2.5 s) [request id R1]"
         );
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn the_source_can_be_reached_and_is_said_once() {
+        use std::error::Error;
+        let cause = std::io::Error::other("disk full");
+        let error = StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot write").with_source(cause);
+        assert_eq!(error.to_string(), "cache: cannot write: disk full");
+        assert_eq!(error.source().unwrap().to_string(), "disk full");
+        let error = StorageError::io(
+            ErrorKind::Cache,
+            Operation::Cache,
+            Path::new("p"),
+            std::io::Error::other("disk full"),
+        );
+        assert_eq!(error.to_string(), "cache p: disk full");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The gate before one destination: how many requests may be under way, and whether any may.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::error::{ErrorKind, Operation, StorageError};
 
@@ -8,6 +9,9 @@ use crate::error::{ErrorKind, Operation, StorageError};
 const FAILURES_TO_OPEN: u32 = 5;
 /// Successes in a row that allow one more request at a time.
 const SUCCESSES_TO_GROW: u32 = 10;
+
+/// How often a waiting request asks whether it may go on waiting.
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Lets requests to one destination through. It opens its circuit (lets none through) after five
 /// connection failures in a row, until the next run closes it; and it halves the number of requests
@@ -78,24 +82,31 @@ impl Gate {
         self.lock().open
     }
 
-    /// Waits for its turn and runs `request`, unless the circuit is open.
+    /// Waits for its turn and runs `request`, unless the circuit is open. `may_wait` is asked now and
+    /// then; its error ends the wait.
     pub(crate) fn pass<T>(
         &self,
         operation: Operation,
+        may_wait: impl Fn() -> Result<(), StorageError>,
         request: impl FnOnce() -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let turn = self.enter(operation)?;
+        let turn = self.enter(operation, may_wait)?;
         let result = request();
         turn.leave(result.as_ref().map_or_else(Passage::of, |_| Passage::Answered));
         result
     }
 
-    fn enter(&self, operation: Operation) -> Result<Turn<'_>, StorageError> {
+    fn enter(
+        &self,
+        operation: Operation,
+        may_wait: impl Fn() -> Result<(), StorageError>,
+    ) -> Result<Turn<'_>, StorageError> {
         let mut state = self.lock();
         while !state.open && state.under_way >= state.limit {
             state.waiting += 1;
-            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.freed.wait_timeout(state, ASK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
+            may_wait()?;
         }
         if state.open {
             let why = "not tried: the store could not be reached several times in a row";
@@ -164,7 +175,7 @@ mod tests {
     use super::*;
 
     fn end(gate: &Gate, kind: ErrorKind) -> StorageError {
-        gate.pass::<()>(Operation::Upload, || Err(StorageError::new(kind, Operation::Upload, "x")))
+        gate.pass::<()>(Operation::Upload, || Ok(()), || Err(StorageError::new(kind, Operation::Upload, "x")))
             .unwrap_err()
     }
 
@@ -190,18 +201,30 @@ mod tests {
         end(&gate, ErrorKind::Throttled);
         assert_eq!(gate.lock().limit, 2);
         for _ in 0..10 {
-            gate.pass(Operation::Upload, || Ok(())).unwrap();
+            gate.pass(Operation::Upload, || Ok(()), || Ok(())).unwrap();
         }
         assert_eq!(gate.lock().limit, 3);
+    }
+
+    #[test]
+    fn a_wait_for_a_turn_ends_when_it_may_not_go_on() {
+        let gate = Gate::new(1);
+        let stopped = || Err(StorageError::new(ErrorKind::Cancelled, Operation::Upload, "x"));
+        let inner = gate.pass(
+            Operation::Upload,
+            || Ok(()),
+            || Ok(gate.pass(Operation::Upload, stopped, || Ok(())).unwrap_err().kind()),
+        );
+        assert_eq!(inner.unwrap(), ErrorKind::Cancelled);
     }
 
     #[test]
     fn a_panic_gives_its_place_back() {
         let gate = Gate::new(1);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            gate.pass::<()>(Operation::Upload, || panic!("request"))
+            gate.pass::<()>(Operation::Upload, || Ok(()), || panic!("request"))
         }));
         assert!(panicked.is_err());
-        gate.pass(Operation::Upload, || Ok(())).unwrap();
+        gate.pass(Operation::Upload, || Ok(()), || Ok(())).unwrap();
     }
 }

@@ -157,6 +157,7 @@ impl StorageBackend for S3Backend {
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
         let key = RemoteKey::new(remote_key)?;
         let source = Source::open(local_path)?;
+        upload::check_size(source.stat().size).map_err(|error| error.with_key(remote_key))?;
         let digest = source.hash(|_| Ok(()))?;
         let file = Upload { source: &source, key: &key, digest: &digest };
         let receipt = self.alone(|exchange| upload::put(self, exchange, &file))?;
@@ -201,6 +202,10 @@ impl Transfers for S3Backend {
 
     fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError> {
         objects::list(self, exchange, from)
+    }
+
+    fn check_size(&self, size: u64) -> Result<(), StorageError> {
+        upload::check_size(size)
     }
 
     fn key_room(&self) -> usize {

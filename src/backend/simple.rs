@@ -75,12 +75,16 @@ fn watched<T>(
     exchange.trace.started(&name, key, &destination, bytes);
     let result = retry::run(&RetryPolicy::default(), exchange, operation, |attempt| {
         attempts = attempt;
-        exchange.gate.pass(operation, || {
-            if backend.is_remote() {
-                exchange.trace.metrics.requests(1);
-            }
-            step().map_err(|error| error.with_key(key))
-        })
+        exchange.gate.pass(
+            operation,
+            || exchange.check(operation),
+            || {
+                if backend.is_remote() {
+                    exchange.trace.metrics.requests(1);
+                }
+                step().map_err(|error| error.with_key(key))
+            },
+        )
     });
     let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
     let elapsed = exchange.clock.now().saturating_sub(began);

@@ -9,6 +9,12 @@ use crate::error::StorageError;
 use crate::key::Prefix;
 use crate::retry::RetryPolicy;
 
+/// A header is written whole into the connection's buffer.
+const MOST_OF_A_TOKEN: usize = 8 * 1024;
+/// What S3 takes of headers that are kept with an object (Amazon S3 User Guide, "Working with object
+/// metadata"), and something for the others.
+const MOST_OF_HEADERS: usize = 4 * 1024;
+
 /// Headers that are set per request, or would change what is signed or sent.
 const RESERVED: [&str; 14] = [
     "authorization",
@@ -176,6 +182,9 @@ impl S3Config {
             StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
         })?;
         credentials.check()?;
+        if credentials.session_token().is_some_and(|token| token.len() > MOST_OF_A_TOKEN) {
+            return Err(StorageError::config("session_token", "it is longer than 8 KiB"));
+        }
         let prefix = Prefix::new(&self.bucket_prefix)?;
         let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
         let region = resolve_region(self.region.as_deref(), endpoint)?;
@@ -253,14 +262,14 @@ fn check_bucket(name: &str) -> Result<(), StorageError> {
 /// Scheme and authority, nothing else.
 fn check_endpoint(text: &str) -> Result<String, StorageError> {
     let wrong = |problem: &str| StorageError::config("endpoint", format!("{text:?}: {problem}"));
+    if text.contains('@') {
+        return Err(StorageError::config("endpoint", "it holds a user name; use credentials instead"));
+    }
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let uri: Uri = with_scheme.trim_end_matches('/').parse().map_err(|_| wrong("it is no URL"))?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
     let scheme = scheme.ok_or_else(|| wrong("it begins with neither https:// nor http://"))?;
     let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?.as_str();
-    if authority.contains('@') {
-        return Err(StorageError::config("endpoint", "it holds a user name; use credentials instead"));
-    }
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
         return Err(wrong("it has a path; the bucket goes into bucket, the rest into bucket_prefix"));
     }
@@ -309,6 +318,9 @@ fn check_base(field: &str, url: &str) -> Result<String, StorageError> {
 
 fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> {
     let mut headers = HeaderMap::new();
+    if given.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MOST_OF_HEADERS {
+        return Err(StorageError::config("header", "all of them together are longer than 4 KiB"));
+    }
     for (name, value) in given {
         let wrong = |problem: &str| StorageError::config("header", format!("{name:?}: {problem}"));
         let header = HeaderName::try_from(name).map_err(|_| wrong("it is no header's name"))?;

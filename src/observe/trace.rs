@@ -118,10 +118,10 @@ fn to_facade(level: Level, message: &str, texts: &[(&'static str, String)]) {
 
 /// Cuts secrets out of a text that a server wrote: some repeat what they were sent.
 pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
-    secrets
-        .iter()
-        .filter(|secret| !secret.is_empty())
-        .fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+    let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
+    // One may begin like another: the longest goes first.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(*secret, "[secret]"))
 }
 
 #[cfg(test)]
@@ -154,5 +154,6 @@ mod tests {
     #[test]
     fn secrets_are_cut_out_of_texts() {
         assert_eq!(redact("key AKIA1 is unknown", &["AKIA1", ""]), "key [secret] is unknown");
+        assert_eq!(redact("minio123 minio", &["minio", "minio123"]), "[secret] [secret]");
     }
 }

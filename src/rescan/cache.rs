@@ -30,6 +30,7 @@ const META_DESTINATION: &str = "destination";
 const META_ROOTS: &str = "roots";
 const META_SURVEYED: &str = "surveyed";
 const META_SYNCED: &str = "synced";
+const META_SENDING: &str = "sending";
 
 /// Where a key is to be read, and what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,6 +279,19 @@ impl CacheManager {
             self.apply(&[Write::Meta(META_SYNCED, value)])?;
         }
         Ok(news)
+    }
+
+    /// Whether a run that was sending did not come to its end: what it sent last is in doubt.
+    pub(crate) fn was_interrupted(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_SENDING)?.as_deref() == Some(&[1]))
+    }
+
+    /// Notes that a run begins or ends to send; commits only what is news.
+    pub(crate) fn set_sending(&self, sending: bool) -> Result<(), StorageError> {
+        if self.was_interrupted()? == sending {
+            return Ok(());
+        }
+        self.apply(&[Write::Meta(META_SENDING, vec![u8::from(sending)])])
     }
 
     pub(crate) fn published_record(&self, key: &str) -> Result<Option<Published>, StorageError> {

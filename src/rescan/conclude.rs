@@ -2,7 +2,7 @@
 
 use super::flow::Tally;
 use super::report::{RescanOutcome, RescanReport, StopReason};
-use crate::error::{ErrorKind, StorageError};
+use crate::error::StorageError;
 use crate::observe::trace::Trace;
 
 /// How the phases ended.
@@ -16,10 +16,8 @@ pub(crate) struct End {
 impl End {
     /// A plan that was cancelled or ran out of time is a run that stopped; any other failure is one.
     pub(crate) fn of_stopped_plan(error: StorageError) -> Result<Self, StorageError> {
-        let stop = match error.kind() {
-            ErrorKind::Cancelled => StopReason::Cancelled,
-            ErrorKind::Deadline => StopReason::Deadline,
-            _ => return Err(error),
+        let Some(stop) = StopReason::of(&error) else {
+            return Err(error);
         };
         Ok(Self { tally: Tally::stopped(stop), blocked: true })
     }
@@ -83,6 +81,7 @@ pub(crate) fn announce(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn ended(change: impl FnOnce(&mut End, &mut RescanReport)) -> RescanOutcome {
         let (mut end, mut report) = (End::default(), RescanReport::new(false));

@@ -10,7 +10,7 @@ use super::batch::Batches;
 use super::cache::{CacheManager, Row, Rows, Write};
 use super::mailbox::Mailbox;
 use super::plan::is_absent;
-use super::record::PendingKind;
+use super::record::{Pending, PendingKind};
 use super::recorder::Recorder;
 use super::report::{RescanReport, StopReason};
 use super::work::{self, Context, Ending, Item, Worked};
@@ -19,11 +19,12 @@ use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
-use crate::tree::digest::Digest;
 
 /// Files in a row that found the store not working, before any was taken, after which the rest is
 /// not tried.
 const OUTAGES_AT_FIRST: u64 = 3;
+/// Deletes noted in one transaction: what one request of S3 deletes.
+const DELETES_MARKED_AT_ONCE: usize = 1000;
 /// How often the feeding thread looks at what has waited for its batch.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -73,6 +74,13 @@ impl Tally {
     }
 }
 
+/// However a run ends, also by a panic: what still waits in the queue sends nothing any more.
+impl Drop for Flow<'_> {
+    fn drop(&mut self) {
+        self.context.offline.store(true, Relaxed);
+    }
+}
+
 impl<'a> Flow<'a> {
     pub(crate) fn new(
         engine: &'a Engine,
@@ -94,17 +102,13 @@ impl<'a> Flow<'a> {
     }
 
     /// Uploads everything of one kind that is pending, and returns when all of it is settled.
-    pub(crate) fn upload(
-        &mut self,
-        kind: PendingKind,
-        report: &mut RescanReport,
-    ) -> Result<(), StorageError> {
+    pub(crate) fn upload(&mut self, kind: PendingKind, report: &mut RescanReport) {
         let results = Mailbox::new();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (cache.pending_rows(), 0);
         loop {
             while in_flight + self.parked.len() < self.window() || self.may_unpark() {
-                let Some(item) = self.next_item(kind, &mut rows)? else {
+                let Some(item) = self.fed(|flow| flow.next_item(kind, &mut rows)) else {
                     break;
                 };
                 self.start(item, &results);
@@ -118,10 +122,26 @@ impl<'a> Flow<'a> {
                 self.settle_upload(worked, report);
             }
         }
-        // What was parked when the run stopped stays pending, with what is known of it by now.
+        let rest = self.batches.rest();
+        self.recorder.record(rest);
+    }
+
+    /// What is parked when the run stops stays pending, with what is known of it by now.
+    fn unpark_for_good(&mut self) {
         let parked = self.parked.drain(..).map(|item| Write::Pending(item.key.into_string(), item.pending));
-        self.recorder.record(parked.chain(self.batches.rest()).collect());
-        Ok(())
+        self.recorder.record(parked.collect());
+    }
+
+    /// The next piece of work. An error of the cache ends the feeding, and what is in flight is waited
+    /// for: no job outlives its run.
+    fn fed<T>(&mut self, next: impl FnOnce(&mut Self) -> Result<Option<T>, StorageError>) -> Option<T> {
+        match next(self) {
+            Ok(next) => next,
+            Err(error) => {
+                self.tally.fatal.get_or_insert(error);
+                None
+            }
+        }
     }
 
     fn may_unpark(&self) -> bool {
@@ -130,10 +150,13 @@ impl<'a> Flow<'a> {
 
     fn next_item(&mut self, kind: PendingKind, rows: &mut Rows<'_>) -> Result<Option<Item>, StorageError> {
         self.look_for_stop();
-        let hash_only = self.tally.stop == Some(StopReason::Unavailable) && self.limits.has_fallback;
-        if self.tally.is_stopped() && !hash_only {
-            return Ok(None);
+        if self.tally.is_stopped() {
+            self.unpark_for_good();
+            if !self.goes_on_hashing() {
+                return Ok(None);
+            }
         }
+        let hash_only = self.tally.is_stopped();
         if self.may_unpark() {
             return Ok(self.parked.pop_front());
         }
@@ -154,10 +177,18 @@ impl<'a> Flow<'a> {
         Ok(None)
     }
 
-    fn start(&self, item: Item, results: &Mailbox<(Worked, Option<Digest>)>) {
+    /// During an outage files are hashed all the same where URLs lead to a fallback.
+    fn goes_on_hashing(&self) -> bool {
+        self.limits.has_fallback
+            && self.tally.stop == Some(StopReason::Unavailable)
+            && self.tally.fatal.is_none()
+            && self.context.exchange().check(Operation::Read).is_ok()
+    }
+
+    fn start(&self, item: Item, results: &Mailbox<(Worked, Pending)>) {
         let (context, results) = (self.context.clone(), results.clone());
         self.engine.submit(move || {
-            let before = item.pending.digest;
+            let before = item.pending.clone();
             results.push((work::publish(&context, item), before));
         });
     }
@@ -171,8 +202,8 @@ impl<'a> Flow<'a> {
         results
     }
 
-    fn settle_upload(&mut self, (worked, before): (Worked, Option<Digest>), report: &mut RescanReport) {
-        let write = worked.to_write(before);
+    fn settle_upload(&mut self, (worked, before): (Worked, Pending), report: &mut RescanReport) {
+        let write = worked.to_write(&before);
         let Worked { item, ending } = worked;
         let (key, batch) = (item.key.as_str().to_owned(), item.batch);
         match ending {
@@ -202,13 +233,9 @@ impl<'a> Flow<'a> {
 
     /// Whether the error only says that the run had stopped: its file is pending, as before.
     fn not_tried(&mut self, error: &StorageError) -> bool {
-        match error.kind() {
-            ErrorKind::Cancelled => self.stop(StopReason::Cancelled),
-            ErrorKind::Deadline => self.stop(StopReason::Deadline),
-            ErrorKind::Unavailable => self.stop(StopReason::Unavailable),
-            _ => return false,
-        }
-        true
+        let reason = StopReason::of(error);
+        reason.into_iter().for_each(|reason| self.stop(reason));
+        reason.is_some()
     }
 
     /// What a failure means for the rest of the run.
@@ -256,24 +283,23 @@ impl<'a> Flow<'a> {
     }
 
     /// Deletes everything that is pending to be deleted.
-    pub(crate) fn delete(&mut self, report: &mut RescanReport) -> Result<(), StorageError> {
+    pub(crate) fn delete(&mut self, report: &mut RescanReport) {
         let results = Mailbox::new();
         let cache = self.cache;
-        let (mut rows, mut in_flight) = (cache.pending_rows(), 0);
+        let (mut rows, mut marked, mut in_flight) = (cache.pending_rows(), VecDeque::new(), 0);
         loop {
             // The first request of a run goes alone, also where it is a delete.
             let most = if self.context.probe.is_proven() { self.window() } else { 1 };
             while in_flight < most {
-                let keys = self.next_keys(&mut rows)?;
-                if keys.is_empty() {
+                let Some(keys) = self.fed(|flow| flow.next_keys(&mut rows, &mut marked)) else {
                     break;
-                }
+                };
                 let (context, results) = (self.context.clone(), results.clone());
                 self.engine.submit(move || results.push(work::delete(&context, &keys)));
                 in_flight += 1;
             }
             if in_flight == 0 {
-                return Ok(());
+                return;
             }
             for deleted in self.wait(&results, in_flight) {
                 in_flight -= 1;
@@ -282,12 +308,30 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn next_keys(&mut self, rows: &mut Rows<'_>) -> Result<Vec<RemoteKey>, StorageError> {
-        let mut keys = Vec::new();
+    fn next_keys(
+        &mut self,
+        rows: &mut Rows<'_>,
+        marked: &mut VecDeque<RemoteKey>,
+    ) -> Result<Option<Vec<RemoteKey>>, StorageError> {
         self.look_for_stop();
         if self.tally.is_stopped() {
-            return Ok(keys);
+            return Ok(None);
         }
+        if marked.is_empty() {
+            self.mark_deletes(rows, marked)?;
+        }
+        let count = marked.len().min(self.limits.delete_chunk);
+        Ok((count > 0).then(|| marked.drain(..count).collect()))
+    }
+
+    /// Takes keys that are to be deleted, and notes durably that they may be deleted from now on: should
+    /// their files come back after a crash, or after an answer that was lost, they are sent again.
+    fn mark_deletes(
+        &self,
+        rows: &mut Rows<'_>,
+        marked: &mut VecDeque<RemoteKey>,
+    ) -> Result<(), StorageError> {
+        let mut marks = Vec::new();
         for row in rows {
             let Row { key, pending: Some(pending), .. } = row? else {
                 continue;
@@ -295,12 +339,13 @@ impl<'a> Flow<'a> {
             if pending.kind != PendingKind::Removed || !self.is_ours_and_gone(&key)? {
                 continue;
             }
-            keys.push(RemoteKey::new(key)?);
-            if keys.len() == self.limits.delete_chunk {
+            marked.push_back(RemoteKey::new(key.clone())?);
+            marks.push(Write::Pending(key, Pending { doubt: true, ..pending }));
+            if marked.len() == DELETES_MARKED_AT_ONCE {
                 break;
             }
         }
-        Ok(keys)
+        self.cache.apply(&marks)
     }
 
     /// The last look before a delete: this cache published it (its record's checksum holds), and no

@@ -113,6 +113,7 @@ impl RescanOrchestrator {
     /// # Errors
     /// As [`rescan`](Self::rescan).
     pub fn rescan_with(&self, run: &Run) -> Result<RescanReport, StorageError> {
+        self.refuse_what_cannot_work(run)?;
         let _lock = self.cache.lock()?;
         let began = self.engine.clock().now();
         let trace = self.engine.trace().for_run(run.observer.clone(), run.progress.clone());
@@ -126,6 +127,10 @@ impl RescanOrchestrator {
         // No panic of a backend's getters, or of ours, crosses into the host.
         let result = catch_unwind(AssertUnwindSafe(all))
             .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
+        if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
+            // The error is what the caller should see, whether or not this is recorded.
+            let _ = self.cache.set_synced(false);
+        }
         let outcome = match &result {
             Ok(()) => report.outcome.as_str(),
             Err(_) => "error",
@@ -133,6 +138,18 @@ impl RescanOrchestrator {
         trace.emit(|| Event::RunFinished { outcome });
         announce(&trace, &destination, &result, &report);
         result.map(|()| report)
+    }
+
+    fn refuse_what_cannot_work(&self, run: &Run) -> Result<(), StorageError> {
+        if self.engine.is_own_worker() {
+            let why = "a rescan cannot be called from an observer or a backend of its own engine: it waits for that engine's workers";
+            return Err(StorageError::config("engine", why));
+        }
+        if run.verify == Verify::List && self.backend.transfers().is_none() {
+            let why = "this backend cannot list; use Verify::Ack";
+            return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
+        }
+        Ok(())
     }
 
     /// lock, walk, diff, batches, hash, upload, record, delete, verify.
@@ -157,13 +174,15 @@ impl RescanOrchestrator {
         });
         let mut end = End { blocked: plan.blocked, ..End::default() };
         if run.dry_run {
+            let refused = plan.removed > self.config.max_delete.limit(plan.published);
+            end.tally.stop = refused.then_some(StopReason::DeletesRefused);
             return Ok(end);
         }
         if !plan.is_empty() {
             end.tally = self.carry_out(&context, &plan, report)?;
         }
-        if run.verify == Verify::List && end.tally.stop != Some(StopReason::Unavailable) {
-            self.verify(&context, report)?;
+        if run.verify == Verify::List && end.tally.stop.is_none() {
+            end.tally.stop = self.verify(&context, report)?;
         }
         Ok(end)
     }
@@ -178,7 +197,9 @@ impl RescanOrchestrator {
             let writes: Vec<Write> = bound.into_iter().chain(named).collect();
             self.cache.apply(&writes)?;
         }
-        let gate = self.engine.gate(&destination);
+        // A backend of four methods may wrap one that passes a gate of its own: never the same twice.
+        let kind = if self.backend.transfers().is_some() { "" } else { "adapter of " };
+        let gate = self.engine.gate(&format!("{kind}{destination}"));
         gate.close_circuit();
         Ok(Context {
             backend: self.backend.clone(),
@@ -189,7 +210,7 @@ impl RescanOrchestrator {
             gate,
             trace: trace.clone(),
             cancel: run.cancel.clone(),
-            deadline: run.deadline.map(|after| began + after),
+            deadline: run.deadline.and_then(|after| began.checked_add(after)),
             probe: Probe::default(),
             offline: AtomicBool::new(false),
         })
@@ -209,6 +230,12 @@ impl RescanOrchestrator {
             );
         }
         fs::read_dir(&root).map_err(missing)?;
+        let own = fs::canonicalize(self.cache.path()).unwrap_or_default();
+        if own.starts_with(&root) {
+            let why =
+                format!("{} lies inside the root {}: it would be published", own.display(), root.display());
+            return Err(StorageError::config("cache", why));
+        }
         Ok((root, metadata.dev()))
     }
 
@@ -234,6 +261,7 @@ impl RescanOrchestrator {
         plan: &Plan,
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
+        self.cache.set_sending(true)?;
         let recorder = Recorder::start(&self.cache, &context.trace.metrics)?;
         let limits = Limits {
             batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
@@ -243,18 +271,20 @@ impl RescanOrchestrator {
         let mut flow = Flow::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
         self.survey_once(context, &mut flow, &recorder, report)?;
         // All added before any modified: no replaced index names a file that is not there yet.
-        flow.upload(PendingKind::Added, report)?;
-        flow.upload(PendingKind::Modified, report)?;
-        recorder.sync()?;
+        flow.upload(PendingKind::Added, report);
+        flow.upload(PendingKind::Modified, report);
+        if let Err(error) = recorder.sync() {
+            flow.tally.fatal.get_or_insert(error);
+        }
         if self.may_delete(context, plan, &mut flow) {
-            flow.delete(report)?;
-            recorder.sync()?;
+            flow.delete(report);
         }
-        let mut tally = flow.tally;
-        match tally.fatal.take() {
-            Some(error) => Err(error),
-            None => Ok(tally),
+        let mut tally = std::mem::take(&mut flow.tally);
+        if let Some(error) = tally.fatal.take() {
+            return Err(error);
         }
+        recorder.sync()?;
+        Ok(tally)
     }
 
     /// On the first run: what is there already?
@@ -299,8 +329,9 @@ impl RescanOrchestrator {
                 &[("destination", &self.backend.destination())],
             );
         }
+        // Durable before the first upload, or a next run would take our own objects for others'.
         recorder.record(vec![CacheManager::surveyed()]);
-        Ok(())
+        recorder.sync()
     }
 
     /// Deletes come last, and only if everything before went well and they are not too many.
@@ -328,19 +359,26 @@ impl RescanOrchestrator {
         true
     }
 
-    fn verify(&self, context: &Context, report: &mut RescanReport) -> Result<(), StorageError> {
+    /// Lists and compares; a run that is stopped meanwhile says so.
+    fn verify(
+        &self,
+        context: &Context,
+        report: &mut RescanReport,
+    ) -> Result<Option<StopReason>, StorageError> {
         let Some(transfers) = self.backend.transfers() else {
-            let why = "this backend cannot list; use Verify::Ack";
-            return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
+            return Ok(None);
         };
         match verify::by_listing(transfers, &context.exchange(), &self.cache) {
             Ok(found) => report.verified = Some(found),
             Err(error) if matches!(error.kind(), ErrorKind::Cache | ErrorKind::CacheDamaged) => {
                 return Err(error);
             }
-            Err(error) => report.add_failed(error),
+            Err(error) => match StopReason::of(&error) {
+                Some(stop) => return Ok(Some(stop)),
+                None => report.add_failed(error),
+            },
         }
-        Ok(())
+        Ok(None)
     }
 
     fn conclude(
@@ -357,6 +395,7 @@ impl RescanOrchestrator {
         if !report.dry_run {
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
             self.cache.set_synced(synced)?;
+            self.cache.set_sending(false)?;
         }
         self.cache.count_commits(&trace.metrics);
         report.elapsed = self.engine.clock().now().saturating_sub(began);

@@ -80,6 +80,7 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
         ancestor: None,
         writes: Vec::new(),
         seen: wall_nanos(scope.exchange.clock),
+        interrupted: scope.cache.was_interrupted()?,
     };
     planner.run()?;
     Ok(planner.plan)
@@ -107,6 +108,8 @@ struct Planner<'a> {
     ancestor: Option<(PathBuf, Option<u64>)>,
     writes: Vec<Write>,
     seen: i64,
+    /// The last run was cut off while it was sending.
+    interrupted: bool,
 }
 
 impl Planner<'_> {
@@ -167,15 +170,18 @@ impl Planner<'_> {
         self.report.scanned += u64::from(file.is_some());
         let old = published.as_ref().map(|record| (record.stat, record.settled));
         let new = file.as_ref().map(|file| (file.stat, true));
-        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| old.1 && old.0 == new.0;
+        let doubtful = pending.as_ref().is_some_and(|pending| {
+            pending.doubt || (self.interrupted && pending.kind == PendingKind::Modified)
+        });
+        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| !doubtful && old.1 && old.0 == new.0;
         let wanted = match (classify(old.as_ref(), new.as_ref(), same), file, &published) {
             (Some(Change::Added), Some(file), _) => {
-                Some(self.uploading(PendingKind::Added, file.stat, pending.as_ref()))
+                Some(self.uploading(PendingKind::Added, file.stat, pending.as_ref(), doubtful))
             }
             (Some(Change::Modified), Some(file), _) => {
-                Some(self.uploading(PendingKind::Modified, file.stat, pending.as_ref()))
+                Some(self.uploading(PendingKind::Modified, file.stat, pending.as_ref(), doubtful))
             }
-            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published),
+            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, doubtful),
             (Some(Change::Unchanged), ..) => {
                 self.report.unchanged += 1;
                 None
@@ -185,24 +191,34 @@ impl Planner<'_> {
         self.want(key, wanted, pending.as_ref())
     }
 
-    fn uploading(&mut self, kind: PendingKind, stat: FileStat, before: Option<&Pending>) -> Pending {
+    fn uploading(
+        &mut self,
+        kind: PendingKind,
+        stat: FileStat,
+        before: Option<&Pending>,
+        doubtful: bool,
+    ) -> Pending {
         match kind {
             PendingKind::Added => self.plan.added += 1,
             _ => self.plan.modified += 1,
         }
         self.plan.bytes += stat.size;
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
-        Pending { kind, stat, settled: stat.is_settled(self.seen), digest }
+        Pending { kind, stat, settled: stat.is_settled(self.seen), digest, doubt: doubtful }
     }
 
-    fn deleting(&mut self, key: &str, published: &Published) -> Option<Pending> {
+    fn deleting(&mut self, key: &str, published: &Published, doubtful: bool) -> Option<Pending> {
         if let Some(reason) = self.reason_to_keep(key, published) {
             self.report.add_kept(key.to_owned(), reason);
+            if doubtful && !self.scope.dry_run {
+                // Perhaps deleted, and not to be deleted now: nothing is known of it any more.
+                self.writes.push(Write::Deleted(key.to_owned()));
+            }
             return None;
         }
         self.plan.removed += 1;
         let stat = published.stat;
-        Some(Pending { kind: PendingKind::Removed, stat, settled: false, digest: None })
+        Some(Pending { kind: PendingKind::Removed, stat, settled: false, digest: None, doubt: doubtful })
     }
 
     fn reason_to_keep(&mut self, key: &str, published: &Published) -> Option<KeptReason> {

@@ -41,6 +41,9 @@ pub(crate) struct Pending {
     pub(crate) settled: bool,
     /// Of the file on disk, once it was hashed.
     pub(crate) digest: Option<Digest>,
+    /// A request for it was, or may have been, under way, and what came of it is not known: what is
+    /// recorded as published must not be believed until the store has acknowledged something new.
+    pub(crate) doubt: bool,
 }
 
 impl Pending {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::StorageError;
+use crate::error::{ErrorKind, StorageError};
 use crate::observe::metrics::MetricsSnapshot;
 use crate::tree::walk::Skip;
 
@@ -53,6 +53,16 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// The reason that an error is of, if it only says that the run was stopped.
+    pub(crate) fn of(error: &StorageError) -> Option<Self> {
+        match error.kind() {
+            ErrorKind::Cancelled => Some(Self::Cancelled),
+            ErrorKind::Deadline => Some(Self::Deadline),
+            ErrorKind::Unavailable => Some(Self::Unavailable),
+            _ => None,
+        }
+    }
+
     /// `cancelled`, `deadline`, `deletes_refused`, `credentials` or `unavailable`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -99,6 +99,7 @@ fn lost(key: String, published: &Published) -> Write {
         stat: published.stat,
         settled: published.settled,
         digest: Some(published.digest),
+        doubt: false,
     };
     Write::Lost(key, Some(pending))
 }

@@ -151,13 +151,13 @@ impl Worked {
     }
 
     /// What is to be recorded: the receipt, or what is known now of the file on disk.
-    pub(crate) fn to_write(&self, before: Option<Digest>) -> Option<Write> {
+    pub(crate) fn to_write(&self, before: &Pending) -> Option<Write> {
         let key = self.item.key.as_str().to_owned();
         match &self.ending {
             Ending::Uploaded(published, _) | Ending::Confirmed(published) => {
                 Some(Write::Published(key, published.clone()))
             }
-            Ending::Failed(_) if self.item.pending.digest != before => {
+            Ending::Failed(_) if self.item.pending != *before => {
                 Some(Write::Pending(key, self.item.pending.clone()))
             }
             Ending::Failed(_) | Ending::Parked => None,
@@ -189,30 +189,42 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
             StorageError::new(ErrorKind::SourceChanged, Operation::Read, what).with_path(source.path())
         );
     }
+    check_size(context, &source)?;
     let digest = match item.pending.known() {
         Some(digest) => digest,
         None => hash(&exchange, &source)?,
     };
+    // A digest of two versions must not be taken for the file's.
+    source.check_unchanged()?;
     let stat = *source.stat();
     let settled = stat.is_settled(seen);
     item.pending = Pending { settled, digest: Some(digest), ..item.pending.clone() };
     let with_root = stat.device == context.root_device;
     let record = |etag| Published { stat, settled, digest, etag, root: context.root_number, with_root };
-    if let Some(there) = item.published.as_ref().filter(|there| there.digest == digest) {
-        source.check_unchanged()?;
+    let believed = item.published.as_ref().filter(|_| !item.pending.doubt);
+    if let Some(there) = believed.filter(|there| there.digest == digest) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));
     }
     if context.offline.load(Ordering::Relaxed) {
-        let what = "not tried: the store could not be reached";
-        return Err(StorageError::new(ErrorKind::Unavailable, Operation::Upload, what));
+        return Err(given_up(Operation::Upload));
     }
     match context.probe.ask() {
         Leave::NotYet => return Ok(Ending::Parked),
         leave => item.is_probe = leave == Leave::AsProbe,
     }
+    // Until it is acknowledged, the store may hold either version.
+    item.pending.doubt |= item.published.is_some();
     let receipt = send(context, &exchange, &source, item, &digest)?;
     context.probe.succeeded();
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
+}
+
+/// What the store cannot take is not even hashed.
+fn check_size(context: &Context, source: &Source) -> Result<(), StorageError> {
+    match context.backend.transfers() {
+        Some(transfers) => transfers.check_size(source.stat().size),
+        None => Ok(()),
+    }
 }
 
 fn hash(exchange: &Exchange<'_>, source: &Source) -> Result<Digest, StorageError> {
@@ -234,9 +246,17 @@ fn send(
     simple::put(&*context.backend, exchange, &Upload { source, key: &item.key, digest })
 }
 
+fn given_up(operation: Operation) -> StorageError {
+    let what = "not tried: the store is given up for this run";
+    StorageError::new(ErrorKind::Unavailable, operation, what)
+}
+
 /// Deletes keys. Never panics; one result for each key.
 pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
     let exchange = context.exchange();
+    if context.offline.load(Ordering::Relaxed) {
+        return keys.iter().map(|key| (key.clone(), Err(given_up(Operation::Delete)))).collect();
+    }
     let attempt = catch_unwind(AssertUnwindSafe(|| simple::delete_many(&*context.backend, &exchange, keys)));
     let failed = |error: &dyn Fn() -> StorageError| {
         keys.iter().map(|key| (key.clone(), Err(error().with_key(key.as_str())))).collect()

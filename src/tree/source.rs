@@ -16,10 +16,7 @@ const HASH_CHUNK: usize = 64 * 1024;
 
 /// Neither follows a link nor waits for a writer of a fifo: a name may have changed its nature
 /// between the walk and the open.
-#[cfg(target_os = "linux")]
-const OPEN_FLAGS: i32 = 0o400_000 | 0o4_000; // O_NOFOLLOW | O_NONBLOCK
-#[cfg(target_os = "macos")]
-const OPEN_FLAGS: i32 = 0x100 | 0x4; // O_NOFOLLOW | O_NONBLOCK
+const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// An open regular file and what `stat` said when it was opened.
 #[derive(Debug)]
@@ -140,7 +137,7 @@ fn unreadable(path: &Path, error: io::Error) -> StorageError {
     // ELOOP: the name became a link (O_NOFOLLOW). ENXIO: it became a socket.
     let kind = match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::SourceVanished,
-        _ if matches!(error.raw_os_error(), Some(40 | 62 | 6)) => ErrorKind::SourceChanged,
+        _ if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => ErrorKind::SourceChanged,
         _ => ErrorKind::SourceUnreadable,
     };
     StorageError::io(kind, Operation::Read, path, error)

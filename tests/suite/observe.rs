@@ -7,7 +7,7 @@ use log::Level;
 
 use crate::support::oracle::check;
 use crate::support::proxy::{Fault, Rule};
-use crate::support::{BUCKET, World};
+use crate::support::{BUCKET, SESSION_TOKEN, World};
 
 type Fields = BTreeMap<&'static str, String>;
 
@@ -75,6 +75,31 @@ fn s3_plain_http_is_warned_of_once() {
     site.rescan().unwrap();
     let warned = world.logged(Level::Warn).iter().filter(|text| text.starts_with("http endpoint")).count();
     assert_eq!(warned, 1);
+}
+
+/// I7, the other way round: the detector fires on what the HTTP layer would write if it were given the
+/// secrets. Written under a target of its own test, so that no other test sees it.
+#[test]
+fn i7_detector_of_secrets_fires() {
+    use crate::support::logs::{leak_in, rows_of};
+    let sent = format!("authorization: AWS4-HMAC-SHA256 Credential=x, Signature=y {SESSION_TOKEN}");
+    assert!(sent.as_bytes().chunks(16).all(|row| !row.windows(16).any(|part| part == b"AWS4-HMAC-SHA256")));
+    assert_eq!(leak_in(&rows_of(sent.as_bytes())), Some("Signature="));
+}
+
+/// Look-ups of a name, by way of the whole HTTP layer: one for all connections and requests.
+#[test]
+fn host_name_is_looked_up_once_for_all_uploads() {
+    let world = World::new();
+    for n in 0..40 {
+        world.write(&format!("f{n:02}"), "x");
+    }
+    let config = world.s3_config().endpoint(world.proxy.host_endpoint());
+    let backend = std::sync::Arc::new(bucket_brigade::S3Backend::new(&world.engine, config).unwrap());
+    let site = world.orchestrator_on(backend, RescanConfig::new());
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.metrics.lookups, report.metrics.requests), (1, 41));
 }
 
 #[test]

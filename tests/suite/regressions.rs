@@ -476,3 +476,166 @@ fn p7_backend_that_panics_costs_one_file_and_one_that_fails_is_tried_again() {
     assert_eq!(report.failed[0].kind(), ErrorKind::Panicked);
     assert_eq!(backend.0.lock().unwrap()["a"], 3);
 }
+
+/// A delete took effect and its answer was lost; the file came back as it was, and the tool believed its
+/// old record: published, and not there for ever after.
+#[test]
+fn i2_delete_in_doubt_is_sent_again_when_its_file_comes_back() {
+    let world = World::new();
+    for key in ["a", "b", "keep"] {
+        world.write(key, key);
+    }
+    world.let_files_settle();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    let away = |key: &str| world.root().with_extension(key);
+    for key in ["a", "b"] {
+        fs::rename(world.path(key), away(key)).unwrap();
+    }
+    world.proxy.add(Rule::new(Fault::DropAnswer).method("POST"));
+    let report = site.rescan().unwrap();
+    assert_eq!((report.outcome, world.keys()), (RescanOutcome::LocalOnly, vec!["keep".to_owned()]));
+    world.proxy.clear_rules();
+    for key in ["a", "b"] {
+        fs::rename(away(key), world.path(key)).unwrap();
+    }
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2));
+    check_idle(&world, &site);
+}
+
+/// A PUT took effect and its answer was lost; the file was rolled back, and the tool believed its old
+/// record while the store kept the new version.
+#[test]
+fn i2_upload_in_doubt_is_sent_again_when_its_file_is_rolled_back() {
+    let world = World::new();
+    world.write("a", "v1");
+    world.let_files_settle();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    let v1 = world.root().with_extension("v1");
+    fs::rename(world.path("a"), &v1).unwrap();
+    world.write("a", "v2");
+    world.proxy.add(Rule::new(Fault::DropAnswer).method("PUT"));
+    site.rescan().unwrap();
+    assert_eq!(world.objects()["a"], b"v2");
+    world.proxy.clear_rules();
+    fs::rename(&v1, world.path("a")).unwrap();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(
+        (report.outcome, world.objects()["a"].as_slice()),
+        (RescanOutcome::Published, b"v1".as_slice())
+    );
+    check_idle(&world, &site);
+}
+
+/// The same with a crash: the process is gone between the store's effect and its record.
+#[test]
+fn i2_run_that_was_cut_off_leaves_what_it_sent_in_doubt() {
+    let world = World::new();
+    world.write("a", "v1");
+    world.let_files_settle();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    let v1 = world.root().with_extension("v1");
+    fs::rename(world.path("a"), &v1).unwrap();
+    world.write("a", "v2");
+    let saved = world.root().with_extension("cache");
+    let (cache, copy) = (world.cache_path(), saved.clone());
+    // What the disk held when the request was on its way is what a crash leaves.
+    world.proxy.on_request(move |seen| {
+        if seen.method == "PUT" {
+            fs::copy(&cache, &copy).unwrap();
+        }
+    });
+    site.rescan().unwrap();
+    world.proxy.on_request(|_| ());
+    drop(site);
+    fs::copy(&saved, world.cache_path()).unwrap();
+    fs::rename(&v1, world.path("a")).unwrap();
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(world.objects()["a"], b"v1");
+    check_idle(&world, &site);
+}
+
+/// A proxy in between answered 404 to everything, and every delete was taken for done.
+#[test]
+fn i2_a_404_of_somebody_in_between_is_no_deleted_object() {
+    let world = World::new();
+    world.write("a", "1");
+    world.write("keep", "2");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.remove("a");
+    world.proxy.add(Rule::new(Fault::Answer(404, Vec::new(), b"default backend - 404".to_vec())));
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.deleted_count, report.pending), (RescanOutcome::LocalOnly, 0, 1));
+    world.proxy.clear_rules();
+    assert_eq!((site.rescan().unwrap().deleted_count, world.keys().len()), (1, 1));
+}
+
+/// A wrapper of four methods around the S3 backend: two gates before one destination must not wait for
+/// each other.
+#[test]
+fn wrapper_around_a_backend_does_not_deadlock() {
+    struct Wrapper(Arc<S3Backend>);
+    impl StorageBackend for Wrapper {
+        fn upload_file(&self, path: &std::path::Path, key: &str) -> Result<String, StorageError> {
+            self.0.upload_file(path, key)
+        }
+        fn delete_file(&self, key: &str) -> Result<(), StorageError> {
+            self.0.delete_file(key)
+        }
+        fn get_url(&self, key: &str) -> String {
+            self.0.get_url(key)
+        }
+        fn is_remote(&self) -> bool {
+            true
+        }
+        fn destination(&self) -> String {
+            self.0.destination()
+        }
+    }
+    let world = World::new();
+    for n in 0..60 {
+        world.write(&format!("f{n:02}"), "x");
+    }
+    let site = world.orchestrator_on(Arc::new(Wrapper(world.backend())), RescanConfig::new());
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.uploaded_count, 60);
+}
+
+/// What no request can store is said at once, and is not even read.
+#[test]
+fn file_above_five_gib_is_a_clear_error_and_is_not_read() {
+    let world = World::new();
+    world.write("small", "x");
+    fs::File::create(world.path("huge")).unwrap().set_len(5 * 1024 * 1024 * 1024 + 1).unwrap();
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Partial, 1));
+    assert_eq!((report.failed[0].kind(), report.failed[0].key()), (ErrorKind::TooLarge, Some("huge")));
+    assert!(report.failed[0].to_string().contains("5 GiB"), "{}", report.failed[0]);
+    assert!(report.metrics.bytes_hashed < 100);
+}
+
+/// The state file lay in the tree, was published, and changed with every run.
+#[test]
+fn cache_inside_the_root_is_refused() {
+    let world = World::new();
+    world.write("a", "1");
+    let cache = bucket_brigade::CacheManager::open(world.path(".cache/state")).unwrap();
+    let site = bucket_brigade::RescanOrchestrator::new(&world.engine, world.root(), world.backend(), cache);
+    let error = site.unwrap().rescan().unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("lies inside the root"),
+        "{error}"
+    );
+    assert!(world.keys().is_empty());
+}

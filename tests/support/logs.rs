@@ -1,6 +1,7 @@
 //! A logger at TRACE that looks at every record of every crate for secrets (I7), for all tests of
 //! the binary at once.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::sync::{Mutex, Once};
 
@@ -23,6 +24,9 @@ impl Log for Watcher {
     fn log(&self, record: &Record<'_>) {
         let mut text = record.args().to_string();
         let _ = record.key_values().visit(&mut Pairs(&mut text));
+        if record.target().starts_with("ureq_proto") {
+            text = with_rows_before(&text);
+        }
         if let Some(leak) = leak_in(&text) {
             LEAKS.lock().unwrap().push(format!("{} in {} {text}", leak, record.target()));
         }
@@ -40,9 +44,35 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
+thread_local! {
+    static ROWS: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// ureq-proto writes what it sends in rows of 16 bytes, a record each, the characters behind their
+/// hexadecimal form: what the thread's last rows say together.
+fn with_rows_before(row: &str) -> String {
+    ROWS.with_borrow_mut(|rows| {
+        rows.push_str(row.rsplit(' ').next().unwrap_or_default());
+        let keep = rows.len().saturating_sub(512);
+        rows.drain(..keep);
+        rows.clone()
+    })
+}
+
+/// What a thread's rows say together of bytes that ureq-proto sends.
+pub fn rows_of(sent: &[u8]) -> String {
+    let row = |bytes: &[u8]| {
+        let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
+        format!("0000 {}", bytes.iter().map(shown).collect::<String>())
+    };
+    let rows = sent.chunks(16).map(|bytes| with_rows_before(&row(bytes))).last().unwrap_or_default();
+    ROWS.set(String::new());
+    rows
+}
+
 /// Which secret a text holds, if it does.
 pub fn leak_in(text: &str) -> Option<&'static str> {
-    ["Signature=", "AWS4-HMAC-SHA256 Credential", SECRET_KEY, SESSION_TOKEN]
+    ["Signature=", "AWS4-HMAC-SHA256", SECRET_KEY, SESSION_TOKEN]
         .into_iter()
         .find(|secret| text.contains(secret))
 }

@@ -61,6 +61,7 @@ fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &Resca
         .collect();
     match report.outcome {
         RescanOutcome::Unchanged | RescanOutcome::Published => {
+            nothing_gone_is_left(world, report);
             assert!(differing.is_empty(), "I6: {:?} although {differing:?} differ", report.outcome);
             assert!(cache.is_synced().unwrap() && report.pending == 0 && report.failed.is_empty());
         }
@@ -73,6 +74,15 @@ fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &Resca
             }
             assert!(!cache.is_synced().unwrap());
         }
+    }
+}
+
+/// After a good outcome every object has its file, is a stranger's, or was said to be kept.
+fn nothing_gone_is_left(world: &World, report: &RescanReport) {
+    let (files, strangers) = (files_below(&world.root()), world.strangers.lock().unwrap());
+    for key in world.keys() {
+        let kept = report.kept.iter().any(|kept| kept.key == key);
+        assert!(files.contains_key(&key) || strangers.contains_key(&key) || kept, "I6: {key} was left");
     }
 }
 

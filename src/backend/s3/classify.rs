@@ -20,7 +20,7 @@ pub(crate) struct Refusal<'a> {
 }
 
 /// The class of an answer by its code, else by its status.
-pub(crate) fn kind_of(operation: Operation, status: u16, code: &str) -> ErrorKind {
+pub(crate) fn kind_of(status: u16, code: &str) -> ErrorKind {
     match code {
         "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
@@ -51,17 +51,17 @@ pub(crate) fn kind_of(operation: Operation, status: u16, code: &str) -> ErrorKin
         "EntityTooLarge" => ErrorKind::TooLarge,
         "InternalError" | "OperationAborted" => ErrorKind::Server,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::Unsupported,
-        _ => kind_of_status(operation, status),
+        _ => kind_of_status(status, code),
     }
 }
 
-fn kind_of_status(operation: Operation, status: u16) -> ErrorKind {
+fn kind_of_status(status: u16, code: &str) -> ErrorKind {
     match status {
         300..=399 => ErrorKind::Region,
         401 => ErrorKind::Credentials,
         403 => ErrorKind::AccessDenied,
-        // Without a code: only the bucket can be missing when an object is stored or listed.
-        404 if matches!(operation, Operation::Upload | Operation::List) => ErrorKind::BucketMissing,
+        // A store says what it did not find; without that, a proxy in between is answering.
+        404 if code.is_empty() => ErrorKind::Protocol,
         404 => ErrorKind::NotFound,
         405 | 501 => ErrorKind::Unsupported,
         408 => ErrorKind::Network,
@@ -77,7 +77,7 @@ fn kind_of_status(operation: Operation, status: u16) -> ErrorKind {
 pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
     let body = facts.body.unwrap_or_default();
     let code = body.code.clone().unwrap_or_default();
-    let kind = kind_of(facts.operation, facts.status.as_u16(), &code);
+    let kind = kind_of(facts.status.as_u16(), &code);
     let mut text = format!("the store answered {}", facts.status.as_u16());
     for part in [body.code.as_deref(), body.message.as_deref()].into_iter().flatten() {
         text.push(' ');
@@ -191,6 +191,8 @@ mod tests {
             (403, "RequestTimeTooSkewed", ErrorKind::ClockSkew, false),
             (403, "", ErrorKind::AccessDenied, false),
             (404, "NoSuchBucket", ErrorKind::BucketMissing, false),
+            (404, "NoSuchUpload", ErrorKind::NotFound, false),
+            (404, "", ErrorKind::Protocol, true),
             (400, "RequestTimeout", ErrorKind::Network, true),
             (400, "BadDigest", ErrorKind::Integrity, false),
             (400, "InvalidArgument", ErrorKind::Rejected, false),

@@ -94,30 +94,34 @@ impl Client {
         ask: &Ask<'_>,
         body: &mut dyn Read,
     ) -> Result<Answer, StorageError> {
-        exchange.gate.pass(ask.operation, || {
-            let began = exchange.clock.now();
-            exchange.trace.metrics.requests(1);
-            let mut request_id = String::new();
-            let result = self.carry(exchange, ask, body, &mut request_id);
-            let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
-            exchange.trace.ended(
-                Level::Debug,
-                &Outcome {
-                    operation: ask.method.as_str(),
-                    key: ask.key,
-                    bucket: &self.bucket,
-                    bytes: ask.length,
-                    attempts: attempt,
-                    elapsed: exchange.clock.now().saturating_sub(began),
-                    outcome: &outcome,
-                    request_id: &request_id,
-                },
-            );
-            if matches!(&result, Err(error) if error.kind().is_outage()) {
-                self.connections.forget_addresses();
-            }
-            result.map_err(|error| if ask.key.is_empty() { error } else { error.with_key(ask.key) })
-        })
+        exchange.gate.pass(
+            ask.operation,
+            || exchange.check(ask.operation),
+            || {
+                let began = exchange.clock.now();
+                exchange.trace.metrics.requests(1);
+                let mut request_id = String::new();
+                let result = self.carry(exchange, ask, body, &mut request_id);
+                let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+                exchange.trace.ended(
+                    Level::Debug,
+                    &Outcome {
+                        operation: ask.method.as_str(),
+                        key: ask.key,
+                        bucket: &self.bucket,
+                        bytes: ask.length,
+                        attempts: attempt,
+                        elapsed: exchange.clock.now().saturating_sub(began),
+                        outcome: &outcome,
+                        request_id: &request_id,
+                    },
+                );
+                if matches!(&result, Err(error) if error.kind().is_outage()) {
+                    self.connections.forget_addresses();
+                }
+                result.map_err(|error| if ask.key.is_empty() { error } else { error.with_key(ask.key) })
+            },
+        )
     }
 
     fn carry(

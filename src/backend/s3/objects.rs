@@ -20,6 +20,7 @@ use super::xml::{self, DeleteErrorBody};
 use crate::backend::{Deleted, Exchange, Page};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
+use crate::observe::trace::redact;
 use crate::retry;
 
 /// Deletes keys, with one request for all where the store can and XML carries them.
@@ -65,7 +66,8 @@ pub(crate) fn delete_one(
     s3.watched(exchange, Operation::Delete, key.as_str(), 0, |attempts| {
         match send(s3, exchange, attempts, &ask) {
             Ok(answer) => Ok(((), request_id(&answer))),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(((), String::new())),
+            // Only the store knows that an object is gone; another 404 is somebody in between.
+            Err(error) if error.code() == Some("NoSuchKey") => Ok(((), String::new())),
             Err(error) => Err(error),
         }
     })
@@ -126,7 +128,7 @@ fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> R
         .iter()
         .map(|key| {
             let result = match failed.remove(&s3.settings.prefix.join(key.as_str())) {
-                Some(error) => key_error(key, error),
+                Some(error) => key_error(s3, key, error),
                 None => Ok(()),
             };
             (key.clone(), result)
@@ -141,15 +143,16 @@ fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> R
     }
 }
 
-fn key_error(key: &RemoteKey, error: DeleteErrorBody) -> Result<(), StorageError> {
+fn key_error(s3: &S3Backend, key: &RemoteKey, error: DeleteErrorBody) -> Result<(), StorageError> {
     let code = error.code.unwrap_or_default();
     // Without a code of its own a key's failure is the store's.
-    let kind = if code.is_empty() { ErrorKind::Server } else { kind_of(Operation::Delete, 400, &code) };
+    let kind = if code.is_empty() { ErrorKind::Server } else { kind_of(400, &code) };
     if code == "NoSuchKey" {
         return Ok(());
     }
     let kind = if code == "AccessDenied" { ErrorKind::AccessDenied } else { kind };
     let text = format!("the store refused it: {code} {}", error.message.unwrap_or_default());
+    let text = redact(&text, &s3.settings.credentials.secrets());
     Err(StorageError::new(kind, Operation::Delete, text.trim_end())
         .with_key(key.as_str())
         .with_code(Some(code)))

@@ -24,6 +24,9 @@ const RESOLVED_FOR: Duration = Duration::from_secs(30);
 /// Idle connections are given up after this; servers commonly close theirs after 20 to 75 s.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
+/// Headers are written whole: a session token of 8 KiB must fit.
+const MOST_OF_A_HEADER: usize = 10 * 1024;
+
 /// Limits of the agent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -54,8 +57,9 @@ impl Connections {
             .max_idle_connections(limits.connections)
             .max_idle_connections_per_host(limits.connections)
             .max_idle_age(KEPT_FOR)
-            // Room for a TLS record's overhead, or each chunk leaves in two writes.
-            .output_buffer_size(limits.chunk_size + 256)
+            // Room for a TLS record's overhead, or each chunk leaves in two writes; and for the longest header.
+            // Bodies are read a chunk at a time all the same.
+            .output_buffer_size((limits.chunk_size + 256).max(MOST_OF_A_HEADER))
             .input_buffer_size(16 * 1024)
             .timeout_connect(Some(limits.connect))
             .timeout_recv_response(Some(limits.answer))

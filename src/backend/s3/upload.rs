@@ -13,6 +13,15 @@ use crate::retry;
 /// The largest body of one `PutObject` (Amazon S3 User Guide, "Uploading objects").
 const LARGEST_PUT: u64 = 5 * 1024 * 1024 * 1024;
 
+/// An error above what one request can store.
+pub(crate) fn check_size(size: u64) -> Result<(), StorageError> {
+    if size <= LARGEST_PUT {
+        return Ok(());
+    }
+    let why = format!("{size} bytes are more than the 5 GiB that one request can store");
+    Err(StorageError::new(ErrorKind::TooLarge, Operation::Upload, why))
+}
+
 /// Stores a file with one PUT, streamed from disk, repeated where that may help.
 pub(crate) fn put(
     s3: &S3Backend,
@@ -20,12 +29,7 @@ pub(crate) fn put(
     file: &Upload<'_>,
 ) -> Result<Receipt, StorageError> {
     let length = file.source.stat().size;
-    if length > LARGEST_PUT {
-        let why = format!("{length} bytes are more than the 5 GiB that one request can store");
-        return Err(
-            StorageError::new(ErrorKind::TooLarge, Operation::Upload, why).with_key(file.key.as_str())
-        );
-    }
+    check_size(length).map_err(|error| error.with_key(file.key.as_str()))?;
     let object = s3.settings.prefix.join_checked(file.key)?;
     let payload = file.digest.to_hex();
     let ask = Ask {

@@ -24,11 +24,6 @@ pub(super) const UPLOADS: Definition = TableDefinition::new("uploads");
 /// Pages that redb may keep in memory.
 const PAGE_CACHE: usize = 16 * 1024 * 1024;
 
-#[cfg(target_os = "linux")]
-const O_NOFOLLOW: i32 = 0o400_000;
-#[cfg(target_os = "macos")]
-const O_NOFOLLOW: i32 = 0x100;
-
 /// One change of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -268,7 +263,7 @@ fn open_file(path: &Path) -> std::io::Result<File> {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(O_NOFOLLOW);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     options.open(path)
 }
 
