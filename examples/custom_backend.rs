@@ -1,11 +1,14 @@
 //! A backend of one's own: four methods, here for a folder on a mounted share that a web server
 //! serves. The orchestrator drives it like any other store: retries, cache, deletes and all.
+//! (A folder cannot hold `a` beside `a/b`, as a bucket can: where a file becomes a folder of its name, the old
+//! file has to be removed by hand.)
 //!
 //! ```text
 //! cargo run --example custom_backend [DIR]
 //! ```
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind as Io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,8 +33,9 @@ impl MountedShare {
 
     /// Outside of the published tree, on the same file system.
     fn temporary(&self, remote_key: &str) -> PathBuf {
-        let name = remote_key.replace('%', "%25").replace('/', "%2F");
-        self.folder.join(".incoming").join(name)
+        let mut hasher = DefaultHasher::new();
+        remote_key.hash(&mut hasher);
+        self.folder.join(".incoming").join(format!("{:016x}", hasher.finish()))
     }
 }
 

@@ -59,7 +59,13 @@
 //! | debug | `trying again` | `error`, `attempt`, `wait` (seconds) |
 //! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
 //! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
+//! | warn | `deletes wait for a run without errors` | `pending_deletes`, `reason` |
+//! | warn | `too many files are gone: …` | `gone`, `published`, `max_delete` |
+//! | warn | `N objects under the prefix were not published by this cache; …` (first run) | `destination` |
+//! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
+//! | warn | `http endpoint: …` (once a backend) | `bucket`, `host` |
 //! | error | `rescan failed` | `destination`, `error` |
+//! | error | `an observer panicked`, `a worker's job panicked` | |
 //!
 //! `key` stands before the prefix; a request that deletes many objects has two records for each of them. Control
 //! characters are escaped. Secret keys, session tokens and signatures appear in no record, at no level, of this

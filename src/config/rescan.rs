@@ -5,6 +5,7 @@ use crate::error::StorageError;
 
 /// How many published files may disappear in one run.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum MaxDelete {
     /// This many.
     Count(u64),
@@ -29,6 +30,7 @@ impl MaxDelete {
 
 /// What a first run does about objects under the prefix that its cache did not publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum FirstRun {
     /// Publishes; a file of the same key overwrites. They are counted and never deleted.
     #[default]

@@ -7,7 +7,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use super::cache::{CacheManager, Row, Write};
 use super::record::{Pending, PendingKind, Published};
@@ -17,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::RescanConfig;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::tree::diff::{Change, classify, merge};
-use crate::tree::version::{FileEntry, FileStat};
+use crate::tree::version::{FileEntry, FileStat, nanos_of};
 use crate::tree::walk::{Found, SkipReason, walk};
 
 /// Planned changes written in one transaction.
@@ -60,10 +59,9 @@ impl Plan {
     }
 }
 
-/// Nanoseconds since 1970, as stats have them.
+/// The time of day as stats have it.
 pub(crate) fn wall_nanos(clock: &dyn Clock) -> i64 {
-    let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    nanos_of(clock.wall())
 }
 
 /// Walks, compares and records what is to be done; what was found on the way goes into the report.

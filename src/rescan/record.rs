@@ -23,6 +23,7 @@ pub(crate) struct Published {
 
 /// What is still to be done for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum PendingKind {
     /// A file that is not published yet.
     Added,

@@ -93,11 +93,14 @@ pub struct FileDiff {
 
 impl FileDiff {
     /// Compares two versions. Where both sides know their digest of one kind (the same part size),
-    /// the digests decide; else the stats do.
+    /// the digests decide; else the stats do, but for files that were too young when the old version was
+    /// looked at ([`Version::seen_at`]). Both are read in key order, side by side.
     pub fn compute(old: &Version, new: &Version) -> Self {
+        let (old_version, new_version) = (old, new);
         let mut diff = Self::default();
-        for (old, new) in merge(old.entries(), new.entries(), |a, b| a.key.cmp(&b.key)) {
-            match classify(old, new, same_content) {
+        for (old, new) in merge(old_version.entries(), new_version.entries(), |a, b| a.key.cmp(&b.key)) {
+            let same = |a: &&FileEntry, b: &&FileEntry| same_content(a, b, old_version.trusts(a));
+            match classify(old.as_ref(), new.as_ref(), same) {
                 Some(Change::Added) => diff.added.extend(new.cloned()),
                 Some(Change::Modified) => diff.modified.extend(new.cloned()),
                 Some(Change::Removed) => diff.removed.extend(old.map(|entry| entry.key.clone())),
@@ -113,10 +116,10 @@ impl FileDiff {
     }
 }
 
-fn same_content(old: &FileEntry, new: &FileEntry) -> bool {
+fn same_content(old: &FileEntry, new: &FileEntry, trusted: bool) -> bool {
     match (&old.digest, &new.digest) {
         (Some(a), Some(b)) if a.part_size() == b.part_size() => a == b && old.stat.size == new.stat.size,
-        _ => old.stat == new.stat,
+        _ => trusted && old.stat == new.stat,
     }
 }
 
@@ -168,6 +171,26 @@ mod tests {
     }
 
     #[test]
+    fn f2_file_that_was_too_young_to_trust_is_modified_until_digests_agree() {
+        use crate::tree::digest::Digest;
+        use std::time::{Duration, UNIX_EPOCH};
+        let entry = |digest| FileEntry {
+            key: RemoteKey::new("k").unwrap(),
+            stat: FileStat { ctime: 10_000_000_000, ..FileStat::default() },
+            digest,
+        };
+        let at = |seconds, digest| {
+            Version::new([entry(digest)]).seen_at(UNIX_EPOCH + Duration::from_secs(seconds))
+        };
+        let now = at(100, None);
+        assert_eq!(FileDiff::compute(&at(11, None), &now).modified.len(), 1);
+        assert_eq!(FileDiff::compute(&at(9, None), &now).modified.len(), 1);
+        assert!(FileDiff::compute(&at(12, None), &now).is_empty());
+        let digest = Some(Digest::whole([1; 32]));
+        assert!(FileDiff::compute(&at(11, digest), &at(100, digest)).is_empty());
+    }
+
+    #[test]
     fn equal_digests_outweigh_a_changed_stat_unless_they_are_of_different_kinds() {
         use crate::tree::digest::Digest;
         let entry = |mtime, digest: Digest| FileEntry {
@@ -176,7 +199,7 @@ mod tests {
             digest: Some(digest),
         };
         let (old, new) = (entry(1, Digest::whole([7; 32])), entry(2, Digest::whole([7; 32])));
-        assert!(same_content(&old, &new));
-        assert!(!same_content(&old, &entry(1, Digest::whole([8; 32]))));
+        assert!(same_content(&old, &new, true));
+        assert!(!same_content(&old, &entry(1, Digest::whole([8; 32])), true));
     }
 }

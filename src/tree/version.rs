@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,12 @@ impl FileStat {
     }
 }
 
+/// Nanoseconds since 1970, as stats have them.
+pub(crate) fn nanos_of(moment: SystemTime) -> i64 {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// One file of a [`Version`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
@@ -60,33 +67,54 @@ pub struct FileEntry {
 }
 
 /// What a tree held at one moment: files by key, in key order.
+///
+/// [`Version::scan`] makes one of a directory, [`CacheManager::published`](crate::CacheManager::published)
+/// one of what a store has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Version(BTreeMap<RemoteKey, FileEntry>);
+pub struct Version {
+    files: BTreeMap<RemoteKey, FileEntry>,
+    /// When it was looked at, in nanoseconds since 1970.
+    seen: Option<i64>,
+}
 
 impl Version {
     /// A version of these files; of two with one key the later counts.
     pub fn new(entries: impl IntoIterator<Item = FileEntry>) -> Self {
-        Self(entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect())
+        let files = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        Self { files, seen: None }
+    }
+
+    /// The same, looked at at this moment. A file whose ctime lies less than 2 s before it, or after it,
+    /// may have changed again unseen: [`FileDiff::compute`](crate::FileDiff::compute) takes it for
+    /// modified, unless digests say otherwise.
+    pub fn seen_at(mut self, moment: SystemTime) -> Self {
+        self.seen = Some(nanos_of(moment));
+        self
+    }
+
+    /// Whether the stat of one of its files may stand for the file's content.
+    pub(crate) fn trusts(&self, entry: &FileEntry) -> bool {
+        self.seen.is_none_or(|seen| entry.stat.is_settled(seen))
     }
 
     /// The files in key order.
     pub fn entries(&self) -> impl Iterator<Item = &FileEntry> {
-        self.0.values()
+        self.files.values()
     }
 
     /// The file of this key.
     pub fn get(&self, key: &RemoteKey) -> Option<&FileEntry> {
-        self.0.get(key)
+        self.files.get(key)
     }
 
     /// How many files.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.files.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.files.is_empty()
     }
 }
 

@@ -7,12 +7,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use walkdir::{DirEntry, WalkDir};
 
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::key::RemoteKey;
-use crate::tree::version::{FileEntry, FileStat};
+use crate::key::{MAX_KEY_BYTES, RemoteKey};
+use crate::tree::version::{FileEntry, FileStat, Version};
 
 /// One thing that the walk came upon.
 #[derive(Debug)]
@@ -74,6 +75,26 @@ pub(crate) fn walk(root: &Path, longest: usize) -> impl Iterator<Item = Found> {
         })
 }
 
+impl Version {
+    /// What a directory holds now: its regular files, without digests. No file's content is read.
+    ///
+    /// # Errors
+    /// The first directory or file that cannot be looked at, with its path: a version with gaps would
+    /// be taken for one with removals.
+    pub fn scan(root: impl AsRef<Path>) -> Result<Self, StorageError> {
+        let seen = SystemTime::now();
+        let mut entries = Vec::new();
+        for found in walk(root.as_ref(), MAX_KEY_BYTES) {
+            match found {
+                Found::File(entry) => entries.push(entry),
+                Found::Skipped(_) => {}
+                Found::Failed(error) => return Err(error),
+            }
+        }
+        Ok(Self::new(entries).seen_at(seen))
+    }
+}
+
 /// Siblings in the order of the keys below them: by bytes, a directory as if its name ended in `/`.
 fn order(a: &OsStr, a_type: FileType, b: &OsStr, b_type: FileType) -> Ordering {
     name_order((a.as_bytes(), a_type.is_dir()), (b.as_bytes(), b_type.is_dir()))
@@ -122,7 +143,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::key::MAX_KEY_BYTES;
 
     fn keys(root: &Path) -> Vec<String> {
         walk(root, MAX_KEY_BYTES)
