@@ -111,7 +111,8 @@ impl RescanConfig {
     }
 
     /// Whether files that another root published, and this one does not have, are deleted. Default
-    /// false: they are kept and reported.
+    /// false: they are kept and reported. A root counts as another one too when its folder is not the
+    /// one it was and on another device: perhaps its mount is missing.
     pub fn allow_new_root(mut self, yes: bool) -> Self {
         self.allow_new_root = yes;
         self

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub(crate) use rows::{Row, Rows};
+use serde::{Deserialize, Serialize};
 use store::Store;
 pub(crate) use store::Write;
 
@@ -90,6 +91,23 @@ struct Inner {
 struct Places {
     store: Arc<dyn StorageBackend>,
     fallback: Option<Arc<dyn StorageBackend>>,
+}
+
+/// A root, and what it was when it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Root {
+    pub(crate) path: Vec<u8>,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// A root as the cache knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownRoot {
+    /// Its number among the roots that published through this cache.
+    pub(crate) number: u32,
+    /// It is another folder on another device than it was: perhaps a mount is missing.
+    pub(crate) moved: bool,
 }
 
 /// Held while a rescan runs.
@@ -244,23 +262,35 @@ impl CacheManager {
         *self.0.places.write().unwrap_or_else(PoisonError::into_inner) = Some(Places { store, fallback });
     }
 
-    /// The number of a root among those that published through this cache, and whether it is new.
-    pub(crate) fn root_number(&self, root: &Path) -> Result<(u32, Option<Write>), StorageError> {
-        use std::os::unix::ffi::OsStrExt;
-        let mut roots: Vec<Vec<u8>> = match self.0.store.meta(META_ROOTS)? {
+    /// What the cache knows of a root, and what is to be recorded of it.
+    pub(crate) fn root(
+        &self,
+        root: &Root,
+        allow_new: bool,
+    ) -> Result<(KnownRoot, Option<Write>), StorageError> {
+        let mut roots: Vec<Root> = match self.0.store.meta(META_ROOTS)? {
             Some(stored) => self.0.store.decoded(META_ROOTS, &stored)?,
             None => Vec::new(),
         };
-        let bytes = root.as_os_str().as_bytes();
-        if let Some(index) = roots.iter().position(|known| known == bytes) {
-            return Ok((u32::try_from(index).unwrap_or(u32::MAX), None));
+        let index = roots.iter().position(|known| known.path == root.path);
+        let known = index.map(|index| &roots[index]);
+        if known == Some(root) {
+            return Ok((KnownRoot { number: number(index.unwrap_or_default()), moved: false }, None));
         }
-        roots.push(bytes.to_vec());
-        let number = u32::try_from(roots.len() - 1).unwrap_or(u32::MAX);
+        let moved = known.is_some_and(|known| known.device != root.device && known.inode != root.inode);
+        let index = index.unwrap_or(roots.len());
+        if moved && !allow_new {
+            return Ok((KnownRoot { number: number(index), moved }, None));
+        }
+        if index == roots.len() {
+            roots.push(root.clone())
+        } else {
+            roots[index] = root.clone()
+        }
         let encoded = encode(META_ROOTS, &roots).map_err(|error| {
             StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot encode").with_source(error)
         })?;
-        Ok((number, Some(Write::Meta(META_ROOTS, encoded))))
+        Ok((KnownRoot { number: number(index), moved }, Some(Write::Meta(META_ROOTS, encoded))))
     }
 
     pub(crate) fn is_surveyed(&self) -> Result<bool, StorageError> {
@@ -329,6 +359,10 @@ impl fmt::Debug for CacheManager {
     }
 }
 
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
 fn resolved(
     key: &str,
     places: &Places,
@@ -355,4 +389,33 @@ fn resolved(
         }
         (None, None, _) => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mount is missing over a mount point that is not empty: the same path, another folder, another
+    /// device. A swapped folder, or a device that was numbered anew, is still the same root.
+    #[test]
+    fn f9_root_is_another_one_when_both_its_folder_and_its_device_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CacheManager::open(folder.path().join("cache")).unwrap();
+        let root = |device, inode| Root { path: b"/srv".to_vec(), device, inode };
+        let mut look = |device, inode, allow| {
+            let (known, write) = cache.root(&root(device, inode), allow).unwrap();
+            cache.apply(&write.into_iter().collect::<Vec<_>>()).unwrap();
+            (known.number, known.moved)
+        };
+        assert_eq!(look(1, 10, false), (0, false));
+        assert_eq!(look(1, 11, false), (0, false), "the folder was swapped");
+        assert_eq!(look(2, 11, false), (0, false), "the device was numbered anew");
+        assert_eq!(look(3, 12, false), (0, true));
+        assert_eq!(look(3, 12, false), (0, true), "not believed by being seen twice");
+        assert_eq!(look(2, 11, false), (0, false), "mounted again");
+        assert_eq!(look(3, 12, true), (0, true));
+        assert_eq!(look(3, 12, false), (0, false), "allowed once");
+        let other = Root { path: b"/other".to_vec(), device: 3, inode: 12 };
+        assert_eq!(cache.root(&other, false).unwrap().0.number, 1);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::cache::{CacheManager, Write};
+use super::cache::{CacheManager, Root, Write};
 use super::conclude::{End, announce, outcome};
 use super::flow::{Flow, Limits, Tally};
 use super::plan::{Plan, Scope, plan};
@@ -189,10 +190,15 @@ impl RescanOrchestrator {
 
     /// The root is there, the cache is ours, the circuit is closed: what all work of this run shares.
     fn prepare(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
-        let (root, root_device) = self.find_root()?;
+        let (root, metadata) = self.find_root()?;
         let destination = self.backend.destination();
         let bound = self.cache.bind(&destination)?;
-        let (root_number, named) = self.cache.root_number(&root)?;
+        let identity = Root {
+            path: root.as_os_str().as_bytes().to_vec(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        };
+        let (known, named) = self.cache.root(&identity, self.config.allow_new_root)?;
         if !run.dry_run {
             let writes: Vec<Write> = bound.into_iter().chain(named).collect();
             self.cache.apply(&writes)?;
@@ -204,8 +210,8 @@ impl RescanOrchestrator {
         Ok(Context {
             backend: self.backend.clone(),
             root,
-            root_number,
-            root_device,
+            known,
+            root_device: metadata.dev(),
             clock: self.engine.clock().clone(),
             gate,
             trace: trace.clone(),
@@ -216,7 +222,7 @@ impl RescanOrchestrator {
         })
     }
 
-    fn find_root(&self) -> Result<(PathBuf, u64), StorageError> {
+    fn find_root(&self) -> Result<(PathBuf, fs::Metadata), StorageError> {
         let missing = |error| {
             StorageError::io(ErrorKind::RootMissing, Operation::Rescan, &self.root, error)
                 .advise("nothing was deleted; is it mounted?")
@@ -236,13 +242,13 @@ impl RescanOrchestrator {
                 format!("{} lies inside the root {}: it would be published", own.display(), root.display());
             return Err(StorageError::config("cache", why));
         }
-        Ok((root, metadata.dev()))
+        Ok((root, metadata))
     }
 
     fn plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
         let scope = Scope {
             root: &context.root,
-            root_number: context.root_number,
+            known: context.known,
             root_device: context.root_device,
             key_room: self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room),
             cache: &self.cache,

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::cache::{CacheManager, Row, Write};
+use super::cache::{CacheManager, KnownRoot, Row, Write};
 use super::record::{Pending, PendingKind, Published};
 use super::report::{KeptReason, RescanReport};
 use crate::backend::Exchange;
@@ -25,8 +25,8 @@ const WRITES_AT_ONCE: usize = 4096;
 /// What is asked of a plan.
 pub(crate) struct Scope<'a> {
     pub(crate) root: &'a Path,
-    /// The root's number in the cache.
-    pub(crate) root_number: u32,
+    /// The root as the cache knows it.
+    pub(crate) known: KnownRoot,
     /// The device that the root is on now.
     pub(crate) root_device: u64,
     /// How many bytes a key may have before the prefix.
@@ -225,7 +225,7 @@ impl Planner<'_> {
         if paths.any(|path| self.skipped.contains(path)) {
             return Some(KeptReason::Skipped);
         }
-        if published.root != self.scope.root_number {
+        if published.root != self.scope.known.number || self.scope.known.moved {
             return (!config.allow_new_root).then_some(KeptReason::OtherRoot);
         }
         // Numbers of devices may change with a reboot: what was on the root's own still counts as there.

@@ -105,7 +105,8 @@ pub enum KeptReason {
     Skipped,
     /// The folder it was in is on another device than before: something is not mounted.
     OtherDevice,
-    /// Another root published it; `allow_new_root` would delete it.
+    /// Another root published it, or the root is another folder on another device than it was;
+    /// `allow_new_root` would delete it.
     OtherRoot,
     /// Deletes are switched off.
     DeletesOff,
@@ -165,11 +166,11 @@ pub struct RescanReport {
     pub uploaded_count: u64,
     /// Their sizes together.
     pub uploaded_bytes: u64,
-    /// The files uploaded, up to [`REPORT_LIST_LIMIT`].
+    /// The files uploaded, up to [`REPORT_LIST_LIMIT`], in the order in which they were done.
     pub uploaded: Vec<Uploaded>,
     /// Objects deleted.
     pub deleted_count: u64,
-    /// Their keys, up to [`REPORT_LIST_LIMIT`].
+    /// Their keys, up to [`REPORT_LIST_LIMIT`], in the order in which they were done.
     pub deleted: Vec<String>,
     /// What failed.
     pub failed_count: u64,

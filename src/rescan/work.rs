@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use super::cache::Write;
+use super::cache::{KnownRoot, Write};
 use super::plan::wall_nanos;
 use super::record::{Pending, Published};
 use crate::backend::{Deleted, Exchange, Receipt, StorageBackend, Upload, simple};
@@ -24,7 +24,7 @@ use crate::tree::source::Source;
 pub(crate) struct Context {
     pub(crate) backend: Arc<dyn StorageBackend>,
     pub(crate) root: PathBuf,
-    pub(crate) root_number: u32,
+    pub(crate) known: KnownRoot,
     pub(crate) root_device: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) gate: Arc<Gate>,
@@ -200,7 +200,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     let settled = stat.is_settled(seen);
     item.pending = Pending { settled, digest: Some(digest), ..item.pending.clone() };
     let with_root = stat.device == context.root_device;
-    let record = |etag| Published { stat, settled, digest, etag, root: context.root_number, with_root };
+    let record = |etag| Published { stat, settled, digest, etag, root: context.known.number, with_root };
     let believed = item.published.as_ref().filter(|_| !item.pending.doubt);
     if let Some(there) = believed.filter(|there| there.digest == digest) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));

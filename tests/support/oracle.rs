@@ -57,6 +57,7 @@ fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &Resca
     let differing: Vec<_> = files_below(&world.root())
         .into_iter()
         .filter(|(key, bytes)| objects.get(key) != Some(bytes))
+        .filter(|(key, _)| !report.skipped.iter().any(|skip| skip.path.as_os_str() == key.as_str()))
         .map(|(key, _)| key)
         .collect();
     match report.outcome {

@@ -268,3 +268,60 @@ impl Read for Timed<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{CancelToken, SystemClock};
+    use crate::config::S3Config;
+    use crate::gate::Gate;
+    use crate::observe::trace::Trace;
+
+    fn signed(config: S3Config, path: &str) -> Request<()> {
+        let engine = Engine::new().unwrap();
+        let config = config
+            .credentials(Credentials::new("CANARYKEY", "CANARYSECRET").with_session_token("CANARYTOKEN"));
+        let settings = config.validate().unwrap();
+        let (cancel, clock, gate, trace) =
+            (CancelToken::new(), SystemClock::default(), Gate::new(1), Trace::default());
+        let exchange =
+            Exchange { cancel: &cancel, deadline: None, clock: &clock, gate: &gate, trace: &trace };
+        let ask = Ask {
+            operation: Operation::Upload,
+            method: Method::PUT,
+            key: "k",
+            path: format!("{}{path}", settings.path),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            payload: "0",
+            length: 3,
+        };
+        Client::new(&engine, &settings).signed(&exchange, &ask).unwrap().0
+    }
+
+    #[test]
+    fn requests_go_to_the_bucket_s_host_or_path_as_configured() {
+        let endpoint = || S3Config::new("b").endpoint("http://h:9000");
+        let request = signed(endpoint(), "a%20b");
+        assert_eq!(
+            (request.uri().to_string().as_str(), &request.headers()["host"]),
+            ("http://h:9000/b/a%20b", &HeaderValue::from_static("h:9000"))
+        );
+        let request = signed(endpoint().path_style(false), "a%20b");
+        assert_eq!(
+            (request.uri().to_string().as_str(), &request.headers()["host"]),
+            ("http://b.h:9000/a%20b", &HeaderValue::from_static("b.h:9000"))
+        );
+        let request = signed(S3Config::new("plain").region("eu-central-1"), "k");
+        assert!(request.uri().to_string().starts_with("https://plain.s3"), "{}", request.uri());
+    }
+
+    /// I7: what the HTTP layer is given holds placeholders.
+    #[test]
+    fn i7_request_that_the_http_layer_sees_holds_no_secret() {
+        let request = signed(S3Config::new("b").endpoint("http://h"), "k");
+        let seen = format!("{:?}", request.headers());
+        assert!(seen.contains("{authorization}") && seen.contains("{x-amz-security-token}"), "{seen}");
+        assert!(!seen.contains("CANARY") && !seen.contains("Signature"), "{seen}");
+    }
+}
