@@ -11,5 +11,6 @@ pub(crate) mod record;
 mod recorder;
 pub(crate) mod report;
 pub(crate) mod run;
+mod survey;
 mod verify;
 mod work;

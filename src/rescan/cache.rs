@@ -283,9 +283,9 @@ impl CacheManager {
             return Ok((KnownRoot { number: number(index), moved }, None));
         }
         if index == roots.len() {
-            roots.push(root.clone())
+            roots.push(root.clone());
         } else {
-            roots[index] = root.clone()
+            roots[index] = root.clone();
         }
         let encoded = encode(META_ROOTS, &roots).map_err(|error| {
             StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot encode").with_source(error)
@@ -402,7 +402,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = CacheManager::open(folder.path().join("cache")).unwrap();
         let root = |device, inode| Root { path: b"/srv".to_vec(), device, inode };
-        let mut look = |device, inode, allow| {
+        let look = |device, inode, allow| {
             let (known, write) = cache.root(&root(device, inode), allow).unwrap();
             cache.apply(&write.into_iter().collect::<Vec<_>>()).unwrap();
             (known.number, known.moved)

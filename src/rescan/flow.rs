@@ -234,7 +234,9 @@ impl<'a> Flow<'a> {
     /// Whether the error only says that the run had stopped: its file is pending, as before.
     fn not_tried(&mut self, error: &StorageError) -> bool {
         let reason = StopReason::of(error);
-        reason.into_iter().for_each(|reason| self.stop(reason));
+        if let Some(reason) = reason {
+            self.stop(reason);
+        }
         reason.is_some()
     }
 
@@ -261,6 +263,12 @@ impl<'a> Flow<'a> {
             self.stop(StopReason::Credentials);
         }
         report.add_failed(error);
+    }
+
+    /// The store could not be reached at all.
+    pub(crate) fn give_up(&mut self) {
+        self.tally.outages += 1;
+        self.stop(StopReason::Unavailable);
     }
 
     pub(crate) fn stop(&mut self, reason: StopReason) {

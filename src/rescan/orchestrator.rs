@@ -18,10 +18,11 @@ use super::record::PendingKind;
 use super::recorder::Recorder;
 use super::report::{RescanOutcome, RescanReport, StopReason};
 use super::run::Run;
+use super::survey::{self, Surveyed};
 use super::verify;
 use super::work::{Context, Probe, panicked};
 use crate::backend::{StorageBackend, Transfers};
-use crate::config::{FirstRun, RescanConfig, Verify};
+use crate::config::{RescanConfig, Verify};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
@@ -275,7 +276,9 @@ impl RescanOrchestrator {
             has_fallback: self.config.fallback.is_some(),
         };
         let mut flow = Flow::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
-        self.survey_once(context, &mut flow, &recorder, report)?;
+        if let Surveyed::Unreachable = survey::once(context, &self.cache, self.config.first_run, report)? {
+            flow.give_up();
+        }
         // All added before any modified: no replaced index names a file that is not there yet.
         flow.upload(PendingKind::Added, report);
         flow.upload(PendingKind::Modified, report);
@@ -291,53 +294,6 @@ impl RescanOrchestrator {
         }
         recorder.sync()?;
         Ok(tally)
-    }
-
-    /// On the first run: what is there already?
-    fn survey_once(
-        &self,
-        context: &Context,
-        flow: &mut Flow<'_>,
-        recorder: &Recorder,
-        report: &mut RescanReport,
-    ) -> Result<(), StorageError> {
-        let Some(transfers) = self.backend.transfers() else {
-            return Ok(());
-        };
-        if self.cache.is_surveyed()? {
-            return Ok(());
-        }
-        let refuse = self.config.first_run == FirstRun::Refuse;
-        match verify::survey(transfers, &context.exchange(), &self.cache) {
-            Ok(unknown) => report.unknown_objects = Some(unknown),
-            Err(error) if error.kind().is_transient() => {
-                flow.tally.outages += 1;
-                flow.stop(StopReason::Unavailable);
-                context.trace.warn("the store cannot be reached", &[("error", &error)]);
-                return Ok(());
-            }
-            Err(error) if error.kind() == ErrorKind::AccessDenied && !refuse => {
-                context.trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Deadline) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        if let Some(unknown) = report.unknown_objects.filter(|unknown| unknown.count > 0) {
-            let more = if unknown.at_least { "at least " } else { "" };
-            let what =
-                format!("{more}{} objects under the prefix were not published by this cache", unknown.count);
-            if refuse {
-                let why = format!("{what}, and first_run is Refuse; use another prefix, or Overwrite");
-                return Err(StorageError::new(ErrorKind::FirstRunRefused, Operation::Rescan, why));
-            }
-            context.trace.warn(
-                &format!("{what}; they are never deleted, files of the same key overwrite them"),
-                &[("destination", &self.backend.destination())],
-            );
-        }
-        // Durable before the first upload, or a next run would take our own objects for others'.
-        recorder.record(vec![CacheManager::surveyed()]);
-        recorder.sync()
     }
 
     /// Deletes come last, and only if everything before went well and they are not too many.

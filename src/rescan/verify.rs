@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::cache::{CacheManager, Row, Write};
 use super::record::{Pending, PendingKind, Published};
-use super::report::{UnknownObjects, VerifyReport};
+use super::report::VerifyReport;
 use crate::backend::{Exchange, Listed, Transfers};
 use crate::error::{ErrorKind, Operation, StorageError};
 
@@ -102,18 +102,4 @@ fn lost(key: String, published: &Published) -> Write {
         doubt: false,
     };
     Write::Lost(key, Some(pending))
-}
-
-/// One listing request: how many objects lie under the prefix that the cache does not know.
-pub(crate) fn survey(
-    transfers: &dyn Transfers,
-    exchange: &Exchange<'_>,
-    cache: &CacheManager,
-) -> Result<UnknownObjects, StorageError> {
-    let page = transfers.list(exchange, None)?;
-    let mut count = 0;
-    for object in &page.objects {
-        count += u64::from(cache.published_record(&object.key)?.is_none());
-    }
-    Ok(UnknownObjects { count, at_least: page.next.is_some() })
 }

@@ -65,7 +65,7 @@ pub fn rows_of(sent: &[u8]) -> String {
         let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
         format!("0000 {}", bytes.iter().map(shown).collect::<String>())
     };
-    let rows = sent.chunks(16).map(|bytes| with_rows_before(&row(bytes))).last().unwrap_or_default();
+    let rows = sent.chunks(16).fold(String::new(), |_, bytes| with_rows_before(&row(bytes)));
     ROWS.set(String::new());
     rows
 }
