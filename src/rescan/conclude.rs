@@ -11,6 +11,8 @@ pub(crate) struct End {
     pub(crate) tally: Tally,
     /// Something could not be read, or not everything was looked at.
     pub(crate) blocked: bool,
+    /// The plan came to its end: what was in doubt before is noted with its key.
+    pub(crate) planned: bool,
 }
 
 impl End {
@@ -19,7 +21,7 @@ impl End {
         let Some(stop) = StopReason::of(&error) else {
             return Err(error);
         };
-        Ok(Self { tally: Tally::stopped(stop), blocked: true })
+        Ok(Self { tally: Tally::stopped(stop), blocked: true, planned: false })
     }
 }
 

@@ -174,7 +174,7 @@ impl RescanOrchestrator {
             bytes: plan.bytes,
             to_delete: plan.removed,
         });
-        let mut end = End { blocked: plan.blocked, ..End::default() };
+        let mut end = End { blocked: plan.blocked, planned: true, ..End::default() };
         if run.dry_run {
             let refused = plan.removed > self.config.max_delete.limit(plan.published);
             end.tally.stop = refused.then_some(StopReason::DeletesRefused);
@@ -357,7 +357,9 @@ impl RescanOrchestrator {
         if !report.dry_run {
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
             self.cache.set_synced(synced)?;
-            self.cache.set_sending(false)?;
+            if end.planned {
+                self.cache.set_sending(false)?;
+            }
         }
         self.cache.count_commits(&trace.metrics);
         report.elapsed = self.engine.clock().now().saturating_sub(began);

@@ -15,7 +15,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
 
-/// Commits follow each other no faster than this. Each costs about 0.7 ms of CPU and two syncs of the
+/// Commits follow each other no faster than this. Each costs about 0.5 ms of CPU and two syncs of the
 /// disk (`cargo bench --bench main_line -- files`), whatever it holds; a crash costs sending once more what
 /// was acknowledged within this time.
 const PACE: Duration = Duration::from_millis(250);
