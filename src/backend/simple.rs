@@ -10,7 +10,6 @@ use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::trace::Outcome;
 use crate::retry::{self, RetryPolicy};
-use crate::tree::source::Source;
 
 /// Stores a file. Its source is unchanged when this succeeds.
 pub(crate) fn put(
@@ -33,16 +32,12 @@ fn put_simply(
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (file.key.as_str(), file.source.stat().size);
     watched(backend, exchange, Operation::Upload, key, bytes, || {
-        check_before(file.source)?;
+        // Only an unchanged file is handed to a backend that opens it by its name.
+        file.source.check_unchanged()?;
         let url = backend.upload_file(file.source.path(), key)?;
         exchange.trace.progress.moved(bytes);
         Ok(Receipt { url, etag: None })
     })
-}
-
-/// Only an unchanged file is handed to a backend that opens it by its name.
-fn check_before(source: &Source) -> Result<(), StorageError> {
-    source.check_unchanged()
 }
 
 /// Deletes keys. The outer error: none was tried.

@@ -302,13 +302,16 @@ impl CacheManager {
     }
 
     /// Notes whether the store is as the tree was; commits only what is news.
-    pub(crate) fn set_synced(&self, synced: bool) -> Result<bool, StorageError> {
-        let value = vec![u8::from(synced)];
-        let news = self.0.store.meta(META_SYNCED)?.as_ref() != Some(&value);
-        if news {
-            self.apply(&[Write::Meta(META_SYNCED, value)])?;
+    pub(crate) fn set_synced(&self, synced: bool) -> Result<(), StorageError> {
+        self.set_flag(META_SYNCED, synced)
+    }
+
+    fn set_flag(&self, name: &'static str, on: bool) -> Result<(), StorageError> {
+        let value = vec![u8::from(on)];
+        if self.0.store.meta(name)?.as_ref() == Some(&value) {
+            return Ok(());
         }
-        Ok(news)
+        self.apply(&[Write::Meta(name, value)])
     }
 
     /// Whether a run that was sending did not come to its end: what it sent last is in doubt.
@@ -318,10 +321,7 @@ impl CacheManager {
 
     /// Notes that a run begins or ends to send; commits only what is news.
     pub(crate) fn set_sending(&self, sending: bool) -> Result<(), StorageError> {
-        if self.was_interrupted()? == sending {
-            return Ok(());
-        }
-        self.apply(&[Write::Meta(META_SENDING, vec![u8::from(sending)])])
+        self.set_flag(META_SENDING, sending)
     }
 
     pub(crate) fn published_record(&self, key: &str) -> Result<Option<Published>, StorageError> {

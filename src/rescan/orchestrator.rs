@@ -54,6 +54,8 @@ pub struct RescanOrchestrator {
     backend: Arc<dyn StorageBackend>,
     cache: CacheManager,
     config: RescanConfig,
+    /// What the cache is bound to.
+    destination: String,
 }
 
 impl RescanOrchestrator {
@@ -84,9 +86,11 @@ impl RescanOrchestrator {
         config: RescanConfig,
     ) -> Result<Self, StorageError> {
         config.check()?;
-        cache.bind(&backend.destination())?;
+        let destination = backend.destination();
+        cache.bind(&destination)?;
         cache.attach(backend.clone(), config.fallback.clone());
-        Ok(Self { engine: engine.clone(), root: root.as_ref().to_owned(), backend, cache, config })
+        let (engine, root) = (engine.clone(), root.as_ref().to_owned());
+        Ok(Self { engine, root, backend, cache, config, destination })
     }
 
     /// The cache.
@@ -119,8 +123,7 @@ impl RescanOrchestrator {
         let _lock = self.cache.lock()?;
         let began = self.engine.clock().now();
         let trace = self.engine.trace().for_run(run.observer.clone(), run.progress.clone());
-        let destination = self.backend.destination();
-        trace.emit(|| Event::RunStarted { destination: destination.clone() });
+        trace.emit(|| Event::RunStarted { destination: self.destination.clone() });
         let mut report = RescanReport::new(run.dry_run);
         let all = || {
             let end = self.phases(run, &trace, began, &mut report)?;
@@ -138,7 +141,7 @@ impl RescanOrchestrator {
             Err(_) => "error",
         };
         trace.emit(|| Event::RunFinished { outcome });
-        announce(&trace, &destination, &result, &report);
+        announce(&trace, &self.destination, &result, &report);
         result.map(|()| report)
     }
 
@@ -192,8 +195,7 @@ impl RescanOrchestrator {
     /// The root is there, the cache is ours, the circuit is closed: what all work of this run shares.
     fn prepare(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
         let (root, metadata) = self.find_root()?;
-        let destination = self.backend.destination();
-        let bound = self.cache.bind(&destination)?;
+        let bound = self.cache.bind(&self.destination)?;
         let identity = Root {
             path: root.as_os_str().as_bytes().to_vec(),
             device: metadata.dev(),
@@ -206,7 +208,7 @@ impl RescanOrchestrator {
         }
         // A backend of four methods may wrap one that passes a gate of its own: never the same twice.
         let kind = if self.backend.transfers().is_some() { "" } else { "adapter of " };
-        let gate = self.engine.gate(&format!("{kind}{destination}"));
+        let gate = self.engine.gate(&format!("{kind}{}", self.destination));
         gate.close_circuit();
         Ok(Context {
             backend: self.backend.clone(),
@@ -268,7 +270,6 @@ impl RescanOrchestrator {
         plan: &Plan,
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
-        self.cache.set_sending(true)?;
         let recorder = Recorder::start(&self.cache, &context.trace.metrics)?;
         let limits = Limits {
             batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
@@ -279,6 +280,7 @@ impl RescanOrchestrator {
         if let Surveyed::Unreachable = survey::once(context, &self.cache, self.config.first_run, report)? {
             flow.give_up();
         }
+        self.cache.set_sending(true)?;
         // All added before any modified: no replaced index names a file that is not there yet.
         flow.upload(PendingKind::Added, report);
         flow.upload(PendingKind::Modified, report);
@@ -373,7 +375,7 @@ impl fmt::Debug for RescanOrchestrator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RescanOrchestrator")
             .field("root", &self.root)
-            .field("destination", &self.backend.destination())
+            .field("destination", &self.destination)
             .finish_non_exhaustive()
     }
 }

@@ -115,7 +115,6 @@ impl Planner<'_> {
         let rows = self.scope.cache.rows();
         let mut found = walk(self.scope.root, self.scope.key_room);
         // What is no file is noted when the walk comes upon it, before the keys below its path.
-        let mut aside = Vec::new();
         let (side, note) = crossbeam_channel::unbounded();
         let files = std::iter::from_fn(move || {
             loop {
@@ -131,8 +130,7 @@ impl Planner<'_> {
             Err(_) => Ordering::Less,
         };
         for (row, file) in merge(rows, files, order) {
-            aside.extend(note.try_iter());
-            aside.drain(..).for_each(|other| self.note(other));
+            note.try_iter().for_each(|other| self.note(other));
             self.decide(row.transpose()?, file)?;
             self.scope.exchange.check(Operation::Walk)?;
         }

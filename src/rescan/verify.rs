@@ -101,5 +101,5 @@ fn lost(key: String, published: &Published) -> Write {
         digest: Some(published.digest),
         doubt: false,
     };
-    Write::Lost(key, Some(pending))
+    Write::Lost(key, pending)
 }

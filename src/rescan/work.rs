@@ -198,7 +198,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     source.check_unchanged()?;
     let stat = *source.stat();
     let settled = stat.is_settled(seen);
-    item.pending = Pending { settled, digest: Some(digest), ..item.pending.clone() };
+    (item.pending.settled, item.pending.digest) = (settled, Some(digest));
     let with_root = stat.device == context.root_device;
     let record = |etag| Published { stat, settled, digest, etag, root: context.known.number, with_root };
     let believed = item.published.as_ref().filter(|_| !item.pending.doubt);

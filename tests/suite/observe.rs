@@ -53,6 +53,27 @@ fn every_upload_and_delete_leaves_two_records() {
     assert!(records(&world, Level::Debug, "GET ended").len() == 1, "the listing of the first run");
 }
 
+/// Also where the store cannot delete many at once: what starts ends.
+#[test]
+fn every_delete_that_starts_ends_in_the_log() {
+    let world = World::new();
+    for key in ["a", "b", "c", "keep"] {
+        world.write(key, key);
+    }
+    world.store.lacks_bulk_delete(true);
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    for key in ["a", "b", "c"] {
+        world.remove(key);
+    }
+    check(&world, &site, &site.rescan().unwrap());
+    let started = records(&world, Level::Info, "delete started");
+    let ended = records(&world, Level::Info, "delete ended");
+    assert!(!ended.is_empty() && started.len() == ended.len(), "{} and {}", started.len(), ended.len());
+    let deleted = ended.iter().filter(|fields| fields["outcome"] == "ok").count();
+    assert_eq!(deleted, 3);
+}
+
 /// S2: a name with a line end and an ANSI code forges no record.
 #[test]
 fn s2_names_with_control_characters_are_escaped_in_the_log() {
@@ -77,8 +98,8 @@ fn s3_plain_http_is_warned_of_once() {
     assert_eq!(warned, 1);
 }
 
-/// I7, the other way round: the detector fires on what the HTTP layer would write if it were given the
-/// secrets. Written under a target of its own test, so that no other test sees it.
+/// I7, the other way round: the detector fires on rows such as the HTTP layer would write if it were
+/// given the secrets, although no single row holds one.
 #[test]
 fn i7_detector_of_secrets_fires() {
     use crate::support::logs::{leak_in, rows_of};

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
-    ErrorKind, FirstRun, KeptReason, MaxDelete, RescanConfig, RescanOutcome, S3Backend, StopReason,
-    StorageBackend, StorageError,
+    ErrorKind, FirstRun, KeptReason, MaxDelete, RescanConfig, RescanOrchestrator, RescanOutcome, S3Backend,
+    StopReason, StorageBackend, StorageError,
 };
 
 use crate::support::oracle::{check, check_idle};
@@ -396,13 +397,8 @@ fn f9_another_root_deletes_nothing_of_the_first_without_being_told() {
     fs::create_dir(&second).unwrap();
     fs::write(second.join("both"), "1").unwrap();
     let rescan = |config: RescanConfig| {
-        let site = bucket_brigade::RescanOrchestrator::with_config(
-            &world.engine,
-            &second,
-            world.backend(),
-            world.cache(),
-            config,
-        );
+        let site =
+            RescanOrchestrator::with_config(&world.engine, &second, world.backend(), world.cache(), config);
         site.unwrap().rescan().unwrap()
     };
     let report = rescan(RescanConfig::new());
@@ -431,7 +427,7 @@ fn cache_of_another_destination_is_refused_by_name() {
     world.write("a", "1");
     world.orchestrator().rescan().unwrap();
     let other = Arc::new(S3Backend::new(&world.engine, world.s3_config().bucket_prefix("other")).unwrap());
-    let refused = bucket_brigade::RescanOrchestrator::new(&world.engine, world.root(), other, world.cache());
+    let refused = RescanOrchestrator::new(&world.engine, world.root(), other, world.cache());
     let error = refused.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::CacheForeign);
     assert!(error.to_string().contains("/bucket/other/"), "{error}");
@@ -505,10 +501,9 @@ fn i2_delete_in_doubt_is_sent_again_when_its_file_comes_back() {
     check_idle(&world, &site);
 }
 
-/// A PUT took effect and its answer was lost; the file was rolled back, and the tool believed its old
-/// record while the store kept the new version.
-#[test]
-fn i2_upload_in_doubt_is_sent_again_when_its_file_is_rolled_back() {
+/// A file whose first version is published, its second on disk, and where its first can be had back with
+/// the stat that it had.
+fn published_and_replaced() -> (World, RescanOrchestrator, PathBuf) {
     let world = World::new();
     world.write("a", "v1");
     world.let_files_settle();
@@ -517,6 +512,14 @@ fn i2_upload_in_doubt_is_sent_again_when_its_file_is_rolled_back() {
     let v1 = world.root().with_extension("v1");
     fs::rename(world.path("a"), &v1).unwrap();
     world.write("a", "v2");
+    (world, site, v1)
+}
+
+/// A PUT took effect and its answer was lost; the file was rolled back, and the tool believed its old
+/// record while the store kept the new version.
+#[test]
+fn i2_upload_in_doubt_is_sent_again_when_its_file_is_rolled_back() {
+    let (world, site, v1) = published_and_replaced();
     world.proxy.add(Rule::new(Fault::DropAnswer).method("PUT"));
     site.rescan().unwrap();
     assert_eq!(world.objects()["a"], b"v2");
@@ -534,14 +537,7 @@ fn i2_upload_in_doubt_is_sent_again_when_its_file_is_rolled_back() {
 /// The same with a crash: the process is gone between the store's effect and its record.
 #[test]
 fn i2_run_that_was_cut_off_leaves_what_it_sent_in_doubt() {
-    let world = World::new();
-    world.write("a", "v1");
-    world.let_files_settle();
-    let site = world.orchestrator();
-    site.rescan().unwrap();
-    let v1 = world.root().with_extension("v1");
-    fs::rename(world.path("a"), &v1).unwrap();
-    world.write("a", "v2");
+    let (world, site, v1) = published_and_replaced();
     let saved = world.root().with_extension("cache");
     let (cache, copy) = (world.cache_path(), saved.clone());
     // What the disk held when the request was on its way is what a crash leaves.
@@ -635,7 +631,7 @@ fn cache_inside_the_root_is_refused() {
     let world = World::new();
     world.write("a", "1");
     let cache = bucket_brigade::CacheManager::open(world.path(".cache/state")).unwrap();
-    let site = bucket_brigade::RescanOrchestrator::new(&world.engine, world.root(), world.backend(), cache);
+    let site = RescanOrchestrator::new(&world.engine, world.root(), world.backend(), cache);
     let error = site.unwrap().rescan().unwrap_err();
     assert!(
         error.kind() == ErrorKind::Config && error.to_string().contains("lies inside the root"),

@@ -120,6 +120,31 @@ fn verification_finds_what_is_missing_or_different_and_the_next_rescan_mends_it(
     check_idle(&world, &site);
 }
 
+/// What verification finds lost may have changed on disk meanwhile: what is pending for it stands, and the
+/// fallback's URL comes with the digest of what the fallback serves.
+#[test]
+fn verification_does_not_overwrite_what_is_known_of_a_changed_file() {
+    let world = World::new();
+    world.write("a", "old");
+    world.write("b", "x");
+    let local = Arc::new(LocalBackend::new("http://local", world.root()));
+    let site = world.orchestrator_with(RescanConfig::new().fallback(local));
+    site.rescan().unwrap();
+    world.write("a", "newer");
+    world.store.refuse_put("/a", "InvalidArgument");
+    world.store.remove_raw(&format!("{PREFIX}a"));
+    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.verified.as_ref().unwrap().missing, ["a"]);
+    let resolved = site.cache().resolve("a").unwrap().unwrap();
+    let newer = <sha2::Sha256 as sha2::Digest>::digest("newer");
+    assert_eq!((resolved.size, resolved.digest.unwrap().to_hex()), (Some(5), hex::encode(newer)));
+    world.store.clear_faults();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 1));
+}
+
 /// P3: the second of two rescans on one cache fails at once and names the file.
 #[test]
 fn p3_second_rescan_on_one_cache_fails_at_once() {

@@ -105,9 +105,6 @@ fn delete_together(
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut body.as_bytes())?;
         settle(s3, keys, xml::delete_errors(&answer.body)?).map(|results| (results, request_id(&answer)))
     });
-    if matches!(&result, Err(error) if error.kind() == ErrorKind::Unsupported) {
-        return result.map(|(results, _)| results);
-    }
     let elapsed = exchange.clock.now().saturating_sub(began);
     let id = result.as_ref().map_or("", |(_, id)| id.as_str());
     for (index, key) in keys.iter().enumerate() {

@@ -35,8 +35,8 @@ pub(crate) enum Write {
     Settled(String),
     /// The object is deleted, and nothing is pending for it.
     Deleted(String),
-    /// The object is not there after all; it is to be published again as described.
-    Lost(String, Option<Pending>),
+    /// The object is not there after all. Where nothing is pending for it yet, this is.
+    Lost(String, Pending),
     /// A step of a multipart upload.
     Upload(String, UploadStep),
     /// A fact of the whole cache.
@@ -228,8 +228,8 @@ impl Tables<'_> {
             }
             Write::Lost(key, pending) => {
                 self.published.remove(key.as_str())?;
-                if let Some(record) = pending {
-                    put(&mut self.pending, key, record)?;
+                if self.pending.get(key.as_str())?.is_none() {
+                    put(&mut self.pending, key, pending)?;
                 }
             }
             Write::Upload(key, step) => self.apply_step(key, step)?,
