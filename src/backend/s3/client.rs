@@ -101,7 +101,7 @@ impl Client {
                 let began = exchange.clock.now();
                 exchange.trace.metrics.requests(1);
                 let mut request_id = String::new();
-                let result = self.carry(exchange, ask, body, &mut request_id);
+                let result = self.carry(exchange, attempt, ask, body, &mut request_id);
                 let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
                 exchange.trace.ended(
                     Level::Debug,
@@ -127,6 +127,7 @@ impl Client {
     fn carry(
         &self,
         exchange: &Exchange<'_>,
+        attempt: u32,
         ask: &Ask<'_>,
         body: &mut dyn Read,
         request_id: &mut String,
@@ -134,7 +135,7 @@ impl Client {
         let (request, hidden) = self.signed(exchange, ask)?;
         let mut timed =
             Timed { inner: body, until: exchange.clock.now() + allowance(ask.length), exchange, moved: 0 };
-        let result = self.connections.with(&exchange.trace.metrics, hidden, |agent| {
+        let result = self.connections.with(&exchange.trace.metrics, attempt == 1, hidden, |agent| {
             let sent = if ask.length == 0 {
                 agent.run(request)
             } else {

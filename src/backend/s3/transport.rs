@@ -74,14 +74,16 @@ impl Connections {
     }
 
     /// Runs `call` with the agent; its traffic counts for `metrics`, and each placeholder of
-    /// `hidden` becomes its secret on the wire.
+    /// `hidden` becomes its secret on the wire. A try that is not the first asks whether a kept connection
+    /// is open, whenever it was used.
     pub(crate) fn with<T>(
         &self,
         metrics: &Metrics,
+        first_try: bool,
         hidden: Vec<Hidden>,
         call: impl FnOnce(&Agent) -> T,
     ) -> T {
-        let scope = Scope { metrics: metrics.clone(), hidden };
+        let scope = Scope { metrics: metrics.clone(), first_try, hidden };
         let before = SCOPE.replace(Some(scope));
         let result = call(&self.agent);
         SCOPE.set(before);
@@ -97,6 +99,7 @@ impl Connections {
 /// What the thread is sending for.
 struct Scope {
     metrics: Metrics,
+    first_try: bool,
     hidden: Vec<Hidden>,
 }
 
@@ -229,7 +232,8 @@ impl<In: Transport> Connector<In> for Meter {
 }
 
 /// A connection heard of this shortly is taken for open. Asking the system costs six calls a request,
-/// as ureq asks twice; one that was closed meanwhile all the same is an error that is retried.
+/// as ureq asks twice; one that was closed meanwhile all the same is an error that is retried, and a
+/// retry takes nothing for granted.
 const FRESH: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
@@ -263,7 +267,9 @@ impl<In: Transport> Transport for Metered<In> {
     }
 
     fn is_open(&mut self) -> bool {
-        self.heard.is_some_and(|heard| heard.elapsed() < FRESH) || self.inner.is_open()
+        let trusting = SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.first_try));
+        let fresh = trusting && self.heard.is_some_and(|heard| heard.elapsed() < FRESH);
+        fresh || self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
@@ -341,7 +347,7 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_once_and_again_after_a_failure() {
         let (metrics, resolver) = (Metrics::default(), CachingResolver::default());
-        SCOPE.set(Some(Scope { metrics: metrics.clone(), hidden: Vec::new() }));
+        SCOPE.set(Some(Scope { metrics: metrics.clone(), first_try: true, hidden: Vec::new() }));
         for _ in 0..1000 {
             assert!(!resolver.addresses("localhost:80").unwrap().is_empty());
         }
