@@ -7,13 +7,16 @@ pub(crate) mod simple;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::{CancelToken, Clock};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::gate::Gate;
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
 use crate::observe::trace::Trace;
-use crate::tree::digest::Digest;
+use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
+use crate::tree::version::FileStat;
 
 /// A place that files are published to. Four methods are the whole contract; they block, and may be
 /// called from any thread at once.
@@ -118,13 +121,55 @@ pub struct Page {
 #[doc(hidden)]
 pub type Deleted = Vec<(RemoteKey, Result<(), StorageError>)>;
 
-/// The steps of a store that gives receipts, deletes many keys at once and lists. Stateless: whoever
-/// drives them schedules them, records their outcome, and repeats what may be repeated by the rules
-/// of one exchange. Sealed for now: only the backends of this crate implement it.
+/// The steps of a store that gives receipts, takes large files in parts, deletes many keys at once and
+/// lists. Stateless: whoever drives them schedules them, records their outcome, and repeats what may be
+/// repeated by the rules of one exchange. Sealed for now: only the backends of this crate implement it.
 pub trait Transfers: Send + Sync + sealed::Sealed {
+    /// What the log calls the place.
+    #[doc(hidden)]
+    fn bucket(&self) -> &str;
+
+    /// How a file of this size is cut; `None`: it goes in one request. An error if the store cannot
+    /// hold it.
+    #[doc(hidden)]
+    fn part_plan(&self, size: u64) -> Result<Option<PartPlan>, StorageError>;
+
     /// Stores a source whose digest is known, in one request.
     #[doc(hidden)]
     fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
+
+    /// Begins an upload in parts. The token is stored with the object: it will prove it ours.
+    #[doc(hidden)]
+    fn begin(&self, exchange: &Exchange<'_>, key: &RemoteKey, token: &str) -> Begun;
+
+    /// Sends a part whose SHA-256 is known; gives its `ETag`.
+    #[doc(hidden)]
+    fn part(&self, exchange: &Exchange<'_>, part: &PartUpload<'_>) -> Result<String, StorageError>;
+
+    /// Makes the object of its parts.
+    #[doc(hidden)]
+    fn finish(&self, exchange: &Exchange<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError>;
+
+    /// Gives up an upload and its parts. One that is gone already is success.
+    #[doc(hidden)]
+    fn abort(&self, exchange: &Exchange<'_>, upload: &UploadName) -> Result<(), StorageError>;
+
+    /// What the store knows of an upload that was begun before.
+    #[doc(hidden)]
+    fn reconcile(
+        &self,
+        exchange: &Exchange<'_>,
+        upload: &UploadName,
+        size: u64,
+    ) -> Result<Reconciled, StorageError>;
+
+    /// One page of the unfinished uploads under the prefix, whoever began them.
+    #[doc(hidden)]
+    fn list_uploads(
+        &self,
+        exchange: &Exchange<'_>,
+        from: Option<&UploadMarker>,
+    ) -> Result<UploadPage, StorageError>;
 
     /// Deletes up to [`delete_limit`](Self::delete_limit) keys. The outer error: none was tried.
     #[doc(hidden)]
@@ -133,10 +178,6 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     /// One page of what lies under the prefix.
     #[doc(hidden)]
     fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError>;
-
-    /// An error if one object cannot be so large.
-    #[doc(hidden)]
-    fn check_size(&self, size: u64) -> Result<(), StorageError>;
 
     /// The most keys of one [`delete_many`](Self::delete_many).
     #[doc(hidden)]
@@ -159,9 +200,129 @@ pub struct Upload<'a> {
     pub(crate) digest: &'a Digest,
 }
 
+/// What names an upload in parts.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadName {
+    pub(crate) key: RemoteKey,
+    pub(crate) token: String,
+    pub(crate) upload_id: String,
+}
+
+/// A token that no other upload has: 128 random bits.
+pub(crate) fn new_token() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+/// How the beginning of an upload went.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Begun {
+    /// The store's name for it.
+    pub(crate) upload_id: Result<String, StorageError>,
+    /// A try whose answer was lost may have begun another one, whose name nobody knows.
+    pub(crate) lost: bool,
+}
+
+/// One part on its way.
+#[doc(hidden)]
+pub struct PartUpload<'a> {
+    pub(crate) upload: &'a UploadName,
+    pub(crate) source: &'a Source,
+    /// From 1.
+    pub(crate) number: u32,
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+    pub(crate) sha256: &'a [u8; 32],
+}
+
+/// A part that the store took.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentPart {
+    pub(crate) etag: String,
+    pub(crate) sha256: [u8; 32],
+}
+
+/// An upload all of whose parts were taken.
+#[doc(hidden)]
+pub struct Assembly<'a> {
+    pub(crate) upload: &'a UploadName,
+    pub(crate) parts: &'a [SentPart],
+    /// Bytes of the whole.
+    pub(crate) size: u64,
+}
+
+/// A finished upload.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Finished {
+    pub(crate) receipt: Receipt,
+    pub(crate) request_id: String,
+}
+
+/// A part as the store lists it.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedPart {
+    pub(crate) number: u32,
+    pub(crate) size: u64,
+    pub(crate) etag: String,
+}
+
+/// What became of an upload that was begun before.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Reconciled {
+    /// It is open and has these parts.
+    Open(Vec<ListedPart>),
+    /// It is open, as far as is known; what it has may not be listed.
+    Unlisted,
+    /// It was finished: the object there is ours.
+    Finished(Receipt),
+    /// It is gone.
+    Gone,
+}
+
+/// An unfinished upload as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedUpload {
+    /// Behind the prefix.
+    pub(crate) key: String,
+    pub(crate) upload_id: String,
+}
+
+/// Where a page of unfinished uploads begins: behind this key and id.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadMarker {
+    pub(crate) key: String,
+    pub(crate) upload_id: String,
+}
+
+/// A page of unfinished uploads.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default)]
+pub struct UploadPage {
+    pub(crate) uploads: Vec<ListedUpload>,
+    pub(crate) next: Option<UploadMarker>,
+}
+
 mod sealed {
     /// Keeps `Transfers` within the crate.
     pub trait Sealed {}
+}
+
+/// What an upload is begun with: enough to go on with it after a crash.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub(crate) token: String,
+    /// Of the file when it was opened.
+    pub(crate) stat: FileStat,
+    /// Whether the stat may stand for the content.
+    pub(crate) settled: bool,
+    pub(crate) part_size: u64,
 }
 
 /// How the steps of a multipart upload are remembered, without knowing where. The recorder of a
@@ -169,11 +330,11 @@ mod sealed {
 #[doc(hidden)]
 pub trait Journal: Send + Sync {
     /// An upload is about to be begun; returns once that is durable.
-    fn intend(&self, key: &RemoteKey, token: &str) -> Result<(), StorageError>;
-    /// The store named it; returns once that is durable.
-    fn begun(&self, key: &RemoteKey, upload_id: &str) -> Result<(), StorageError>;
+    fn intend(&self, key: &RemoteKey, intent: &Intent) -> Result<(), StorageError>;
+    /// The store named it, or (`lost`) may also have named another; returns once that is durable.
+    fn begun(&self, upload: &UploadName, lost: bool) -> Result<(), StorageError>;
     /// A part was acknowledged. Fire and forget.
-    fn part(&self, key: &RemoteKey, number: u32, etag: &str);
-    /// The upload was completed or aborted.
-    fn closed(&self, key: &RemoteKey);
+    fn part(&self, upload: &UploadName, number: u32, part: &SentPart);
+    /// The upload of this token was completed or aborted, or never came to be.
+    fn closed(&self, key: &RemoteKey, token: &str);
 }

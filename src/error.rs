@@ -146,6 +146,8 @@ pub enum Operation {
     Cache = 7,
     /// A rescan as a whole.
     Rescan = 8,
+    /// Giving up an upload in parts.
+    Abort = 9,
 }
 
 impl fmt::Display for Operation {
@@ -159,6 +161,7 @@ impl fmt::Display for Operation {
             Self::List => "list",
             Self::Cache => "cache",
             Self::Rescan => "rescan",
+            Self::Abort => "abort",
         })
     }
 }

@@ -108,8 +108,9 @@ pub use rescan::report::{
     VerifyReport,
 };
 pub use rescan::run::Run;
+pub use rescan::uploads::{AbortedUploads, UnfinishedUpload};
 pub use retry::RetryPolicy;
 pub use tree::diff::FileDiff;
-pub use tree::digest::Digest;
+pub use tree::digest::{Digest, PartPlan};
 pub use tree::version::{FileEntry, FileStat, Version};
 pub use tree::walk::{Skip, SkipReason};

@@ -3,14 +3,21 @@
 mod batch;
 pub(crate) mod cache;
 mod conclude;
+mod deletes;
 mod flow;
+mod large;
+mod larges;
 mod mailbox;
 pub(crate) mod orchestrator;
+mod parts;
 mod plan;
 pub(crate) mod record;
 mod recorder;
 pub(crate) mod report;
 pub(crate) mod run;
 mod survey;
+mod tally;
+pub(crate) mod uploads;
+
 mod verify;
 mod work;

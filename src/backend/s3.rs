@@ -4,9 +4,11 @@ mod classify;
 mod client;
 pub(crate) mod credentials;
 mod objects;
+mod parts;
 mod sign;
 mod transport;
 mod upload;
+mod uploads;
 mod xml;
 
 use std::fmt;
@@ -17,7 +19,10 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{Deleted, Exchange, Page, Receipt, StorageBackend, Transfers, Upload, sealed};
+use super::{
+    Assembly, Begun, Deleted, Exchange, Finished, Page, PartUpload, Receipt, Reconciled, SentPart,
+    StorageBackend, Transfers, Upload, UploadMarker, UploadName, UploadPage, new_token, sealed,
+};
 use crate::clock::CancelToken;
 use crate::config::{S3Config, S3Settings};
 use crate::engine::Engine;
@@ -25,6 +30,7 @@ use crate::error::{Operation, StorageError};
 use crate::gate::Gate;
 use crate::key::{RemoteKey, encode_path, join_url};
 use crate::observe::trace::Outcome;
+use crate::tree::digest::PartPlan;
 use crate::tree::source::Source;
 use client::Client;
 
@@ -110,6 +116,46 @@ impl S3Backend {
         })
     }
 
+    /// All steps of a large file one after another, for a caller without workers. What fails is aborted.
+    fn upload_in_parts(
+        &self,
+        exchange: &Exchange<'_>,
+        key: &RemoteKey,
+        source: &Source,
+        plan: &PartPlan,
+    ) -> Result<Receipt, StorageError> {
+        self.watched(exchange, Operation::Upload, key.as_str(), plan.size(), |attempts| {
+            *attempts = 1;
+            let token = new_token();
+            let upload_id = parts::begin(self, exchange, key, &token).upload_id?;
+            let upload = UploadName { key: key.clone(), token, upload_id };
+            let finished = self.parts_in_order(exchange, &upload, source, plan);
+            let finished = finished.inspect_err(|_| {
+                // The failure is what the caller should see.
+                let _ = parts::abort(self, exchange, &upload);
+            })?;
+            Ok((finished.receipt, finished.request_id))
+        })
+    }
+
+    fn parts_in_order(
+        &self,
+        exchange: &Exchange<'_>,
+        upload: &UploadName,
+        source: &Source,
+        plan: &PartPlan,
+    ) -> Result<Finished, StorageError> {
+        let mut sent = Vec::new();
+        for (number, (offset, length)) in (1..).zip((1..=plan.count()).filter_map(|number| plan.part(number)))
+        {
+            let sha256 = source.hash_range(offset, length, |_| Ok(()))?;
+            let part = PartUpload { upload, source, number, offset, length, sha256: &sha256 };
+            sent.push(SentPart { etag: parts::part(self, exchange, &part)?, sha256 });
+        }
+        source.check_unchanged()?;
+        parts::finish(self, exchange, &Assembly { upload, parts: &sent, size: plan.size() })
+    }
+
     /// An upload or delete with its two records. `step` counts its tries and gives the request's id.
     fn watched<T>(
         &self,
@@ -157,10 +203,14 @@ impl StorageBackend for S3Backend {
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
         let key = RemoteKey::new(remote_key)?;
         let source = Source::open(local_path)?;
-        upload::check_size(source.stat().size).map_err(|error| error.with_key(remote_key))?;
-        let digest = source.hash(|_| Ok(()))?;
-        let file = Upload { source: &source, key: &key, digest: &digest };
-        let receipt = self.alone(|exchange| upload::put(self, exchange, &file))?;
+        let plan = parts::plan(self, source.stat().size).map_err(|error| error.with_key(remote_key))?;
+        let receipt = if let Some(plan) = plan {
+            self.alone(|exchange| self.upload_in_parts(exchange, &key, &source, &plan))?
+        } else {
+            let digest = source.hash(|_| Ok(()))?;
+            let file = Upload { source: &source, key: &key, digest: &digest };
+            self.alone(|exchange| upload::put(self, exchange, &file))?
+        };
         source.check_unchanged()?;
         Ok(receipt.url)
     }
@@ -204,8 +254,45 @@ impl Transfers for S3Backend {
         objects::list(self, exchange, from)
     }
 
-    fn check_size(&self, size: u64) -> Result<(), StorageError> {
-        upload::check_size(size)
+    fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    fn part_plan(&self, size: u64) -> Result<Option<PartPlan>, StorageError> {
+        parts::plan(self, size)
+    }
+
+    fn begin(&self, exchange: &Exchange<'_>, key: &RemoteKey, token: &str) -> Begun {
+        parts::begin(self, exchange, key, token)
+    }
+
+    fn part(&self, exchange: &Exchange<'_>, part: &PartUpload<'_>) -> Result<String, StorageError> {
+        parts::part(self, exchange, part)
+    }
+
+    fn finish(&self, exchange: &Exchange<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError> {
+        parts::finish(self, exchange, upload)
+    }
+
+    fn abort(&self, exchange: &Exchange<'_>, upload: &UploadName) -> Result<(), StorageError> {
+        parts::abort(self, exchange, upload)
+    }
+
+    fn reconcile(
+        &self,
+        exchange: &Exchange<'_>,
+        upload: &UploadName,
+        size: u64,
+    ) -> Result<Reconciled, StorageError> {
+        uploads::reconcile(self, exchange, upload, size)
+    }
+
+    fn list_uploads(
+        &self,
+        exchange: &Exchange<'_>,
+        from: Option<&UploadMarker>,
+    ) -> Result<UploadPage, StorageError> {
+        uploads::list(self, exchange, from)
     }
 
     fn key_room(&self) -> usize {

@@ -53,8 +53,11 @@ pub enum Verify {
 
 /// How a [`RescanOrchestrator`](crate::RescanOrchestrator) works.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct RescanConfig {
     pub(crate) batch_size: Option<usize>,
+    pub(crate) parts_in_flight: Option<usize>,
+    pub(crate) whole_file_digest: bool,
     pub(crate) max_delete: MaxDelete,
     pub(crate) delete: bool,
     pub(crate) allow_empty: bool,
@@ -67,6 +70,8 @@ impl Default for RescanConfig {
     fn default() -> Self {
         Self {
             batch_size: None,
+            parts_in_flight: None,
+            whole_file_digest: false,
             max_delete: MaxDelete::Share(0.5),
             delete: true,
             allow_empty: false,
@@ -87,6 +92,23 @@ impl RescanConfig {
     /// number of workers, ten.
     pub fn batch_size(mut self, files: usize) -> Self {
         self.batch_size = Some(files);
+        self
+    }
+
+    /// Parts of large files that are hashed or sent at a time, of all files together: 1 to the engine's
+    /// number of workers, which is the default. While small files wait, parts take half of the workers at
+    /// most. Each part in flight is one connection and one chunk of memory.
+    pub fn parts_in_flight(mut self, parts: usize) -> Self {
+        self.parts_in_flight = Some(parts);
+        self
+    }
+
+    /// Whether files that go up in parts get a plain SHA-256 of the whole too, as `sha256sum` prints it, in
+    /// [`Resolved::whole_digest`](crate::Resolved::whole_digest). Default false: it is one more reading of the
+    /// file that cannot be divided among workers, about 0.7 s of one core a GiB. It is for files published
+    /// from now on; what is published already gets it when its content changes.
+    pub fn whole_file_digest(mut self, yes: bool) -> Self {
+        self.whole_file_digest = yes;
         self
     }
 
@@ -132,7 +154,11 @@ impl RescanConfig {
         self
     }
 
-    pub(crate) fn check(&self) -> Result<(), StorageError> {
+    pub(crate) fn check(&self, workers: usize) -> Result<(), StorageError> {
+        if self.parts_in_flight.is_some_and(|parts| !(1..=workers).contains(&parts)) {
+            let why = format!("it is not from 1 to the engine's {workers} workers");
+            return Err(StorageError::config("parts_in_flight", why));
+        }
         if self.batch_size.is_some_and(|size| !(1..=10_000).contains(&size)) {
             return Err(StorageError::config("batch_size", "it is not from 1 to 10,000"));
         }
@@ -159,9 +185,11 @@ mod tests {
 
     #[test]
     fn settings_out_of_range_are_refused_by_name() {
-        let error = RescanConfig::new().batch_size(0).check().unwrap_err();
+        let error = RescanConfig::new().batch_size(0).check(10).unwrap_err();
         assert!(error.message().starts_with("batch_size: "));
-        let error = RescanConfig::new().max_delete(MaxDelete::Share(f64::NAN)).check().unwrap_err();
+        let error = RescanConfig::new().max_delete(MaxDelete::Share(f64::NAN)).check(10).unwrap_err();
         assert!(error.message().starts_with("max_delete: "));
+        let error = RescanConfig::new().parts_in_flight(11).check(10).unwrap_err();
+        assert_eq!(error.message(), "parts_in_flight: it is not from 1 to the engine's 10 workers");
     }
 }

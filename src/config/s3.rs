@@ -8,12 +8,19 @@ use crate::backend::s3::credentials::Credentials;
 use crate::error::StorageError;
 use crate::key::Prefix;
 use crate::retry::RetryPolicy;
+use crate::tree::digest::{LARGEST_OBJECT, LARGEST_PART, SMALLEST_PART};
 
 /// A header is written whole into the connection's buffer.
 const MOST_OF_A_TOKEN: usize = 8 * 1024;
 /// What S3 takes of headers that are kept with an object (Amazon S3 User Guide, "Working with object
 /// metadata"), and something for the others.
 const MOST_OF_HEADERS: usize = 4 * 1024;
+
+/// Bytes; also the default threshold.
+const DEFAULT_PART_SIZE: u64 = 16 * 1024 * 1024;
+
+/// Stored with objects that went up in parts: it proves whose upload made them.
+pub(crate) const UPLOAD_TOKEN: &str = "x-amz-meta-brigade-upload";
 
 /// Headers that are set per request, or would change what is signed or sent.
 const RESERVED: [&str; 14] = [
@@ -61,6 +68,9 @@ pub struct S3Config {
     headers: Vec<(String, String)>,
     checksum_header: Option<bool>,
     chunk_size: usize,
+    part_threshold: u64,
+    part_size: u64,
+    largest_object: u64,
     retry: RetryPolicy,
     idle_timeout: Duration,
     connect_timeout: Duration,
@@ -81,6 +91,9 @@ impl S3Config {
             headers: Vec::new(),
             checksum_header: None,
             chunk_size: 8 * 1024,
+            part_threshold: DEFAULT_PART_SIZE,
+            part_size: DEFAULT_PART_SIZE,
+            largest_object: LARGEST_OBJECT,
             retry: RetryPolicy::default(),
             idle_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
@@ -151,6 +164,30 @@ impl S3Config {
         self
     }
 
+    /// Files of more than so many bytes go up in parts. 8 MiB to 5 GiB, default 16 MiB. A file at the
+    /// threshold is one request; one byte more makes two parts and two requests beside them (begin and
+    /// complete), and two commits of the cache.
+    pub fn part_threshold(mut self, bytes: u64) -> Self {
+        self.part_threshold = bytes;
+        self
+    }
+
+    /// Bytes of a part, 8 MiB to 5 GiB, default 16 MiB. A file of more than 10,000 parts gets larger ones
+    /// ([`PartPlan`](crate::PartPlan)). A part is what a failed request repeats and what one worker sends
+    /// at a time; it is never held in memory, so its size costs none. A digest says the part size it was
+    /// taken with, and is compared under that one: changing this sends nothing again.
+    pub fn part_size(mut self, bytes: u64) -> Self {
+        self.part_size = bytes;
+        self
+    }
+
+    /// The largest object that the store holds, in bytes. Default 5 TiB; a larger file is an error that
+    /// names it, and is not read.
+    pub fn largest_object(mut self, bytes: u64) -> Self {
+        self.largest_object = bytes;
+        self
+    }
+
     /// How often and when requests are tried again.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
@@ -200,6 +237,11 @@ impl S3Config {
         if !(4096..=1 << 20).contains(&self.chunk_size) {
             return Err(StorageError::config("chunk_size", "it is not from 4 KiB to 1 MiB"));
         }
+        for (field, bytes) in [("part_threshold", self.part_threshold), ("part_size", self.part_size)] {
+            if !(SMALLEST_PART..=LARGEST_PART).contains(&bytes) {
+                return Err(StorageError::config(field, format!("{bytes} is not from 8 MiB to 5 GiB")));
+            }
+        }
         for (field, limit) in [
             ("idle_timeout", self.idle_timeout),
             ("connect_timeout", self.connect_timeout),
@@ -219,6 +261,9 @@ impl S3Config {
             headers: check_headers(&self.headers)?,
             checksum_header: self.checksum_header.unwrap_or(aws),
             chunk_size: self.chunk_size,
+            part_threshold: self.part_threshold,
+            part_size: self.part_size,
+            largest_object: self.largest_object,
             retry: self.retry,
             idle_timeout: self.idle_timeout,
             connect_timeout: self.connect_timeout,
@@ -240,6 +285,9 @@ pub(crate) struct S3Settings {
     pub(crate) headers: HeaderMap,
     pub(crate) checksum_header: bool,
     pub(crate) chunk_size: usize,
+    pub(crate) part_threshold: u64,
+    pub(crate) part_size: u64,
+    pub(crate) largest_object: u64,
     pub(crate) retry: RetryPolicy,
     pub(crate) idle_timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -324,7 +372,10 @@ fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> 
     for (name, value) in given {
         let wrong = |problem: &str| StorageError::config("header", format!("{name:?}: {problem}"));
         let header = HeaderName::try_from(name).map_err(|_| wrong("it is no header's name"))?;
-        if RESERVED.contains(&header.as_str()) || header.as_str().starts_with("x-amz-checksum-") {
+        if RESERVED.contains(&header.as_str())
+            || header.as_str().starts_with("x-amz-checksum-")
+            || header == UPLOAD_TOKEN
+        {
             return Err(wrong("it is set by this library"));
         }
         if header.as_str().starts_with("x-amz-server-side-encryption-customer-") {
@@ -368,6 +419,9 @@ mod tests {
             (config().header("x-amz-meta-a", "ü"), "header: "),
             (config().header("x-amz-server-side-encryption-customer-key", "k"), "header: "),
             (config().chunk_size(1), "chunk_size: "),
+            (config().part_size((8 << 20) - 1), "part_size: "),
+            (config().part_threshold((5 << 30) + 1), "part_threshold: "),
+            (config().header("x-amz-meta-brigade-upload", "x"), "header: "),
             (config().idle_timeout(Duration::ZERO), "idle_timeout: "),
         ] {
             let Err(error) = config.validate() else { panic!("{field} passed") };

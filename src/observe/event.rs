@@ -33,6 +33,17 @@ pub enum Event {
         /// Its size.
         bytes: u64,
     },
+    /// A part of a large file was sent and acknowledged, or was found to be there from an earlier run.
+    PartFinished {
+        /// Its file's key.
+        key: String,
+        /// Its number, from 1.
+        number: u32,
+        /// Its size.
+        bytes: u64,
+        /// The size of the whole file.
+        of: u64,
+    },
     /// A file was sent and acknowledged.
     UploadFinished {
         /// Its key.

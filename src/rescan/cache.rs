@@ -13,10 +13,8 @@ use serde::{Deserialize, Serialize};
 use store::Store;
 pub(crate) use store::Write;
 
-#[cfg(test)]
-use super::record::OpenUpload;
-use super::record::{Pending, PendingKind, Published, encode};
-use crate::backend::StorageBackend;
+use super::record::{OpenUpload, Pending, PendingKind, Published, encode};
+use crate::backend::{SentPart, StorageBackend};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
@@ -24,7 +22,7 @@ use crate::tree::digest::Digest;
 use crate::tree::version::{FileEntry, Version};
 
 /// The version of the tables and records below.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 const META_FORMAT: &str = "format";
 const META_DESTINATION: &str = "destination";
@@ -43,6 +41,9 @@ pub struct Resolved {
     pub size: Option<u64>,
     /// The digest of what the URL serves, where it is known.
     pub digest: Option<Digest>,
+    /// The plain SHA-256 of the whole: the same as `digest` for a file that goes in one request, and for a
+    /// larger one where [`whole_file_digest`](crate::RescanConfig::whole_file_digest) asked for it.
+    pub whole_digest: Option<Digest>,
     /// How the key stands.
     pub state: KeyState,
 }
@@ -328,6 +329,10 @@ impl CacheManager {
         self.0.store.get(key).map(|(published, _)| published)
     }
 
+    pub(crate) fn pending_record(&self, key: &str) -> Result<Option<Pending>, StorageError> {
+        self.0.store.get(key).map(|(_, pending)| pending)
+    }
+
     /// Every key that is published or pending.
     pub(crate) fn rows(&self) -> Rows<'_> {
         Rows::new(&self.0.store, true)
@@ -347,9 +352,19 @@ impl CacheManager {
         metrics.commits(self.0.store.take_commits());
     }
 
-    #[cfg(test)]
-    pub(crate) fn open_upload(&self, key: &str) -> Result<Option<OpenUpload>, StorageError> {
-        self.0.store.upload(key)
+    /// The uploads in parts of a key that are, or may be, open.
+    pub(crate) fn open_uploads(&self, key: &str) -> Result<Vec<OpenUpload>, StorageError> {
+        self.0.store.uploads(key)
+    }
+
+    /// Keys with open uploads behind `after`, a page of them, in key order.
+    pub(crate) fn keys_with_uploads(&self, after: Option<&str>) -> Result<Vec<String>, StorageError> {
+        self.0.store.keys_with_uploads(after)
+    }
+
+    /// The acknowledged parts of an upload, by number.
+    pub(crate) fn sent_parts(&self, token: &str) -> Result<Vec<(u32, SentPart)>, StorageError> {
+        self.0.store.sent_parts(token)
     }
 }
 
@@ -371,22 +386,29 @@ fn resolved(
 ) -> Option<Resolved> {
     let store_url = || places.store.get_url(key);
     let on_disk = pending.filter(|pending| pending.kind != PendingKind::Removed);
+    let plain = |digest: Option<Digest>| digest.filter(|digest| digest.part_size().is_none());
     Some(match (published, on_disk, &places.fallback) {
         (_, Some(disk), Some(fallback)) => Resolved {
             url: fallback.get_url(key),
             size: Some(disk.stat.size),
             digest: disk.digest,
+            whole_digest: plain(disk.digest),
             state: KeyState::Pending,
         },
         (Some(there), _, _) => Resolved {
             url: store_url(),
             size: Some(there.stat.size),
             digest: Some(there.digest),
+            whole_digest: there.whole.map(Digest::whole).or(plain(Some(there.digest))),
             state: if pending.is_none() { KeyState::Published } else { KeyState::Stale },
         },
-        (None, Some(_), None) => {
-            Resolved { url: store_url(), size: None, digest: None, state: KeyState::Pending }
-        }
+        (None, Some(_), None) => Resolved {
+            url: store_url(),
+            size: None,
+            digest: None,
+            whole_digest: None,
+            state: KeyState::Pending,
+        },
         (None, None, _) => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! How a run ended, in one word and in one record.
 
-use super::flow::Tally;
 use super::report::{RescanOutcome, RescanReport, StopReason};
+use super::tally::Tally;
 use crate::error::StorageError;
 use crate::observe::trace::Trace;
 

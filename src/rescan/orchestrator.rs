@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use super::cache::{CacheManager, Root, Write};
 use super::conclude::{End, announce, outcome};
-use super::flow::{Flow, Limits, Tally};
+use super::flow::{Flow, Limits};
 use super::plan::{Plan, Scope, plan};
 use super::record::PendingKind;
 use super::recorder::Recorder;
 use super::report::{RescanOutcome, RescanReport, StopReason};
 use super::run::Run;
 use super::survey::{self, Surveyed};
+use super::tally::Tally;
+use super::uploads;
 use super::verify;
 use super::work::{Context, Probe, panicked};
 use crate::backend::{StorageBackend, Transfers};
@@ -85,7 +87,7 @@ impl RescanOrchestrator {
         cache: CacheManager,
         config: RescanConfig,
     ) -> Result<Self, StorageError> {
-        config.check()?;
+        config.check(engine.workers())?;
         let destination = backend.destination();
         cache.bind(&destination)?;
         cache.attach(backend.clone(), config.fallback.clone());
@@ -183,7 +185,7 @@ impl RescanOrchestrator {
             end.tally.stop = refused.then_some(StopReason::DeletesRefused);
             return Ok(end);
         }
-        if !plan.is_empty() {
+        if !plan.is_empty() || self.cache.has_open_uploads()? {
             end.tally = self.carry_out(&context, &plan, report)?;
         }
         if run.verify == Verify::List && end.tally.stop.is_none() {
@@ -270,10 +272,12 @@ impl RescanOrchestrator {
         plan: &Plan,
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
-        let recorder = Recorder::start(&self.cache, &context.trace.metrics)?;
+        let recorder = Arc::new(Recorder::start(&self.cache, &context.trace.metrics)?);
         let limits = Limits {
             batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
             delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
+            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
+            whole_file_digest: self.config.whole_file_digest,
             has_fallback: self.config.fallback.is_some(),
         };
         let mut flow = Flow::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
@@ -286,6 +290,9 @@ impl RescanOrchestrator {
         flow.upload(PendingKind::Modified, report);
         if let Err(error) = recorder.sync() {
             flow.tally.fatal.get_or_insert(error);
+        }
+        if !flow.tally.is_stopped() {
+            uploads::sweep(context, &self.cache, &recorder, report)?;
         }
         if self.may_delete(context, plan, &mut flow) {
             flow.delete(report);

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::backend::{Intent, SentPart};
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
@@ -14,6 +15,8 @@ pub(crate) struct Published {
     /// Whether the stat may stand for the content ([`FileStat::is_settled`]).
     pub(crate) settled: bool,
     pub(crate) digest: Digest,
+    /// The plain SHA-256 of a file that was sent in parts, where it was asked for.
+    pub(crate) whole: Option<[u8; 32]>,
     pub(crate) etag: Option<String>,
     /// Which root published it: an index of the cache's roots.
     pub(crate) root: u32,
@@ -54,38 +57,75 @@ impl Pending {
     }
 }
 
-/// A multipart upload that was begun, or was about to be.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// An upload in parts that was begun, or was about to be. A key may have several: one that is gone on
+/// with, and those whose name was lost or that may not be aborted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OpenUpload {
+    /// Stored with the object; names the upload here.
     pub(crate) token: String,
+    /// Of the file when it was opened.
+    pub(crate) stat: FileStat,
+    /// Whether the stat may stand for the content.
+    pub(crate) settled: bool,
+    pub(crate) part_size: u64,
+    /// `None` until the store named it; for good where its answer was lost.
     pub(crate) upload_id: Option<String>,
-    pub(crate) parts: Vec<(u32, String)>,
+    /// Another one of the same token may have been begun, whose name was lost.
+    pub(crate) lost: bool,
 }
 
-/// What happened to a multipart upload.
+/// What happened to an upload in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UploadStep {
-    /// It is about to be begun; the token will prove it ours.
-    Intended(String),
-    /// The store named it.
-    Begun(String),
-    /// A part was acknowledged: its number and tag.
-    Part(u32, String),
-    /// It is completed or aborted.
-    Closed,
+    /// It is about to be begun.
+    Intended(Intent),
+    /// The store named it, and may (`lost`) have begun another whose name was lost.
+    Begun { token: String, upload_id: String, lost: bool },
+    /// A part was acknowledged: of which upload, its number, what it is.
+    Part(String, u32, SentPart),
+    /// The upload of this token is completed or aborted.
+    Closed(String),
+    /// Nothing of this token is left at the store, its lost ones included.
+    Forgotten(String),
 }
 
-impl OpenUpload {
-    /// The upload after a step; `None`: it is over.
-    pub(crate) fn after(mut self, step: &UploadStep) -> Option<Self> {
-        match step {
-            UploadStep::Intended(token) => self = Self { token: token.clone(), ..Self::default() },
-            UploadStep::Begun(id) => self.upload_id = Some(id.clone()),
-            UploadStep::Part(number, etag) => self.parts.push((*number, etag.clone())),
-            UploadStep::Closed => return None,
+/// Uploads of one key whose names were lost are remembered up to so many.
+const LOST_AT_MOST: usize = 16;
+
+/// A key's open uploads after a step; a part is no step of these.
+pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<OpenUpload> {
+    match step {
+        UploadStep::Intended(Intent { token, stat, settled, part_size }) => {
+            uploads.push(OpenUpload {
+                token: token.clone(),
+                stat: *stat,
+                settled: *settled,
+                part_size: *part_size,
+                upload_id: None,
+                lost: false,
+            });
         }
-        Some(self)
+        UploadStep::Begun { token, upload_id, lost } => {
+            for upload in uploads.iter_mut().filter(|upload| upload.token == *token) {
+                upload.upload_id = Some(upload_id.clone());
+                upload.lost = *lost;
+            }
+        }
+        UploadStep::Part(..) => {}
+        UploadStep::Closed(token) => uploads.retain_mut(|upload| {
+            let kept = upload.token != *token || upload.lost;
+            if upload.token == *token {
+                upload.upload_id = None;
+            }
+            kept
+        }),
+        UploadStep::Forgotten(token) => uploads.retain(|upload| upload.token != *token),
     }
+    while uploads.iter().filter(|upload| upload.upload_id.is_none()).count() > LOST_AT_MOST {
+        let oldest = uploads.iter().position(|upload| upload.upload_id.is_none());
+        uploads.remove(oldest.unwrap_or_default());
+    }
+    uploads
 }
 
 const CHECK_BYTES: usize = 8;
@@ -127,6 +167,7 @@ mod tests {
             stat: FileStat { size: 7, mtime: -1, ctime: 5, inode: 1 << 40, device: 2 },
             settled: true,
             digest: Digest::whole([9; 32]),
+            whole: None,
             etag: Some("\"tag\"".into()),
             root: 0,
             with_root: true,
@@ -140,5 +181,36 @@ mod tests {
             assert_eq!(decode::<Published>("a/b", &damaged), None, "byte {at}");
         }
         assert_eq!(decode::<Published>("a/b", &bytes[..4]), None);
+    }
+    #[test]
+    fn an_upload_whose_name_was_lost_outlives_the_one_that_was_named() {
+        let intent = |token: &str| {
+            UploadStep::Intended(Intent {
+                token: token.to_owned(),
+                stat: FileStat::default(),
+                settled: true,
+                part_size: 1,
+            })
+        };
+        let begun = |token: &str, lost| UploadStep::Begun {
+            token: token.to_owned(),
+            upload_id: "id".to_owned(),
+            lost,
+        };
+        let closed = |token: &str| UploadStep::Closed(token.to_owned());
+        let tokens = |uploads: &[OpenUpload]| -> Vec<(String, bool)> {
+            uploads.iter().map(|upload| (upload.token.clone(), upload.upload_id.is_some())).collect()
+        };
+        let uploads = [intent("a"), begun("a", true), intent("b"), begun("b", false), intent("c")]
+            .iter()
+            .fold(Vec::new(), after);
+        assert_eq!(tokens(&uploads), [("a".into(), true), ("b".into(), true), ("c".into(), false)]);
+        let uploads = [closed("a"), closed("b")].iter().fold(uploads, after);
+        assert_eq!(tokens(&uploads), [("a".into(), false), ("c".into(), false)]);
+        let uploads = after(uploads, &UploadStep::Forgotten("a".into()));
+        assert_eq!(tokens(&uploads), [("c".into(), false)]);
+        let many = (0..100).map(|n| intent(&n.to_string()));
+        let uploads = many.fold(uploads, |uploads, step| after(uploads, &step));
+        assert_eq!((uploads.len(), uploads[15].token.as_str()), (LOST_AT_MOST, "99"));
     }
 }

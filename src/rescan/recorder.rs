@@ -10,7 +10,7 @@ use crossbeam_channel::{Sender, bounded};
 use super::cache::{CacheManager, Write};
 use super::mailbox::Mailbox;
 use super::record::UploadStep;
-use crate::backend::Journal;
+use crate::backend::{Intent, Journal, SentPart, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
@@ -99,22 +99,23 @@ impl Drop for Recorder {
 }
 
 impl Journal for Recorder {
-    fn intend(&self, key: &RemoteKey, token: &str) -> Result<(), StorageError> {
-        self.step(key, UploadStep::Intended(token.to_owned()));
+    fn intend(&self, key: &RemoteKey, intent: &Intent) -> Result<(), StorageError> {
+        self.step(key, UploadStep::Intended(intent.clone()));
         self.sync()
     }
 
-    fn begun(&self, key: &RemoteKey, upload_id: &str) -> Result<(), StorageError> {
-        self.step(key, UploadStep::Begun(upload_id.to_owned()));
+    fn begun(&self, upload: &UploadName, lost: bool) -> Result<(), StorageError> {
+        let (token, upload_id) = (upload.token.clone(), upload.upload_id.clone());
+        self.step(&upload.key, UploadStep::Begun { token, upload_id, lost });
         self.sync()
     }
 
-    fn part(&self, key: &RemoteKey, number: u32, etag: &str) {
-        self.step(key, UploadStep::Part(number, etag.to_owned()));
+    fn part(&self, upload: &UploadName, number: u32, part: &SentPart) {
+        self.step(&upload.key, UploadStep::Part(upload.token.clone(), number, part.clone()));
     }
 
-    fn closed(&self, key: &RemoteKey) {
-        self.step(key, UploadStep::Closed);
+    fn closed(&self, key: &RemoteKey, token: &str) {
+        self.step(key, UploadStep::Closed(token.to_owned()));
     }
 }
 
@@ -160,6 +161,7 @@ impl Committer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::version::FileStat;
 
     /// The seam of multipart uploads: what a crash must not forget is durable when the call returns.
     #[test]
@@ -167,24 +169,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
         let key = RemoteKey::new("a/large").unwrap();
+        let name = |token: &str| UploadName {
+            key: RemoteKey::new("a/large").unwrap(),
+            token: token.to_owned(),
+            upload_id: "id-1".to_owned(),
+        };
         let opened = |path: &std::path::Path| {
             let cache = CacheManager::open(path).unwrap();
             let recorder = Recorder::start(&cache, &Metrics::default()).unwrap();
             (cache, recorder)
         };
+        let (stat, sent) =
+            (FileStat { size: 9, ..FileStat::default() }, SentPart { etag: "e".to_owned(), sha256: [7; 32] });
         {
             let (_cache, recorder) = opened(&path);
-            recorder.intend(&key, "token").unwrap();
-            recorder.begun(&key, "id-1").unwrap();
-            recorder.part(&key, 1, "etag-1");
-            recorder.sync().unwrap();
+            let intent = |token: &str| Intent { token: token.to_owned(), stat, settled: true, part_size: 4 };
+            recorder.intend(&key, &intent("token")).unwrap();
+            recorder.begun(&name("token"), false).unwrap();
+            recorder.part(&name("token"), 2, &sent);
+            recorder.part(&name("token"), 10_000, &sent);
+            recorder.intend(&key, &intent("token-of-another")).unwrap();
         }
         let (cache, recorder) = opened(&path);
-        let upload = cache.open_upload("a/large").unwrap().unwrap();
-        assert_eq!(upload.upload_id.as_deref(), Some("id-1"));
-        assert_eq!((upload.token.as_str(), upload.parts), ("token", vec![(1, "etag-1".to_owned())]));
-        recorder.closed(&key);
+        let uploads = cache.open_uploads("a/large").unwrap();
+        assert_eq!(uploads.len(), 2);
+        assert_eq!((uploads[0].upload_id.as_deref(), uploads[0].stat), (Some("id-1"), stat));
+        assert_eq!((uploads[1].token.as_str(), &uploads[1].upload_id), ("token-of-another", &None));
+        assert_eq!(cache.sent_parts("token").unwrap(), [(2, sent.clone()), (10_000, sent)]);
+        recorder.closed(&key, "token");
         recorder.sync().unwrap();
-        assert_eq!(cache.open_upload("a/large").unwrap(), None);
+        assert_eq!(cache.open_uploads("a/large").unwrap().len(), 1);
+        assert_eq!(cache.sent_parts("token").unwrap(), []);
     }
 }

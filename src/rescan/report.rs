@@ -186,6 +186,9 @@ pub struct RescanReport {
     pub skipped: Vec<Skip>,
     /// Keys with something still to be done.
     pub pending: u64,
+    /// Uploads in parts that are left open: the next rescan goes on with them, or aborts them; or they may
+    /// not be aborted, which the log says.
+    pub open_uploads: u64,
     /// On a first run: what lay under the prefix before.
     pub unknown_objects: Option<UnknownObjects>,
     /// What the verification found, if one was asked for.
@@ -216,6 +219,7 @@ impl RescanReport {
             skipped_count: 0,
             skipped: Vec::new(),
             pending: 0,
+            open_uploads: 0,
             unknown_objects: None,
             verified: None,
             metrics: MetricsSnapshot::default(),

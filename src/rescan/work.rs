@@ -17,8 +17,9 @@ use crate::gate::Gate;
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
-use crate::tree::digest::Digest;
+use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
+use crate::tree::version::FileStat;
 
 /// What all items of one run share.
 pub(crate) struct Context {
@@ -46,6 +47,27 @@ impl Context {
             trace: &self.trace,
         }
     }
+
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline.load(Ordering::Relaxed)
+    }
+
+    /// Whether the run has not stopped.
+    pub(crate) fn may_send(&self) -> bool {
+        !self.is_offline() && self.exchange().check(Operation::Upload).is_ok()
+    }
+
+    /// The record of a file of this run.
+    pub(crate) fn published(
+        &self,
+        stat: FileStat,
+        settled: bool,
+        digest: Digest,
+        etag: Option<String>,
+    ) -> Published {
+        let with_root = stat.device == self.root_device;
+        Published { stat, settled, digest, whole: None, etag, root: self.known.number, with_root }
+    }
 }
 
 /// The first upload of a run goes alone: what is wrong with all of them is then one error. Whoever
@@ -59,7 +81,7 @@ const PROVEN: u8 = 2;
 
 impl Probe {
     /// Whether the caller may send: as the probe itself, or after one that succeeded.
-    fn ask(&self) -> Leave {
+    pub(crate) fn ask(&self) -> Leave {
         match self.0.compare_exchange(UNPROVEN, PROBING, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Leave::AsProbe,
             Err(PROVEN) => Leave::Free,
@@ -88,7 +110,7 @@ impl Probe {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Leave {
+pub(crate) enum Leave {
     AsProbe,
     Free,
     NotYet,
@@ -100,7 +122,8 @@ pub(crate) struct Item {
     pub(crate) pending: Pending,
     /// What is published now; of a modified file.
     pub(crate) published: Option<Published>,
-    pub(crate) batch: u64,
+    /// Whose files it is recorded with; `None`: it is recorded alone.
+    pub(crate) batch: Option<u64>,
     /// It is the first upload of its run.
     pub(crate) is_probe: bool,
 }
@@ -124,7 +147,7 @@ pub(crate) struct Worked {
 
 impl Worked {
     /// Counts it, and says it to observers.
-    fn tell(&self, context: &Context) {
+    pub(crate) fn tell(&self, context: &Context) {
         let trace = &context.trace;
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
@@ -182,30 +205,32 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     let exchange = context.exchange();
     exchange.check(Operation::Upload)?;
     let seen = wall_nanos(exchange.clock);
-    let source = Source::open(&context.root.join(item.key.as_str()))?;
-    if *source.stat() != item.pending.stat {
-        let what = "it changed since the scan; the next rescan publishes it";
-        return Err(
-            StorageError::new(ErrorKind::SourceChanged, Operation::Read, what).with_path(source.path())
-        );
+    let source = open_source(context, &item.key, &item.pending.stat)?;
+    if let Some(transfers) = context.backend.transfers() {
+        // What the store cannot take is not even hashed.
+        transfers.part_plan(source.stat().size)?;
     }
-    check_size(context, &source)?;
-    let digest = match item.pending.known() {
+    let stat = *source.stat();
+    let settled = stat.is_settled(seen);
+    let believed = item.published.as_ref().filter(|_| !item.pending.doubt);
+    if let Some(there) = believed
+        && is_the_same_in_parts(&exchange, &source, there)?
+    {
+        let record = context.published(stat, settled, there.digest, there.etag.clone());
+        return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
+    }
+    let digest = match item.pending.known().filter(|known| known.part_size().is_none()) {
         Some(digest) => digest,
         None => hash(&exchange, &source)?,
     };
     // A digest of two versions must not be taken for the file's.
     source.check_unchanged()?;
-    let stat = *source.stat();
-    let settled = stat.is_settled(seen);
     (item.pending.settled, item.pending.digest) = (settled, Some(digest));
-    let with_root = stat.device == context.root_device;
-    let record = |etag| Published { stat, settled, digest, etag, root: context.known.number, with_root };
-    let believed = item.published.as_ref().filter(|_| !item.pending.doubt);
+    let record = |etag| context.published(stat, settled, digest, etag);
     if let Some(there) = believed.filter(|there| there.digest == digest) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));
     }
-    if context.offline.load(Ordering::Relaxed) {
+    if context.is_offline() {
         return Err(given_up(Operation::Upload));
     }
     match context.probe.ask() {
@@ -219,12 +244,40 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
 }
 
-/// What the store cannot take is not even hashed.
-fn check_size(context: &Context, source: &Source) -> Result<(), StorageError> {
-    match context.backend.transfers() {
-        Some(transfers) => transfers.check_size(source.stat().size),
-        None => Ok(()),
+/// The file, as it was when it was planned.
+pub(crate) fn open_source(
+    context: &Context,
+    key: &RemoteKey,
+    planned: &FileStat,
+) -> Result<Source, StorageError> {
+    let source = Source::open(&context.root.join(key.as_str()))?;
+    if source.stat() == planned {
+        return Ok(source);
     }
+    let what = "it changed since the scan; the next rescan publishes it";
+    Err(StorageError::new(ErrorKind::SourceChanged, Operation::Read, what).with_path(source.path()))
+}
+
+/// Whether a file that goes in one request now is what was sent in parts before: the threshold has changed.
+fn is_the_same_in_parts(
+    exchange: &Exchange<'_>,
+    source: &Source,
+    there: &Published,
+) -> Result<bool, StorageError> {
+    let size = source.stat().size;
+    let plan = there.digest.part_size().filter(|_| there.stat.size == size);
+    let Some(plan) = plan.and_then(|part_size| PartPlan::exactly(size, part_size)) else {
+        return Ok(false);
+    };
+    let hashes = (1..=plan.count()).filter_map(|number| plan.part(number)).map(|(offset, length)| {
+        source.hash_range(offset, length, |count| {
+            exchange.trace.metrics.bytes_hashed(count);
+            exchange.check(Operation::Read)
+        })
+    });
+    let digest = Digest::of_parts(&plan, &hashes.collect::<Result<Vec<_>, _>>()?);
+    source.check_unchanged()?;
+    Ok(digest == there.digest)
 }
 
 fn hash(exchange: &Exchange<'_>, source: &Source) -> Result<Digest, StorageError> {
@@ -246,7 +299,7 @@ fn send(
     simple::put(&*context.backend, exchange, &Upload { source, key: &item.key, digest })
 }
 
-fn given_up(operation: Operation) -> StorageError {
+pub(crate) fn given_up(operation: Operation) -> StorageError {
     let what = "not tried: the store is given up for this run";
     StorageError::new(ErrorKind::Unavailable, operation, what)
 }
@@ -254,7 +307,7 @@ fn given_up(operation: Operation) -> StorageError {
 /// Deletes keys. Never panics; one result for each key.
 pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
     let exchange = context.exchange();
-    if context.offline.load(Ordering::Relaxed) {
+    if context.is_offline() {
         return keys.iter().map(|key| (key.clone(), Err(given_up(Operation::Delete)))).collect();
     }
     let attempt = catch_unwind(AssertUnwindSafe(|| simple::delete_many(&*context.backend, &exchange, keys)));

@@ -48,25 +48,37 @@ impl Source {
     /// SHA-256 of all its bytes. `on_chunk` sees the size of each read and may end the hashing.
     pub(crate) fn hash(
         &self,
-        mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
+        on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
     ) -> Result<Digest, StorageError> {
-        let room = usize::try_from(self.stat.size).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
-        let (mut buffer, mut hasher, mut offset) = (vec![0; room], Sha256::new(), 0);
-        while offset < self.stat.size {
-            let count = self.read_at(&mut buffer, offset)?;
-            if count == 0 {
-                return Err(changed(&self.path, "it became shorter"));
-            }
+        self.hash_range(0, self.stat.size, on_chunk).map(Digest::whole)
+    }
+
+    /// The same of `length` bytes from `offset`, which it must have.
+    pub(crate) fn hash_range(
+        &self,
+        mut offset: u64,
+        length: u64,
+        mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
+    ) -> Result<[u8; 32], StorageError> {
+        let room = usize::try_from(length).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
+        let (mut buffer, mut hasher, end) = (vec![0; room], Sha256::new(), offset + length);
+        while offset < end {
+            let count = self.read_at(&mut buffer, offset, end)?;
             on_chunk(count as u64)?;
             hasher.update(&buffer[..count]);
             offset += count as u64;
         }
-        Ok(Digest::whole(hasher.finalize().into()))
+        Ok(hasher.finalize().into())
     }
 
     /// A fresh reader of all its bytes, from the start, that hands out at most `chunk` at a time.
     pub(crate) fn reader(&self, chunk: usize) -> SourceReader<'_> {
-        SourceReader { source: self, chunk, offset: 0, end: self.stat.size }
+        self.range_reader(0, self.stat.size, chunk)
+    }
+
+    /// The same of `length` bytes from `offset`, which it must have.
+    pub(crate) fn range_reader(&self, offset: u64, length: u64, chunk: usize) -> SourceReader<'_> {
+        SourceReader { source: self, chunk, offset, end: offset + length }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -82,18 +94,20 @@ impl Source {
         Err(changed(&self.path, "it changed while it was being published"))
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
-        let left = usize::try_from(self.stat.size - offset).unwrap_or(usize::MAX).min(buffer.len());
+    /// At least one byte of those from `offset` to `end`.
+    fn read_at(&self, buffer: &mut [u8], offset: u64, end: u64) -> Result<usize, StorageError> {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
         loop {
             match self.file.read_at(&mut buffer[..left], offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => return Err(changed(&self.path, "it became shorter")),
                 result => return result.map_err(|error| unreadable(&self.path, error)),
             }
         }
     }
 }
 
-/// Reads a source for a request's body. It never gives more than was announced; where the file got
+/// Reads a source, or a part of it, for a request's body. It never gives more than was announced; where the file got
 /// shorter, or is no longer what was opened when its last bytes are due, it fails, so that no
 /// request completes with bytes of two versions.
 pub(crate) struct SourceReader<'a> {
@@ -109,10 +123,7 @@ impl SourceReader<'_> {
         if room == 0 || self.offset == self.end {
             return Ok(0);
         }
-        let count = self.source.read_at(&mut buffer[..room], self.offset)?;
-        if count == 0 {
-            return Err(changed(&self.source.path, "it became shorter"));
-        }
+        let count = self.source.read_at(&mut buffer[..room], self.offset, self.end)?;
         self.offset += count as u64;
         if self.offset == self.end {
             self.source.check_unchanged()?;
@@ -179,6 +190,21 @@ mod tests {
             .unwrap();
         assert_eq!(digest.as_bytes()[..], Sha256::digest(&bytes)[..]);
         assert_eq!(seen, 100_000);
+    }
+
+    #[test]
+    fn a_range_is_read_and_hashed_to_its_end_and_no_further() {
+        let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+        let (_folder, path) = file(&bytes);
+        let source = Source::open(&path).unwrap();
+        let mut read = Vec::new();
+        source.range_reader(70_000, 20_000, 8192).read_to_end(&mut read).unwrap();
+        assert_eq!(read, bytes[70_000..90_000]);
+        let hash = source.hash_range(70_000, 20_000, |_| Ok(())).unwrap();
+        assert_eq!(hash[..], Sha256::digest(&bytes[70_000..90_000])[..]);
+        fs::write(&path, &bytes[..80_000]).unwrap();
+        let error = source.range_reader(70_000, 20_000, 8192).read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(kind_of(error), ErrorKind::SourceChanged);
     }
 
     #[test]

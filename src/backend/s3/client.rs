@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use log::Level;
-use ureq::SendBody;
+use ureq::{Agent, AsSendBody, SendBody};
 
 use super::classify::{self, Refusal};
 use super::credentials::Credentials;
-use super::sign::{Signable, Signer, amz_date};
+use super::sign::{EMPTY_SHA256, Signable, Signer, amz_date};
 use super::transport::{Connections, Hidden, Limits};
-use super::xml;
+use super::xml::{self, ErrorBody};
 use crate::backend::Exchange;
 use crate::config::S3Settings;
 use crate::engine::Engine;
@@ -42,6 +42,44 @@ pub(crate) struct Ask<'a> {
     /// Hexadecimal SHA-256 of the body.
     pub(crate) payload: &'a str,
     pub(crate) length: u64,
+    /// How long the answer may take, where that is longer than the backend's limits.
+    pub(crate) patience: Option<Duration>,
+}
+
+impl<'a> Ask<'a> {
+    /// A request without a body or headers of its own.
+    pub(crate) fn plain(
+        operation: Operation,
+        method: Method,
+        key: &'a str,
+        path: String,
+        query: String,
+    ) -> Self {
+        let headers = HeaderMap::new();
+        Self {
+            operation,
+            method,
+            key,
+            path,
+            query,
+            headers,
+            payload: EMPTY_SHA256,
+            length: 0,
+            patience: None,
+        }
+    }
+
+    fn patient<T: AsSendBody>(&self, agent: &Agent, request: Request<T>) -> Request<T> {
+        match self.patience {
+            None => request,
+            Some(limit) => agent
+                .configure_request(request)
+                .timeout_recv_response(Some(limit))
+                .timeout_recv_body(Some(limit))
+                .timeout_per_read(Some(limit))
+                .build(),
+        }
+    }
 }
 
 /// What the store answered, with success.
@@ -136,6 +174,7 @@ impl Client {
         let mut timed =
             Timed { inner: body, until: exchange.clock.now() + allowance(ask.length), exchange, moved: 0 };
         let result = self.connections.with(&exchange.trace.metrics, attempt == 1, hidden, |agent| {
+            let request = ask.patient(agent, request);
             let sent = if ask.length == 0 {
                 agent.run(request)
             } else {
@@ -151,7 +190,7 @@ impl Client {
                 Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
                 other => other.unwrap_or_default(),
             };
-            self.judge(ask.operation, status, response.headers(), read)
+            self.judge(ask, status, response.headers(), read)
         });
         if result.is_err() {
             exchange.trace.progress.unmoved(timed.moved);
@@ -161,19 +200,26 @@ impl Client {
 
     fn judge(
         &self,
-        operation: Operation,
+        ask: &Ask<'_>,
         status: StatusCode,
         headers: &HeaderMap,
         body: Vec<u8>,
     ) -> Result<Answer, StorageError> {
-        if status.is_success() {
+        // An error may come with status 200: long answers begin before their end is known.
+        if status.is_success() && !xml::is_error(&body) {
             return Ok(Answer { headers: headers.clone(), body });
         }
+        let explained = if ask.method == Method::HEAD {
+            // Answers to HEAD have no body that could say what was not found.
+            (status == StatusCode::NOT_FOUND).then(|| ErrorBody::of_code("NoSuchKey"))
+        } else {
+            xml::error_body(&body)
+        };
         Err(classify::refusal(Refusal {
-            operation,
+            operation: ask.operation,
             status,
             headers,
-            body: xml::error_body(&body),
+            body: explained,
             bucket: &self.bucket,
             secrets: &self.credentials.secrets(),
         }))
@@ -296,6 +342,7 @@ mod tests {
             headers: HeaderMap::new(),
             payload: "0",
             length: 3,
+            patience: None,
         };
         Client::new(&engine, &settings).signed(&exchange, &ask).unwrap().0
     }

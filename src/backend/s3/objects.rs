@@ -14,7 +14,6 @@ use sha2::{Digest as _, Sha256};
 use super::S3Backend;
 use super::classify::kind_of;
 use super::client::{Answer, Ask};
-use super::sign::EMPTY_SHA256;
 use super::upload::request_id;
 use super::xml::{self, DeleteErrorBody};
 use crate::backend::{Deleted, Exchange, Page};
@@ -62,7 +61,8 @@ pub(crate) fn delete_one(
     key: &RemoteKey,
 ) -> Result<(), StorageError> {
     let object = s3.settings.prefix.join_checked(key)?;
-    let ask = ask(Operation::Delete, Method::DELETE, key.as_str(), s3.object_path(&object), String::new());
+    let ask =
+        Ask::plain(Operation::Delete, Method::DELETE, key.as_str(), s3.object_path(&object), String::new());
     s3.watched(exchange, Operation::Delete, key.as_str(), 0, |attempts| {
         match send(s3, exchange, attempts, &ask) {
             Ok(answer) => Ok(((), request_id(&answer))),
@@ -94,7 +94,7 @@ fn delete_together(
         ]),
         payload: &payload,
         length: body.len() as u64,
-        ..ask(Operation::Delete, Method::POST, "", s3.settings.path.clone(), "delete=".to_owned())
+        ..Ask::plain(Operation::Delete, Method::POST, "", s3.settings.path.clone(), "delete=".to_owned())
     };
     for key in keys {
         exchange.trace.started("delete", key.as_str(), &s3.bucket, 0);
@@ -167,7 +167,7 @@ pub(crate) fn list(
     }
     query.push_str("encoding-type=url&list-type=2&max-keys=1000&prefix=");
     query.push_str(&uri_encode(s3.settings.prefix.as_str(), true));
-    let ask = ask(Operation::List, Method::GET, "", s3.settings.path.clone(), query);
+    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.path.clone(), query);
     let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
         xml::list_page(&answer.body, s3.settings.prefix.as_str())
@@ -177,11 +177,6 @@ pub(crate) fn list(
         return Err(StorageError::new(ErrorKind::Protocol, Operation::List, what).retryable(false));
     }
     Ok(page)
-}
-
-fn ask(operation: Operation, method: Method, key: &str, path: String, query: String) -> Ask<'_> {
-    let headers = HeaderMap::new();
-    Ask { operation, method, key, path, query, headers, payload: EMPTY_SHA256, length: 0 }
 }
 
 fn send(

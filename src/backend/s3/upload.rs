@@ -1,26 +1,16 @@
-//! Sending a file.
+//! Sending a file in one request.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::S3Backend;
 use super::client::{Answer, Ask};
+use super::xml::unquoted;
 use crate::backend::{Exchange, Receipt, Upload};
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
 use crate::retry;
-
-/// The largest body of one `PutObject` (Amazon S3 User Guide, "Uploading objects").
-const LARGEST_PUT: u64 = 5 * 1024 * 1024 * 1024;
-
-/// An error above what one request can store.
-pub(crate) fn check_size(size: u64) -> Result<(), StorageError> {
-    if size <= LARGEST_PUT {
-        return Ok(());
-    }
-    let why = format!("{size} bytes are more than the 5 GiB that one request can store");
-    Err(StorageError::new(ErrorKind::TooLarge, Operation::Upload, why))
-}
 
 /// Stores a file with one PUT, streamed from disk, repeated where that may help.
 pub(crate) fn put(
@@ -29,29 +19,28 @@ pub(crate) fn put(
     file: &Upload<'_>,
 ) -> Result<Receipt, StorageError> {
     let length = file.source.stat().size;
-    check_size(length).map_err(|error| error.with_key(file.key.as_str()))?;
     let object = s3.settings.prefix.join_checked(file.key)?;
     let payload = file.digest.to_hex();
+    let key = file.key.as_str();
+    let mut headers = object_headers(s3, file.key)?;
+    add_checksum(s3, &mut headers, file.digest.as_bytes())?;
     let ask = Ask {
-        operation: Operation::Upload,
-        method: Method::PUT,
-        key: file.key.as_str(),
-        path: s3.object_path(&object),
-        query: String::new(),
-        headers: headers(s3, file)?,
+        headers,
         payload: &payload,
         length,
+        ..Ask::plain(Operation::Upload, Method::PUT, key, s3.object_path(&object), String::new())
     };
     let mut reread = false;
-    s3.watched(exchange, Operation::Upload, file.key.as_str(), length, |attempts| {
+    s3.watched(exchange, Operation::Upload, key, length, |attempts| {
         let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
             *attempts = attempt;
             send(s3, exchange, attempt, &ask, file).map_err(|error| {
                 let suspect = error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
-                if suspect { second_opinion(file, error) } else { error }
+                let same = || Ok(file.source.hash(|_| Ok(()))? == *file.digest);
+                if suspect { second_opinion(error, same) } else { error }
             })
         })?;
-        Ok((Receipt { url: s3.url(file.key.as_str()), etag: etag(&answer) }, request_id(&answer)))
+        Ok((Receipt { url: s3.url(key), etag: etag(&answer) }, request_id(&answer)))
     })
 }
 
@@ -69,12 +58,15 @@ fn send(
     s3.client.exchange(exchange, attempt, ask, &mut body)
 }
 
-/// The store received other bytes than were hashed: the file was rewritten meanwhile, or the bytes
-/// were damaged on their way, which is worth one more try.
-fn second_opinion(file: &Upload<'_>, error: StorageError) -> StorageError {
-    match file.source.hash(|_| Ok(())) {
-        Ok(digest) if digest == *file.digest => error.retryable(true),
-        Ok(_) => StorageError::new(
+/// The store received other bytes than were hashed: the file was rewritten meanwhile (a second reading
+/// is not the `same`), or the bytes were damaged on their way, which is worth one more try.
+pub(crate) fn second_opinion(
+    error: StorageError,
+    same: impl FnOnce() -> Result<bool, StorageError>,
+) -> StorageError {
+    match same() {
+        Ok(true) => error.retryable(true),
+        Ok(false) => StorageError::new(
             ErrorKind::SourceChanged,
             Operation::Read,
             "it was rewritten while it was being published; the next rescan publishes it",
@@ -84,24 +76,35 @@ fn second_opinion(file: &Upload<'_>, error: StorageError) -> StorageError {
     }
 }
 
-fn headers(s3: &S3Backend, file: &Upload<'_>) -> Result<HeaderMap, StorageError> {
+/// What is stored with an object besides its bytes.
+pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMap, StorageError> {
     let mut headers = s3.settings.headers.clone();
-    let mime = mime_guess::from_path(file.key.as_str()).first_or_octet_stream();
-    let mut set = |name: &'static str, value: &str| {
-        let value = HeaderValue::from_str(value).map_err(|_| StorageError::config(name, "cannot be sent"))?;
-        headers.insert(name, value);
-        Ok::<(), StorageError>(())
-    };
-    set("content-type", mime.as_ref())?;
-    if s3.settings.checksum_header {
-        set("x-amz-checksum-sha256", &BASE64_STANDARD.encode(file.digest.as_bytes()))?;
-    }
+    let mime = mime_guess::from_path(key.as_str()).first_or_octet_stream();
+    set(&mut headers, "content-type", mime.as_ref())?;
     Ok(headers)
 }
 
-/// The store's tag without the quotes that some answers have and some listings leave out.
+/// The checksum of a body, for the store to keep, where it is wanted.
+pub(crate) fn add_checksum(
+    s3: &S3Backend,
+    headers: &mut HeaderMap,
+    sha256: &[u8; 32],
+) -> Result<(), StorageError> {
+    if s3.settings.checksum_header {
+        set(headers, "x-amz-checksum-sha256", &BASE64_STANDARD.encode(sha256))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<(), StorageError> {
+    let value = HeaderValue::from_str(value).map_err(|_| StorageError::config(name, "cannot be sent"))?;
+    headers.insert(HeaderName::from_static(name), value);
+    Ok(())
+}
+
+/// The store's tag, as it is kept and compared.
 pub(crate) fn etag(answer: &Answer) -> Option<String> {
-    answer.header("etag").map(|tag| tag.trim_matches('"').to_owned())
+    answer.header("etag").map(unquoted)
 }
 
 pub(crate) fn request_id(answer: &Answer) -> String {

@@ -1,9 +1,13 @@
 //! The XML that stores answer with, read leniently: what we do not need may be missing.
 
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use crate::backend::{Listed, Page};
+use crate::backend::{Listed, ListedPart, ListedUpload, Page, SentPart, UploadMarker, UploadPage};
 use crate::error::{ErrorKind, Operation, StorageError};
 
 /// An `<Error>` document; stores leave out what they please.
@@ -15,6 +19,22 @@ pub(crate) struct ErrorBody {
     pub(crate) request_id: Option<String>,
     pub(crate) region: Option<String>,
     pub(crate) endpoint: Option<String>,
+}
+
+impl ErrorBody {
+    pub(crate) fn of_code(code: &str) -> Self {
+        Self { code: Some(code.to_owned()), ..Self::default() }
+    }
+}
+
+/// Whether a body is an `<Error>` document as a whole; other answers may have elements of that name.
+pub(crate) fn is_error(body: &[u8]) -> bool {
+    let text = body.trim_ascii_start();
+    let text = match text.strip_prefix(b"<?xml") {
+        Some(rest) => rest.iter().position(|byte| *byte == b'>').map_or(rest, |end| &rest[end + 1..]),
+        None => text,
+    };
+    text.trim_ascii_start().starts_with(b"<Error")
 }
 
 /// The error in a body, if the body is one; also behind leading white space.
@@ -76,6 +96,132 @@ fn url_decode(key: &str) -> Result<String, StorageError> {
     Ok(decoded.map_err(|_| unexpected(Operation::List, "a listed key is not UTF-8"))?.into_owned())
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BegunBody {
+    upload_id: String,
+}
+
+/// The id of a new upload.
+pub(crate) fn upload_id(body: &[u8]) -> Result<String, StorageError> {
+    let begun: BegunBody = parse(body, Operation::Upload, "InitiateMultipartUploadResult")?;
+    if begun.upload_id.is_empty() {
+        return Err(unexpected(Operation::Upload, "the answer names no upload"));
+    }
+    Ok(begun.upload_id)
+}
+
+/// The body of a `CompleteMultipartUpload`; with the parts' checksums where they were sent with them.
+pub(crate) fn complete_body(parts: &[SentPart], with_checksums: bool) -> String {
+    let mut text = String::from("<CompleteMultipartUpload>");
+    for (part, number) in parts.iter().zip(1_u32..) {
+        let etag = quick_xml::escape::escape(&part.etag);
+        // Writing to a string cannot fail.
+        let _ = write!(text, "<Part><PartNumber>{number}</PartNumber><ETag>&quot;{etag}&quot;</ETag>");
+        if with_checksums {
+            let sha256 = BASE64_STANDARD.encode(part.sha256);
+            let _ = write!(text, "<ChecksumSHA256>{sha256}</ChecksumSHA256>");
+        }
+        text.push_str("</Part>");
+    }
+    text.push_str("</CompleteMultipartUpload>");
+    text
+}
+
+#[derive(Debug, Deserialize)]
+struct CompletedBody {
+    #[serde(rename = "ETag")]
+    etag: Option<String>,
+}
+
+/// The `ETag` of the object that an upload became.
+pub(crate) fn completed(body: &[u8]) -> Result<Option<String>, StorageError> {
+    let completed: CompletedBody = parse(body, Operation::Upload, "CompleteMultipartUploadResult")?;
+    Ok(completed.etag.map(|tag| unquoted(&tag)).filter(|tag| !tag.is_empty()))
+}
+
+/// A tag without the quotes that some answers have and some leave out.
+pub(crate) fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct PartsBody {
+    is_truncated: bool,
+    next_part_number_marker: Option<u32>,
+    #[serde(rename = "Part")]
+    parts: Vec<PartBody>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PartBody {
+    part_number: u32,
+    #[serde(rename = "ETag")]
+    etag: String,
+    size: u64,
+}
+
+/// A page of `ListParts`, and behind which part the next one begins.
+pub(crate) fn parts_page(body: &[u8]) -> Result<(Vec<ListedPart>, Option<u32>), StorageError> {
+    let list: PartsBody = parse(body, Operation::List, "ListPartsResult")?;
+    let parts: Vec<_> = list
+        .parts
+        .into_iter()
+        .map(|part| ListedPart { number: part.part_number, size: part.size, etag: unquoted(&part.etag) })
+        .collect();
+    match (list.is_truncated, list.next_part_number_marker) {
+        (false, _) => Ok((parts, None)),
+        (true, Some(next)) => Ok((parts, Some(next))),
+        (true, None) => Err(unexpected(Operation::List, "a truncated list of parts has no marker")),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct UploadsBody {
+    encoding_type: Option<String>,
+    is_truncated: bool,
+    next_key_marker: Option<String>,
+    next_upload_id_marker: Option<String>,
+    #[serde(rename = "Upload")]
+    uploads: Vec<UploadBody>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct UploadBody {
+    key: String,
+    upload_id: String,
+}
+
+/// A page of `ListMultipartUploads`; `prefix` is cut off the keys.
+pub(crate) fn uploads_page(body: &[u8], prefix: &str) -> Result<UploadPage, StorageError> {
+    let list: UploadsBody = parse(body, Operation::List, "ListMultipartUploadsResult")?;
+    let encoded = list.encoding_type.as_deref() == Some("url");
+    let plain = |key: String| if encoded { url_decode(&key) } else { Ok(key) };
+    let mut uploads = Vec::with_capacity(list.uploads.len());
+    for upload in list.uploads {
+        let key = plain(upload.key)?;
+        let key = key.strip_prefix(prefix).map(str::to_owned);
+        let key = key.ok_or_else(|| {
+            unexpected(Operation::List, "a list of uploads holds keys outside of the prefix")
+        })?;
+        uploads.push(ListedUpload { key, upload_id: upload.upload_id });
+    }
+    let next = match (list.is_truncated, list.next_key_marker) {
+        (false, _) => None,
+        (true, Some(key)) => {
+            Some(UploadMarker { key: plain(key)?, upload_id: list.next_upload_id_marker.unwrap_or_default() })
+        }
+        (true, None) => {
+            return Err(unexpected(Operation::List, "a truncated list of uploads has no marker"));
+        }
+    };
+    Ok(UploadPage { uploads, next })
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct DeleteBody {
@@ -132,6 +278,42 @@ mod tests {
         assert_eq!(full.unwrap().code.as_deref(), Some("NoSuchBucket"));
         assert_eq!(error_body(b"<Error><Code>X</Code></Error>").unwrap().message, None);
         assert_eq!(error_body(b"<html>gateway</html>"), None);
+    }
+
+    #[test]
+    fn n8_errors_with_status_200_are_told_from_answers_that_hold_errors() {
+        assert!(is_error(b"<?xml version=\"1.0\"?>\n  <Error><Code>InternalError</Code></Error>"));
+        assert!(is_error(b"   \n \n<Error/>"));
+        assert!(!is_error(b"<DeleteResult><Error><Key>k</Key></Error></DeleteResult>"));
+        assert!(!is_error(b"") && !is_error(b"<?xml") && !is_error(b"x"));
+    }
+
+    #[test]
+    fn answers_about_uploads_are_read_behind_white_space_and_with_quotes_or_without() {
+        let body = b"  \n\n<?xml version=\"1.0\"?><CompleteMultipartUploadResult><Location>x</Location>\
+            <ETag>&quot;abc-2&quot;</ETag></CompleteMultipartUploadResult>";
+        assert_eq!(completed(body).unwrap().as_deref(), Some("abc-2"));
+        let bare = b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>";
+        assert_eq!(completed(bare).unwrap(), None);
+        assert!(completed(b"  \n").is_err() && completed(b"<Error/>").is_err());
+        let none = b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>";
+        assert!(upload_id(none).is_err());
+        let parts =
+            b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>\
+            <Part><PartNumber>2</PartNumber><ETag>t</ETag><Size>5</Size></Part></ListPartsResult>";
+        let (parts, next) = parts_page(parts).unwrap();
+        assert_eq!((parts[0].number, parts[0].etag.as_str(), next), (2, "t", Some(2)));
+    }
+
+    #[test]
+    fn the_body_that_completes_an_upload_escapes_its_tags() {
+        let part = SentPart { etag: "a&<b".to_owned(), sha256: [0; 32] };
+        let body = complete_body(&[part.clone(), part], true);
+        assert!(body.starts_with(
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&quot;a&amp;&lt;b&quot;</ETag>\
+             <ChecksumSHA256>AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=</ChecksumSHA256></Part><Part>"
+        ));
+        assert!(body.contains("<PartNumber>2</PartNumber>"));
     }
 
     #[test]

@@ -12,14 +12,21 @@ use redb::{
     TableDefinition,
 };
 
-use super::super::record::{OpenUpload, Pending, Published, UploadStep, decode, encode};
+use super::super::record::{OpenUpload, Pending, Published, UploadStep, after, decode, encode};
+use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
 
 type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(super) const META: Definition = TableDefinition::new("meta");
 pub(super) const PUBLISHED: Definition = TableDefinition::new("published");
 pub(super) const PENDING: Definition = TableDefinition::new("pending");
+/// By key: a list of [`OpenUpload`].
 pub(super) const UPLOADS: Definition = TableDefinition::new("uploads");
+/// By [`part_key`].
+pub(super) const PARTS: Definition = TableDefinition::new("parts");
+
+/// Keys with open uploads read at a time.
+const UPLOADS_AT_ONCE: usize = 256;
 
 /// Pages that redb may keep in memory.
 const PAGE_CACHE: usize = 16 * 1024 * 1024;
@@ -74,7 +81,7 @@ impl Store {
 
     fn create_tables(&self) -> Result<(), StorageError> {
         self.write(|transaction| {
-            for table in [META, PUBLISHED, PENDING, UPLOADS] {
+            for table in [META, PUBLISHED, PENDING, UPLOADS, PARTS] {
                 transaction.open_table(table)?;
             }
             Ok(())
@@ -102,12 +109,29 @@ impl Store {
         ))
     }
 
-    #[cfg(test)]
-    pub(super) fn upload(&self, key: &str) -> Result<Option<OpenUpload>, StorageError> {
+    pub(super) fn uploads(&self, key: &str) -> Result<Vec<OpenUpload>, StorageError> {
         let bytes = self.read(|transaction| {
             Ok(transaction.open_table(UPLOADS)?.get(key)?.map(|value| value.value().to_vec()))
         })?;
-        bytes.map(|bytes| self.decoded(key, &bytes)).transpose()
+        bytes.map_or(Ok(Vec::new()), |bytes| self.decoded(key, &bytes))
+    }
+
+    pub(super) fn keys_with_uploads(&self, after: Option<&str>) -> Result<Vec<String>, StorageError> {
+        let page = self.page(UPLOADS, after, UPLOADS_AT_ONCE)?;
+        Ok(page.into_iter().map(|(key, _)| key).collect())
+    }
+
+    pub(super) fn sent_parts(&self, token: &str) -> Result<Vec<(u32, SentPart)>, StorageError> {
+        let (first, end) = parts_of(token);
+        let rows = self.read(|transaction| {
+            let table = transaction.open_table(PARTS)?;
+            let range = table.range(first.as_str()..end.as_str())?;
+            range
+                .map(|entry| entry.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Into::into)
+        })?;
+        rows.into_iter().map(|(key, bytes)| self.decoded(&key, &bytes)).collect()
     }
 
     /// How many keys are published and how many are pending.
@@ -145,6 +169,7 @@ impl Store {
                 published: transaction.open_table(PUBLISHED)?,
                 pending: transaction.open_table(PENDING)?,
                 uploads: transaction.open_table(UPLOADS)?,
+                parts: transaction.open_table(PARTS)?,
                 meta: transaction.open_table(META)?,
             };
             writes.iter().try_for_each(|write| tables.apply(write))
@@ -210,6 +235,7 @@ struct Tables<'t> {
     published: Table<'t, &'static str, &'static [u8]>,
     pending: Table<'t, &'static str, &'static [u8]>,
     uploads: Table<'t, &'static str, &'static [u8]>,
+    parts: Table<'t, &'static str, &'static [u8]>,
     meta: Table<'t, &'static str, &'static [u8]>,
 }
 
@@ -239,13 +265,35 @@ impl Tables<'_> {
     }
 
     fn apply_step(&mut self, key: &str, step: &UploadStep) -> Result<(), redb::Error> {
-        let stored = self.uploads.get(key)?.map(|value| value.value().to_vec());
-        let upload: OpenUpload = stored.and_then(|bytes| decode(key, &bytes)).unwrap_or_default();
-        match upload.after(step) {
-            Some(upload) => put(&mut self.uploads, key, &upload),
-            None => self.uploads.remove(key).map(drop).map_err(Into::into),
+        match step {
+            UploadStep::Part(token, number, part) => {
+                return put(&mut self.parts, &part_key(token, *number), &(*number, part));
+            }
+            UploadStep::Closed(token) | UploadStep::Forgotten(token) => {
+                let (first, end) = parts_of(token);
+                self.parts.retain_in(first.as_str()..end.as_str(), |_, _| false)?;
+            }
+            UploadStep::Intended(_) | UploadStep::Begun { .. } => {}
         }
+        let stored = self.uploads.get(key)?.map(|value| value.value().to_vec());
+        let uploads: Vec<OpenUpload> = stored.and_then(|bytes| decode(key, &bytes)).unwrap_or_default();
+        let uploads = after(uploads, step);
+        if uploads.is_empty() {
+            return self.uploads.remove(key).map(drop).map_err(Into::into);
+        }
+        put(&mut self.uploads, key, &uploads)
     }
+}
+
+/// Parts of one upload lie together, by number.
+fn part_key(token: &str, number: u32) -> String {
+    format!("{token}/{number:05}")
+}
+
+/// From the first part of an upload to behind its last.
+fn parts_of(token: &str) -> (String, String) {
+    // '0' follows '/'.
+    (format!("{token}/"), format!("{token}0"))
 }
 
 fn put<T: serde::Serialize>(

@@ -1,0 +1,120 @@
+//! What the store knows of uploads that were begun before, and whose object lies there.
+
+use std::io::empty;
+
+use http::Method;
+use s3::signing::uri_encode;
+
+use super::S3Backend;
+use super::client::Ask;
+use super::parts::{ask, query_of};
+use super::upload::etag;
+use super::xml;
+use crate::backend::{Exchange, Receipt, Reconciled, UploadMarker, UploadName, UploadPage};
+use crate::config::UPLOAD_TOKEN;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::retry;
+
+/// Whose object lies under a key.
+pub(crate) enum Owner {
+    /// It carries our token and has our size.
+    Us(Receipt),
+    Another,
+    Nobody,
+    /// The credentials may not look.
+    Unknown,
+}
+
+/// Asks by HEAD. Without permission to list, a missing object is 403 too: that means unknown.
+pub(crate) fn owner_of(
+    s3: &S3Backend,
+    exchange: &Exchange<'_>,
+    upload: &UploadName,
+    size: u64,
+) -> Result<Owner, StorageError> {
+    let ask = ask(s3, Method::HEAD, upload, String::new())?;
+    let looked = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
+        s3.client.exchange(exchange, attempt, &ask, &mut empty())
+    });
+    let answer = match looked {
+        Ok(answer) => answer,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::NotFound => Ok(Owner::Nobody),
+                ErrorKind::AccessDenied => Ok(Owner::Unknown),
+                _ => Err(error),
+            };
+        }
+    };
+    let ours = answer.header(UPLOAD_TOKEN) == Some(upload.token.as_str())
+        && answer.header("content-length").and_then(|length| length.parse().ok()) == Some(size);
+    let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: etag(&answer) };
+    Ok(if ours { Owner::Us(receipt) } else { Owner::Another })
+}
+
+/// What became of an upload.
+pub(crate) fn reconcile(
+    s3: &S3Backend,
+    exchange: &Exchange<'_>,
+    upload: &UploadName,
+    size: u64,
+) -> Result<Reconciled, StorageError> {
+    let (mut parts, mut marker) = (Vec::new(), 0);
+    loop {
+        let query = format!("max-parts=1000&part-number-marker={marker}&{}", query_of(upload));
+        let ask = Ask { operation: Operation::List, ..ask(s3, Method::GET, upload, query)? };
+        let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
+            let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
+            xml::parts_page(&answer.body)
+        });
+        let (page, next) = match page {
+            Ok(page) => page,
+            Err(error) if error.code() == Some("NoSuchUpload") => {
+                return Ok(match owner_of(s3, exchange, upload, size)? {
+                    Owner::Us(receipt) => Reconciled::Finished(receipt),
+                    _ => Reconciled::Gone,
+                });
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Unsupported) => {
+                return Ok(Reconciled::Unlisted);
+            }
+            Err(error) => return Err(error),
+        };
+        parts.extend(page);
+        match next {
+            None => return Ok(Reconciled::Open(parts)),
+            Some(next) if next > marker => marker = next,
+            Some(_) => return Err(repeats("parts")),
+        }
+    }
+}
+
+/// One page of the unfinished uploads under the prefix.
+pub(crate) fn list(
+    s3: &S3Backend,
+    exchange: &Exchange<'_>,
+    from: Option<&UploadMarker>,
+) -> Result<UploadPage, StorageError> {
+    let prefix = s3.settings.prefix.as_str();
+    let after = |name: &str, value: &str| format!("{name}={}&", uri_encode(value, true));
+    let mut query = "encoding-type=url&".to_owned();
+    query.extend(from.map(|from| after("key-marker", &from.key)));
+    query.extend(["max-uploads=1000&".to_owned(), after("prefix", prefix)]);
+    let with_id = from.filter(|from| !from.upload_id.is_empty());
+    query.extend(with_id.map(|from| after("upload-id-marker", &from.upload_id)));
+    query.push_str("uploads=");
+    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.path.clone(), query);
+    let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
+        let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
+        xml::uploads_page(&answer.body, prefix)
+    })?;
+    if page.next.is_some() && page.next.as_ref() == from {
+        return Err(repeats("uploads"));
+    }
+    Ok(page)
+}
+
+fn repeats(what: &str) -> StorageError {
+    let why = format!("the list of {what} repeats its marker");
+    StorageError::new(ErrorKind::Protocol, Operation::List, why).retryable(false)
+}

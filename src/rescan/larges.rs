@@ -1,0 +1,166 @@
+//! Large files in the flow of a run: which are on their way, and how many of their tasks at a time.
+
+use std::collections::BTreeMap;
+
+use super::flow::{Done, Feed, Flow};
+use super::large::{Large, Settled};
+use super::parts::{Job, Outcome, Task};
+use super::report::{RescanReport, StopReason};
+use super::work::{Ending, Item, Worked, given_up};
+use crate::backend::{Journal, Transfers};
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::observe::trace::Outcome as Ended;
+
+/// The large files on their way, in the order in which they were begun.
+#[derive(Default)]
+pub(super) struct Larges {
+    files: BTreeMap<u64, Large>,
+    begun: u64,
+    /// Tasks given out and not answered.
+    pub(super) under_way: usize,
+}
+
+impl Flow<'_> {
+    /// Gives tasks to the workers: of the file that was begun first, as long as it has any. Another file is
+    /// begun when the parts of those on their way do not fill the workers any more.
+    pub(super) fn feed_parts(&mut self, feed: &mut Feed<'_>, report: &mut RescanReport) {
+        self.look_for_stop();
+        if self.tally.is_stopped() {
+            self.stop_larges(report);
+        }
+        while self.larges.under_way < self.room_for_parts(feed) {
+            match self.next_task() {
+                Some((number, task)) => self.start_task(number, task, feed),
+                None if self.begin_large(feed) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// While small files wait, half of the workers are theirs.
+    fn room_for_parts(&self, feed: &Feed<'_>) -> usize {
+        let most = self.limits.parts_in_flight;
+        if feed.files_ended { most } else { most.min((self.engine.workers() / 2).max(1)) }
+    }
+
+    fn next_task(&mut self) -> Option<(u64, Task)> {
+        let probing = self.context.probe.is_probing();
+        self.larges
+            .files
+            .iter_mut()
+            .find_map(|(number, large)| large.next_task(probing).map(|task| (*number, task)))
+    }
+
+    fn begin_large(&mut self, feed: &mut Feed<'_>) -> bool {
+        let to_come: usize = self.larges.files.values().map(Large::parts_to_come).sum();
+        if to_come >= self.limits.parts_in_flight || (self.tally.is_stopped() && !self.goes_on_hashing()) {
+            return false;
+        }
+        let next = self.fed(|flow| flow.next_row(feed.kind, &mut feed.larges, true));
+        let Some((key, pending, published)) = next else {
+            return false;
+        };
+        let Some(plan) = self.plan_of(&pending) else {
+            return false;
+        };
+        let item = Item { key, pending, published, batch: None, is_probe: false };
+        let large = Large::new(item, plan, self.limits.whole_file_digest);
+        self.larges.files.insert(self.larges.begun, large);
+        self.larges.begun += 1;
+        true
+    }
+
+    fn start_task(&mut self, number: u64, task: Task, feed: &Feed<'_>) {
+        let Some(large) = self.larges.files.get(&number) else {
+            return;
+        };
+        let (source, upload) = large.tools();
+        let job = Job {
+            context: self.context.clone(),
+            cache: self.cache.clone(),
+            recorder: self.recorder.clone(),
+            key: large.item.key.clone(),
+            source,
+            upload,
+        };
+        let results = feed.results.clone();
+        self.larges.under_way += 1;
+        self.engine.submit(move || results.push(Done::Part(number, job.run(task))));
+    }
+
+    pub(super) fn settle_part(&mut self, number: u64, outcome: Outcome, report: &mut RescanReport) {
+        self.larges.under_way -= 1;
+        let Some(large) = self.larges.files.get_mut(&number) else {
+            return;
+        };
+        large.absorb(outcome, &self.context);
+        if large.is_ended() {
+            self.settle_large(number, report);
+        }
+    }
+
+    fn stop_larges(&mut self, report: &mut RescanReport) {
+        let hash_on = self.goes_on_hashing();
+        let mut ended = Vec::new();
+        for (number, large) in &mut self.larges.files {
+            large.stop(stopped(self.tally.stop), hash_on, &self.context);
+            if large.is_ended() {
+                ended.push(*number);
+            }
+        }
+        for number in ended {
+            self.settle_large(number, report);
+        }
+    }
+
+    fn settle_large(&mut self, number: u64, report: &mut RescanReport) {
+        let Some(large) = self.larges.files.remove(&number) else {
+            return;
+        };
+        let settled = large.settled(&self.context);
+        self.tell_end(&settled);
+        let Settled { item, before, ending, closed, .. } = settled;
+        let worked = Worked { item, ending };
+        worked.tell(&self.context);
+        self.settle_upload((worked, before), report);
+        // Behind the receipt: an upload that is recorded for too long is found to be gone, no more.
+        if let Some(upload) = closed {
+            self.recorder.closed(&upload.key, &upload.token);
+        }
+    }
+
+    /// The record that ends the one of the upload's beginning.
+    fn tell_end(&self, settled: &Settled) {
+        let Some(began) = settled.began else {
+            return;
+        };
+        let outcome = match &settled.ending {
+            Ending::Failed(error) => error.to_string(),
+            _ => "ok".to_owned(),
+        };
+        let clock = &self.context.clock;
+        self.context.trace.ended(
+            log::Level::Info,
+            &Ended {
+                operation: "upload",
+                key: settled.item.key.as_str(),
+                bucket: self.context.backend.transfers().map(Transfers::bucket).unwrap_or_default(),
+                bytes: settled.item.pending.stat.size,
+                attempts: 1,
+                elapsed: clock.now().saturating_sub(began),
+                outcome: &outcome,
+                request_id: &settled.request_id,
+            },
+        );
+    }
+}
+
+/// Why a file of a run that has stopped is not gone on with.
+fn stopped(reason: Option<StopReason>) -> StorageError {
+    let of = |kind, what: &str| StorageError::new(kind, Operation::Upload, what);
+    match reason {
+        Some(StopReason::Cancelled) => of(ErrorKind::Cancelled, "cancelled"),
+        Some(StopReason::Deadline) => of(ErrorKind::Deadline, "the run's deadline has passed"),
+        _ => given_up(Operation::Upload),
+    }
+}

@@ -1,0 +1,377 @@
+//! The tasks of a file that goes up in parts, each on one worker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::cache::CacheManager;
+use super::plan::wall_nanos;
+use super::record::OpenUpload;
+use super::recorder::Recorder;
+use super::work::{Context, Leave, given_up, open_source, panicked};
+use crate::backend::{
+    Assembly, Begun, Exchange, Finished, Intent, Journal, ListedPart, PartUpload, Receipt, Reconciled,
+    SentPart, Transfers, UploadName, new_token,
+};
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::observe::event::Event;
+use crate::tree::digest::PartPlan;
+use crate::tree::source::Source;
+use crate::tree::version::FileStat;
+
+/// What is known of a part.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) sha256: Option<[u8; 32]>,
+    /// The store has it.
+    pub(crate) etag: Option<String>,
+    /// It was sent when the file was too young for its stat to be trusted: its hash is to be taken again.
+    pub(crate) claimed: bool,
+}
+
+impl Part {
+    pub(crate) fn is_done(&self) -> bool {
+        self.sha256.is_some() && self.etag.is_some() && !self.claimed
+    }
+}
+
+/// How an upload is to be begun.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) plan: PartPlan,
+    pub(crate) settled: bool,
+    /// The token of one that is recorded and known to be gone.
+    pub(crate) gone: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Task {
+    Prepare { stat: FileStat },
+    HashPart { number: u32, offset: u64, length: u64 },
+    HashWhole,
+    Open(Opening),
+    SendPart { number: u32, offset: u64, length: u64, known: Part },
+    Finish { parts: Vec<SentPart>, size: u64 },
+    Abandon,
+}
+
+/// How an upload was begun.
+pub(crate) enum Opened {
+    /// The first upload of the run is under way.
+    NotYet,
+    /// A new one, or one that is gone on with, with the parts that it has.
+    Upload { upload: UploadName, plan: PartPlan, parts: Vec<Part> },
+    /// One that turned out to be finished.
+    There { upload: UploadName, receipt: Receipt, plan: PartPlan, parts: Vec<Part> },
+}
+
+/// How a task ended.
+pub(crate) enum Outcome {
+    Prepared {
+        source: Source,
+        seen: i64,
+    },
+    Hashed(u32, [u8; 32]),
+    Whole([u8; 32]),
+    /// And whether it went as the run's first.
+    Opened(Result<Opened, StorageError>, bool),
+    Sent(u32, SentPart),
+    Finished(Finished),
+    Abandoned {
+        gone: bool,
+    },
+    Failed(StorageError),
+}
+
+/// What a worker needs for a task.
+pub(crate) struct Job {
+    pub(crate) context: Arc<Context>,
+    pub(crate) cache: CacheManager,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) key: RemoteKey,
+    pub(crate) source: Option<Arc<Source>>,
+    pub(crate) upload: Option<Arc<UploadName>>,
+}
+
+impl Job {
+    /// Does one task. Never panics.
+    pub(crate) fn run(&self, task: Task) -> Outcome {
+        let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(task)));
+        match attempt {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Outcome::Failed(error),
+            Err(panic) => Outcome::Failed(panicked(Operation::Upload, &*panic)),
+        }
+    }
+
+    fn attempt(&self, task: Task) -> Result<Outcome, StorageError> {
+        let exchange = self.context.exchange();
+        Ok(match task {
+            Task::Abandon => Outcome::Abandoned { gone: self.give_up(self.upload()?) },
+            Task::Prepare { stat } => {
+                exchange.check(Operation::Upload)?;
+                let seen = wall_nanos(exchange.clock);
+                Outcome::Prepared { source: open_source(&self.context, &self.key, &stat)?, seen }
+            }
+            Task::HashPart { number, offset, length } => {
+                Outcome::Hashed(number, self.hash(&exchange, offset, length)?)
+            }
+            Task::HashWhole => Outcome::Whole(self.hash(&exchange, 0, self.source()?.stat().size)?),
+            Task::Open(opening) => {
+                let (opened, as_probe) = self.open(&exchange, &opening);
+                Outcome::Opened(opened, as_probe)
+            }
+            Task::SendPart { number, offset, length, known } => {
+                Outcome::Sent(number, self.send(&exchange, number, (offset, length), known)?)
+            }
+            Task::Finish { parts, size } => {
+                self.source()?.check_unchanged()?;
+                let assembly = Assembly { upload: self.upload()?, parts: &parts, size };
+                Outcome::Finished(self.transfers()?.finish(&exchange, &assembly)?)
+            }
+        })
+    }
+
+    fn transfers(&self) -> Result<&dyn Transfers, StorageError> {
+        self.context.backend.transfers().ok_or_else(|| missing("a store of parts"))
+    }
+
+    fn source(&self) -> Result<&Source, StorageError> {
+        self.source.as_deref().ok_or_else(|| missing("an open file"))
+    }
+
+    fn upload(&self) -> Result<&UploadName, StorageError> {
+        self.upload.as_deref().ok_or_else(|| missing("an upload"))
+    }
+
+    fn hash(&self, exchange: &Exchange<'_>, offset: u64, length: u64) -> Result<[u8; 32], StorageError> {
+        let source = self.source()?;
+        let sha256 = source.hash_range(offset, length, |count| {
+            exchange.trace.metrics.bytes_hashed(count);
+            exchange.check(Operation::Read)
+        })?;
+        source.check_unchanged()?;
+        Ok(sha256)
+    }
+
+    fn send(
+        &self,
+        exchange: &Exchange<'_>,
+        number: u32,
+        (offset, length): (u64, u64),
+        known: Part,
+    ) -> Result<SentPart, StorageError> {
+        exchange.check(Operation::Upload)?;
+        if self.context.is_offline() {
+            return Err(given_up(Operation::Upload));
+        }
+        let sha256 = match known.sha256.filter(|_| !known.claimed) {
+            Some(sha256) => sha256,
+            None => self.hash(exchange, offset, length)?,
+        };
+        let (source, upload) = (self.source()?, self.upload()?);
+        let holds = !known.claimed || known.sha256 == Some(sha256);
+        let etag = if let Some(etag) = known.etag.filter(|_| holds) {
+            exchange.trace.progress.moved(length);
+            etag
+        } else {
+            let part = PartUpload { upload, source, number, offset, length, sha256: &sha256 };
+            self.transfers()?.part(exchange, &part)?
+        };
+        let part = SentPart { etag, sha256 };
+        self.recorder.part(upload, number, &part);
+        exchange.trace.emit(|| Event::PartFinished {
+            key: self.key.as_str().to_owned(),
+            number,
+            bytes: length,
+            of: source.stat().size,
+        });
+        Ok(part)
+    }
+
+    /// Goes on with an upload of this very file where there is one, or begins one; gives up all others.
+    fn open(&self, exchange: &Exchange<'_>, opening: &Opening) -> (Result<Opened, StorageError>, bool) {
+        if let Err(error) = exchange.check(Operation::Upload) {
+            return (Err(error), false);
+        }
+        if self.context.is_offline() {
+            return (Err(given_up(Operation::Upload)), false);
+        }
+        let as_probe = match self.context.probe.ask() {
+            Leave::NotYet => return (Ok(Opened::NotYet), false),
+            leave => leave == Leave::AsProbe,
+        };
+        // The run waits for its first upload: it has an end, whatever happens.
+        let attempt = catch_unwind(AssertUnwindSafe(|| self.resume_or_begin(exchange, opening)));
+        let opened = attempt.unwrap_or_else(|panic| Err(panicked(Operation::Upload, &*panic)));
+        if opened.is_ok() {
+            self.context.probe.succeeded();
+        }
+        (opened, as_probe)
+    }
+
+    fn resume_or_begin(&self, exchange: &Exchange<'_>, opening: &Opening) -> Result<Opened, StorageError> {
+        let source = self.source()?;
+        let recorded = self.cache.open_uploads(self.key.as_str())?;
+        let mut found = None;
+        for open in recorded.iter().rev() {
+            let Some(upload_id) = open.upload_id.clone() else {
+                continue;
+            };
+            let upload = UploadName { key: self.key.clone(), token: open.token.clone(), upload_id };
+            if opening.gone.as_ref() == Some(&open.token) {
+                self.recorder.closed(&self.key, &open.token);
+            } else if found.is_none() && open.stat == *source.stat() {
+                found = self.resume(exchange, open, upload)?;
+            } else if self.give_up(&upload) {
+                self.recorder.closed(&self.key, &open.token);
+            }
+        }
+        match found {
+            Some(found) => Ok(found),
+            None => self.begin(exchange, opening),
+        }
+    }
+
+    fn begin(&self, exchange: &Exchange<'_>, opening: &Opening) -> Result<Opened, StorageError> {
+        let (source, plan) = (self.source()?, opening.plan);
+        let token = new_token();
+        let stat = *source.stat();
+        let intent =
+            Intent { token: token.clone(), stat, settled: opening.settled, part_size: plan.part_size() };
+        self.tell_start(exchange, plan.size());
+        self.recorder.intend(&self.key, &intent)?;
+        let Begun { upload_id, lost } = self.transfers()?.begin(exchange, &self.key, &token);
+        let upload_id = upload_id.inspect_err(|_| {
+            if !lost {
+                self.recorder.closed(&self.key, &token);
+            }
+        })?;
+        let upload = UploadName { key: self.key.clone(), token, upload_id };
+        self.recorder.begun(&upload, lost)?;
+        Ok(Opened::Upload { upload, plan, parts: vec![Part::default(); plan.count() as usize] })
+    }
+
+    fn tell_start(&self, exchange: &Exchange<'_>, bytes: u64) {
+        let bucket = self.context.backend.transfers().map(Transfers::bucket).unwrap_or_default();
+        exchange.trace.started("upload", self.key.as_str(), bucket, bytes);
+        exchange.trace.emit(|| Event::UploadStarted { key: self.key.as_str().to_owned(), bytes });
+    }
+
+    /// What is left of an upload of this file; `None`: nothing.
+    fn resume(
+        &self,
+        exchange: &Exchange<'_>,
+        open: &OpenUpload,
+        upload: UploadName,
+    ) -> Result<Option<Opened>, StorageError> {
+        let size = open.stat.size;
+        let Some(plan) = PartPlan::exactly(size, open.part_size) else {
+            return Ok(None);
+        };
+        let mut parts = vec![Part::default(); plan.count() as usize];
+        for (number, sent) in self.cache.sent_parts(&open.token)? {
+            if let Some(part) = parts.get_mut((number as usize).wrapping_sub(1)) {
+                *part = Part { sha256: Some(sent.sha256), etag: Some(sent.etag), claimed: !open.settled };
+            }
+        }
+        let reconciled = self.transfers()?.reconcile(exchange, &upload, size)?;
+        Ok(match reconciled {
+            Reconciled::Open(listed) => {
+                agree(&mut parts, &plan, &listed, open.settled);
+                self.tell_start(exchange, size);
+                Some(Opened::Upload { upload, plan, parts })
+            }
+            Reconciled::Unlisted => {
+                self.tell_start(exchange, size);
+                Some(Opened::Upload { upload, plan, parts })
+            }
+            Reconciled::Finished(receipt)
+                if open.settled || parts.iter().all(|part| part.sha256.is_some()) =>
+            {
+                self.tell_start(exchange, size);
+                Some(Opened::There { upload, receipt, plan, parts })
+            }
+            Reconciled::Finished(_) | Reconciled::Gone => {
+                self.recorder.closed(&self.key, &open.token);
+                None
+            }
+        })
+    }
+
+    /// Aborts an upload; whether it is gone. One that may not be aborted stays recorded.
+    fn give_up(&self, upload: &UploadName) -> bool {
+        let Ok(transfers) = self.transfers() else { return false };
+        let result = transfers.abort(&self.context.exchange(), upload);
+        if let Err(error) = &result {
+            self.context.trace.warn(
+                "an upload could not be aborted; it stays recorded, and its parts stay in the bucket",
+                &[("key", &self.key), ("upload_id", &upload.upload_id), ("error", error)],
+            );
+        }
+        result.is_ok()
+    }
+}
+
+/// What cache and store both say a part is, is. One that only the store has counts where the file's stat could
+/// be trusted all the time: it is hashed, and not sent again.
+fn agree(parts: &mut [Part], plan: &PartPlan, listed: &[ListedPart], settled: bool) {
+    let mut known = vec![None; parts.len()];
+    for part in listed {
+        let right_size = plan.part(part.number).is_some_and(|(_, length)| length == part.size);
+        if let Some(place) = known.get_mut((part.number as usize).wrapping_sub(1)).filter(|_| right_size) {
+            *place = Some(&part.etag);
+        }
+    }
+    for (part, etag) in parts.iter_mut().zip(known) {
+        if part.etag.as_ref() == etag && etag.is_some() {
+            continue;
+        }
+        *part = match etag {
+            Some(etag) if settled => Part { etag: Some(etag.clone()), ..Part::default() },
+            _ => Part { sha256: part.sha256.filter(|_| settled), ..Part::default() },
+        };
+    }
+}
+
+fn missing(what: &str) -> StorageError {
+    StorageError::new(ErrorKind::Other, Operation::Upload, format!("a task has not got {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_count_where_cache_and_store_agree() {
+        let plan = PartPlan::exactly(45, 10).unwrap();
+        let recorded =
+            |etag: &str, claimed| Part { sha256: Some([1; 32]), etag: Some(etag.to_owned()), claimed };
+        let listed = |number, size, etag: &str| ListedPart { number, size, etag: etag.to_owned() };
+        let at_store = [
+            listed(1, 10, "a"),
+            listed(2, 10, "other"),
+            listed(3, 9, "c"),
+            listed(4, 10, "d"),
+            listed(0, 10, "x"),
+            listed(6, 10, "x"),
+        ];
+        let agreed = |settled: bool| {
+            let mut parts: Vec<_> = ["a", "b", "c"].map(|etag| recorded(etag, !settled)).into();
+            parts.extend([Part::default(), recorded("e", !settled)]);
+            agree(&mut parts, &plan, &at_store, settled);
+            parts
+        };
+        let only_hash = Part { sha256: Some([1; 32]), ..Part::default() };
+        let only_tag = |etag: &str| Part { etag: Some(etag.to_owned()), ..Part::default() };
+        assert_eq!(
+            agreed(true),
+            [recorded("a", false), only_tag("other"), only_hash.clone(), only_tag("d"), only_hash]
+        );
+        let nothing = Part::default();
+        assert_eq!(
+            agreed(false),
+            [recorded("a", true), nothing.clone(), nothing.clone(), nothing.clone(), nothing]
+        );
+    }
+}

@@ -1,0 +1,30 @@
+//! What became of the work of a run so far.
+
+use super::report::StopReason;
+use crate::error::StorageError;
+
+/// What became of the work so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// Files that the store took, and objects that it deleted.
+    pub(crate) done: u64,
+    pub(crate) confirmed: u64,
+    pub(crate) failed_uploads: u64,
+    pub(crate) failed_deletes: u64,
+    /// Failures that were the store's outage.
+    pub(crate) outages: u64,
+    pub(crate) outages_in_a_row: u64,
+    pub(crate) stop: Option<StopReason>,
+    /// Every other request would end like this one.
+    pub(crate) fatal: Option<StorageError>,
+}
+
+impl Tally {
+    pub(crate) fn stopped(reason: StopReason) -> Self {
+        Self { stop: Some(reason), ..Self::default() }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_some() || self.fatal.is_some()
+    }
+}
