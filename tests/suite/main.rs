@@ -7,6 +7,7 @@ mod support;
 
 mod conformance;
 mod keys;
+mod large;
 mod observe;
 mod outage;
 mod regressions;

@@ -65,6 +65,37 @@ impl MemoryStore {
         self.state().uploads.iter().map(|(id, upload)| (upload.key.clone(), id.clone())).collect()
     }
 
+    /// Begins an upload as somebody else would; gives its id.
+    pub fn begin_raw(&self, key: &str) -> String {
+        let input = CreateMultipartUploadInput {
+            bucket: self.bucket.to_string(),
+            key: key.to_owned(),
+            ..Default::default()
+        };
+        self.state().begin(Upload::new(input))
+    }
+
+    /// Loses all unfinished uploads, as a lifecycle rule would.
+    pub fn expire_uploads(&self) {
+        self.state().uploads.clear();
+    }
+
+    /// The numbers of the parts that an unfinished upload has.
+    pub fn parts_of(&self, upload_id: &str) -> Vec<i32> {
+        self.state()
+            .uploads
+            .get(upload_id)
+            .map(|upload| upload.parts.keys().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Loses one part of an unfinished upload.
+    pub fn lose_part(&self, upload_id: &str, number: i32) {
+        if let Some(upload) = self.state().uploads.get_mut(upload_id) {
+            upload.parts.remove(&number);
+        }
+    }
+
     /// The keys in the order in which `PutObject` committed them.
     pub fn puts(&self) -> Vec<String> {
         self.state().puts.clone()

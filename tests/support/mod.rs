@@ -40,6 +40,8 @@ pub struct World {
     /// Every version that a file ever had, and what others stored, by key.
     versions: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
     pub(crate) strangers: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Ids of uploads that others began, or whose names we never received.
+    pub(crate) strange_uploads: Mutex<Vec<String>>,
 }
 
 impl World {
@@ -68,6 +70,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             versions: Mutex::default(),
             strangers: Mutex::default(),
+            strange_uploads: Mutex::default(),
         };
         fs::create_dir(world.root()).unwrap();
         world
@@ -93,6 +96,13 @@ impl World {
         fs::write(path, bytes).unwrap();
     }
 
+    /// Writes a file of random bytes, the same for the same seed; gives them.
+    pub fn write_random(&self, key: &str, size: usize, seed: u64) -> Vec<u8> {
+        let bytes = random_bytes(size, seed);
+        self.write(key, &bytes);
+        bytes
+    }
+
     /// What the file held, or may hold, at some moment.
     pub fn remember(&self, key: &str, bytes: &[u8]) {
         self.versions.lock().unwrap().entry(key.to_owned()).or_default().push(bytes.to_vec());
@@ -106,6 +116,19 @@ impl World {
     pub fn stranger(&self, key: &str, bytes: &str) {
         self.strangers.lock().unwrap().insert(key.to_owned(), bytes.as_bytes().to_vec());
         self.store.put_raw(&format!("{PREFIX}{key}"), bytes.to_owned());
+    }
+
+    /// Somebody else begins an upload under the prefix.
+    pub fn strange_upload(&self, key: &str) -> String {
+        let id = self.store.begin_raw(&format!("{PREFIX}{key}"));
+        self.strange_uploads.lock().unwrap().push(id.clone());
+        id
+    }
+
+    /// What is unfinished at the store by now was begun with its name lost: nobody can tell whose it is.
+    pub fn lose_names_of_uploads(&self) {
+        let ids = self.store.uploads().into_iter().map(|(_, id)| id);
+        self.strange_uploads.lock().unwrap().extend(ids);
     }
 
     pub fn was_a_version(&self, key: &str, bytes: &[u8]) -> bool {
@@ -175,6 +198,13 @@ impl World {
         self.proxy.set_upstream(server.addr());
         self.server = Some(server);
     }
+}
+
+/// Random bytes, the same for the same seed.
+pub fn random_bytes(size: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
 }
 
 /// The regular files below `root`, by key.

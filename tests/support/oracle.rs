@@ -12,6 +12,7 @@ pub fn check(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     whole_versions_only(world);
     published_is_acknowledged(world, site);
     strangers_stand(world);
+    no_upload_is_left(world, report);
     outcome_is_the_truth(world, site, report);
     no_secret_is_seen(world, report);
 }
@@ -32,7 +33,14 @@ fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
         let key = entry.key.as_str();
         let bytes = objects.get(key).unwrap_or_else(|| panic!("I2: {key} is recorded and not there"));
         let digest = entry.digest.expect("published with a digest");
-        assert_eq!(digest.as_bytes()[..], Sha256::digest(bytes)[..], "I2: {key} has other content");
+        let real: [u8; 32] = match digest.part_size() {
+            None => Sha256::digest(bytes).into(),
+            Some(size) => {
+                let parts = bytes.chunks(usize::try_from(size).unwrap()).map(Sha256::digest);
+                Sha256::digest(parts.collect::<Vec<_>>().concat()).into()
+            }
+        };
+        assert_eq!(*digest.as_bytes(), real, "I2: {key} has other content");
         assert_eq!(entry.stat.size, bytes.len() as u64, "I2: {key}");
     }
 }
@@ -46,6 +54,19 @@ fn strangers_stand(world: &World) {
         let ours_now = objects.get(key).is_some_and(|bytes| world.was_a_version(key, bytes));
         assert!(ours_now || !deleted.contains(&full), "I3: {key} of somebody else was deleted");
         assert!(objects.contains_key(key), "I3: {key} of somebody else is gone");
+    }
+}
+
+/// I4: after a good outcome no upload is left whose name we received; those of others stand as they were.
+fn no_upload_is_left(world: &World, report: &RescanReport) {
+    let strange = world.strange_uploads.lock().unwrap();
+    let open = world.store.uploads();
+    for id in strange.iter() {
+        assert!(open.iter().any(|(_, other)| other == id), "I4: upload {id} of somebody else is gone");
+    }
+    if matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published) {
+        let ours: Vec<_> = open.iter().filter(|(_, id)| !strange.contains(id)).collect();
+        assert!(ours.len() as u64 <= report.open_uploads, "I4: {ours:?} are left");
     }
 }
 

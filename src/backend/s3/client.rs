@@ -171,8 +171,8 @@ impl Client {
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
         let (request, hidden) = self.signed(exchange, ask)?;
-        let mut timed =
-            Timed { inner: body, until: exchange.clock.now() + allowance(ask.length), exchange, moved: 0 };
+        let until = exchange.clock.now() + allowance(ask.length);
+        let mut timed = Timed { inner: body, until, exchange, counts: ask.method == Method::PUT, moved: 0 };
         let result = self.connections.with(&exchange.trace.metrics, attempt == 1, hidden, |agent| {
             let request = ask.patient(agent, request);
             let sent = if ask.length == 0 {
@@ -295,6 +295,8 @@ struct Timed<'a> {
     inner: &'a mut dyn Read,
     until: Duration,
     exchange: &'a Exchange<'a>,
+    /// It is a file's content, and counts for the progress.
+    counts: bool,
     moved: u64,
 }
 
@@ -310,8 +312,10 @@ impl Read for Timed<'_> {
             )));
         }
         let count = self.inner.read(buffer)?;
-        self.moved += count as u64;
-        self.exchange.trace.progress.moved(count as u64);
+        if self.counts {
+            self.moved += count as u64;
+            self.exchange.trace.progress.moved(count as u64);
+        }
         Ok(count)
     }
 }
