@@ -7,6 +7,7 @@ mod objects;
 mod parts;
 mod sign;
 mod transport;
+mod trust;
 mod upload;
 mod uploads;
 mod xml;
@@ -64,7 +65,7 @@ impl S3Backend {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's
-    /// name.
+    /// name, also where an https endpoint finds no certificate that it could trust.
     pub fn new(engine: &Engine, config: S3Config) -> Result<Self, StorageError> {
         let settings = config.validate()?;
         let bucket = settings.bucket.name();
@@ -76,7 +77,7 @@ impl S3Backend {
             );
         }
         Ok(Self {
-            client: Client::new(engine, &settings),
+            client: Client::new(engine, &settings)?,
             gate: engine.gate(&destination),
             engine: engine.clone(),
             settings,

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -67,6 +68,7 @@ pub struct S3Config {
     public_url: Option<String>,
     headers: Vec<(String, String)>,
     checksum_header: Option<bool>,
+    ca_file: Option<PathBuf>,
     chunk_size: usize,
     part_threshold: u64,
     part_size: u64,
@@ -90,6 +92,7 @@ impl S3Config {
             public_url: None,
             headers: Vec::new(),
             checksum_header: None,
+            ca_file: None,
             chunk_size: 8 * 1024,
             part_threshold: DEFAULT_PART_SIZE,
             part_size: DEFAULT_PART_SIZE,
@@ -154,6 +157,12 @@ impl S3Config {
     /// The body is protected either way: its SHA-256 is part of the signature.
     pub fn checksum_header(mut self, yes: bool) -> Self {
         self.checksum_header = Some(yes);
+        self
+    }
+
+    /// A PEM file of certificates that are trusted besides the system's own.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
         self
     }
 
@@ -260,6 +269,7 @@ impl S3Config {
             public_url,
             headers: check_headers(&self.headers)?,
             checksum_header: self.checksum_header.unwrap_or(aws),
+            ca_file: self.ca_file,
             chunk_size: self.chunk_size,
             part_threshold: self.part_threshold,
             part_size: self.part_size,
@@ -284,6 +294,7 @@ pub(crate) struct S3Settings {
     pub(crate) public_url: String,
     pub(crate) headers: HeaderMap,
     pub(crate) checksum_header: bool,
+    pub(crate) ca_file: Option<PathBuf>,
     pub(crate) chunk_size: usize,
     pub(crate) part_threshold: u64,
     pub(crate) part_size: u64,

@@ -59,6 +59,8 @@ counters! {
     lookups,
     /// Bytes written to sockets, headers and TLS included.
     bytes_sent,
+    /// Writes to sockets.
+    sends,
     /// Bytes read from sockets, headers and TLS included.
     bytes_received,
     /// Transactions committed to the cache.

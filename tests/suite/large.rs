@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::{Fault, Rule, Seen, latch};
+use crate::support::server::S3Server;
+use crate::support::tls::TestCa;
 use crate::support::{PREFIX, World};
 
 const MIB: usize = 1024 * 1024;
@@ -267,10 +269,10 @@ fn progress_and_events_tell_of_each_part_with_its_bytes() {
     check(&world, &site, &report);
     let mut parts = parts.lock().unwrap().clone();
     parts.sort();
-    let size = bytes.len() as u64;
-    let part = |number, bytes| ("f".to_owned(), number, bytes, size);
+    let length = bytes.len() as u64;
+    let part = |number, bytes| ("f".to_owned(), number, bytes, length);
     assert_eq!(parts, [part(1, 8 << 20), part(2, 8 << 20), part(3, (4 << 20) + 5)]);
-    assert_eq!((progress.snapshot().bytes_done, progress.snapshot().files_done), (size, 1));
+    assert_eq!((progress.snapshot().bytes_done, progress.snapshot().files_done), (length, 1));
 }
 
 #[test]
@@ -287,6 +289,55 @@ fn whole_file_digest_is_what_sha256sum_prints() {
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
     assert_eq!(whole(&site).unwrap().to_hex(), format!("{:x}", Sha256::digest(&bytes)));
+}
+
+/// Each chunk left in two writes, one of a whole record but 22 bytes and one of the rest: over TLS a buffer of
+/// the chunk's own size has no room for the record's overhead.
+#[test]
+fn over_tls_a_chunk_is_one_write() {
+    let world = World::new();
+    let bytes = world.write_random("f", 33 * MIB, 1);
+    let (ca, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
+    let server = S3Server::start_tls(world.store.service(), ca.server_config());
+    let config = |chunk: usize| {
+        let s3 = world.s3_config().endpoint(server.endpoint()).ca_file(ca.write_into(folder.path()));
+        s3.part_threshold(8 << 20).part_size(8 << 20).chunk_size(chunk)
+    };
+    for chunk in [8 * 1024, 16 * 1024] {
+        let backend = S3Backend::new(&world.engine, config(chunk)).unwrap();
+        let before = world.engine.metrics();
+        backend.upload_file(&world.path("f"), &format!("of-{chunk}")).unwrap();
+        let after = world.engine.metrics();
+        assert_eq!(world.objects()[&format!("of-{chunk}")], bytes);
+        let (sends, requests) = (after.sends - before.sends, after.requests - before.requests);
+        let chunks = (bytes.len() / chunk) as u64;
+        // The handshake and each request's head are a few more.
+        assert!(sends <= chunks + 2 * requests + 10, "{sends} writes for {chunks} chunks of {chunk}");
+        assert!(sends >= chunks, "{sends} writes for {chunks} chunks: not streamed");
+        // A record adds 22 bytes to its chunk.
+        let overhead = after.bytes_sent - before.bytes_sent - bytes.len() as u64;
+        assert!(
+            overhead < 24 * (chunks + requests) + 4096 * requests,
+            "{overhead} bytes besides the content"
+        );
+    }
+}
+
+/// A rescan over TLS: the same, and each worker's connection is kept.
+#[test]
+fn over_tls_a_large_file_uses_few_connections() {
+    let world = World::new();
+    world.write_random("f", 65 * MIB, 1);
+    let (ca, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
+    let server = S3Server::start_tls(world.store.service(), ca.server_config());
+    let s3 = world.s3_config().endpoint(server.endpoint()).ca_file(ca.write_into(folder.path()));
+    let s3 = s3.part_threshold(8 << 20).part_size(8 << 20);
+    let site =
+        world.orchestrator_on(Arc::new(S3Backend::new(&world.engine, s3).unwrap()), RescanConfig::new());
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 0));
+    assert!(report.metrics.connections <= 10, "{}", report.metrics.connections);
 }
 
 /// The one method of the contract does the same, one part after another.

@@ -280,7 +280,7 @@ fn n14b_certificate_that_is_not_accepted_is_an_error_and_never_local_only() {
             bucket_brigade::RescanOrchestrator::new(&world.engine, world.root(), backend, cache).unwrap();
         let error = site.rescan().unwrap_err();
         assert_eq!((error.kind(), error.attempts()), (ErrorKind::Tls, 1), "{error}");
-        assert!(error.to_string().contains("localhost"), "{error}");
+        assert!(error.to_string().contains("localhost") && error.to_string().contains("ca_file"), "{error}");
     }
 }
 

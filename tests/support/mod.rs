@@ -7,6 +7,7 @@ pub mod memory_store;
 pub mod oracle;
 pub mod proxy;
 pub mod server;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fs;

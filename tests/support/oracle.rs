@@ -35,8 +35,8 @@ fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
         let digest = entry.digest.expect("published with a digest");
         let real: [u8; 32] = match digest.part_size() {
             None => Sha256::digest(bytes).into(),
-            Some(size) => {
-                let parts = bytes.chunks(usize::try_from(size).unwrap()).map(Sha256::digest);
+            Some(bytes_each) => {
+                let parts = bytes.chunks(usize::try_from(bytes_each).unwrap()).map(Sha256::digest);
                 Sha256::digest(parts.collect::<Vec<_>>().concat()).into()
             }
         };

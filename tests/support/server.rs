@@ -5,17 +5,20 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder as ConnectionBuilder;
+use rustls::ServerConfig;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Result, s3_error};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
 
 /// The access key that the services of this module accept.
 pub const ACCESS_KEY: &str = "support-access-key";
@@ -33,6 +36,7 @@ pub struct S3Server {
     addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    scheme: &'static str,
 }
 
 impl S3Server {
@@ -43,15 +47,25 @@ impl S3Server {
 
     /// Serves on this port of 127.0.0.1, which may be the port of a stopped server.
     pub fn start_on(port: u16, service: S3Service) -> Self {
+        Self::start_with(port, service, None)
+    }
+
+    /// Serves over TLS on a free port of 127.0.0.1.
+    pub fn start_tls(service: S3Service, config: Arc<ServerConfig>) -> Self {
+        Self::start_with(0, service, Some(config))
+    }
+
+    fn start_with(port: u16, service: S3Service, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = bind(port);
         let addr = listener.local_addr().expect("a bound listener has an address");
         listener.set_nonblocking(true).expect("the listener can be made non-blocking");
         let (stop, stopped) = oneshot::channel();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let thread = thread::Builder::new()
             .name(format!("s3-server-{}", addr.port()))
-            .spawn(move || run(listener, &service, stopped))
+            .spawn(move || run(listener, &service, tls, stopped))
             .expect("the server's thread starts");
-        Self { addr, stop: Some(stop), thread: Some(thread) }
+        Self { addr, stop: Some(stop), thread: Some(thread), scheme }
     }
 
     /// The address that the server listens on.
@@ -66,7 +80,7 @@ impl S3Server {
 
     /// The server's URL, without a slash at its end.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// Stops listening and ends all open connections. On return, connecting is refused.
@@ -124,12 +138,18 @@ fn bind(port: u16) -> TcpListener {
     }
 }
 
-fn run(listener: TcpListener, service: &S3Service, stopped: oneshot::Receiver<()>) {
+fn run(
+    listener: TcpListener,
+    service: &S3Service,
+    tls: Option<Arc<ServerConfig>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let tls = tls.map(TlsAcceptor::from);
     let runtime = runtime();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is registered");
         tokio::select! {
-            () = accept(&listener, service) => {}
+            () = accept(&listener, service, tls) => {}
             _ = stopped => {}
         }
     });
@@ -146,7 +166,7 @@ fn runtime() -> Runtime {
         .expect("the server's runtime starts")
 }
 
-async fn accept(listener: &tokio::net::TcpListener, service: &S3Service) {
+async fn accept(listener: &tokio::net::TcpListener, service: &S3Service, tls: Option<TlsAcceptor>) {
     let http = ConnectionBuilder::new(TokioExecutor::new());
     loop {
         let Ok((socket, _)) = listener.accept().await else {
@@ -155,10 +175,16 @@ async fn accept(listener: &tokio::net::TcpListener, service: &S3Service) {
             continue;
         };
         let _ = socket.set_nodelay(true);
-        let connection = http.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
+        let (http, service, tls) = (http.clone(), service.clone(), tls.clone());
         tokio::spawn(async move {
-            // Clients that leave early are part of the tests.
-            let _ = connection.await;
+            // Clients that leave early, or do not like our certificate, are part of the tests.
+            let _ = match tls {
+                None => http.serve_connection(TokioIo::new(socket), service).await,
+                Some(tls) => match tls.accept(socket).await {
+                    Ok(socket) => http.serve_connection(TokioIo::new(socket), service).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
         });
     }
 }

@@ -9,6 +9,9 @@ use super::xml::ErrorBody;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::redact;
 
+const TLS_ADVICE: &str =
+    "check the endpoint's name and scheme; ca_file names certificates that are trusted besides the system's";
+
 /// The facts of an answer that is no success.
 pub(crate) struct Refusal<'a> {
     pub(crate) operation: Operation,
@@ -130,7 +133,9 @@ pub(crate) fn transport(operation: Operation, host: &str, error: ureq::Error) ->
         ureq::Error::HostNotFound => fail(ErrorKind::Connect, format!("{host} does not resolve")),
         ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("no connection to {host}")),
         error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
-            fail(ErrorKind::Tls, format!("{host}: no secure connection")).with_source(error)
+            fail(ErrorKind::Tls, format!("{host}: no secure connection"))
+                .advise(TLS_ADVICE)
+                .with_source(error)
         }
         error @ (ureq::Error::Protocol(_)
         | ureq::Error::LargeResponseHeader(..)
@@ -158,7 +163,9 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
         io::ErrorKind::InvalidData => ErrorKind::Tls,
         _ => ErrorKind::Network,
     };
-    StorageError::new(kind, operation, format!("{host}: {error}")).with_source(error)
+    let lost = StorageError::new(kind, operation, format!("{host}: {error}"));
+    let lost = if kind == ErrorKind::Tls { lost.advise(TLS_ADVICE) } else { lost };
+    lost.with_source(error)
 }
 
 #[cfg(test)]

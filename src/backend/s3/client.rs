@@ -11,6 +11,7 @@ use super::classify::{self, Refusal};
 use super::credentials::Credentials;
 use super::sign::{EMPTY_SHA256, Signable, Signer, amz_date};
 use super::transport::{Connections, Hidden, Limits};
+use super::trust;
 use super::xml::{self, ErrorBody};
 use crate::backend::Exchange;
 use crate::config::S3Settings;
@@ -106,7 +107,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Self {
+    pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
+        let scheme = settings.bucket.scheme();
+        let tls = if scheme == "https" { Some(trust::tls(settings.ca_file.as_deref())?) } else { None };
         let limits = Limits {
             connections: engine.workers(),
             chunk_size: settings.chunk_size,
@@ -114,14 +117,14 @@ impl Client {
             idle: settings.idle_timeout,
             answer: settings.answer_timeout,
         };
-        Self {
-            connections: Connections::new(&limits),
+        Ok(Self {
+            connections: Connections::new(&limits, tls),
             signer: Signer::new(settings.bucket.region()),
             credentials: settings.credentials.clone(),
-            scheme: settings.bucket.scheme(),
+            scheme,
             host: settings.host.clone(),
             bucket: settings.bucket.name(),
-        }
+        })
     }
 
     /// One try, through the gate. `body` makes a fresh reader of exactly `ask.length` bytes.
@@ -348,7 +351,7 @@ mod tests {
             length: 3,
             patience: None,
         };
-        Client::new(&engine, &settings).signed(&exchange, &ask).unwrap().0
+        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask).unwrap().0
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::Uri;
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time::Duration as UreqDuration;
 use ureq::unversioned::transport::{
@@ -46,9 +47,10 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits, tls: Option<TlsConfig>) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            .tls_config(tls.unwrap_or_default())
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
@@ -250,7 +252,10 @@ impl<In: Transport> Transport for Metered<In> {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         self.inner.transmit_output(amount, timeout)?;
-        count(|metrics| metrics.bytes_sent(amount as u64));
+        count(|metrics| {
+            metrics.bytes_sent(amount as u64);
+            metrics.sends(1);
+        });
         Ok(())
     }
 

@@ -1,0 +1,58 @@
+//! A certificate authority of the tests' own.
+#![allow(dead_code, unreachable_pub, reason = "each binary uses a part")]
+#![allow(clippy::expect_used, reason = "support code ends the test that it cannot support")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+
+/// An authority, and what a server shows that it vouches for.
+pub struct TestCa {
+    pem: String,
+    config: Arc<ServerConfig>,
+}
+
+impl TestCa {
+    /// For a server that is called `localhost` or `127.0.0.1`.
+    pub fn new() -> Self {
+        Self::for_names(&["localhost", "127.0.0.1"])
+    }
+
+    /// For a server of these names.
+    pub fn for_names(names: &[&str]) -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut params = CertificateParams::new(Vec::new()).expect("no name is wrong");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).expect("the authority signs itself");
+        let issuer = Issuer::new(params, key);
+
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let server_key = KeyPair::generate().expect("a key can be made");
+        let server = CertificateParams::new(names).expect("the names can be certified");
+        let server = server.signed_by(&server_key, &issuer).expect("the authority signs");
+        let private = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the versions are supported")
+            .with_no_client_auth()
+            .with_single_cert(vec![server.der().clone()], private)
+            .expect("the key is the certificate's");
+        Self { pem: ca.pem(), config: Arc::new(config) }
+    }
+
+    /// What a server is configured with.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Writes the authority's certificate into a folder; gives its path.
+    pub fn write_into(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("ca.pem");
+        std::fs::write(&path, &self.pem).expect("the folder can be written");
+        path
+    }
+}
