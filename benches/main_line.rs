@@ -1,16 +1,13 @@
-//! The figures of the main line. Server and client are processes of their own, so that CPU time and
-//! peak memory are the client's alone.
+//! The figures of the main line.
 //!
 //! ```text
 //! cargo bench --bench main_line                 # files, latency, lookups
 //! cargo bench --bench main_line -- million      # a cache of 1,000,000 entries (makes that many files)
 //! ```
 
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,19 +16,17 @@ use bucket_brigade::{
     StorageBackend,
 };
 
+mod common;
 #[path = "../tests/support/memory_store.rs"]
 mod memory_store;
 #[path = "../tests/support/proxy.rs"]
 mod proxy;
 #[path = "../tests/support/server.rs"]
 mod server;
+use common::{BUCKET, Measured, Result, Server, print_figures, settle, show, word};
 use memory_store::MemoryStore;
 use proxy::{Fault, FaultProxy, Rule};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
-
-const BUCKET: &str = "bench";
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -58,7 +53,7 @@ fn run(name: &str) -> Result<()> {
 fn files() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
-    let server = Server::start(&scratch.path().join("objects"), 0)?;
+    let server = start_server(&scratch.path().join("objects"), 0)?;
     settle();
     let cache = scratch.path().join("cache");
     println!("10,000 files of 1 to 16 KiB to s3s-fs, then the same again");
@@ -75,7 +70,7 @@ fn latency() -> Result<()> {
     let tree = make_tree(scratch.path(), 50, 100, 16 * 1024)?;
     for (store, objects) in [("memory", Path::new("").to_owned()), ("s3s-fs", scratch.path().join("objects"))]
     {
-        let server = Server::start(&objects, 20)?;
+        let server = start_server(&objects, 20)?;
         println!(
             "5,000 files of 1 to 16 KiB to {store}, each answer 20 ms late, 10 in flight (bound: 500 files/s)"
         );
@@ -90,7 +85,7 @@ fn latency() -> Result<()> {
 fn lookups() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let tree = make_tree(scratch.path(), 10, 100, 1024)?;
-    let server = Server::start(&scratch.path().join("objects"), 0)?;
+    let server = start_server(&scratch.path().join("objects"), 0)?;
     let by_name = server.endpoint.replace("127.0.0.1", "localhost");
     println!("1,000 uploads to a host name");
     show("first", &measure(&tree, &scratch.path().join("cache"), &by_name)?);
@@ -112,11 +107,6 @@ fn million() -> Result<()> {
     Ok(())
 }
 
-/// Files younger than 2 s are read again by the next rescan: wait for that to be over.
-fn settle() {
-    std::thread::sleep(Duration::from_millis(2500));
-}
-
 fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result<String> {
     let root = scratch.join("tree");
     let mut random = fastrand::Rng::with_seed(42);
@@ -132,32 +122,8 @@ fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result
     Ok(root.to_string_lossy().into_owned())
 }
 
-struct Server {
-    child: Child,
-    endpoint: String,
-}
-
-impl Server {
-    fn start(objects: &Path, delay_ms: u64) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("serve")
-            .arg(objects)
-            .arg(delay_ms.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut endpoint = String::new();
-        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut endpoint)?;
-        Ok(Self { child, endpoint: endpoint.trim().to_owned() })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Its input ends, and with it the process.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
+fn start_server(objects: &Path, delay_ms: u64) -> Result<Server> {
+    Server::start(&["serve", word(objects)?, &delay_ms.to_string()])
 }
 
 fn serve(objects: &Path, delay_ms: u64) -> Result<()> {
@@ -177,34 +143,9 @@ fn serve(objects: &Path, delay_ms: u64) -> Result<()> {
     Ok(())
 }
 
-struct Measured {
-    cpu: f64,
-    peak_mib: f64,
-    wall: f64,
-    text: String,
-}
-
 /// One rescan in a process of its own.
 fn measure(tree: &str, cache: &Path, endpoint: &str) -> Result<Measured> {
-    let output = Command::new(std::env::current_exe()?)
-        .args(["client", tree])
-        .arg(cache)
-        .arg(endpoint)
-        .stderr(Stdio::inherit())
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
-    if !output.status.success() {
-        return Err(format!("the client failed: {text}").into());
-    }
-    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
-    let mut next = || numbers.next().ok_or("no figure")?.map_err(Box::<dyn Error>::from);
-    let (cpu, peak_mib, wall) = (next()?, next()?, next()?);
-    Ok(Measured { cpu, peak_mib, wall, text: text.lines().skip(1).collect() })
-}
-
-fn show(title: &str, measured: &Measured) {
-    let Measured { cpu, peak_mib, wall, text } = measured;
-    println!("  {title:6} CPU {cpu:.3} s, peak {peak_mib:.1} MiB, wall {wall:.2} s; {text}");
+    common::measure(&["client", tree, word(cache)?, endpoint])
 }
 
 fn client(root: &str, cache: &str, endpoint: &str) -> Result<()> {
@@ -222,16 +163,13 @@ fn client(root: &str, cache: &str, endpoint: &str) -> Result<()> {
         Arc::new(S3Backend::new(&engine, config)?)
     };
     let report = RescanOrchestrator::new(&engine, root, backend, cache)?.rescan()?;
-    print_figures(&report, opened);
+    tell(&report, opened);
     Ok(())
 }
 
-fn print_figures(report: &RescanReport, opened: Duration) {
-    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    println!("{cpu} {} {}", peak_mib(), report.elapsed.as_secs_f64());
+fn tell(report: &RescanReport, opened: Duration) {
     let metrics = &report.metrics;
-    println!(
+    let text = format!(
         "{}: {} uploaded, {} unchanged; {} requests, {} connections, {} look-ups, {} bytes hashed, {} commits; cache opened in {:.3} s",
         report.outcome.as_str(),
         report.uploaded_count,
@@ -243,12 +181,5 @@ fn print_figures(report: &RescanReport, opened: Duration) {
         metrics.commits,
         opened.as_secs_f64(),
     );
-}
-
-/// The most memory this process ever held, as Linux counts it; 0 elsewhere.
-fn peak_mib() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
+    print_figures(report.elapsed.as_secs_f64(), &text);
 }

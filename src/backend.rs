@@ -267,7 +267,8 @@ pub struct Finished {
 pub struct ListedPart {
     pub(crate) number: u32,
     pub(crate) size: u64,
-    pub(crate) etag: String,
+    /// Some stores list none.
+    pub(crate) etag: Option<String>,
 }
 
 /// What became of an upload that was begun before.

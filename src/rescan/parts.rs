@@ -320,15 +320,18 @@ fn agree(parts: &mut [Part], plan: &PartPlan, listed: &[ListedPart], settled: bo
     for part in listed {
         let right_size = plan.part(part.number).is_some_and(|(_, length)| length == part.size);
         if let Some(place) = known.get_mut((part.number as usize).wrapping_sub(1)).filter(|_| right_size) {
-            *place = Some(&part.etag);
+            // Where the store lists no tags, it has what was recorded.
+            let recorded =
+                parts.get((part.number as usize).wrapping_sub(1)).and_then(|part| part.etag.clone());
+            *place = part.etag.clone().or(recorded);
         }
     }
     for (part, etag) in parts.iter_mut().zip(known) {
-        if part.etag.as_ref() == etag && etag.is_some() {
+        if part.etag == etag && etag.is_some() {
             continue;
         }
         *part = match etag {
-            Some(etag) if settled => Part { etag: Some(etag.clone()), ..Part::default() },
+            Some(etag) if settled => Part { etag: Some(etag), ..Part::default() },
             _ => Part { sha256: part.sha256.filter(|_| settled), ..Part::default() },
         };
     }
@@ -347,7 +350,7 @@ mod tests {
         let plan = PartPlan::exactly(45, 10).unwrap();
         let recorded =
             |etag: &str, claimed| Part { sha256: Some([1; 32]), etag: Some(etag.to_owned()), claimed };
-        let listed = |number, size, etag: &str| ListedPart { number, size, etag: etag.to_owned() };
+        let listed = |number, size, etag: &str| ListedPart { number, size, etag: Some(etag.to_owned()) };
         let at_store = [
             listed(1, 10, "a"),
             listed(2, 10, "other"),
@@ -368,6 +371,12 @@ mod tests {
             agreed(true),
             [recorded("a", false), only_tag("other"), only_hash.clone(), only_tag("d"), only_hash]
         );
+        // A store that lists no tags: what is recorded and has the right size counts.
+        let mut parts = vec![recorded("a", false), recorded("b", false), Part::default()];
+        let untagged = [1, 3].map(|number| ListedPart { number, size: 10, etag: None });
+        agree(&mut parts, &PartPlan::exactly(30, 10).unwrap(), &untagged, true);
+        let only_hash = Part { sha256: Some([1; 32]), ..Part::default() };
+        assert_eq!(parts, [recorded("a", false), only_hash, Part::default()]);
         let nothing = Part::default();
         assert_eq!(
             agreed(false),

@@ -1,5 +1,11 @@
 //! All integration tests, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failed test")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers of tests are small"
+)]
 #![allow(unreachable_pub, reason = "support is shared with examples and benchmarks")]
 
 #[path = "../support/mod.rs"]
@@ -8,6 +14,7 @@ mod support;
 mod conformance;
 mod keys;
 mod large;
+mod large_faults;
 mod observe;
 mod outage;
 mod regressions;

@@ -12,6 +12,7 @@ pub mod tls;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
@@ -43,6 +44,8 @@ pub struct World {
     pub(crate) strangers: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Ids of uploads that others began, or whose names we never received.
     pub(crate) strange_uploads: Mutex<Vec<String>>,
+    /// Answers to the beginning of uploads are lost: what was begun unheard is nobody's.
+    pub lost_begins: AtomicBool,
 }
 
 impl World {
@@ -72,6 +75,7 @@ impl World {
             versions: Mutex::default(),
             strangers: Mutex::default(),
             strange_uploads: Mutex::default(),
+            lost_begins: AtomicBool::new(false),
         };
         fs::create_dir(world.root()).unwrap();
         world

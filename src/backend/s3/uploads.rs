@@ -75,9 +75,7 @@ pub(crate) fn reconcile(
                     _ => Reconciled::Gone,
                 });
             }
-            Err(error) if matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Unsupported) => {
-                return Ok(Reconciled::Unlisted);
-            }
+            Err(error) if cannot_list(&error) => return Ok(Reconciled::Unlisted),
             Err(error) => return Err(error),
         };
         parts.extend(page);
@@ -87,6 +85,13 @@ pub(crate) fn reconcile(
             Some(_) => return Err(repeats("parts")),
         }
     }
+}
+
+/// Whether the list is not to be had from a store that may be there all the same: that must not keep the
+/// parts from it.
+fn cannot_list(error: &StorageError) -> bool {
+    use ErrorKind::{AccessDenied, Protocol, Rejected, Server, Unsupported};
+    matches!(error.kind(), AccessDenied | Unsupported | Rejected | Server | Protocol)
 }
 
 /// One page of the unfinished uploads under the prefix.

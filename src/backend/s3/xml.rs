@@ -159,7 +159,7 @@ struct PartsBody {
 struct PartBody {
     part_number: u32,
     #[serde(rename = "ETag")]
-    etag: String,
+    etag: Option<String>,
     size: u64,
 }
 
@@ -169,7 +169,11 @@ pub(crate) fn parts_page(body: &[u8]) -> Result<(Vec<ListedPart>, Option<u32>), 
     let parts: Vec<_> = list
         .parts
         .into_iter()
-        .map(|part| ListedPart { number: part.part_number, size: part.size, etag: unquoted(&part.etag) })
+        .map(|part| ListedPart {
+            number: part.part_number,
+            size: part.size,
+            etag: part.etag.as_deref().map(unquoted),
+        })
         .collect();
     match (list.is_truncated, list.next_part_number_marker) {
         (false, _) => Ok((parts, None)),
@@ -300,9 +304,11 @@ mod tests {
         assert!(upload_id(none).is_err());
         let parts =
             b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>\
-            <Part><PartNumber>2</PartNumber><ETag>t</ETag><Size>5</Size></Part></ListPartsResult>";
+            <Part><PartNumber>2</PartNumber><ETag>t</ETag><Size>5</Size></Part>\
+            <Part><PartNumber>3</PartNumber><Size>5</Size></Part></ListPartsResult>";
         let (parts, next) = parts_page(parts).unwrap();
-        assert_eq!((parts[0].number, parts[0].etag.as_str(), next), (2, "t", Some(2)));
+        assert_eq!((parts[0].number, parts[0].etag.as_deref(), next), (2, Some("t"), Some(2)));
+        assert_eq!((parts[1].number, &parts[1].etag), (3, &None));
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! What the benchmarks share: a server and clients as processes of their own, so that CPU time and peak
+//! memory are the client's alone.
+#![allow(dead_code, reason = "each benchmark uses a part")]
+
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+pub(crate) const BUCKET: &str = "bench";
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// This benchmark as another process.
+pub(crate) fn itself() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe()?))
+}
+
+/// A server that ends with its handle.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) endpoint: String,
+}
+
+impl Server {
+    /// This benchmark with these words. It prints its endpoint, and ends with its input.
+    pub(crate) fn start(words: &[&str]) -> Result<Self> {
+        let mut child = itself()?.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut endpoint = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut endpoint)?;
+        Ok(Self { child, endpoint: endpoint.trim().to_owned() })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its input ends, and with it the process.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) struct Measured {
+    pub(crate) cpu: f64,
+    pub(crate) peak_mib: f64,
+    pub(crate) wall: f64,
+    pub(crate) text: String,
+}
+
+/// This benchmark with these words, as a client that ends with [`print_figures`].
+pub(crate) fn measure(words: &[&str]) -> Result<Measured> {
+    let output = itself()?.args(words).stderr(Stdio::inherit()).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    if !output.status.success() {
+        return Err(format!("the client failed: {text}").into());
+    }
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    let mut next = || numbers.next().ok_or("no figure")?.map_err(Box::<dyn Error>::from);
+    let (cpu, peak_mib, wall) = (next()?, next()?, next()?);
+    Ok(Measured { cpu, peak_mib, wall, text: text.lines().skip(1).collect() })
+}
+
+pub(crate) fn show(title: &str, measured: &Measured) {
+    let Measured { cpu, peak_mib, wall, text } = measured;
+    println!("  {title:6} CPU {cpu:.3} s, peak {peak_mib:.1} MiB, wall {wall:.2} s; {text}");
+}
+
+/// The client's figures: its CPU seconds, its peak memory, the seconds that its work took, and a text.
+pub(crate) fn print_figures(wall: f64, text: &str) {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+    println!("{cpu} {} {wall}", peak_mib());
+    println!("{text}");
+}
+
+/// The most memory this process ever held, as Linux counts it; 0 elsewhere.
+fn peak_mib() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
+/// Files younger than 2 s are read again by the next rescan: wait for that to be over.
+pub(crate) fn settle() {
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+}
+
+/// A path as a word of a command.
+pub(crate) fn word(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| "the path is not UTF-8".into())
+}
