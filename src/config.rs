@@ -1,8 +1,10 @@
 //! Settings: plain values, checked once, before anything is sent.
 
+mod checks;
 mod rescan;
 mod s3;
 
+pub(crate) use self::checks::UPLOAD_TOKEN;
 pub use self::rescan::{FirstRun, MaxDelete, RescanConfig, Verify};
 pub use self::s3::S3Config;
-pub(crate) use self::s3::{S3Settings, UPLOAD_TOKEN};
+pub(crate) use self::s3::S3Settings;

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::text::Printable;
+
 /// What kind of failure this is. The numbers are part of the interface: other languages see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -379,24 +381,6 @@ impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.1.map(ToString::to_string).unwrap_or_default();
         if self.0.message.contains(&text) { Ok(()) } else { write!(f, ": {}", Printable(&text)) }
-    }
-}
-
-/// Text from outside, with control characters escaped: a name cannot forge a line of the log.
-pub(crate) struct Printable<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in self.0.split_inclusive(char::is_control) {
-            match part.chars().next_back() {
-                Some(last) if last.is_control() => {
-                    f.write_str(&part[..part.len() - last.len_utf8()])?;
-                    write!(f, "{}", last.escape_default())?;
-                }
-                _ => f.write_str(part)?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -32,7 +32,10 @@
 //!   from this root is ever deleted.
 //! - A rescan of an unchanged tree sends no request, reads no file's content and commits nothing, once its
 //!   files were older than 2 s at the last scan.
-//! - Memory does not grow with the size of files: a file is streamed in chunks of 8 KiB.
+//! - Memory does not grow with the size of files: a file is streamed in chunks of 8 KiB, a large one in parts by
+//!   all workers.
+//! - No upload in parts whose id was received outlives the next rescan that ends well; none that others began is
+//!   touched. One that was cut off is gone on with, if its file is still the same.
 //! - No global state, no signal handler, no logger installed, no thread but the engine's own and one recorder
 //!   a run, no environment variable read unless asked for by [`Credentials::from_env`].
 //!
@@ -53,9 +56,9 @@
 //!
 //! | Level | Message | Key-values |
 //! |---|---|---|
-//! | info | `upload started`, `delete started` | `operation`, `key`, `bucket`, `bytes` |
-//! | info | `upload ended`, `delete ended` | those, `attempts`, `elapsed` (seconds), `outcome` (`ok` or the error), `request_id` |
-//! | debug | `PUT ended`, `GET ended`, `DELETE ended`, `POST ended`: each request | the same, `operation` being the method |
+//! | info | `upload started`, `delete started`, `abort started` | `operation`, `key`, `bucket`, `bytes` |
+//! | info | `upload ended`, `delete ended`, `abort ended` | those, `attempts`, `elapsed` (seconds), `outcome` (`ok` or the error), `request_id` |
+//! | debug | `PUT ended`, `GET ended`, `HEAD ended`, `DELETE ended`, `POST ended`: each request | the same, `operation` being the method |
 //! | debug | `trying again` | `error`, `attempt`, `wait` (seconds) |
 //! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
 //! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
@@ -63,11 +66,14 @@
 //! | warn | `too many files are gone: …` | `gone`, `published`, `max_delete` |
 //! | warn | `N objects under the prefix were not published by this cache; …` (first run) | `destination` |
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
+//! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
+//! | warn | `uploads that were left open may not be aborted; …` | `open_uploads`, `error` |
 //! | warn | `http endpoint: …` (once a backend) | `bucket`, `host` |
 //! | error | `rescan failed` | `destination`, `error` |
 //! | error | `an observer panicked`, `a worker's job panicked` | |
 //!
-//! `key` stands before the prefix; a request that deletes many objects has two records for each of them. Control
+//! `abort` gives up an upload in parts; a file that goes up in parts has one pair of upload records, whose `attempts`
+//! is 1: its requests have records of their own. `key` stands before the prefix; a request that deletes many objects has two records for each of them. Control
 //! characters are escaped. Secret keys, session tokens and signatures appear in no record, at no level, of this
 //! crate or of the HTTP layer under it.
 //!
@@ -87,6 +93,7 @@ mod observe;
 mod rescan;
 mod retry;
 mod secret;
+mod text;
 mod tree;
 
 pub use backend::local::LocalBackend;

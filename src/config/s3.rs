@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::HeaderMap;
 use s3::bucket::Bucket;
-use s3::region::Region;
 
+use super::checks::{check_base, check_bucket, check_endpoint, check_headers, is_aws, resolve_region};
 use crate::backend::s3::credentials::Credentials;
 use crate::error::StorageError;
 use crate::key::Prefix;
@@ -13,33 +13,8 @@ use crate::tree::digest::{LARGEST_OBJECT, LARGEST_PART, SMALLEST_PART};
 
 /// A header is written whole into the connection's buffer.
 const MOST_OF_A_TOKEN: usize = 8 * 1024;
-/// What S3 takes of headers that are kept with an object (Amazon S3 User Guide, "Working with object
-/// metadata"), and something for the others.
-const MOST_OF_HEADERS: usize = 4 * 1024;
-
 /// Bytes; also the default threshold.
 const DEFAULT_PART_SIZE: u64 = 16 * 1024 * 1024;
-
-/// Stored with objects that went up in parts: it proves whose upload made them.
-pub(crate) const UPLOAD_TOKEN: &str = "x-amz-meta-brigade-upload";
-
-/// Headers that are set per request, or would change what is signed or sent.
-const RESERVED: [&str; 14] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "content-md5",
-    "content-type",
-    "expect",
-    "host",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-amz-content-sha256",
-    "x-amz-date",
-    "x-amz-security-token",
-];
 
 /// Where and how an [`S3Backend`](crate::S3Backend) publishes. Everything is checked by
 /// [`S3Backend::new`](crate::S3Backend::new), with errors that name the field.
@@ -168,6 +143,15 @@ impl S3Config {
 
     /// Bytes read from a file and written to the connection at a time, 4 KiB to 1 MiB. Default
     /// 8 KiB. Each connection holds one such buffer.
+    ///
+    /// What it costs to publish a file of 2 GiB from the page cache, its SHA-256 (1.1 s) included, in CPU
+    /// seconds and MiB at the peak, with 10 parts in flight (`cargo bench --bench large_file -- chunks`, 2 cores of
+    /// an `x86_64` virtual machine; a TLS record holds 16 KiB at most):
+    ///
+    /// | | 8 KiB | 16 KiB | 64 KiB | 256 KiB |
+    /// |---|---|---|---|---|
+    /// | plain | 2.1 s, 9.4 | 1.7 s, 9.4 | 1.6 s, 9.9 | 1.5 s, 11.8 |
+    /// | TLS | 2.3 s, 11.3 | 2.0 s, 11.4 | 1.9 s, 12.3 | 2.0 s, 16.2 |
     pub fn chunk_size(mut self, bytes: usize) -> Self {
         self.chunk_size = bytes;
         self
@@ -303,105 +287,6 @@ pub(crate) struct S3Settings {
     pub(crate) idle_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) answer_timeout: Duration,
-}
-
-fn check_bucket(name: &str) -> Result<(), StorageError> {
-    let problem = if name.is_empty() {
-        "it is empty"
-    } else if name.contains('/') {
-        "a bucket's name has no '/'; what follows it belongs into bucket_prefix"
-    } else if name.len() > 255 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-        "only letters, digits, '-', '.' and '_' are allowed, 255 at most"
-    } else {
-        return Ok(());
-    };
-    Err(StorageError::config("bucket", format!("{name:?}: {problem}")))
-}
-
-/// Scheme and authority, nothing else.
-fn check_endpoint(text: &str) -> Result<String, StorageError> {
-    let wrong = |problem: &str| StorageError::config("endpoint", format!("{text:?}: {problem}"));
-    if text.contains('@') {
-        return Err(StorageError::config("endpoint", "it holds a user name; use credentials instead"));
-    }
-    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let uri: Uri = with_scheme.trim_end_matches('/').parse().map_err(|_| wrong("it is no URL"))?;
-    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
-    let scheme = scheme.ok_or_else(|| wrong("it begins with neither https:// nor http://"))?;
-    let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?.as_str();
-    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
-        return Err(wrong("it has a path; the bucket goes into bucket, the rest into bucket_prefix"));
-    }
-    let default_port = if scheme == "https" { ":443" } else { ":80" };
-    let authority = authority.strip_suffix(default_port).unwrap_or(authority);
-    Ok(format!("{scheme}://{}", authority.to_ascii_lowercase()))
-}
-
-fn resolve_region(name: Option<&str>, endpoint: Option<String>) -> Result<Region, StorageError> {
-    let plain =
-        |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if let Some(name) = name
-        && !plain(&name)
-    {
-        return Err(StorageError::config("region", format!("{name:?} is no region's name")));
-    }
-    match (name, endpoint) {
-        (name, Some(endpoint)) => {
-            Ok(Region::Custom { region: name.unwrap_or("us-east-1").to_owned(), endpoint })
-        }
-        (None, None) => Err(StorageError::config("region", "missing; AWS needs one, such as \"us-east-1\"")),
-        (Some("auto"), None) => Err(StorageError::config("region", "\"auto\" needs an endpoint")),
-        (Some(name), None) => match name.parse() {
-            Ok(Region::Custom { .. }) | Err(_) => Ok(Region::Custom {
-                region: name.to_owned(),
-                endpoint: format!("https://s3.{name}.amazonaws.com"),
-            }),
-            Ok(known) => Ok(known),
-        },
-    }
-}
-
-fn is_aws(host: &str) -> bool {
-    host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
-}
-
-/// A base of URLs, refused where it is none.
-fn check_base(field: &str, url: &str) -> Result<String, StorageError> {
-    let absolute = url.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
-    if !absolute || url.contains('#') {
-        let why = format!("{url:?} is no absolute URL without a query");
-        return Err(StorageError::config(field, why));
-    }
-    Ok(url.to_owned())
-}
-
-fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> {
-    let mut headers = HeaderMap::new();
-    if given.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MOST_OF_HEADERS {
-        return Err(StorageError::config("header", "all of them together are longer than 4 KiB"));
-    }
-    for (name, value) in given {
-        let wrong = |problem: &str| StorageError::config("header", format!("{name:?}: {problem}"));
-        let header = HeaderName::try_from(name).map_err(|_| wrong("it is no header's name"))?;
-        if RESERVED.contains(&header.as_str())
-            || header.as_str().starts_with("x-amz-checksum-")
-            || header == UPLOAD_TOKEN
-        {
-            return Err(wrong("it is set by this library"));
-        }
-        if header.as_str().starts_with("x-amz-server-side-encryption-customer-") {
-            return Err(wrong("keys of one's own (SSE-C) are not supported: they would be written to logs"));
-        }
-        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return Err(wrong("its value is not plain ASCII; encode it (RFC 2047)"));
-        }
-        let value = value.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-        let value = HeaderValue::try_from(value).map_err(|_| wrong("its value cannot be sent"))?;
-        if headers.insert(header, value).is_some() {
-            return Err(wrong("it is given twice"));
-        }
-    }
-    Ok(headers)
 }
 
 #[cfg(test)]

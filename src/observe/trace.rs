@@ -10,7 +10,7 @@ use log::{Level, Record};
 
 use super::event::{Event, Observer, Progress};
 use super::metrics::Metrics;
-use crate::error::Printable;
+use crate::text::Printable;
 
 /// The target of every record of this library.
 pub(crate) const TARGET: &str = "bucket_brigade";

@@ -1,5 +1,6 @@
 //! The durable cache: what the store has acknowledged, and what is still to be done.
 
+mod resolve;
 mod rows;
 mod store;
 
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub use resolve::{KeyState, Resolved};
+use resolve::{Places, resolved};
 pub(crate) use rows::{Row, Rows};
 use serde::{Deserialize, Serialize};
 use store::Store;
@@ -18,7 +21,6 @@ use crate::backend::{SentPart, StorageBackend};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
-use crate::tree::digest::Digest;
 use crate::tree::version::{FileEntry, Version};
 
 /// The version of the tables and records below.
@@ -30,36 +32,6 @@ const META_ROOTS: &str = "roots";
 const META_SURVEYED: &str = "surveyed";
 const META_SYNCED: &str = "synced";
 const META_SENDING: &str = "sending";
-
-/// Where a key is to be read, and what is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Resolved {
-    /// The URL to use now.
-    pub url: String,
-    /// The size in bytes of what the URL serves, if it serves anything yet.
-    pub size: Option<u64>,
-    /// The digest of what the URL serves, where it is known.
-    pub digest: Option<Digest>,
-    /// The plain SHA-256 of the whole: the same as `digest` for a file that goes in one request, and for a
-    /// larger one where [`whole_file_digest`](crate::RescanConfig::whole_file_digest) asked for it.
-    pub whole_digest: Option<Digest>,
-    /// How the key stands.
-    pub state: KeyState,
-}
-
-/// How a key stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeyState {
-    /// The store holds what was on disk at the last scan.
-    Published,
-    /// The store does not hold what is on disk; the URL is the fallback's, or nothing is there yet.
-    Pending,
-    /// The store holds an older version, which the URL serves; or the file is gone from disk and its
-    /// object is still to be deleted.
-    Stale,
-}
 
 /// A key with something still to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +58,6 @@ struct Inner {
     store: Store,
     rescanning: AtomicBool,
     places: RwLock<Option<Places>>,
-}
-
-#[derive(Clone)]
-struct Places {
-    store: Arc<dyn StorageBackend>,
-    fallback: Option<Arc<dyn StorageBackend>>,
 }
 
 /// A root, and what it was when it was last seen.
@@ -376,41 +342,6 @@ impl fmt::Debug for CacheManager {
 
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-fn resolved(
-    key: &str,
-    places: &Places,
-    published: Option<Published>,
-    pending: Option<&Pending>,
-) -> Option<Resolved> {
-    let store_url = || places.store.get_url(key);
-    let on_disk = pending.filter(|pending| pending.kind != PendingKind::Removed);
-    let plain = |digest: Option<Digest>| digest.filter(|digest| digest.part_size().is_none());
-    Some(match (published, on_disk, &places.fallback) {
-        (_, Some(disk), Some(fallback)) => Resolved {
-            url: fallback.get_url(key),
-            size: Some(disk.stat.size),
-            digest: disk.digest,
-            whole_digest: plain(disk.digest),
-            state: KeyState::Pending,
-        },
-        (Some(there), _, _) => Resolved {
-            url: store_url(),
-            size: Some(there.stat.size),
-            digest: Some(there.digest),
-            whole_digest: there.whole.map(Digest::whole).or(plain(Some(there.digest))),
-            state: if pending.is_none() { KeyState::Published } else { KeyState::Stale },
-        },
-        (None, Some(_), None) => Resolved {
-            url: store_url(),
-            size: None,
-            digest: None,
-            whole_digest: None,
-            state: KeyState::Pending,
-        },
-        (None, None, _) => return None,
-    })
 }
 
 #[cfg(test)]

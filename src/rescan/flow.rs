@@ -127,6 +127,7 @@ impl<'a> Flow<'a> {
                 }
             }
         }
+        debug_assert!(self.larges.is_empty(), "a large file is left with nothing to do");
         let rest = self.batches.rest();
         self.recorder.record(rest);
     }

@@ -1,10 +1,12 @@
 //! A file that goes up in parts: where it stands and what is to be done next. It is owned by the thread
 //! that feeds the workers, so it needs no lock; the work itself is in [`super::parts`].
 
+mod steps;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::parts::{Opened, Opening, Outcome, Part, Task};
+use super::parts::{Opening, Part, Task};
 use super::record::{Pending, Published};
 use super::work::{Context, Ending, Item, given_up};
 use crate::backend::{Receipt, SentPart, UploadName};
@@ -77,7 +79,9 @@ pub(crate) struct Large {
     /// The token of an upload that is recorded and known to be gone.
     gone: Option<String>,
     /// During an outage it is hashed to its end all the same.
-    hashes_on: bool,
+    hash_on: bool,
+    /// It could not be hashed to its end.
+    unreadable: bool,
     /// The upload is finished or aborted.
     closed: bool,
     request_id: String,
@@ -118,7 +122,8 @@ impl Large {
             waits_for_probe: false,
             restart: Restart::Possible,
             gone: None,
-            hashes_on: false,
+            hash_on: false,
+            unreadable: false,
             closed: false,
             request_id: String::new(),
             began: None,
@@ -155,7 +160,7 @@ impl Large {
                 Task::Finish { parts: self.sent(), size: self.plan.size() }
             }
             Stage::Abandon if idle => Task::Abandon,
-            Stage::Hash if self.failure.is_none() || self.hashes_on => {
+            Stage::Hash if self.failure.is_none() || self.hashes_on() => {
                 self.next_part(|part| part.sha256.is_none())?
             }
             Stage::Send if self.failure.is_none() && self.whole == Whole::Wanted => {
@@ -190,48 +195,10 @@ impl Large {
         self.next = 0;
     }
 
-    /// Takes the answer of a task.
-    pub(crate) fn absorb(&mut self, outcome: Outcome, context: &Context) {
-        self.under_way -= 1;
-        match outcome {
-            Outcome::Failed(error) => self.fail(error),
-            Outcome::Prepared { source, seen } => self.prepared(source, seen, context),
-            Outcome::Hashed(number, sha256) => {
-                self.part_mut(number).sha256 = Some(sha256);
-            }
-            Outcome::Whole(sha256) => self.whole = Whole::Known(sha256),
-            Outcome::Opened(opened, as_probe) => {
-                self.item.is_probe |= as_probe;
-                match opened {
-                    Ok(opened) => self.opened(opened, context),
-                    Err(error) => self.fail(error),
-                }
-            }
-            Outcome::Sent(number, SentPart { etag, sha256 }) => {
-                *self.part_mut(number) = Part { sha256: Some(sha256), etag: Some(etag), claimed: false };
-            }
-            Outcome::Finished(finished) => {
-                (self.there, self.closed) = (Some(finished.receipt), true);
-                self.request_id = finished.request_id;
-                self.enter(Stage::Ended);
-            }
-            Outcome::Abandoned { gone } => {
-                self.closed = gone;
-                self.enter(Stage::Ended);
-            }
-        }
-        self.advance(context);
-    }
-
-    fn part_mut(&mut self, number: u32) -> &mut Part {
-        // Numbers come back as they were given out.
-        &mut self.parts[number as usize - 1]
-    }
-
     /// The run has stopped: what is under way is waited for, nothing new is begun. With `hash_on` the file
     /// is hashed all the same.
     pub(crate) fn stop(&mut self, why: StorageError, hash_on: bool, context: &Context) {
-        self.hashes_on = hash_on;
+        self.hash_on = hash_on;
         let goes_on = match self.stage {
             Stage::Prepare | Stage::Hash => hash_on,
             Stage::Open | Stage::Send => false,
@@ -243,6 +210,10 @@ impl Large {
         }
     }
 
+    fn hashes_on(&self) -> bool {
+        self.hash_on && !self.unreadable
+    }
+
     fn fail(&mut self, error: StorageError) {
         let code = error.code().unwrap_or_default();
         let lost = code == "NoSuchUpload" || code.starts_with("InvalidPart");
@@ -250,141 +221,6 @@ impl Large {
             self.restart = Restart::Due;
         }
         self.failure.get_or_insert(error);
-    }
-
-    /// What is published already, if it is to be believed and may be what is on disk.
-    fn believed(&self) -> Option<&Published> {
-        let size = self.plan.size();
-        self.item.published.as_ref().filter(|there| !self.item.pending.doubt && there.stat.size == size)
-    }
-
-    fn prepared(&mut self, source: Source, seen: i64, context: &Context) {
-        let known = self.item.pending.known();
-        self.item.pending.settled = source.stat().is_settled(seen);
-        self.source = Some(Arc::new(source));
-        let believed = self.believed().map(|there| there.digest);
-        let known = known.filter(|known| believed.is_none_or(|there| there.part_size() == known.part_size()));
-        match (believed, known) {
-            (Some(there), Some(known)) if there == known => self.confirm(),
-            (Some(there), None) => {
-                let part_size = there.part_size().unwrap_or(self.plan.size());
-                self.plain = there.part_size().is_none();
-                if let Some(plan) = PartPlan::exactly(self.plan.size(), part_size) {
-                    self.cut(plan);
-                }
-                self.enter(Stage::Hash);
-            }
-            (None, None) if context.is_offline() => self.enter(Stage::Hash),
-            _ => self.enter(Stage::Open),
-        }
-    }
-
-    fn confirm(&mut self) {
-        self.confirmed = true;
-        self.enter(Stage::Ended);
-    }
-
-    /// Forgets what is known of parts that another plan has.
-    fn cut(&mut self, plan: PartPlan) {
-        if plan != self.plan {
-            self.parts = vec![Part::default(); plan.count() as usize];
-            self.plan = plan;
-        }
-    }
-
-    fn opened(&mut self, opened: Opened, context: &Context) {
-        self.waits_for_probe = matches!(opened, Opened::NotYet);
-        match opened {
-            Opened::NotYet => {}
-            Opened::Upload { upload, plan, parts } => {
-                self.adopt(plan, parts);
-                self.upload = Some(Arc::new(upload));
-                self.began.get_or_insert(context.clock.now());
-                self.enter(Stage::Send);
-            }
-            Opened::There { upload, receipt, plan, parts } => {
-                self.adopt(plan, parts);
-                self.upload = Some(Arc::new(upload));
-                self.began.get_or_insert(context.clock.now());
-                (self.there, self.closed) = (Some(receipt), true);
-                self.enter(Stage::Hash);
-            }
-        }
-    }
-
-    /// Takes over the parts of an upload, and keeps the hashes that are known by now.
-    fn adopt(&mut self, plan: PartPlan, parts: Vec<Part>) {
-        self.plain = false;
-        self.cut(plan);
-        for (own, found) in self.parts.iter_mut().zip(parts) {
-            let sha256 = found.sha256.or(own.sha256);
-            *own = Part { sha256, ..found };
-        }
-    }
-
-    /// Goes on to the next stage where this one is done.
-    fn advance(&mut self, context: &Context) {
-        if self.under_way > 0 || matches!(self.stage, Stage::Ended | Stage::Abandon) {
-            return;
-        }
-        let all_hashed = self.parts.iter().all(|part| part.sha256.is_some());
-        match self.stage {
-            Stage::Hash if all_hashed => self.hashed(context),
-            Stage::Hash if self.hashes_on => {}
-            _ if self.failure.is_some() => self.fall_back(context),
-            Stage::Send if self.parts.iter().all(Part::is_done) && self.whole != Whole::Wanted => {
-                self.enter(Stage::Finish);
-            }
-            _ => {}
-        }
-    }
-
-    fn hashed(&mut self, context: &Context) {
-        let digest = self.digest();
-        self.item.pending.digest = Some(digest);
-        if self.there.is_some() || self.failure.is_some() {
-            self.enter(Stage::Ended);
-        } else if self.believed().is_some_and(|there| there.digest == digest) {
-            self.confirm();
-        } else if context.is_offline() {
-            self.fail(given_up(Operation::Upload));
-            self.fall_back(context);
-        } else {
-            self.plain = false;
-            self.cut(self.wanted);
-            self.enter(Stage::Open);
-        }
-    }
-
-    /// Nothing is under way any more, and something failed.
-    fn fall_back(&mut self, context: &Context) {
-        let failure = self.failure.as_ref();
-        if self.restart == Restart::Due && context.may_send() {
-            return self.begin_again();
-        }
-        let keep = failure.is_some_and(is_resumable);
-        let outage = failure.is_some_and(|error| error.kind().is_transient());
-        if self.upload.is_some() && !keep && !self.closed {
-            self.enter(Stage::Abandon);
-        } else if self.hashes_on && outage && self.source.is_some() {
-            self.enter(Stage::Hash);
-            self.advance(context);
-        } else {
-            self.enter(Stage::Ended);
-        }
-    }
-
-    /// The upload, or parts of it, are gone; what was hashed still counts.
-    fn begin_again(&mut self) {
-        self.restart = Restart::Done;
-        let failure = self.failure.take();
-        let gone = failure.is_some_and(|error| error.code() == Some("NoSuchUpload"));
-        self.gone = self.upload.take().filter(|_| gone).map(|upload| upload.token.clone());
-        for part in &mut self.parts {
-            *part = Part { sha256: part.sha256.filter(|_| !part.claimed), ..Part::default() };
-        }
-        self.cut(self.wanted);
-        self.enter(Stage::Open);
     }
 
     fn sent(&self) -> Vec<SentPart> {

@@ -20,6 +20,12 @@ pub(super) struct Larges {
     pub(super) under_way: usize,
 }
 
+impl Larges {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+}
+
 impl Flow<'_> {
     /// Gives tasks to the workers: of the file that was begun first, as long as it has any. Another file is
     /// begun when the parts of those on their way do not fill the workers any more.
