@@ -12,6 +12,7 @@
 mod support;
 
 mod conformance;
+mod crash;
 mod keys;
 mod large;
 mod large_faults;

@@ -146,10 +146,7 @@ impl World {
     }
 
     pub fn s3_config(&self) -> S3Config {
-        S3Config::new(BUCKET)
-            .endpoint(self.proxy.endpoint())
-            .credentials(Credentials::new(ACCESS_KEY, SECRET_KEY).with_session_token(SESSION_TOKEN))
-            .bucket_prefix(PREFIX)
+        s3_config_at(&self.proxy.endpoint())
     }
 
     pub fn backend(&self) -> Arc<S3Backend> {
@@ -203,6 +200,14 @@ impl World {
         self.proxy.set_upstream(server.addr());
         self.server = Some(server);
     }
+}
+
+/// What the worlds' stores are reached with.
+pub fn s3_config_at(endpoint: &str) -> S3Config {
+    S3Config::new(BUCKET)
+        .endpoint(endpoint)
+        .credentials(Credentials::new(ACCESS_KEY, SECRET_KEY).with_session_token(SESSION_TOKEN))
+        .bucket_prefix(PREFIX)
 }
 
 /// Random bytes, the same for the same seed.

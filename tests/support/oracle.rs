@@ -139,8 +139,8 @@ pub fn check_idle(world: &World, site: &RescanOrchestrator) {
     site.rescan().unwrap();
     let (requests, connections) = (world.proxy.requests().len(), world.proxy.connections());
     let report = site.rescan().unwrap();
-    check(world, site, &report);
     assert_eq!(report.outcome, RescanOutcome::Unchanged, "I5");
     assert_eq!(report.metrics.requests + report.metrics.bytes_hashed + report.metrics.commits, 0, "I5");
     assert_eq!((world.proxy.requests().len(), world.proxy.connections()), (requests, connections), "I5");
+    check(world, site, &report);
 }

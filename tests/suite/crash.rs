@@ -1,0 +1,125 @@
+//! What a process leaves behind when it is killed, and what one needs: this binary as its own child.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bucket_brigade::{CacheManager, Engine, RescanOrchestrator, RescanOutcome, S3Backend};
+
+use crate::large::in_small_parts;
+use crate::support::oracle::{check, check_idle};
+use crate::support::{World, s3_config_at};
+
+const MIB: usize = 1024 * 1024;
+const ROOT: &str = "BRIGADE_TEST_ROOT";
+const CACHE: &str = "BRIGADE_TEST_CACHE";
+const ENDPOINT: &str = "BRIGADE_TEST_ENDPOINT";
+
+/// One rescan of a tree; prints the most memory that it held, in KiB.
+#[test]
+#[ignore = "the tests below run it, as a process of its own"]
+fn child() {
+    let (Ok(root), Ok(cache), Ok(endpoint)) =
+        (std::env::var(ROOT), std::env::var(CACHE), std::env::var(ENDPOINT))
+    else {
+        return;
+    };
+    let engine = Engine::new().unwrap();
+    let config = s3_config_at(&endpoint).part_threshold(8 << 20).part_size(8 << 20);
+    let backend = Arc::new(S3Backend::new(&engine, config).unwrap());
+    let cache = CacheManager::open(cache).unwrap();
+    let site = RescanOrchestrator::new(&engine, root, backend, cache).unwrap();
+    let report = site.rescan().unwrap();
+    assert_eq!(report.outcome, RescanOutcome::Published);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    println!("peak {}", peak.split_whitespace().next().unwrap());
+}
+
+fn spawn(world: &World) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "crash::child", "--nocapture"])
+        .env(ROOT, world.root())
+        .env(CACHE, world.cache_path())
+        .env(ENDPOINT, world.proxy.endpoint())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// I8: a file eight times as large takes no more memory.
+#[test]
+#[cfg(target_os = "linux")]
+fn i8_memory_does_not_grow_with_a_file() {
+    let peak = |size: usize| -> i64 {
+        let world = World::new();
+        // The store keeps what it gets: a file of holes costs the tree nothing.
+        std::fs::File::create(world.path("f")).unwrap().set_len(size as u64).unwrap();
+        let output = spawn(&world).wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        let peak = text.lines().find_map(|line| line.split_once("peak ")).unwrap();
+        peak.1.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (small, large) = (peak(80 * MIB), peak(640 * MIB));
+    assert!(large - small < 1024, "{small} KiB for 80 MiB, {large} KiB for 640 MiB");
+}
+
+/// P1: killed (SIGKILL) when its k-th request arrives at the store, for each k; the next run makes it right
+/// and sends no part again that was recorded.
+#[test]
+fn p1_killed_at_each_request_converges_and_leaves_no_upload() {
+    let mut killed = 0;
+    for k in 1.. {
+        if !killed_at(k) {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed >= 12, "the run has a dozen requests at least: {killed}");
+}
+
+/// Whether the run was killed before its end.
+fn killed_at(k: u64) -> bool {
+    let world = World::new();
+    world.write_random("large", 17 * MIB, 1);
+    world.write_random("larger", 25 * MIB, 2);
+    world.write("small", "x");
+    world.write("small2", "y");
+    world.lost_begins.store(true, Ordering::SeqCst);
+    let victim: Arc<Mutex<Option<Child>>> = Arc::default();
+    let (arrived, handle) = (AtomicU64::new(0), victim.clone());
+    world.proxy.on_request(move |_| {
+        if arrived.fetch_add(1, Ordering::SeqCst) + 1 == k {
+            while handle.lock().unwrap().as_mut().map(|child| child.kill().unwrap()).is_none() {
+                std::thread::yield_now();
+            }
+        }
+    });
+    *victim.lock().unwrap() = Some(spawn(&world));
+    let mut child = loop {
+        // The callback above needs the lock for its kill.
+        let mut slot = victim.lock().unwrap();
+        if slot.as_mut().unwrap().try_wait().unwrap().is_some() {
+            break slot.take().unwrap();
+        }
+        drop(slot);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    let was_killed = !child.wait().unwrap().success();
+    world.proxy.on_request(|_| ());
+    world.let_files_settle();
+    let site = in_small_parts(&world);
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert!(
+        matches!(report.outcome, RescanOutcome::Published | RescanOutcome::Unchanged),
+        "killed at {k}: {:?}",
+        report.failed
+    );
+    assert_eq!(world.keys().len(), 4, "killed at {k}");
+    if k % 5 == 0 {
+        check_idle(&world, &site);
+    }
+    was_killed
+}
