@@ -120,7 +120,7 @@ fn killed_at(k: u64) -> bool {
         report.failed
     );
     assert_eq!(world.keys().len(), 4, "killed at {k}");
-    if k % 5 == 0 {
+    if k.is_multiple_of(5) {
         check_idle(&world, &site);
     }
     was_killed

@@ -119,6 +119,24 @@ fn n08_complete_that_answers_200_with_an_error_is_never_success() {
     assert_eq!(report.metrics.retries, 1);
 }
 
+/// A store puts thousands of parts together while the client waits: that answer has a limit of its own.
+#[test]
+fn complete_may_take_longer_than_other_answers() {
+    use std::time::Duration;
+    let world = World::new();
+    world.write_random("f", 9 * MIB, 1);
+    let slow = || Rule::new(Fault::Delay(Duration::from_millis(1500)));
+    world.proxy.add(slow().method("POST").path_contains("?uploadId="));
+    let limit = Duration::from_millis(500);
+    let s3 = world.s3_config().part_threshold(8 << 20).idle_timeout(limit).answer_timeout(limit);
+    let s3 = s3.retry(RetryPolicy::default().with_attempts(1));
+    let backend = S3Backend::new(&world.engine, s3).unwrap();
+    backend.upload_file(&world.path("f"), "f").unwrap();
+    world.proxy.add(slow().method("PUT"));
+    let error = backend.upload_file(&world.path("f"), "g").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
 #[test]
 fn n09_lost_answer_to_complete_is_proven_by_token_and_size() {
     for fault in [Fault::DropAnswer, Fault::ResetAfter] {
