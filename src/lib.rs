@@ -67,7 +67,7 @@
 //! | warn | `N objects under the prefix were not published by this cache; …` (first run) | `destination` |
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
-//! | warn | `uploads that were left open may not be aborted; …` | `open_uploads`, `error` |
+//! | warn | `uploads that were left open may not be aborted; …` | `error` |
 //! | warn | `http endpoint: …` (once a backend) | `bucket`, `host` |
 //! | error | `rescan failed` | `destination`, `error` |
 //! | error | `an observer panicked`, `a worker's job panicked` | |

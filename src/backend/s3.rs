@@ -39,7 +39,9 @@ use client::Client;
 /// GCS. Connections are kept and shared by all threads; files are streamed from disk.
 ///
 /// It may be used alone, through [`StorageBackend`]'s four blocking methods, or driven by a
-/// [`RescanOrchestrator`](crate::RescanOrchestrator).
+/// [`RescanOrchestrator`](crate::RescanOrchestrator). Used alone it sends the parts of a large file one after
+/// another, aborts what fails, and remembers nothing: should the process end meanwhile, the parts stay in the
+/// bucket until a lifecycle rule removes them.
 ///
 /// ```no_run
 /// use bucket_brigade::{Credentials, Engine, S3Backend, S3Config, StorageBackend};

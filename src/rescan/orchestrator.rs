@@ -185,7 +185,7 @@ impl RescanOrchestrator {
             end.tally.stop = refused.then_some(StopReason::DeletesRefused);
             return Ok(end);
         }
-        if !plan.is_empty() || self.cache.has_open_uploads()? {
+        if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
             end.tally = self.carry_out(&context, &plan, report)?;
         }
         if run.verify == Verify::List && end.tally.stop.is_none() {
@@ -360,6 +360,7 @@ impl RescanOrchestrator {
         report: &mut RescanReport,
     ) -> Result<(), StorageError> {
         report.pending = self.cache.pending_count()?;
+        report.open_uploads = self.cache.open_upload_count()?;
         report.stop_reason = end.tally.stop;
         report.unchanged += end.tally.confirmed;
         report.outcome = outcome(end, report);

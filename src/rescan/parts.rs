@@ -62,7 +62,7 @@ pub(crate) enum Opened {
     /// A new one, or one that is gone on with, with the parts that it has.
     Upload { upload: UploadName, plan: PartPlan, parts: Vec<Part> },
     /// One that turned out to be finished.
-    There { upload: UploadName, receipt: Receipt, plan: PartPlan, parts: Vec<Part> },
+    There { upload: UploadName, receipt: Receipt, plan: PartPlan, parts: Vec<Part>, settled: bool },
 }
 
 /// How a task ended.
@@ -248,7 +248,10 @@ impl Job {
             }
         })?;
         let upload = UploadName { key: self.key.clone(), token, upload_id };
-        self.recorder.begun(&upload, lost)?;
+        self.recorder.begun(&upload, lost).inspect_err(|_| {
+            // What cannot be remembered must not be left behind.
+            self.give_up(&upload);
+        })?;
         Ok(Opened::Upload { upload, plan, parts: vec![Part::default(); plan.count() as usize] })
     }
 
@@ -290,7 +293,7 @@ impl Job {
                 if open.settled || parts.iter().all(|part| part.sha256.is_some()) =>
             {
                 self.tell_start(exchange, size);
-                Some(Opened::There { upload, receipt, plan, parts })
+                Some(Opened::There { upload, receipt, plan, parts, settled: open.settled })
             }
             Reconciled::Finished(_) | Reconciled::Gone => {
                 self.recorder.closed(&self.key, &open.token);

@@ -130,9 +130,9 @@ impl CacheManager {
         step(&exchange, transfers).map(Some)
     }
 
-    /// Whether uploads are recorded whose names are known.
-    pub(crate) fn has_open_uploads(&self) -> Result<bool, StorageError> {
-        Ok(named(&all_recorded(self)?).next().is_some())
+    /// How many uploads are recorded whose names are known.
+    pub(crate) fn open_upload_count(&self) -> Result<u64, StorageError> {
+        Ok(named(&all_recorded(self)?).count() as u64)
     }
 }
 
@@ -254,8 +254,7 @@ impl Found {
     }
 }
 
-/// Gives up uploads that nobody will go on with: their files are published by now, or gone. What is left
-/// open is counted in the report.
+/// Gives up uploads that nobody will go on with: their files are published by now, or gone.
 pub(crate) fn sweep(
     context: &Context,
     cache: &CacheManager,
@@ -267,26 +266,22 @@ pub(crate) fn sweep(
     };
     recorder.sync()?;
     let left = all_recorded(cache)?;
-    let mut refused = None;
     for (key, name, open) in named(&left) {
-        if refused.is_none() && !is_wanted(cache, key)? {
-            match transfers.abort(&context.exchange(), &name) {
-                Ok(()) => {
-                    recorder.closed(&name.key, &open.token);
-                    continue;
-                }
-                Err(error) if error.kind() == ErrorKind::AccessDenied => refused = Some(error),
-                Err(error) if error.is_not_tried() => {}
-                Err(error) => report.add_failed(error),
-            }
+        if is_wanted(cache, key)? {
+            continue;
         }
-        report.open_uploads += 1;
-    }
-    if let Some(error) = refused {
-        context.trace.warn(
-            "uploads that were left open may not be aborted; they stay recorded, and their parts in the bucket",
-            &[("open_uploads", &report.open_uploads), ("error", &error)],
-        );
+        match transfers.abort(&context.exchange(), &name) {
+            Ok(()) => recorder.closed(&name.key, &open.token),
+            Err(error) if error.kind() == ErrorKind::AccessDenied => {
+                context.trace.warn(
+                    "uploads that were left open may not be aborted; they stay recorded, and their parts in the bucket",
+                    &[("error", &error)],
+                );
+                break;
+            }
+            Err(error) if error.is_not_tried() => break,
+            Err(error) => report.add_failed(error),
+        }
     }
     recorder.sync()
 }

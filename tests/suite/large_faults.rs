@@ -262,7 +262,7 @@ fn n11_interrupted_upload_goes_on_where_it_was() {
         outage_after(&world, 5);
         let site = in_small_parts(&world);
         let report = rescan(&world, &site);
-        assert_eq!((report.uploaded_count, report.pending), (0, 1));
+        assert_eq!((report.uploaded_count, report.pending, report.open_uploads), (0, 1, 1));
         let (_, id) = world.store.uploads().remove(0);
         let there = world.store.parts_of(&id);
         assert_eq!(there.len(), 5);

@@ -34,6 +34,8 @@ pub(crate) fn kind_of(status: u16, code: &str) -> ErrorKind {
         | "MissingSecurityHeader"
         | "NotSignedUp"
         | "AccountProblem" => ErrorKind::Credentials,
+        // Named, as it may come with status 200.
+        "AccessDenied" => ErrorKind::AccessDenied,
         "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
         "NoSuchBucket" => ErrorKind::BucketMissing,
         "PermanentRedirect"

@@ -208,8 +208,9 @@ impl Client {
         headers: &HeaderMap,
         body: Vec<u8>,
     ) -> Result<Answer, StorageError> {
-        // An error may come with status 200: long answers begin before their end is known.
-        if status.is_success() && !xml::is_error(&body) {
+        // An error may come with status 200 to a POST: such answers begin before their end is known.
+        let is_error = ask.method == Method::POST && xml::is_error(&body);
+        if status.is_success() && !is_error {
             return Ok(Answer { headers: headers.clone(), body });
         }
         let explained = if ask.method == Method::HEAD {

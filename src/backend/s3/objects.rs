@@ -147,7 +147,6 @@ fn key_error(s3: &S3Backend, key: &RemoteKey, error: DeleteErrorBody) -> Result<
     if code == "NoSuchKey" {
         return Ok(());
     }
-    let kind = if code == "AccessDenied" { ErrorKind::AccessDenied } else { kind };
     let text = format!("the store refused it: {code} {}", error.message.unwrap_or_default());
     let text = redact(&text, &s3.settings.credentials.secrets());
     Err(StorageError::new(kind, Operation::Delete, text.trim_end())

@@ -103,7 +103,9 @@ impl Large {
                 self.began.get_or_insert(context.clock.now());
                 self.enter(Stage::Send);
             }
-            Opened::There { upload, receipt, plan, parts } => {
+            Opened::There { upload, receipt, plan, parts, settled } => {
+                // Of what was sent when the file was too young, the stat does not tell.
+                self.item.pending.settled &= settled;
                 self.adopt(plan, parts);
                 self.upload = Some(Arc::new(upload));
                 self.began.get_or_insert(context.clock.now());
