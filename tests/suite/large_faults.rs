@@ -570,15 +570,32 @@ fn n14_large_files_are_hashed_during_an_outage_where_there_is_a_fallback() {
     assert_eq!(site.cache().resolve("f").unwrap().unwrap().url, backend().get_url("f"));
 }
 
-/// The k-th request fails, in each way, once or from then on: the next run without faults makes it right.
 #[test]
-fn fault_sweep_over_a_run_with_large_files_small_ones_and_a_delete() {
-    let faults = [Fault::ResetBefore, Fault::DropAnswer, Fault::ResetAfter, answer(500, "InternalError")];
-    for (which, fault) in faults.iter().enumerate() {
-        for k in 0..14 {
-            for once in [true, false] {
-                sweep(fault, k, once, &format!("fault {which} at {k}, once: {once}"));
-            }
+fn fault_sweep_connections_reset_before_a_request() {
+    sweep_all(&Fault::ResetBefore);
+}
+
+#[test]
+fn fault_sweep_answers_dropped() {
+    sweep_all(&Fault::DropAnswer);
+}
+
+#[test]
+fn fault_sweep_connections_reset_after_a_request() {
+    sweep_all(&Fault::ResetAfter);
+}
+
+#[test]
+fn fault_sweep_answers_of_500() {
+    sweep_all(&answer(500, "InternalError"));
+}
+
+/// The k-th request of a run with large files, small ones and a delete fails, once or from then on: the next
+/// run without faults makes it right.
+fn sweep_all(fault: &Fault) {
+    for k in 0..14 {
+        for once in [true, false] {
+            sweep(fault, k, once, &format!("{fault:?} at {k}, once: {once}"));
         }
     }
 }
