@@ -46,7 +46,7 @@ fn spawn(world: &World) -> Child {
         .unwrap()
 }
 
-/// I8: a file eight times as large takes no more memory.
+/// I8: a file eight times as large takes no more memory, and no part is held in it.
 #[test]
 #[cfg(target_os = "linux")]
 fn i8_memory_does_not_grow_with_a_file() {
@@ -61,7 +61,9 @@ fn i8_memory_does_not_grow_with_a_file() {
         peak.1.split_whitespace().next().unwrap().parse().unwrap()
     };
     let (small, large) = (peak(80 * MIB), peak(640 * MIB));
-    assert!(large - small < 1024, "{small} KiB for 80 MiB, {large} KiB for 640 MiB");
+    // Threads that share the work in another way have other peaks, by some chunks and arenas of the allocator.
+    assert!(large - small < 4096, "{small} KiB for 80 MiB, {large} KiB for 640 MiB");
+    assert!(large < 40 * 1024, "half of ten parts in flight would be 40 MiB, not {large} KiB");
 }
 
 /// P1: killed (SIGKILL) when its k-th request arrives at the store, for each k; the next run makes it right
