@@ -101,7 +101,7 @@ pub use backend::s3::S3Backend;
 pub use backend::s3::credentials::Credentials;
 pub use backend::{Deleted, Exchange, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};
-pub use config::{FirstRun, MaxDelete, RescanConfig, S3Config, Verify};
+pub use config::{FirstRun, MaxDelete, RescanConfig, S3Address, S3Config, Verify};
 pub use engine::{DEFAULT_WORKERS, Engine, EngineConfig};
 pub use error::{ErrorKind, Operation, StorageError};
 pub use key::{MAX_KEY_BYTES, RemoteKey};

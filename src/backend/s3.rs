@@ -29,7 +29,7 @@ use crate::config::{S3Config, S3Settings};
 use crate::engine::Engine;
 use crate::error::{Operation, StorageError};
 use crate::gate::Gate;
-use crate::key::{RemoteKey, encode_path, join_url};
+use crate::key::{RemoteKey, encode_path};
 use crate::observe::trace::Outcome;
 use crate::tree::digest::PartPlan;
 use crate::tree::source::Source;
@@ -70,12 +70,12 @@ impl S3Backend {
     /// name, also where an https endpoint finds no certificate that it could trust.
     pub fn new(engine: &Engine, config: S3Config) -> Result<Self, StorageError> {
         let settings = config.validate()?;
-        let bucket = settings.bucket.name();
-        let destination = format!("s3://{}{}{}", settings.host, settings.path, settings.prefix.as_str());
-        if settings.bucket.scheme() == "http" {
+        let bucket = settings.address.bucket.name();
+        let destination = settings.address.destination();
+        if settings.address.bucket.scheme() == "http" {
             engine.trace().warn(
                 "http endpoint: requests are signed, but anyone on the way can read them",
-                &[("bucket", &bucket), ("host", &settings.host)],
+                &[("bucket", &bucket), ("host", &settings.address.host)],
             );
         }
         Ok(Self {
@@ -91,16 +91,16 @@ impl S3Backend {
 
     /// What the object of `remote_key` is called in the bucket: prefix and key.
     pub fn build_key(&self, remote_key: &str) -> String {
-        self.settings.prefix.join(remote_key)
+        self.settings.address.build_key(remote_key)
     }
 
     fn url(&self, key: &str) -> String {
-        join_url(&self.settings.public_url, &self.build_key(key))
+        self.settings.address.get_url(key)
     }
 
     /// The path of a request for an object, by its name in the bucket.
     fn object_path(&self, object: &str) -> String {
-        format!("{}{}", self.settings.path, encode_path(object))
+        format!("{}{}", self.settings.address.path, encode_path(object))
     }
 
     /// Runs a step for a caller that brings no exchange of its own.
@@ -221,7 +221,7 @@ impl StorageBackend for S3Backend {
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
         let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
         let key = RemoteKey::new(remote_key).map_err(as_delete)?;
-        self.settings.prefix.join_checked(&key).map_err(as_delete)?;
+        self.settings.address.prefix.join_checked(&key).map_err(as_delete)?;
         self.alone(|exchange| objects::delete_one(self, exchange, &key))
     }
 
@@ -299,7 +299,7 @@ impl Transfers for S3Backend {
     }
 
     fn key_room(&self) -> usize {
-        self.settings.prefix.room()
+        self.settings.address.prefix.room()
     }
 }
 

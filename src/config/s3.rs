@@ -4,6 +4,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use s3::bucket::Bucket;
 
+use super::address::{S3Address, split_url};
 use super::checks::{check_base, check_bucket, check_endpoint, check_headers, is_aws, resolve_region};
 use crate::backend::s3::credentials::Credentials;
 use crate::error::StorageError;
@@ -77,6 +78,15 @@ impl S3Config {
             connect_timeout: Duration::from_secs(5),
             answer_timeout: Duration::from_secs(120),
         }
+    }
+
+    /// For `s3://BUCKET[/PREFIX]`, as other tools write it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is no such URL.
+    pub fn for_url(url: &str) -> Result<Self, StorageError> {
+        let (bucket, prefix) = split_url(url)?;
+        Ok(Self::new(bucket).bucket_prefix(prefix))
     }
 
     /// The store's address, `https://host[:port]` or `http://host[:port]`; without a scheme, https.
@@ -207,20 +217,16 @@ impl S3Config {
         self
     }
 
-    pub(crate) fn validate(self) -> Result<S3Settings, StorageError> {
+    /// Where it leads. Only what names the place is checked: no credentials are needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's name.
+    pub fn address(&self) -> Result<S3Address, StorageError> {
         check_bucket(&self.bucket)?;
-        let credentials = self.credentials.ok_or_else(|| {
-            StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
-        })?;
-        credentials.check()?;
-        if credentials.session_token().is_some_and(|token| token.len() > MOST_OF_A_TOKEN) {
-            return Err(StorageError::config("session_token", "it is longer than 8 KiB"));
-        }
         let prefix = Prefix::new(&self.bucket_prefix)?;
         let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
         let region = resolve_region(self.region.as_deref(), endpoint)?;
-        let aws = is_aws(&region.host());
-        let path_style = self.path_style.unwrap_or(!aws || self.bucket.contains('.'));
+        let path_style = self.path_style.unwrap_or(!is_aws(&region.host()) || self.bucket.contains('.'));
         let bucket = Bucket::new_public(&self.bucket, region)
             .map_err(|error| StorageError::config("bucket", "cannot be addressed").with_source(error))?;
         let bucket = if path_style { *bucket.with_path_style() } else { bucket };
@@ -228,6 +234,20 @@ impl S3Config {
             Some(url) => check_base("public_url", url)?,
             None => bucket.url(),
         };
+        let path = if path_style { format!("/{}/", self.bucket) } else { "/".to_owned() };
+        Ok(S3Address { path, host: bucket.host(), bucket, prefix, public_url })
+    }
+
+    pub(crate) fn validate(self) -> Result<S3Settings, StorageError> {
+        check_bucket(&self.bucket)?;
+        let credentials = self.credentials.clone().ok_or_else(|| {
+            StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
+        })?;
+        credentials.check()?;
+        if credentials.session_token().is_some_and(|token| token.len() > MOST_OF_A_TOKEN) {
+            return Err(StorageError::config("session_token", "it is longer than 8 KiB"));
+        }
+        let address = self.address()?;
         if !(4096..=1 << 20).contains(&self.chunk_size) {
             return Err(StorageError::config("chunk_size", "it is not from 4 KiB to 1 MiB"));
         }
@@ -246,14 +266,10 @@ impl S3Config {
             }
         }
         Ok(S3Settings {
-            path: if path_style { format!("/{}/", self.bucket) } else { "/".to_owned() },
-            host: bucket.host(),
-            bucket,
+            checksum_header: self.checksum_header.unwrap_or_else(|| is_aws(&address.bucket.region().host())),
+            address,
             credentials,
-            prefix,
-            public_url,
             headers: check_headers(&self.headers)?,
-            checksum_header: self.checksum_header.unwrap_or(aws),
             ca_file: self.ca_file,
             chunk_size: self.chunk_size,
             part_threshold: self.part_threshold,
@@ -269,14 +285,8 @@ impl S3Config {
 
 /// A checked [`S3Config`].
 pub(crate) struct S3Settings {
-    pub(crate) bucket: Bucket,
-    /// As it is signed and sent.
-    pub(crate) host: String,
-    /// What stands before the key in a request's path: `/bucket/` or `/`.
-    pub(crate) path: String,
+    pub(crate) address: S3Address,
     pub(crate) credentials: Credentials,
-    pub(crate) prefix: Prefix,
-    pub(crate) public_url: String,
     pub(crate) headers: HeaderMap,
     pub(crate) checksum_header: bool,
     pub(crate) ca_file: Option<PathBuf>,
@@ -333,16 +343,16 @@ mod tests {
             S3Config::new(bucket).region(region).credentials(Credentials::new("k", "s")).validate().unwrap()
         };
         let virtual_host = aws("plain", "eu-central-1");
-        assert_eq!(virtual_host.path, "/");
-        assert!(virtual_host.host.starts_with("plain.s3") && virtual_host.checksum_header);
-        assert_eq!(aws("a.b", "eu-central-1").path, "/a.b/");
-        assert_eq!(aws("b", "xx-new-9").host, "b.s3.xx-new-9.amazonaws.com");
+        assert_eq!(virtual_host.address.path, "/");
+        assert!(virtual_host.address.host.starts_with("plain.s3") && virtual_host.checksum_header);
+        assert_eq!(aws("a.b", "eu-central-1").address.path, "/a.b/");
+        assert_eq!(aws("b", "xx-new-9").address.host, "b.s3.xx-new-9.amazonaws.com");
         let custom = config().validate().unwrap();
-        assert_eq!((custom.host.as_str(), custom.path.as_str()), ("h:9000", "/b/"));
-        assert_eq!(custom.public_url, "http://h:9000/b");
+        assert_eq!((custom.address.host.as_str(), custom.address.path.as_str()), ("h:9000", "/b/"));
+        assert_eq!(custom.address.public_url, "http://h:9000/b");
         assert!(!custom.checksum_header);
-        assert_eq!(config().path_style(false).validate().unwrap().host, "b.h:9000");
-        assert_eq!(config().endpoint("https://H:443/").validate().unwrap().host, "h");
+        assert_eq!(config().path_style(false).validate().unwrap().address.host, "b.h:9000");
+        assert_eq!(config().endpoint("https://H:443/").validate().unwrap().address.host, "h");
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
-        let scheme = settings.bucket.scheme();
+        let scheme = settings.address.bucket.scheme();
         let tls = if scheme == "https" { Some(trust::tls(settings.ca_file.as_deref())?) } else { None };
         let limits = Limits {
             connections: engine.workers(),
@@ -119,11 +119,11 @@ impl Client {
         };
         Ok(Self {
             connections: Connections::new(&limits, tls),
-            signer: Signer::new(settings.bucket.region()),
+            signer: Signer::new(settings.address.bucket.region()),
             credentials: settings.credentials.clone(),
             scheme,
-            host: settings.host.clone(),
-            bucket: settings.bucket.name(),
+            host: settings.address.host.clone(),
+            bucket: settings.address.bucket.name(),
         })
     }
 
@@ -345,7 +345,7 @@ mod tests {
             operation: Operation::Upload,
             method: Method::PUT,
             key: "k",
-            path: format!("{}{path}", settings.path),
+            path: format!("{}{path}", settings.address.path),
             query: String::new(),
             headers: HeaderMap::new(),
             payload: "0",

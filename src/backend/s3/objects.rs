@@ -60,7 +60,7 @@ pub(crate) fn delete_one(
     exchange: &Exchange<'_>,
     key: &RemoteKey,
 ) -> Result<(), StorageError> {
-    let object = s3.settings.prefix.join_checked(key)?;
+    let object = s3.settings.address.prefix.join_checked(key)?;
     let ask =
         Ask::plain(Operation::Delete, Method::DELETE, key.as_str(), s3.object_path(&object), String::new());
     s3.watched(exchange, Operation::Delete, key.as_str(), 0, |attempts| {
@@ -80,7 +80,7 @@ fn delete_together(
 ) -> Result<Deleted, StorageError> {
     let objects = keys
         .iter()
-        .map(|key| s3.settings.prefix.join_checked(key).map(ObjectIdentifier::new))
+        .map(|key| s3.settings.address.prefix.join_checked(key).map(ObjectIdentifier::new))
         .collect::<Result<_, _>>()?;
     let body = DeleteObjectsRequest { objects, quiet: true }.to_string();
     let payload = hex::encode(Sha256::digest(&body));
@@ -94,7 +94,13 @@ fn delete_together(
         ]),
         payload: &payload,
         length: body.len() as u64,
-        ..Ask::plain(Operation::Delete, Method::POST, "", s3.settings.path.clone(), "delete=".to_owned())
+        ..Ask::plain(
+            Operation::Delete,
+            Method::POST,
+            "",
+            s3.settings.address.path.clone(),
+            "delete=".to_owned(),
+        )
     };
     for key in keys {
         exchange.trace.started("delete", key.as_str(), &s3.bucket, 0);
@@ -124,7 +130,7 @@ fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> R
     let results = keys
         .iter()
         .map(|key| {
-            let result = match failed.remove(&s3.settings.prefix.join(key.as_str())) {
+            let result = match failed.remove(&s3.settings.address.prefix.join(key.as_str())) {
                 Some(error) => key_error(s3, key, error),
                 None => Ok(()),
             };
@@ -165,11 +171,11 @@ pub(crate) fn list(
         query = format!("continuation-token={}&", uri_encode(token, true));
     }
     query.push_str("encoding-type=url&list-type=2&max-keys=1000&prefix=");
-    query.push_str(&uri_encode(s3.settings.prefix.as_str(), true));
-    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.path.clone(), query);
+    query.push_str(&uri_encode(s3.settings.address.prefix.as_str(), true));
+    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
     let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
-        xml::list_page(&answer.body, s3.settings.prefix.as_str())
+        xml::list_page(&answer.body, s3.settings.address.prefix.as_str())
     })?;
     if page.next.is_some() && page.next.as_deref() == from {
         let what = "the listing repeats its token";

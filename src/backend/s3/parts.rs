@@ -57,7 +57,7 @@ pub(crate) fn begin(s3: &S3Backend, exchange: &Exchange<'_>, key: &RemoteKey, to
 }
 
 fn initiate<'a>(s3: &S3Backend, key: &'a RemoteKey, token: &str) -> Result<Ask<'a>, StorageError> {
-    let object = s3.settings.prefix.join_checked(key)?;
+    let object = s3.settings.address.prefix.join_checked(key)?;
     let mut headers = object_headers(s3, key)?;
     set(&mut headers, UPLOAD_TOKEN, token)?;
     if s3.settings.checksum_header {
@@ -191,6 +191,6 @@ pub(crate) fn ask<'a>(
     upload: &'a UploadName,
     query: String,
 ) -> Result<Ask<'a>, StorageError> {
-    let object = s3.settings.prefix.join_checked(&upload.key)?;
+    let object = s3.settings.address.prefix.join_checked(&upload.key)?;
     Ok(Ask::plain(Operation::Upload, method, upload.key.as_str(), s3.object_path(&object), query))
 }

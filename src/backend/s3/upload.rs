@@ -19,7 +19,7 @@ pub(crate) fn put(
     file: &Upload<'_>,
 ) -> Result<Receipt, StorageError> {
     let length = file.source.stat().size;
-    let object = s3.settings.prefix.join_checked(file.key)?;
+    let object = s3.settings.address.prefix.join_checked(file.key)?;
     let payload = file.digest.to_hex();
     let key = file.key.as_str();
     let mut headers = object_headers(s3, file.key)?;

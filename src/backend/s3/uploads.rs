@@ -100,7 +100,7 @@ pub(crate) fn list(
     exchange: &Exchange<'_>,
     from: Option<&UploadMarker>,
 ) -> Result<UploadPage, StorageError> {
-    let prefix = s3.settings.prefix.as_str();
+    let prefix = s3.settings.address.prefix.as_str();
     let after = |name: &str, value: &str| format!("{name}={}&", uri_encode(value, true));
     let mut query = "encoding-type=url&".to_owned();
     query.extend(from.map(|from| after("key-marker", &from.key)));
@@ -108,7 +108,7 @@ pub(crate) fn list(
     let with_id = from.filter(|from| !from.upload_id.is_empty());
     query.extend(with_id.map(|from| after("upload-id-marker", &from.upload_id)));
     query.push_str("uploads=");
-    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.path.clone(), query);
+    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
     let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
         xml::uploads_page(&answer.body, prefix)
