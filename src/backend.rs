@@ -134,6 +134,17 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn part_plan(&self, size: u64) -> Result<Option<PartPlan>, StorageError>;
 
+    /// Reads an object and takes its digest, plain or in parts of so many bytes; `None`: it is not of this
+    /// size.
+    #[doc(hidden)]
+    fn content(
+        &self,
+        exchange: &Exchange<'_>,
+        key: &RemoteKey,
+        size: u64,
+        part_size: Option<u64>,
+    ) -> Result<Option<Digest>, StorageError>;
+
     /// Stores a source whose digest is known, in one request.
     #[doc(hidden)]
     fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;

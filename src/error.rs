@@ -150,6 +150,8 @@ pub enum Operation {
     Rescan = 8,
     /// Giving up an upload in parts.
     Abort = 9,
+    /// Reading an object.
+    Download = 10,
 }
 
 impl fmt::Display for Operation {
@@ -164,6 +166,7 @@ impl fmt::Display for Operation {
             Self::Cache => "cache",
             Self::Rescan => "rescan",
             Self::Abort => "abort",
+            Self::Download => "download",
         })
     }
 }

@@ -3,6 +3,7 @@
 mod batch;
 pub(crate) mod cache;
 mod conclude;
+mod contents;
 mod deletes;
 mod flow;
 mod large;
@@ -11,6 +12,7 @@ mod mailbox;
 pub(crate) mod orchestrator;
 mod parts;
 mod plan;
+mod reach;
 pub(crate) mod record;
 mod recorder;
 pub(crate) mod report;
@@ -18,6 +20,5 @@ pub(crate) mod run;
 mod survey;
 mod tally;
 pub(crate) mod uploads;
-
 mod verify;
 mod work;

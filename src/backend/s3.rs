@@ -3,6 +3,7 @@
 mod classify;
 mod client;
 pub(crate) mod credentials;
+mod download;
 mod objects;
 mod parts;
 mod sign;
@@ -31,7 +32,7 @@ use crate::error::{Operation, StorageError};
 use crate::gate::Gate;
 use crate::key::{RemoteKey, encode_path};
 use crate::observe::trace::Outcome;
-use crate::tree::digest::PartPlan;
+use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 use client::Client;
 
@@ -247,6 +248,16 @@ impl sealed::Sealed for S3Backend {}
 impl Transfers for S3Backend {
     fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
         upload::put(self, exchange, file)
+    }
+
+    fn content(
+        &self,
+        exchange: &Exchange<'_>,
+        key: &RemoteKey,
+        size: u64,
+        part_size: Option<u64>,
+    ) -> Result<Option<Digest>, StorageError> {
+        download::content(self, exchange, key, size, part_size)
     }
 
     fn delete_many(&self, exchange: &Exchange<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {

@@ -49,6 +49,8 @@ pub enum Verify {
     /// Also lists the prefix and compares sizes and ETags with what was acknowledged: one request
     /// for 1,000 objects.
     List,
+    /// Also downloads every published object and compares its SHA-256.
+    Content,
 }
 
 /// How a [`RescanOrchestrator`](crate::RescanOrchestrator) works.
@@ -62,6 +64,8 @@ pub struct RescanConfig {
     pub(crate) delete: bool,
     pub(crate) allow_empty: bool,
     pub(crate) allow_new_root: bool,
+    pub(crate) include: Vec<String>,
+    pub(crate) exclude: Vec<String>,
     pub(crate) first_run: FirstRun,
     pub(crate) fallback: Option<Arc<dyn StorageBackend>>,
 }
@@ -76,6 +80,8 @@ impl Default for RescanConfig {
             delete: true,
             allow_empty: false,
             allow_new_root: false,
+            include: Vec::new(),
+            exclude: Vec::new(),
             first_run: FirstRun::Overwrite,
             fallback: None,
         }
@@ -137,6 +143,25 @@ impl RescanConfig {
     /// one it was and on another device: perhaps its mount is missing.
     pub fn allow_new_root(mut self, yes: bool) -> Self {
         self.allow_new_root = yes;
+        self
+    }
+
+    /// Publishes only files that this pattern, or another one given so, matches; without any, all. A pattern
+    /// without `/` is matched with each name in a path (`*.html`, `assets`), one with `/` with the path from
+    /// the root (`/assets`, `docs/**/*.txt`). `*` and `?` match within a name, `**` any folders, `[a-z]` and
+    /// `{a,b}` what they say; letters match in their own case. A pattern that matches a folder means all
+    /// that lies below it.
+    ///
+    /// A published file that is not included, or is excluded, from now on is kept and reported.
+    pub fn include(mut self, pattern: impl Into<String>) -> Self {
+        self.include.push(pattern.into());
+        self
+    }
+
+    /// Does not publish files that this pattern matches, whatever is included. Excluded folders are not
+    /// read.
+    pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.exclude.push(pattern.into());
         self
     }
 

@@ -33,10 +33,7 @@ pub(crate) fn outcome(end: &End, report: &RescanReport) -> RescanOutcome {
     if tally.done == 0 && (tally.stop == Some(StopReason::Unavailable) || only_outages) {
         return RescanOutcome::LocalOnly;
     }
-    let differs = report
-        .verified
-        .as_ref()
-        .is_some_and(|found| !found.missing.is_empty() || !found.different.is_empty());
+    let differs = report.verified.as_ref().is_some_and(|found| !found.is_good());
     let pending = !report.dry_run && report.pending > 0;
     if end.blocked || tally.stop.is_some() || report.failed_count > 0 || pending || differs {
         return RescanOutcome::Partial;

@@ -98,7 +98,7 @@ impl Flow<'_> {
         for (key, result) in results {
             let key = key.into_string();
             let context = self.context.clone();
-            let trace = &context.trace;
+            let trace = &context.reach.trace;
             match result {
                 Ok(()) => {
                     context.probe.succeeded();

@@ -214,7 +214,7 @@ impl<'a> Flow<'a> {
     /// How a file is cut, if it goes up in parts. One that is too large for the store ends as a small one
     /// does, with an error.
     pub(super) fn plan_of(&self, pending: &Pending) -> Option<PartPlan> {
-        self.context.backend.transfers()?.part_plan(pending.stat.size).ok().flatten()
+        self.context.reach.backend.transfers()?.part_plan(pending.stat.size).ok().flatten()
     }
 
     /// During an outage files are hashed all the same where URLs lead to a fallback.
@@ -238,7 +238,7 @@ impl<'a> Flow<'a> {
     pub(super) fn wait<T>(&mut self, results: &Mailbox<T>, in_flight: usize) -> Vec<T> {
         let spare = in_flight.saturating_sub(self.engine.workers());
         let results = results.take((spare / 2).max(1), LOOK_EVERY);
-        self.recorder.record(self.batches.due(self.context.clock.now()));
+        self.recorder.record(self.batches.due(self.context.reach.clock.now()));
         results
     }
 
@@ -252,7 +252,7 @@ impl<'a> Flow<'a> {
                 return;
             }
             Ending::Uploaded(published, receipt) => {
-                report.add_uploaded(key, receipt.url, published.stat.size);
+                report.add_uploaded(key, receipt.url, published.stat.size, item.pending.kind);
                 self.tally.done += 1;
                 self.tally.outages_in_a_row = 0;
             }
@@ -267,7 +267,7 @@ impl<'a> Flow<'a> {
                 }
             }
         }
-        let now = self.context.clock.now();
+        let now = self.context.reach.clock.now();
         self.recorder.record(match batch {
             Some(batch) => self.batches.settle(batch, write, now),
             None => write.into_iter().collect(),
@@ -325,7 +325,7 @@ impl<'a> Flow<'a> {
         if let Err(error) = self.context.exchange().check(Operation::Rescan) {
             self.not_tried(&error);
         }
-        if self.context.gate.is_circuit_open() {
+        if self.context.reach.gate.is_circuit_open() {
             self.stop(StopReason::Unavailable);
         }
         if self.recorder.has_failed() && self.tally.fatal.is_none() {

@@ -144,13 +144,13 @@ impl Flow<'_> {
             Ending::Failed(error) => error.to_string(),
             _ => "ok".to_owned(),
         };
-        let clock = &self.context.clock;
-        self.context.trace.ended(
+        let clock = &self.context.reach.clock;
+        self.context.reach.trace.ended(
             log::Level::Info,
             &Ended {
                 operation: "upload",
                 key: settled.item.key.as_str(),
-                bucket: self.context.backend.transfers().map(Transfers::bucket).unwrap_or_default(),
+                bucket: self.context.reach.backend.transfers().map(Transfers::bucket).unwrap_or_default(),
                 bytes: settled.item.pending.stat.size,
                 attempts: 1,
                 elapsed: clock.now().saturating_sub(began),

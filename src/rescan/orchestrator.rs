@@ -14,9 +14,10 @@ use super::cache::{CacheManager, Root, Write};
 use super::conclude::{End, announce, outcome};
 use super::flow::{Flow, Limits};
 use super::plan::{Plan, Scope, plan};
+use super::reach::Reach;
 use super::record::PendingKind;
 use super::recorder::Recorder;
-use super::report::{RescanOutcome, RescanReport, StopReason};
+use super::report::{RescanOutcome, RescanReport, StopReason, VerifyReport};
 use super::run::Run;
 use super::survey::{self, Surveyed};
 use super::tally::Tally;
@@ -30,6 +31,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
+use crate::tree::filter::Filter;
 
 /// Publishes a directory tree to a store and keeps it published.
 ///
@@ -56,6 +58,7 @@ pub struct RescanOrchestrator {
     backend: Arc<dyn StorageBackend>,
     cache: CacheManager,
     config: RescanConfig,
+    filter: Filter,
     /// What the cache is bound to.
     destination: String,
 }
@@ -88,11 +91,12 @@ impl RescanOrchestrator {
         config: RescanConfig,
     ) -> Result<Self, StorageError> {
         config.check(engine.workers())?;
+        let filter = Filter::new(&config.include, &config.exclude)?;
         let destination = backend.destination();
         cache.bind(&destination)?;
         cache.attach(backend.clone(), config.fallback.clone());
         let (engine, root) = (engine.clone(), root.as_ref().to_owned());
-        Ok(Self { engine, root, backend, cache, config, destination })
+        Ok(Self { engine, root, backend, cache, config, filter, destination })
     }
 
     /// The cache.
@@ -152,7 +156,7 @@ impl RescanOrchestrator {
             let why = "a rescan cannot be called from an observer or a backend of its own engine: it waits for that engine's workers";
             return Err(StorageError::config("engine", why));
         }
-        if run.verify == Verify::List && self.backend.transfers().is_none() {
+        if run.verify != Verify::Ack && self.backend.transfers().is_none() {
             let why = "this backend cannot list; use Verify::Ack";
             return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
         }
@@ -188,8 +192,8 @@ impl RescanOrchestrator {
         if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
             end.tally = self.carry_out(&context, &plan, report)?;
         }
-        if run.verify == Verify::List && end.tally.stop.is_none() {
-            end.tally.stop = self.verify(&context, report)?;
+        if run.verify != Verify::Ack && end.tally.stop.is_none() {
+            end.tally.stop = self.verify(&context, run.verify, report)?;
         }
         Ok(end)
     }
@@ -208,20 +212,11 @@ impl RescanOrchestrator {
             let writes: Vec<Write> = bound.into_iter().chain(named).collect();
             self.cache.apply(&writes)?;
         }
-        // A backend of four methods may wrap one that passes a gate of its own: never the same twice.
-        let kind = if self.backend.transfers().is_some() { "" } else { "adapter of " };
-        let gate = self.engine.gate(&format!("{kind}{}", self.destination));
-        gate.close_circuit();
         Ok(Context {
-            backend: self.backend.clone(),
+            reach: Reach::new(&self.engine, &self.backend, trace, run, began),
             root,
             known,
             root_device: metadata.dev(),
-            clock: self.engine.clock().clone(),
-            gate,
-            trace: trace.clone(),
-            cancel: run.cancel.clone(),
-            deadline: run.deadline.and_then(|after| began.checked_add(after)),
             probe: Probe::default(),
             offline: AtomicBool::new(false),
         })
@@ -258,6 +253,7 @@ impl RescanOrchestrator {
             key_room: self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room),
             cache: &self.cache,
             config: &self.config,
+            filter: &self.filter,
             exchange: context.exchange(),
             url: &|key| self.backend.get_url(key),
             dry_run: report.dry_run,
@@ -272,7 +268,7 @@ impl RescanOrchestrator {
         plan: &Plan,
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
-        let recorder = Arc::new(Recorder::start(&self.cache, &context.trace.metrics)?);
+        let recorder = Arc::new(Recorder::start(&self.cache, &context.reach.trace.metrics)?);
         let limits = Limits {
             batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
             delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
@@ -312,7 +308,7 @@ impl RescanOrchestrator {
         }
         if plan.blocked || flow.tally.failed_uploads > 0 {
             let why = if plan.blocked { "something could not be read" } else { "uploads failed" };
-            context.trace.warn(
+            context.reach.trace.warn(
                 "deletes wait for a run without errors",
                 &[("pending_deletes", &plan.removed), ("reason", &why)],
             );
@@ -321,7 +317,7 @@ impl RescanOrchestrator {
         let limit = self.config.max_delete.limit(plan.published);
         if plan.removed > limit {
             flow.stop(StopReason::DeletesRefused);
-            context.trace.warn(
+            context.reach.trace.warn(
                 "too many files are gone: nothing was deleted; raise max_delete if that is right",
                 &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
             );
@@ -334,22 +330,22 @@ impl RescanOrchestrator {
     fn verify(
         &self,
         context: &Context,
+        how: Verify,
         report: &mut RescanReport,
     ) -> Result<Option<StopReason>, StorageError> {
-        let Some(transfers) = self.backend.transfers() else {
-            return Ok(None);
-        };
-        match verify::by_listing(transfers, &context.exchange(), &self.cache) {
-            Ok(found) => report.verified = Some(found),
-            Err(error) if matches!(error.kind(), ErrorKind::Cache | ErrorKind::CacheDamaged) => {
-                return Err(error);
+        let reach = Arc::new(context.reach.clone());
+        let found = report.verified.insert(VerifyReport::default());
+        match verify::compare(&self.engine, &reach, &self.cache, how, found) {
+            Ok(()) => Ok(None),
+            Err(error) if error.is_about_the_cache() => Err(error),
+            Err(error) => {
+                let stop = StopReason::of(&error);
+                if stop.is_none() {
+                    report.add_failed(error);
+                }
+                Ok(stop)
             }
-            Err(error) => match StopReason::of(&error) {
-                Some(stop) => return Ok(Some(stop)),
-                None => report.add_failed(error),
-            },
         }
-        Ok(None)
     }
 
     fn conclude(

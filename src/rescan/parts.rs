@@ -133,7 +133,7 @@ impl Job {
     }
 
     fn transfers(&self) -> Result<&dyn Transfers, StorageError> {
-        self.context.backend.transfers().ok_or_else(|| missing("a store of parts"))
+        self.context.reach.backend.transfers().ok_or_else(|| missing("a store of parts"))
     }
 
     fn source(&self) -> Result<&Source, StorageError> {
@@ -256,7 +256,7 @@ impl Job {
     }
 
     fn tell_start(&self, exchange: &Exchange<'_>, bytes: u64) {
-        let bucket = self.context.backend.transfers().map(Transfers::bucket).unwrap_or_default();
+        let bucket = self.context.reach.backend.transfers().map(Transfers::bucket).unwrap_or_default();
         exchange.trace.started("upload", self.key.as_str(), bucket, bytes);
         exchange.trace.emit(|| Event::UploadStarted { key: self.key.as_str().to_owned(), bytes });
     }
@@ -307,7 +307,7 @@ impl Job {
         let Ok(transfers) = self.transfers() else { return false };
         let result = transfers.abort(&self.context.exchange(), upload);
         if let Err(error) = &result {
-            self.context.trace.warn(
+            self.context.reach.trace.warn(
                 "an upload could not be aborted; it stays recorded, and its parts stay in the bucket",
                 &[("key", &self.key), ("upload_id", &upload.upload_id), ("error", error)],
             );

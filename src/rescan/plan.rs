@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::RescanConfig;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::tree::diff::{Change, classify, merge};
+use crate::tree::filter::Filter;
 use crate::tree::version::{FileEntry, FileStat, nanos_of};
 use crate::tree::walk::{Found, SkipReason, walk};
 
@@ -33,6 +34,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) key_room: usize,
     pub(crate) cache: &'a CacheManager,
     pub(crate) config: &'a RescanConfig,
+    pub(crate) filter: &'a Filter,
     pub(crate) exchange: Exchange<'a>,
     /// The public URL of a key, for a dry run's report.
     pub(crate) url: &'a dyn Fn(&str) -> String,
@@ -86,7 +88,7 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
 
 /// A root without a single file, where files were published, is a disk that is not mounted.
 fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
-    let mut found = walk(scope.root, scope.key_room);
+    let mut found = walk(scope.root, scope.key_room, scope.filter);
     if found.any(|found| !matches!(found, Found::Skipped(_))) {
         return Ok(());
     }
@@ -113,7 +115,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn run(&mut self) -> Result<(), StorageError> {
         let rows = self.scope.cache.rows();
-        let mut found = walk(self.scope.root, self.scope.key_room);
+        let mut found = walk(self.scope.root, self.scope.key_room, self.scope.filter);
         // What is no file is noted when the walk comes upon it, before the keys below its path.
         let (side, note) = crossbeam_channel::unbounded();
         let files = std::iter::from_fn(move || {
@@ -219,6 +221,9 @@ impl Planner<'_> {
 
     fn reason_to_keep(&mut self, key: &str, published: &Published) -> Option<KeptReason> {
         let config = self.scope.config;
+        if !self.scope.filter.admits(key) {
+            return Some(KeptReason::Excluded);
+        }
         let mut paths = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
         if paths.any(|path| self.skipped.contains(path)) {
             return Some(KeptReason::Skipped);
@@ -288,7 +293,7 @@ impl Planner<'_> {
             Some(Pending { kind: PendingKind::Removed, .. }) => self.report.add_deleted(key),
             Some(pending) => {
                 let url = (self.scope.url)(&key);
-                self.report.add_uploaded(key, url, pending.stat.size);
+                self.report.add_uploaded(key, url, pending.stat.size, pending.kind);
             }
             None => {}
         }

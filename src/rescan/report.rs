@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::record::PendingKind;
 use crate::error::{ErrorKind, StorageError};
 use crate::observe::metrics::MetricsSnapshot;
 use crate::tree::walk::Skip;
@@ -85,6 +86,8 @@ pub struct Uploaded {
     pub url: String,
     /// Its size.
     pub bytes: u64,
+    /// Whether it was added or modified.
+    pub kind: PendingKind,
 }
 
 /// A published object whose file was not found, and which is kept all the same.
@@ -110,6 +113,8 @@ pub enum KeptReason {
     OtherRoot,
     /// Deletes are switched off.
     DeletesOff,
+    /// Its path is excluded, or not included any more.
+    Excluded,
 }
 
 impl KeptReason {
@@ -120,6 +125,7 @@ impl KeptReason {
             Self::OtherDevice => "its folder is on another device than before",
             Self::OtherRoot => "another root published it",
             Self::DeletesOff => "deletes are switched off",
+            Self::Excluded => "its path is excluded now",
         }
     }
 }
@@ -134,18 +140,57 @@ pub struct UnknownObjects {
     pub at_least: bool,
 }
 
-/// What a listing showed, compared with the cache.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What the store lists, and on request holds, compared with the cache.
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
     /// Objects that are as they were acknowledged.
     pub matching: u64,
-    /// Published keys that the listing does not have. The next rescan publishes them again.
+    /// Objects among them whose content was downloaded and hashed.
+    pub contents: u64,
+    /// Published keys that the store does not have. The next rescan publishes them again.
+    pub missing_count: u64,
+    /// The same, up to [`REPORT_LIST_LIMIT`].
     pub missing: Vec<String>,
-    /// Published keys whose size or `ETag` differs. The next rescan publishes them again.
+    /// Published keys whose size, `ETag` or content differs. The next rescan publishes them again.
+    pub different_count: u64,
+    /// The same, up to [`REPORT_LIST_LIMIT`].
     pub different: Vec<String>,
-    /// Objects that this cache did not publish.
-    pub unknown: u64,
+    /// Objects that this cache did not publish, by their names behind the prefix.
+    pub unknown_count: u64,
+    /// The same, up to [`REPORT_LIST_LIMIT`].
+    pub unknown: Vec<String>,
+    /// Objects that could not be read.
+    pub failed_count: u64,
+    /// The reasons, up to [`REPORT_LIST_LIMIT`].
+    pub failed: Vec<StorageError>,
+}
+
+impl VerifyReport {
+    /// Whether everything that was published is there as it was acknowledged, as far as was asked.
+    pub fn is_good(&self) -> bool {
+        self.missing_count == 0 && self.different_count == 0 && self.failed_count == 0
+    }
+
+    pub(crate) fn add_missing(&mut self, key: String) {
+        self.missing_count += 1;
+        push(&mut self.missing, key);
+    }
+
+    pub(crate) fn add_different(&mut self, key: String) {
+        self.different_count += 1;
+        push(&mut self.different, key);
+    }
+
+    pub(crate) fn add_unknown(&mut self, key: String) {
+        self.unknown_count += 1;
+        push(&mut self.unknown, key);
+    }
+
+    pub(crate) fn add_failed(&mut self, error: StorageError) {
+        self.failed_count += 1;
+        push(&mut self.failed, error);
+    }
 }
 
 /// What a rescan did. Keys stand before the prefix; sizes are bytes.
@@ -227,10 +272,10 @@ impl RescanReport {
         }
     }
 
-    pub(crate) fn add_uploaded(&mut self, key: String, url: String, bytes: u64) {
+    pub(crate) fn add_uploaded(&mut self, key: String, url: String, bytes: u64, kind: PendingKind) {
         self.uploaded_count += 1;
         self.uploaded_bytes += bytes;
-        push(&mut self.uploaded, Uploaded { key, url, bytes });
+        push(&mut self.uploaded, Uploaded { key, url, bytes, kind });
     }
 
     pub(crate) fn add_deleted(&mut self, key: String) {

@@ -23,18 +23,18 @@ pub(crate) fn once(
     policy: FirstRun,
     report: &mut RescanReport,
 ) -> Result<Surveyed, StorageError> {
-    let Some(transfers) = context.backend.transfers() else { return Ok(Surveyed::Done) };
+    let Some(transfers) = context.reach.backend.transfers() else { return Ok(Surveyed::Done) };
     if cache.is_surveyed()? {
         return Ok(Surveyed::Done);
     }
     match count(transfers, &context.exchange(), cache) {
         Ok(unknown) => report.unknown_objects = Some(unknown),
         Err(error) if error.kind().is_transient() => {
-            context.trace.warn("the store cannot be reached", &[("error", &error)]);
+            context.reach.trace.warn("the store cannot be reached", &[("error", &error)]);
             return Ok(Surveyed::Unreachable);
         }
         Err(error) if error.kind() == ErrorKind::AccessDenied && policy != FirstRun::Refuse => {
-            context.trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
+            context.reach.trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
         }
         // The run finds out by itself that it is to stop, and asks again next time.
         Err(error) if error.is_not_tried() => return Ok(Surveyed::Done),
@@ -55,9 +55,9 @@ fn judge(context: &Context, policy: FirstRun, unknown: UnknownObjects) -> Result
         let why = format!("{what}, and first_run is Refuse; use another prefix, or Overwrite");
         return Err(StorageError::new(ErrorKind::FirstRunRefused, Operation::Rescan, why));
     }
-    context.trace.warn(
+    context.reach.trace.warn(
         &format!("{what}; they are never deleted, files of the same key overwrite them"),
-        &[("destination", &context.backend.destination())],
+        &[("destination", &context.reach.backend.destination())],
     );
     Ok(())
 }

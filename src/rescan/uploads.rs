@@ -261,7 +261,7 @@ pub(crate) fn sweep(
     recorder: &Recorder,
     report: &mut RescanReport,
 ) -> Result<(), StorageError> {
-    let Some(transfers) = context.backend.transfers() else {
+    let Some(transfers) = context.reach.backend.transfers() else {
         return Ok(());
     };
     recorder.sync()?;
@@ -273,7 +273,7 @@ pub(crate) fn sweep(
         match transfers.abort(&context.exchange(), &name) {
             Ok(()) => recorder.closed(&name.key, &open.token),
             Err(error) if error.kind() == ErrorKind::AccessDenied => {
-                context.trace.warn(
+                context.reach.trace.warn(
                     "uploads that were left open may not be aborted; they stay recorded, and their parts in the bucket",
                     &[("error", &error)],
                 );

@@ -1,26 +1,74 @@
-//! Verification: what the store lists, compared with what it acknowledged.
+//! Verification: what the store lists, and on request holds, compared with what it acknowledged.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use super::cache::{CacheManager, Row, Write};
+use super::contents;
+use super::reach::Reach;
 use super::record::{Pending, PendingKind, Published};
 use super::report::VerifyReport;
-use crate::backend::{Exchange, Listed, Transfers};
+use super::run::Run;
+use crate::backend::{Listed, StorageBackend, Transfers};
+use crate::config::Verify;
+use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// Lists the prefix and compares it with the cache. What is missing or different counts as not
-/// published from then on, so that the next rescan publishes it.
-pub(crate) fn by_listing(
-    transfers: &dyn Transfers,
-    exchange: &Exchange<'_>,
+/// Changes recorded in one transaction.
+const WRITES_AT_ONCE: usize = 4096;
+
+impl CacheManager {
+    /// Compares what the store lists under the prefix with what it acknowledged; with [`Verify::Content`]
+    /// every published object is downloaded and hashed, too, by all workers. What is missing or different
+    /// counts as not published from then on, and the next rescan publishes it.
+    ///
+    /// Of `run` the cancel token, the deadline, the verification, the observer and the progress are used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CacheForeign`] if the cache belongs to another destination, [`ErrorKind::CacheLocked`] while a
+    /// rescan of this process uses it, [`ErrorKind::Unsupported`] for a backend that cannot list, those of the
+    /// cache and those of the store. What single objects had is in the report.
+    pub fn verify(
+        &self,
+        engine: &Engine,
+        backend: &Arc<dyn StorageBackend>,
+        run: &Run,
+    ) -> Result<VerifyReport, StorageError> {
+        let _lock = self.lock()?;
+        let destination = backend.destination();
+        if let Some(binding) = self.bind(&destination)? {
+            self.apply(&[binding])?;
+        }
+        let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
+        let reach = Reach::new(engine, backend, &trace, run, engine.clock().now());
+        let mut report = VerifyReport::default();
+        compare(engine, &Arc::new(reach), self, run.verify, &mut report)?;
+        Ok(report)
+    }
+}
+
+/// Lists the prefix and compares it with the cache, then the contents, if that is asked for. What was found
+/// before an error is in the report and in the cache.
+pub(crate) fn compare(
+    engine: &Engine,
+    reach: &Arc<Reach>,
     cache: &CacheManager,
-) -> Result<VerifyReport, StorageError> {
-    let mut report = VerifyReport::default();
-    let (seen, writes) = compare(transfers, exchange, cache, &mut report)?;
-    let missing = lacking(cache, &seen, &mut report)?;
-    cache.apply(&[writes, missing].concat())?;
-    Ok(report)
+    how: Verify,
+    report: &mut VerifyReport,
+) -> Result<(), StorageError> {
+    let Some(transfers) = reach.backend.transfers() else {
+        let why = "this backend cannot list; use Verify::Ack";
+        return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
+    };
+    let seen = listed(transfers, reach, cache, report)?;
+    lacking(cache, &seen, report)?;
+    drop(seen);
+    if how == Verify::Content {
+        contents::announce(reach, cache)?;
+        contents::compare(engine, reach, cache, report)?;
+    }
+    Ok(())
 }
 
 /// Keys that were listed, as hashes: 16 bytes a key, whatever its length.
@@ -35,19 +83,20 @@ impl Seen {
     }
 }
 
-fn compare(
+fn listed(
     transfers: &dyn Transfers,
-    exchange: &Exchange<'_>,
+    reach: &Reach,
     cache: &CacheManager,
     report: &mut VerifyReport,
-) -> Result<(Seen, Vec<Write>), StorageError> {
+) -> Result<Seen, StorageError> {
     let mut seen = Seen { hasher: (RandomState::new(), RandomState::new()), hashes: HashSet::new() };
-    let (mut writes, mut from) = (Vec::new(), None);
+    let mut from = None;
     loop {
-        let page = transfers.list(exchange, from.as_deref())?;
+        let page = transfers.list(&reach.exchange(), from.as_deref())?;
+        let mut writes = Vec::new();
         for object in page.objects {
             let Some(published) = cache.published_record(&object.key)? else {
-                report.unknown += 1;
+                report.add_unknown(object.key);
                 continue;
             };
             let news = seen.hashes.insert(seen.hash(&object.key));
@@ -61,12 +110,13 @@ fn compare(
                 report.matching += 1;
             } else {
                 writes.push(lost(object.key.clone(), &published));
-                report.different.push(object.key);
+                report.add_different(object.key);
             }
         }
+        cache.apply(&writes)?;
         from = page.next;
         if from.is_none() {
-            return Ok((seen, writes));
+            return Ok(seen);
         }
     }
 }
@@ -79,21 +129,25 @@ fn is_same(object: &Listed, published: &Published) -> bool {
     object.size == published.stat.size && tags_agree
 }
 
-fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Result<Vec<Write>, StorageError> {
+fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Result<(), StorageError> {
     let mut writes = Vec::new();
     for row in cache.rows() {
         let Row { key, published: Some(published), .. } = row? else {
             continue;
         };
         if !seen.hashes.contains(&seen.hash(&key)) {
-            report.missing.push(key.clone());
+            report.add_missing(key.clone());
             writes.push(lost(key, &published));
         }
+        if writes.len() == WRITES_AT_ONCE {
+            cache.apply(&std::mem::take(&mut writes))?;
+        }
     }
-    Ok(writes)
+    cache.apply(&writes)
 }
 
-fn lost(key: String, published: &Published) -> Write {
+/// A published object that is not there as it was acknowledged is to be published again.
+pub(crate) fn lost(key: String, published: &Published) -> Write {
     let pending = Pending {
         kind: PendingKind::Added,
         stat: published.stat,

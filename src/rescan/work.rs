@@ -3,35 +3,26 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Duration;
 
 use super::cache::{KnownRoot, Write};
 use super::plan::wall_nanos;
+use super::reach::Reach;
 use super::record::{Pending, Published};
-use crate::backend::{Deleted, Exchange, Receipt, StorageBackend, Upload, simple};
-use crate::clock::{CancelToken, Clock};
+use crate::backend::{Deleted, Exchange, Receipt, Upload, simple};
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::gate::Gate;
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
-use crate::observe::trace::Trace;
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 use crate::tree::version::FileStat;
 
 /// What all items of one run share.
 pub(crate) struct Context {
-    pub(crate) backend: Arc<dyn StorageBackend>,
+    pub(crate) reach: Reach,
     pub(crate) root: PathBuf,
     pub(crate) known: KnownRoot,
     pub(crate) root_device: u64,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) gate: Arc<Gate>,
-    pub(crate) trace: Trace,
-    pub(crate) cancel: CancelToken,
-    pub(crate) deadline: Option<Duration>,
     pub(crate) probe: Probe,
     /// The store is given up for this run: nothing more is sent.
     pub(crate) offline: AtomicBool,
@@ -39,13 +30,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn exchange(&self) -> Exchange<'_> {
-        Exchange {
-            cancel: &self.cancel,
-            deadline: self.deadline,
-            clock: &*self.clock,
-            gate: &self.gate,
-            trace: &self.trace,
-        }
+        self.reach.exchange()
     }
 
     pub(crate) fn is_offline(&self) -> bool {
@@ -148,7 +133,7 @@ pub(crate) struct Worked {
 impl Worked {
     /// Counts it, and says it to observers.
     pub(crate) fn tell(&self, context: &Context) {
-        let trace = &context.trace;
+        let trace = &context.reach.trace;
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
             Ending::Parked => {}
@@ -206,7 +191,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     exchange.check(Operation::Upload)?;
     let seen = wall_nanos(exchange.clock);
     let source = open_source(context, &item.key, &item.pending.stat)?;
-    if let Some(transfers) = context.backend.transfers() {
+    if let Some(transfers) = context.reach.backend.transfers() {
         // What the store cannot take is not even hashed.
         transfers.part_plan(source.stat().size)?;
     }
@@ -295,8 +280,8 @@ fn send(
     digest: &Digest,
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (item.key.as_str(), source.stat().size);
-    context.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
-    simple::put(&*context.backend, exchange, &Upload { source, key: &item.key, digest })
+    context.reach.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
+    simple::put(&*context.reach.backend, exchange, &Upload { source, key: &item.key, digest })
 }
 
 pub(crate) fn given_up(operation: Operation) -> StorageError {
@@ -310,7 +295,8 @@ pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
     if context.is_offline() {
         return keys.iter().map(|key| (key.clone(), Err(given_up(Operation::Delete)))).collect();
     }
-    let attempt = catch_unwind(AssertUnwindSafe(|| simple::delete_many(&*context.backend, &exchange, keys)));
+    let attempt =
+        catch_unwind(AssertUnwindSafe(|| simple::delete_many(&*context.reach.backend, &exchange, keys)));
     let failed = |error: &dyn Fn() -> StorageError| {
         keys.iter().map(|key| (key.clone(), Err(error().with_key(key.as_str())))).collect()
     };

@@ -14,6 +14,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
+use crate::tree::filter::Filter;
 use crate::tree::version::{FileEntry, FileStat, Version};
 
 /// One thing that the walk came upon.
@@ -67,20 +68,32 @@ impl SkipReason {
 }
 
 /// Walks `root` in the order of keys, directories sorted as `name/`. Errors are items; a directory
-/// that cannot be read does not end the walk. Keys may have up to `longest` bytes.
-pub(crate) fn walk(root: &Path, longest: usize) -> impl Iterator<Item = Found> {
-    let base = root.to_owned();
+/// that cannot be read does not end the walk. Keys may have up to `longest` bytes. What `filter` does not
+/// admit is not there; folders that it excludes are not even read.
+pub(crate) fn walk<'a>(
+    root: &Path,
+    longest: usize,
+    filter: &'a Filter,
+) -> impl Iterator<Item = Found> + use<'a> {
+    let (base, top) = (root.to_owned(), root.to_owned());
     WalkDir::new(root)
         .follow_links(false)
         .follow_root_links(true)
         .min_depth(1)
         .sort_by(|a, b| order(a.file_name(), a.file_type(), b.file_name(), b.file_type()))
         .into_iter()
+        .filter_entry(move |entry| !below(&top, entry.path()).is_some_and(|path| filter.excludes(path)))
         .filter_map(move |entry| match entry {
             Ok(entry) if entry.file_type().is_dir() => None,
+            Ok(entry) if below(&base, entry.path()).is_some_and(|path| !filter.admits(path)) => None,
             Ok(entry) => Some(look_at(&base, longest, &entry)),
             Err(error) => Some(Found::Failed(failure(&base, error))),
         })
+}
+
+/// The path from the root, where it can be a key.
+fn below<'a>(root: &Path, path: &'a Path) -> Option<&'a str> {
+    path.strip_prefix(root).ok()?.to_str()
 }
 
 impl Version {
@@ -92,7 +105,7 @@ impl Version {
     pub fn scan(root: impl AsRef<Path>) -> Result<Self, StorageError> {
         let seen = SystemTime::now();
         let mut entries = Vec::new();
-        for found in walk(root.as_ref(), MAX_KEY_BYTES) {
+        for found in walk(root.as_ref(), MAX_KEY_BYTES, &Filter::default()) {
             match found {
                 Found::File(entry) => entries.push(entry),
                 Found::Skipped(_) => {}
@@ -153,7 +166,7 @@ mod tests {
     use super::*;
 
     fn keys(root: &Path) -> Vec<String> {
-        walk(root, MAX_KEY_BYTES)
+        walk(root, MAX_KEY_BYTES, &Filter::default())
             .filter_map(|found| match found {
                 Found::File(entry) => Some(entry.key.into_string()),
                 _ => None,
@@ -178,7 +191,7 @@ mod tests {
         fs::write(root.path().join("file"), "x").unwrap();
         std::os::unix::fs::symlink(root.path(), root.path().join("loop")).unwrap();
         std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
-        let skipped: Vec<_> = walk(root.path(), MAX_KEY_BYTES)
+        let skipped: Vec<_> = walk(root.path(), MAX_KEY_BYTES, &Filter::default())
             .filter_map(|found| match found {
                 Found::Skipped(skip) => Some((skip.path.display().to_string(), skip.reason)),
                 _ => None,
@@ -198,7 +211,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
         fs::write(root.path().join("n".repeat(200)), "x").unwrap();
-        let found: Vec<_> = walk(root.path(), 199).collect();
+        let found: Vec<_> = walk(root.path(), 199, &Filter::default()).collect();
         assert!(found.iter().all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name)));
         assert_eq!((found.len(), keys(root.path()).len()), (2, 1));
         let Found::Skipped(skip) = &found[0] else { panic!("{found:?}") };

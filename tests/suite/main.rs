@@ -12,6 +12,7 @@
 mod support;
 
 mod conformance;
+mod contents;
 mod crash;
 mod keys;
 mod large;

@@ -112,7 +112,7 @@ fn verification_finds_what_is_missing_or_different_and_the_next_rescan_mends_it(
     let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
     assert_eq!(report.outcome, RescanOutcome::Partial);
     let found = report.verified.unwrap();
-    assert_eq!((found.matching, found.unknown), (28, 1));
+    assert_eq!((found.matching, found.unknown), (28, vec!["theirs".to_owned()]));
     assert_eq!((found.missing, found.different), (vec!["d0/f000".to_owned()], vec!["d1/f001".to_owned()]));
     let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
     check(&world, &site, &report);

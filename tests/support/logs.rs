@@ -48,12 +48,15 @@ thread_local! {
     static ROWS: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// Longer than any secret and a row.
+const ROOM: usize = 96;
+
 /// ureq-proto writes what it sends in rows of 16 bytes, a record each, the characters behind their
 /// hexadecimal form: what the thread's last rows say together.
 fn with_rows_before(row: &str) -> String {
     ROWS.with_borrow_mut(|rows| {
         rows.push_str(row.rsplit(' ').next().unwrap_or_default());
-        let keep = rows.len().saturating_sub(512);
+        let keep = rows.len().saturating_sub(ROOM);
         rows.drain(..keep);
         rows.clone()
     })

@@ -55,6 +55,13 @@ impl MemoryStore {
         state.objects.insert(key.to_owned(), object);
     }
 
+    /// The disk under the store goes bad: other bytes, the same tag.
+    pub fn corrupt(&self, key: &str, bytes: &[u8]) {
+        if let Some(object) = self.state().objects.get_mut(key) {
+            object.bytes = Bytes::copy_from_slice(bytes);
+        }
+    }
+
     /// Removes an object as somebody else would; `deletes` does not show it. Tells whether it existed.
     pub fn remove_raw(&self, key: &str) -> bool {
         self.state().objects.remove(key).is_some()

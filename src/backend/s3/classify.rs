@@ -1,7 +1,7 @@
 //! What an answer or a failure of the transport means: pure functions from facts to an error.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
@@ -20,6 +20,8 @@ pub(crate) struct Refusal<'a> {
     pub(crate) body: Option<ErrorBody>,
     pub(crate) bucket: &'a str,
     pub(crate) secrets: &'a [&'a str],
+    /// The time of day here.
+    pub(crate) now: SystemTime,
 }
 
 /// The class of an answer by its code, else by its status.
@@ -93,23 +95,53 @@ pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
     let place = header("x-amz-bucket-region").map(str::to_owned).or(body.region);
     let error =
         StorageError::new(kind, facts.operation, text).with_code(body.code).with_request_id(request_id);
-    let error = advised(error, facts.bucket, place.as_deref(), body.endpoint.as_deref());
+    let skew = skew(header("date"), facts.now);
+    let error = advised(error, facts.bucket, place.as_deref(), body.endpoint.as_deref(), skew);
     match header("retry-after").and_then(|seconds| seconds.trim().parse().ok()) {
         Some(seconds) if error.is_retryable() => error.retry_after(Duration::from_secs(seconds)),
         _ => error,
     }
 }
 
-fn advised(error: StorageError, bucket: &str, region: Option<&str>, endpoint: Option<&str>) -> StorageError {
+/// How far our clock is from the one that dated the answer, and whether it is behind.
+fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
+    let theirs = httpdate::parse_http_date(date?).ok()?;
+    Some(match theirs.duration_since(now) {
+        Ok(behind) => (true, behind),
+        Err(ahead) => (false, ahead.duration()),
+    })
+}
+
+fn advised(
+    error: StorageError,
+    bucket: &str,
+    region: Option<&str>,
+    endpoint: Option<&str>,
+    skew: Option<(bool, Duration)>,
+) -> StorageError {
     let advice = match error.kind() {
         ErrorKind::BucketMissing => format!(
             "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; buckets are never created here"
         ),
-        ErrorKind::AccessDenied => format!(
-            "the credentials may not do this in bucket \"{bucket}\": s3:PutObject, s3:DeleteObject and s3:ListBucket are needed"
-        ),
+        ErrorKind::AccessDenied => {
+            let needed = match error.operation() {
+                Operation::Delete => "s3:DeleteObject is needed",
+                Operation::List => "s3:ListBucket is needed",
+                Operation::Download => "s3:GetObject is needed",
+                Operation::Abort => "s3:AbortMultipartUpload is needed",
+                _ => "s3:PutObject, s3:DeleteObject and s3:ListBucket are needed",
+            };
+            format!("the credentials may not do this in bucket \"{bucket}\": {needed}")
+        }
         ErrorKind::Credentials => "check access key, secret key and session token".to_owned(),
-        ErrorKind::ClockSkew => "set this machine's clock".to_owned(),
+        ErrorKind::ClockSkew => match skew {
+            None => "set this machine's clock".to_owned(),
+            Some((behind, by)) => format!(
+                "this machine's clock is {} min {} the store's: set it",
+                by.as_secs().div_ceil(60),
+                if behind { "behind" } else { "ahead of" }
+            ),
+        },
         ErrorKind::Region => match (region, endpoint) {
             (Some(region), _) => format!("bucket \"{bucket}\" lives in region {region}: set region to that"),
             (None, Some(endpoint)) => {
@@ -166,7 +198,15 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
         _ => ErrorKind::Network,
     };
     let lost = StorageError::new(kind, operation, format!("{host}: {error}"));
-    let lost = if kind == ErrorKind::Tls { lost.advise(TLS_ADVICE) } else { lost };
+    let plain = error.to_string().contains("InvalidContentType");
+    let lost = match kind {
+        // What answers is no TLS at all.
+        ErrorKind::Tls if plain => lost.advise(&format!(
+            "{host} seems to speak http, not https: write the endpoint as http://{host}, or as its https address"
+        )),
+        ErrorKind::Tls => lost.advise(TLS_ADVICE),
+        _ => lost,
+    };
     lost.with_source(error)
 }
 
@@ -190,6 +230,7 @@ mod tests {
             }),
             bucket: "b",
             secrets: &["K1"],
+            now: httpdate::parse_http_date("Tue, 24 Nov 2026 12:00:00 GMT").unwrap(),
         })
     }
 
@@ -223,6 +264,18 @@ mod tests {
         let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
         assert!(region.to_string().contains("set region to that"), "{region}");
         assert!(region.to_string().contains("eu-west-1"));
+    }
+
+    #[test]
+    fn n7_clock_that_is_off_is_told_by_how_much() {
+        for (date, says) in [
+            ("Tue, 24 Nov 2026 12:20:00 GMT", "clock is 20 min behind the store's"),
+            ("Tue, 24 Nov 2026 10:00:00 GMT", "clock is 120 min ahead of the store's"),
+            ("yesterday", "set this machine's clock"),
+        ] {
+            let error = refused(403, "RequestTimeTooSkewed", &[("date", date)]).to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One exchange: a signed request out, a bounded answer in.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use log::Level;
@@ -45,6 +45,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) length: u64,
     /// How long the answer may take, where that is longer than the backend's limits.
     pub(crate) patience: Option<Duration>,
+    /// Bytes that are expected in an answer which is read as it comes.
+    pub(crate) expected: u64,
 }
 
 impl<'a> Ask<'a> {
@@ -67,11 +69,16 @@ impl<'a> Ask<'a> {
             payload: EMPTY_SHA256,
             length: 0,
             patience: None,
+            expected: 0,
         }
     }
 
     fn patient<T: AsSendBody>(&self, agent: &Agent, request: Request<T>) -> Request<T> {
         match self.patience {
+            None if self.expected > 0 => {
+                let limit = Some(allowance(self.expected));
+                agent.configure_request(request).timeout_recv_body(limit).build()
+            }
             None => request,
             Some(limit) => agent
                 .configure_request(request)
@@ -135,6 +142,18 @@ impl Client {
         ask: &Ask<'_>,
         body: &mut dyn Read,
     ) -> Result<Answer, StorageError> {
+        self.exchange_with(exchange, attempt, ask, body, None)
+    }
+
+    /// The same; the body of a successful answer goes to `sink`, as it comes.
+    pub(crate) fn exchange_with(
+        &self,
+        exchange: &Exchange<'_>,
+        attempt: u32,
+        ask: &Ask<'_>,
+        body: &mut dyn Read,
+        sink: Option<Sink<'_>>,
+    ) -> Result<Answer, StorageError> {
         exchange.gate.pass(
             ask.operation,
             || exchange.check(ask.operation),
@@ -142,7 +161,7 @@ impl Client {
                 let began = exchange.clock.now();
                 exchange.trace.metrics.requests(1);
                 let mut request_id = String::new();
-                let result = self.carry(exchange, attempt, ask, body, &mut request_id);
+                let result = self.carry(exchange, attempt, ask, body, sink, &mut request_id);
                 let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
                 exchange.trace.ended(
                     Level::Debug,
@@ -171,11 +190,11 @@ impl Client {
         attempt: u32,
         ask: &Ask<'_>,
         body: &mut dyn Read,
+        sink: Option<Sink<'_>>,
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
         let (request, hidden) = self.signed(exchange, ask)?;
-        let until = exchange.clock.now() + allowance(ask.length);
-        let mut timed = Timed { inner: body, until, exchange, counts: ask.method == Method::PUT, moved: 0 };
+        let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
         let result = self.connections.with(&exchange.trace.metrics, attempt == 1, hidden, |agent| {
             let request = ask.patient(agent, request);
             let sent = if ask.length == 0 {
@@ -187,18 +206,40 @@ impl Client {
             let status = response.status();
             let id = response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok());
             id.unwrap_or_default().clone_into(request_id);
+            if let Some(sink) = sink.filter(|_| status.is_success()) {
+                let headers = response.headers().clone();
+                let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+                return self.pour(exchange, ask, &mut body, sink, headers);
+            }
             let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
             let read = response.body_mut().with_config().limit(most).read_to_vec();
             let read = match read {
                 Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
                 other => other.unwrap_or_default(),
             };
-            self.judge(ask, status, response.headers(), read)
+            self.judge(ask, status, response.headers(), read, exchange.clock.wall())
         });
         if result.is_err() {
             exchange.trace.progress.unmoved(timed.moved);
         }
         result
+    }
+
+    /// Hands the body of an answer on.
+    fn pour(
+        &self,
+        exchange: &Exchange<'_>,
+        ask: &Ask<'_>,
+        body: &mut dyn Read,
+        sink: Sink<'_>,
+        headers: HeaderMap,
+    ) -> Result<Answer, StorageError> {
+        let mut timed = Timed::new(exchange, ask, body, true);
+        let result = sink(&mut timed).map_err(|error| self.lost(ask.operation, ureq::Error::from(error)));
+        if result.is_err() {
+            exchange.trace.progress.unmoved(timed.moved);
+        }
+        result.map(|()| Answer { headers, body: Vec::new() })
     }
 
     fn judge(
@@ -207,6 +248,7 @@ impl Client {
         status: StatusCode,
         headers: &HeaderMap,
         body: Vec<u8>,
+        now: SystemTime,
     ) -> Result<Answer, StorageError> {
         // An error may come with status 200 to a POST: such answers begin before their end is known.
         let is_error = ask.method == Method::POST && xml::is_error(&body);
@@ -226,6 +268,7 @@ impl Client {
             body: explained,
             bucket: &self.bucket,
             secrets: &self.credentials.secrets(),
+            now,
         }))
     }
 
@@ -294,9 +337,13 @@ fn unsendable(field: &str) -> StorageError {
     StorageError::config(field, "it cannot be sent in a request")
 }
 
+/// What takes the body of an answer as it comes.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
+
 /// A body that ends in an error when the exchange is cancelled or out of time.
 struct Timed<'a> {
     inner: &'a mut dyn Read,
+    operation: Operation,
     until: Duration,
     exchange: &'a Exchange<'a>,
     /// It is a file's content, and counts for the progress.
@@ -304,16 +351,20 @@ struct Timed<'a> {
     moved: u64,
 }
 
+impl<'a> Timed<'a> {
+    fn new(exchange: &'a Exchange<'a>, ask: &Ask<'_>, inner: &'a mut dyn Read, counts: bool) -> Self {
+        let until = exchange.clock.now() + allowance(ask.length.max(ask.expected));
+        Self { inner, operation: ask.operation, until, exchange, counts, moved: 0 }
+    }
+}
+
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.exchange.check(Operation::Upload).map_err(std::io::Error::other)?;
+        self.exchange.check(self.operation).map_err(std::io::Error::other)?;
         if self.exchange.clock.now() >= self.until {
-            let late = "the body was not taken within the request's deadline";
-            return Err(std::io::Error::other(StorageError::new(
-                ErrorKind::Timeout,
-                Operation::Upload,
-                late,
-            )));
+            let late = "the body did not move within the request's deadline";
+            let error = StorageError::new(ErrorKind::Timeout, self.operation, late);
+            return Err(std::io::Error::other(error));
         }
         let count = self.inner.read(buffer)?;
         if self.counts {
@@ -351,6 +402,7 @@ mod tests {
             payload: "0",
             length: 3,
             patience: None,
+            expected: 0,
         };
         Client::new(&engine, &settings).unwrap().signed(&exchange, &ask).unwrap().0
     }

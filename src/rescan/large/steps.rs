@@ -100,7 +100,7 @@ impl Large {
             Opened::Upload { upload, plan, parts } => {
                 self.adopt(plan, parts);
                 self.upload = Some(Arc::new(upload));
-                self.began.get_or_insert(context.clock.now());
+                self.began.get_or_insert(context.reach.clock.now());
                 self.enter(Stage::Send);
             }
             Opened::There { upload, receipt, plan, parts, settled } => {
@@ -108,7 +108,7 @@ impl Large {
                 self.item.pending.settled &= settled;
                 self.adopt(plan, parts);
                 self.upload = Some(Arc::new(upload));
-                self.began.get_or_insert(context.clock.now());
+                self.began.get_or_insert(context.reach.clock.now());
                 self.there = Some(receipt);
                 self.enter(Stage::Hash);
             }

@@ -1,0 +1,149 @@
+//! Verification of contents: every published object is read and hashed, by all workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cache::{CacheManager, Row, Rows};
+use super::mailbox::Mailbox;
+use super::reach::Reach;
+use super::record::Published;
+use super::report::VerifyReport;
+use super::verify::lost;
+use super::work::panicked;
+use crate::engine::Engine;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+
+/// Objects in a row that the store could not give, after which the others are not asked for.
+const OUTAGES_IN_A_ROW: u32 = 3;
+/// How long the reader of results waits at a time.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// An object that was read.
+struct Compared {
+    key: RemoteKey,
+    published: Published,
+    /// Whether its content is what was acknowledged.
+    same: Result<bool, StorageError>,
+}
+
+/// Reads every published object and compares its digest. What is not what was acknowledged counts as not
+/// published from then on.
+pub(crate) fn compare(
+    engine: &Engine,
+    reach: &Arc<Reach>,
+    cache: &CacheManager,
+    report: &mut VerifyReport,
+) -> Result<(), StorageError> {
+    let results = Mailbox::new();
+    let (mut rows, mut under_way, mut outages) = (cache.rows(), 0, 0);
+    let mut stopped = Ok(());
+    loop {
+        while stopped.is_ok() && under_way < 2 * engine.workers() {
+            match next(reach, &mut rows) {
+                Ok(None) => break,
+                Ok(Some(object)) => start(engine, reach, object, &results),
+                Err(error) => {
+                    stopped = Err(error);
+                    break;
+                }
+            }
+            under_way += 1;
+        }
+        if under_way == 0 {
+            return stopped;
+        }
+        for compared in results.take(1, PATIENCE) {
+            under_way -= 1;
+            let judged = judge(reach, cache, compared, &mut outages, report);
+            stopped = stopped.and(judged);
+        }
+    }
+}
+
+fn next(reach: &Reach, rows: &mut Rows<'_>) -> Result<Option<(RemoteKey, Published)>, StorageError> {
+    reach.exchange().check(Operation::Download)?;
+    for row in rows {
+        if let Row { key, published: Some(published), .. } = row? {
+            return Ok(Some((RemoteKey::new(key)?, published)));
+        }
+    }
+    Ok(None)
+}
+
+fn start(
+    engine: &Engine,
+    reach: &Arc<Reach>,
+    (key, published): (RemoteKey, Published),
+    results: &Mailbox<Compared>,
+) {
+    let (reach, results) = (reach.clone(), results.clone());
+    engine.submit(move || {
+        let read = std::panic::AssertUnwindSafe(|| is_same(&reach, &key, &published));
+        let same = std::panic::catch_unwind(read)
+            .unwrap_or_else(|panic| Err(panicked(Operation::Download, &*panic)))
+            .map_err(|error| error.with_key(key.as_str()));
+        results.push(Compared { key, published, same });
+    });
+}
+
+fn is_same(reach: &Reach, key: &RemoteKey, published: &Published) -> Result<bool, StorageError> {
+    let Some(transfers) = reach.backend.transfers() else {
+        return Err(StorageError::new(ErrorKind::Unsupported, Operation::Download, "it cannot be read"));
+    };
+    let (size, part_size) = (published.stat.size, published.digest.part_size());
+    let digest = transfers.content(&reach.exchange(), key, size, part_size)?;
+    Ok(digest == Some(published.digest))
+}
+
+/// What an object's content means. An error ends the comparison.
+fn judge(
+    reach: &Reach,
+    cache: &CacheManager,
+    compared: Compared,
+    outages: &mut u32,
+    report: &mut VerifyReport,
+) -> Result<(), StorageError> {
+    let Compared { key, published, same } = compared;
+    let key = key.into_string();
+    reach.trace.progress.file_done();
+    let error = match same {
+        Ok(true) => {
+            report.contents += 1;
+            *outages = 0;
+            return Ok(());
+        }
+        Ok(false) => {
+            *outages = 0;
+            let write = lost(key.clone(), &published);
+            report.matching = report.matching.saturating_sub(1);
+            report.add_different(key);
+            return cache.apply(&[write]);
+        }
+        Err(error) => error,
+    };
+    if error.kind() == ErrorKind::NotFound {
+        report.matching = report.matching.saturating_sub(1);
+        report.add_missing(key.clone());
+        return cache.apply(&[lost(key, &published)]);
+    }
+    *outages += u32::from(error.kind().is_transient());
+    let ends = error.is_not_tried() || error.kind() == ErrorKind::Credentials;
+    if ends || *outages >= OUTAGES_IN_A_ROW {
+        return Err(error);
+    }
+    report.add_failed(error);
+    Ok(())
+}
+
+/// What reading all of them will take: objects and bytes.
+pub(crate) fn announce(reach: &Reach, cache: &CacheManager) -> Result<(), StorageError> {
+    let (mut count, mut bytes): (u64, u64) = (0, 0);
+    for row in cache.rows() {
+        let Row { published: Some(published), .. } = row? else { continue };
+        count += 1;
+        bytes += published.stat.size;
+    }
+    reach.trace.progress.planned(count, bytes, 0);
+    Ok(())
+}

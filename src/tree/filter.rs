@@ -1,0 +1,112 @@
+//! Which files of a tree are published: patterns on their keys.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::error::StorageError;
+
+/// What is included and what is excluded. A pattern that matches a folder means everything below it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    include: Option<GlobSet>,
+    exclude: Option<GlobSet>,
+}
+
+impl Filter {
+    /// A pattern with a `/` (also a leading one) is matched with the path from the root, one without with
+    /// every name in it.
+    pub(crate) fn new(include: &[String], exclude: &[String]) -> Result<Self, StorageError> {
+        Ok(Self { include: set("include", include)?, exclude: set("exclude", exclude)? })
+    }
+
+    /// Whether a file of this key is published.
+    pub(crate) fn admits(&self, key: &str) -> bool {
+        !self.excludes(key) && self.include.as_ref().is_none_or(|include| covers(include, key))
+    }
+
+    /// Whether nothing at or below this path can be published.
+    pub(crate) fn excludes(&self, path: &str) -> bool {
+        self.exclude.as_ref().is_some_and(|exclude| covers(exclude, path))
+    }
+}
+
+/// Whether the set matches a path or a folder above it.
+fn covers(set: &GlobSet, path: &str) -> bool {
+    let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+    above.chain(std::iter::once(path)).any(|path| set.is_match(path))
+}
+
+fn set(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let wrong = |error: globset::Error| {
+            let why = format!("{pattern:?} is no pattern: {}", error.kind());
+            StorageError::config(field, why).with_source(error)
+        };
+        set.add(GlobBuilder::new(&anchored(field, pattern)?).literal_separator(true).build().map_err(wrong)?);
+    }
+    let built = set.build();
+    built.map(Some).map_err(|error| StorageError::config(field, "too many patterns").with_source(error))
+}
+
+/// The pattern for a path from the root.
+fn anchored(field: &str, pattern: &str) -> Result<String, StorageError> {
+    let plain = pattern.strip_suffix('/').unwrap_or(pattern);
+    let rooted = plain.strip_prefix('/').or_else(|| plain.strip_prefix("./")).unwrap_or(plain);
+    if rooted.is_empty() || rooted.split('/').any(|segment| segment.is_empty() || segment == "..") {
+        let why = format!("{pattern:?} matches no path below the root; patterns are relative to it");
+        return Err(StorageError::config(field, why));
+    }
+    Ok(if plain.contains('/') { rooted.to_owned() } else { format!("**/{rooted}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(include: &[&str], exclude: &[&str]) -> Filter {
+        let owned = |patterns: &[&str]| patterns.iter().map(|&p| p.to_owned()).collect::<Vec<_>>();
+        Filter::new(&owned(include), &owned(exclude)).unwrap()
+    }
+
+    #[test]
+    fn f9_patterns_match_names_paths_and_what_lies_below_folders() {
+        for (pattern, matches, leaves) in [
+            ("*.map", vec!["a.map", "x/y/a.map"], vec!["a.map.gz", "amap"]),
+            ("node_modules", vec!["node_modules/a", "x/node_modules/b/c"], vec!["node_modules.txt"]),
+            ("node_modules/", vec!["node_modules/a", "x/node_modules/b/c"], vec!["node_modules2/a"]),
+            ("/top", vec!["top", "top/a"], vec!["x/top"]),
+            ("docs/*.txt", vec!["docs/a.txt"], vec!["docs/x/a.txt", "x/docs/a.txt"]),
+            ("docs/**/*.txt", vec!["docs/a.txt", "docs/x/y/a.txt"], vec!["a.txt"]),
+            ("{a,b}?", vec!["ax", "b1"], vec!["a", "cx"]),
+            ("[0-9]*", vec!["1", "x/2b"], vec!["b2"]),
+            (".*", vec![".git/config", "x/.env"], vec!["a.b"]),
+        ] {
+            let excluding = filter(&[], &[pattern]);
+            let including = filter(&[pattern], &[]);
+            for key in matches {
+                assert!(!excluding.admits(key) && including.admits(key), "{pattern} {key}");
+            }
+            for key in leaves {
+                assert!(excluding.admits(key) && !including.admits(key), "{pattern} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn exclude_wins_and_no_pattern_admits_all() {
+        let both = filter(&["assets"], &["*.psd"]);
+        assert!(both.admits("assets/a.png") && !both.admits("assets/a.psd") && !both.admits("b.png"));
+        assert!(!both.excludes("assets") && Filter::default().admits("anything"));
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_match_is_refused_by_field() {
+        for wrong in ["", "/", "a//b", "../a", "[", "{a"] {
+            let error = Filter::new(&[], &[wrong.to_owned()]).unwrap_err();
+            assert!(error.message().starts_with("exclude: "), "{wrong}: {error}");
+        }
+    }
+}
