@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// assert!(token.is_cancelled());
 /// ```
 #[derive(Clone, Default)]
-pub struct CancelToken(Arc<(Mutex<bool>, Condvar)>);
+pub struct CancelToken(Arc<(Mutex<Option<Instant>>, Condvar)>);
 
 impl CancelToken {
     /// A token that is not cancelled.
@@ -20,14 +20,24 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Cancels. What is waiting wakes up; what is in flight ends at its next chunk.
+    /// Cancels. What is waiting wakes up; a body that is being sent ends at its next chunk; the answer to one
+    /// that was sent is waited for 3 s more.
     pub fn cancel(&self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         self.0.1.notify_all();
     }
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
+        self.since().is_some()
+    }
+
+    /// Whether it was cancelled so long ago.
+    pub(crate) fn is_cancelled_for(&self, time: Duration) -> bool {
+        self.since().is_some_and(|since| since.elapsed() >= time)
+    }
+
+    fn since(&self) -> Option<Instant> {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -37,9 +47,9 @@ impl CancelToken {
         let (cancelled, _) = self
             .0
             .1
-            .wait_timeout_while(cancelled, duration, |cancelled| !*cancelled)
+            .wait_timeout_while(cancelled, duration, |cancelled| cancelled.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        !*cancelled
+        cancelled.is_none()
     }
 }
 

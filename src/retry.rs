@@ -78,7 +78,9 @@ pub(crate) fn run<T>(
         let Some(wait) = policy.wait(attempt, error.retry(), fastrand::f64()) else {
             return Err(error.with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
         };
-        announce(exchange, &error, attempt, wait);
+        if !exchange.cancel.is_cancelled() {
+            announce(exchange, &error, attempt, wait);
+        }
         if !exchange.clock.wait(exchange.within_deadline(wait), exchange.cancel) {
             let kind = ErrorKind::Cancelled;
             return Err(StorageError::new(kind, operation, "cancelled while waiting to try again")

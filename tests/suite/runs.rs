@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bucket_brigade::{
@@ -95,6 +96,38 @@ fn deadline_stops_the_run() {
     check(&world, &site, &report);
     assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, Some(StopReason::Deadline)));
     assert!(report.uploaded_count < 100);
+}
+
+/// P2: a store that keeps its answers to itself does not hold up a caller who wants to stop. What it did
+/// with the requests is not known, and is done again.
+#[test]
+fn p2_cancelled_run_does_not_wait_for_answers_that_do_not_come() {
+    let world = tree(30);
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    for n in 0..20 {
+        world.write(&format!("d0/new{n}"), "new");
+        world.write(&format!("d1/f{:03}", 2 * n + 1), "other");
+    }
+    let cancel = CancelToken::new();
+    let token = cancel.clone();
+    let stalled = latch();
+    world.proxy.add(Rule::new(Fault::Hold(stalled.clone())).method("PUT").skip(5));
+    let requests = AtomicU32::new(0);
+    world.proxy.on_request(move |_| {
+        if requests.fetch_add(1, Ordering::Relaxed) == 8 {
+            token.cancel();
+        }
+    });
+    let report = site.rescan_with(&Run::new().cancel(cancel)).unwrap();
+    stalled.release();
+    assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, Some(StopReason::Cancelled)));
+    assert!(report.failed.is_empty() && report.uploaded_count >= 5, "{report:?}");
+    assert_eq!(report.metrics.retries, 0);
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.outcome, RescanOutcome::Published);
+    check_idle(&world, &site);
 }
 
 /// What somebody else removed or replaced in the bucket is found, and published again.

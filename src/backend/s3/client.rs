@@ -195,7 +195,7 @@ impl Client {
     ) -> Result<Answer, StorageError> {
         let (request, hidden) = self.signed(exchange, ask)?;
         let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
-        let result = self.connections.with(&exchange.trace.metrics, attempt == 1, hidden, |agent| {
+        let result = self.connections.with(exchange, attempt == 1, hidden, |agent| {
             let request = ask.patient(agent, request);
             let sent = if ask.length == 0 {
                 agent.run(request)

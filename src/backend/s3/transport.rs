@@ -18,6 +18,8 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Timeout};
 use zeroize::Zeroizing;
 
+use crate::backend::Exchange;
+use crate::clock::CancelToken;
 use crate::observe::metrics::Metrics;
 
 /// How long a resolved address is used without asking again.
@@ -75,17 +77,18 @@ impl Connections {
         Self { agent, resolver }
     }
 
-    /// Runs `call` with the agent; its traffic counts for `metrics`, and each placeholder of
+    /// Runs `call` with the agent; its traffic counts for the exchange, and each placeholder of
     /// `hidden` becomes its secret on the wire. A try that is not the first asks whether a kept connection
     /// is open, whenever it was used.
     pub(crate) fn with<T>(
         &self,
-        metrics: &Metrics,
+        exchange: &Exchange<'_>,
         first_try: bool,
         hidden: Vec<Hidden>,
         call: impl FnOnce(&Agent) -> T,
     ) -> T {
-        let scope = Scope { metrics: metrics.clone(), first_try, hidden };
+        let (metrics, cancel) = (exchange.trace.metrics.clone(), exchange.cancel.clone());
+        let scope = Scope { metrics, cancel, first_try, hidden };
         let before = SCOPE.replace(Some(scope));
         let result = call(&self.agent);
         SCOPE.set(before);
@@ -101,6 +104,7 @@ impl Connections {
 /// What the thread is sending for.
 struct Scope {
     metrics: Metrics,
+    cancel: CancelToken,
     first_try: bool,
     hidden: Vec<Hidden>,
 }
@@ -238,11 +242,44 @@ impl<In: Transport> Connector<In> for Meter {
 /// retry takes nothing for granted.
 const FRESH: Duration = Duration::from_millis(1);
 
+/// A wait for input looks this often whether it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// An answer is waited for so long after its run was cancelled: most come within that, and say for certain
+/// what was done.
+const PATIENCE_WHEN_CANCELLED: Duration = Duration::from_secs(3);
+
+fn is_given_up() -> bool {
+    SCOPE.with_borrow(|scope| {
+        scope.as_ref().is_some_and(|scope| scope.cancel.is_cancelled_for(PATIENCE_WHEN_CANCELLED))
+    })
+}
+
 #[derive(Debug)]
 struct Metered<In> {
     inner: In,
     /// When the last bytes came.
     heard: Option<Instant>,
+}
+
+impl<In: Transport> Metered<In> {
+    /// Waits for input, a while at a time.
+    fn listen(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let whole = timeout.for_read();
+        let began = Instant::now();
+        loop {
+            let left = whole.after.saturating_sub(began.elapsed());
+            let last = left <= LOOK_EVERY;
+            let after = UreqDuration::Exact(left.min(LOOK_EVERY));
+            match self.inner.await_input(NextTimeout { after, ..whole }) {
+                Err(ureq::Error::Timeout(_)) if is_given_up() => {
+                    let why = "its answer was not waited for: the run was cancelled";
+                    return Err(ureq::Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+                }
+                Err(ureq::Error::Timeout(_)) if !last => {}
+                heard => return heard,
+            }
+        }
+    }
 }
 
 impl<In: Transport> Transport for Metered<In> {
@@ -264,7 +301,7 @@ impl<In: Transport> Transport for Metered<In> {
             timeout.per_read = None;
         }
         let before = self.inner.buffers().input().len();
-        let progress = self.inner.await_input(timeout)?;
+        let progress = self.listen(timeout)?;
         let after = self.inner.buffers().input().len();
         self.heard = progress.then(Instant::now);
         count(|metrics| metrics.bytes_received(after.saturating_sub(before) as u64));
@@ -352,7 +389,8 @@ mod tests {
     #[test]
     fn a_name_is_looked_up_once_and_again_after_a_failure() {
         let (metrics, resolver) = (Metrics::default(), CachingResolver::default());
-        SCOPE.set(Some(Scope { metrics: metrics.clone(), first_try: true, hidden: Vec::new() }));
+        let cancel = CancelToken::new();
+        SCOPE.set(Some(Scope { metrics: metrics.clone(), cancel, first_try: true, hidden: Vec::new() }));
         for _ in 0..1000 {
             assert!(!resolver.addresses("localhost:80").unwrap().is_empty());
         }
