@@ -3,6 +3,7 @@
 mod resolve;
 mod rows;
 mod store;
+mod summary;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub(crate) use rows::{Row, Rows};
 use serde::{Deserialize, Serialize};
 use store::Store;
 pub(crate) use store::Write;
+pub use summary::CacheSummary;
 
 use super::record::{OpenUpload, Pending, PendingKind, Published, encode};
 use crate::backend::{SentPart, StorageBackend};
@@ -225,7 +227,18 @@ impl CacheManager {
         }
     }
 
-    pub(crate) fn attach(&self, store: Arc<dyn StorageBackend>, fallback: Option<Arc<dyn StorageBackend>>) {
+    /// [`ErrorKind::CacheForeign`] if this is the cache of another destination
+    /// ([`StorageBackend::destination`]).
+    ///
+    /// # Errors
+    /// That, and [`ErrorKind::Cache`] if the file cannot be read.
+    pub fn check_destination(&self, destination: &str) -> Result<(), StorageError> {
+        self.bind(destination).map(drop)
+    }
+
+    /// Lets [`resolve`](Self::resolve) answer with these places' URLs, in a process that makes no orchestrator
+    /// with this cache; one does this by itself.
+    pub fn use_urls_of(&self, store: Arc<dyn StorageBackend>, fallback: Option<Arc<dyn StorageBackend>>) {
         *self.0.places.write().unwrap_or_else(PoisonError::into_inner) = Some(Places { store, fallback });
     }
 

@@ -94,7 +94,7 @@ impl RescanOrchestrator {
         let filter = Filter::new(&config.include, &config.exclude)?;
         let destination = backend.destination();
         cache.bind(&destination)?;
-        cache.attach(backend.clone(), config.fallback.clone());
+        cache.use_urls_of(backend.clone(), config.fallback.clone());
         let (engine, root) = (engine.clone(), root.as_ref().to_owned());
         Ok(Self { engine, root, backend, cache, config, filter, destination })
     }

@@ -1,2 +1,81 @@
-//! The command.
-fn main() {}
+//! `brigade`: publishes a directory tree to S3-compatible storage from a shell. A thin face over the library.
+
+mod args;
+mod check;
+mod environment;
+mod exit;
+mod json;
+mod logging;
+mod look;
+mod place;
+mod progress;
+mod stop;
+mod sync;
+mod text;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use bucket_brigade::{ErrorKind, Operation, StorageError};
+use clap::{CommandFactory, Parser};
+use serde_json::Value;
+
+use crate::args::{Cli, Command};
+use crate::progress::Display;
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    ExitCode::from(run(&command).unwrap_or_else(|error| {
+        text::error(&error);
+        exit::of_error(&error)
+    }))
+}
+
+fn run(command: &Command) -> Result<u8, StorageError> {
+    let output = match command {
+        Command::Sync(args) => &args.output,
+        Command::Plan(args) => &args.output,
+        Command::Status(args) => &args.output,
+        Command::Verify(args) => &args.output,
+        Command::Url(args) => &args.output,
+        Command::Uploads(args) => &args.output,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "brigade", &mut script);
+            return printed(io::stdout().write_all(&script)).map(|()| exit::DONE);
+        }
+    };
+    let display = Display::new(output.quiet);
+    logging::start(output, &display)?;
+    let result = match command {
+        Command::Sync(args) => sync::sync(args, &display),
+        Command::Plan(args) => sync::plan(args, &display),
+        Command::Status(args) => look::status(args),
+        Command::Url(args) => look::url(args),
+        Command::Verify(args) => check::verify(args, &display),
+        Command::Uploads(args) => check::uploads(args),
+        Command::Completions { .. } => Ok(exit::DONE),
+    };
+    if let Err(error) = &result
+        && output.json
+    {
+        print_json(&json::refusal(error))?;
+    }
+    result
+}
+
+/// A reader that has seen enough is no failure; a disk that is full is one.
+fn printed(result: io::Result<()>) -> Result<(), StorageError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let what = "cannot write to standard output";
+            Err(StorageError::new(ErrorKind::Other, Operation::Configure, what).with_source(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One object on a line of its own.
+fn print_json(object: &Value) -> Result<(), StorageError> {
+    printed(writeln!(io::stdout().lock(), "{object}"))
+}

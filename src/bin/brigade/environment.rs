@@ -1,0 +1,359 @@
+//! What is taken from the environment: the variables and files that other tools of AWS read.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use bucket_brigade::{Credentials, ErrorKind, Operation, StorageError};
+use ini::{Ini, ParseOption, Properties};
+
+const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+/// What a profile may have in the place of keys; none of it is understood here.
+const OTHER_WAYS: [&str; 6] = [
+    "role_arn",
+    "credential_process",
+    "sso_session",
+    "sso_start_url",
+    "web_identity_token_file",
+    "credential_source",
+];
+
+/// The variables of this process, and the profile that is asked for.
+pub(crate) struct Environment<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+    profile: Option<&'a str>,
+}
+
+impl<'a> Environment<'a> {
+    /// `profile` is the one that was named on the command line.
+    pub(crate) fn new(lookup: &'a dyn Fn(&str) -> Option<OsString>, profile: Option<&'a str>) -> Self {
+        Self { lookup, profile }
+    }
+
+    /// A variable that is set and not empty.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.lookup)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, StorageError> {
+        match self.path(name) {
+            None => Ok(None),
+            Some(value) => {
+                value.into_os_string().into_string().map(Some).map_err(|_| wrong(name, "it is not UTF-8"))
+            }
+        }
+    }
+
+    /// The first of these variables that is set.
+    fn first(&self, names: &[&str]) -> Result<Option<String>, StorageError> {
+        for name in names {
+            if let Some(value) = self.text(name)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's.
+    pub(crate) fn region(&self) -> Result<Option<String>, StorageError> {
+        match self.first(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
+            Some(region) => Ok(Some(region)),
+            None => Ok(self.config()?.value("region")),
+        }
+    }
+
+    /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or the profile's for S3, or for all services.
+    pub(crate) fn endpoint(&self) -> Result<Option<String>, StorageError> {
+        match self.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])? {
+            Some(endpoint) => Ok(Some(endpoint)),
+            None => Ok(self.config()?.endpoint()),
+        }
+    }
+
+    /// `AWS_CA_BUNDLE`, or the profile's.
+    pub(crate) fn ca_file(&self) -> Result<Option<PathBuf>, StorageError> {
+        match self.path("AWS_CA_BUNDLE") {
+            Some(path) => Ok(Some(path)),
+            None => Ok(self.config()?.value("ca_bundle").map(PathBuf::from)),
+        }
+    }
+
+    /// Where records of what is published are kept: below `XDG_STATE_HOME`, or `~/.local/state`.
+    pub(crate) fn state_folder(&self) -> Result<PathBuf, StorageError> {
+        let given = self.path("XDG_STATE_HOME").filter(|path| path.is_absolute());
+        let base = given.or_else(|| self.home().map(|home| home.join(".local/state")));
+        base.map(|base| base.join("brigade")).ok_or_else(|| {
+            wrong("cache", "neither XDG_STATE_HOME nor HOME is set: say with --cache where it is kept")
+        })
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        self.path("HOME")
+    }
+
+    fn file(&self, variable: &str, name: &str) -> Option<PathBuf> {
+        self.path(variable).or_else(|| self.home().map(|home| home.join(".aws").join(name)))
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        self.file("AWS_CONFIG_FILE", "config")
+    }
+
+    fn profile_name(&self) -> Result<String, StorageError> {
+        match self.profile {
+            Some(name) => Ok(name.to_owned()),
+            None => Ok(self
+                .first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])?
+                .unwrap_or_else(|| "default".to_owned())),
+        }
+    }
+
+    fn config(&self) -> Result<Profile, StorageError> {
+        let name = self.profile_name()?;
+        let ini = self.config_file().map(|path| read(&path)).transpose()?.flatten();
+        Ok(ini.map_or_else(Profile::default, |ini| Profile::of(&ini, &config_section(&name))))
+    }
+
+    /// The variables; else the profile in the file of credentials; else that in the configuration.
+    pub(crate) fn credentials(&self) -> Result<Credentials, StorageError> {
+        let mut looked = Vec::new();
+        if self.profile.is_none() {
+            if let Some(credentials) = self.variables()? {
+                return Ok(credentials);
+            }
+            looked.push("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: not set".to_owned());
+        }
+        let name = self.profile_name()?;
+        let files = [
+            (self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.clone()),
+            (self.config_file(), config_section(&name)),
+        ];
+        for (path, section) in files {
+            let Some(path) = path else {
+                looked.push("~/.aws: HOME is not set".to_owned());
+                break;
+            };
+            match from_file(&path, &section)? {
+                Ok(credentials) => return Ok(credentials),
+                Err(why) => looked.push(format!("[{section}] in {}: {why}", path.display())),
+            }
+        }
+        let looked = looked.join("\n  - ");
+        Err(wrong(
+            "credentials",
+            &format!(
+                "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. Roles, SSO and machines' own credentials are not asked; `aws configure export-credentials --format env` gives their keys"
+            ),
+        ))
+    }
+
+    fn variables(&self) -> Result<Option<Credentials>, StorageError> {
+        let (id, secret) = (self.text("AWS_ACCESS_KEY_ID")?, self.text("AWS_SECRET_ACCESS_KEY")?);
+        let half = |set: &str, missing: &str| {
+            Err(wrong(
+                "credentials",
+                &format!("{set} is set and {missing} is not: set both, or none to use a profile"),
+            ))
+        };
+        match (id, secret) {
+            (None, None) => Ok(None),
+            (Some(_), None) => half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            (None, Some(_)) => half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+            (Some(id), Some(secret)) => Ok(Some(made(id, secret, self.text("AWS_SESSION_TOKEN")?))),
+        }
+    }
+}
+
+fn made(id: String, secret: String, token: Option<String>) -> Credentials {
+    let credentials = Credentials::new(id, secret);
+    match token {
+        Some(token) => credentials.with_session_token(token),
+        None => credentials,
+    }
+}
+
+fn wrong(field: &str, why: &str) -> StorageError {
+    StorageError::new(ErrorKind::Config, Operation::Configure, format!("{field}: {why}"))
+}
+
+/// The default profile has no prefix in the configuration.
+fn config_section(name: &str) -> String {
+    if name == "default" { name.to_owned() } else { format!("profile {name}") }
+}
+
+/// The keys in a section of a file, or why there are none.
+fn from_file(path: &Path, section: &str) -> Result<Result<Credentials, String>, StorageError> {
+    let Some(ini) = read(path)? else {
+        return Ok(Err("no such file".to_owned()));
+    };
+    let Some(properties) = ini.section(Some(section)) else {
+        return Ok(Err("no such section".to_owned()));
+    };
+    let [id, secret, token] = KEYS.map(|key| properties.get(key).map(str::to_owned));
+    if let (Some(id), Some(secret)) = (id, secret) {
+        return Ok(Ok(made(id, secret, token)));
+    }
+    let other = OTHER_WAYS.into_iter().find(|way| properties.contains_key(way));
+    Ok(Err(other.map_or_else(
+        || "no aws_access_key_id and aws_secret_access_key".to_owned(),
+        |way| format!("it has {way}, which is not understood here"),
+    )))
+}
+
+/// A file as AWS's tools write it; `None`: there is none.
+fn read(path: &Path) -> Result<Option<Ini>, StorageError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let why = "it cannot be read";
+            return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why)
+                .with_path(path)
+                .with_source(error));
+        }
+    };
+    parse(&text).map(Some).ok_or_else(|| {
+        let why = "it is no file of profiles: it has lines that are neither [section] nor key = value";
+        StorageError::new(ErrorKind::Config, Operation::Configure, why).with_path(path)
+    })
+}
+
+/// What is wrong is not told: that may quote a secret.
+fn parse(text: &str) -> Option<Ini> {
+    let options = ParseOption {
+        enabled_quote: false,
+        enabled_escape: false,
+        enabled_indented_mutiline_value: true,
+        ..ParseOption::default()
+    };
+    Ini::load_from_str_opt(text, options).ok()
+}
+
+/// What the configuration says of a profile besides its keys.
+#[derive(Default)]
+struct Profile {
+    own: Properties,
+    /// The settings of the services that the profile names.
+    services: Properties,
+}
+
+impl Profile {
+    fn of(ini: &Ini, section: &str) -> Self {
+        let own = ini.section(Some(section)).cloned().unwrap_or_default();
+        let services = own.get("services").and_then(|name| ini.section(Some(format!("services {name}"))));
+        let services = services.cloned().unwrap_or_default();
+        Self { own, services }
+    }
+
+    fn value(&self, key: &str) -> Option<String> {
+        self.own.get(key).filter(|value| !value.is_empty()).map(str::to_owned)
+    }
+
+    /// Settings of a service are indented below its name.
+    fn endpoint(&self) -> Option<String> {
+        let for_s3 = self.services.get("s3").and_then(|lines| {
+            let lines = parse(lines.trim_start())?;
+            lines.general_section().get("endpoint_url").map(str::to_owned)
+        });
+        for_s3.or_else(|| self.value("endpoint_url"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Home {
+        folder: tempfile::TempDir,
+        variables: BTreeMap<&'static str, String>,
+    }
+
+    impl Home {
+        fn new(credentials: &str, config: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join(".aws")).unwrap();
+            std::fs::write(folder.path().join(".aws/credentials"), credentials).unwrap();
+            std::fs::write(folder.path().join(".aws/config"), config).unwrap();
+            let variables = BTreeMap::from([("HOME", folder.path().to_str().unwrap().to_owned())]);
+            Self { folder, variables }
+        }
+
+        fn set(mut self, name: &'static str, value: &str) -> Self {
+            self.variables.insert(name, value.to_owned());
+            self
+        }
+
+        fn with<T>(&self, profile: Option<&str>, ask: impl FnOnce(&Environment<'_>) -> T) -> T {
+            ask(&Environment::new(&|name| self.variables.get(name).map(OsString::from), profile))
+        }
+    }
+
+    const CREDENTIALS: &str = "[default]\naws_access_key_id = D\naws_secret_access_key = s/+\\=#1\n\n[ci]\naws_access_key_id=C\naws_secret_access_key=s\naws_session_token=t\n";
+    const CONFIG: &str = "[default]\nregion = eu-west-1\n[profile ci]\nregion=us-west-2\nservices = local\nendpoint_url = http://all\n[profile sso]\nsso_session = x\n[profile keys]\naws_access_key_id=K\naws_secret_access_key=s\n[services local]\ns3 =\n  endpoint_url = http://s3.local:9000\ndynamodb =\n  endpoint_url = http://dynamo\n";
+
+    #[test]
+    fn variables_come_before_profiles_and_profiles_before_nothing() {
+        let home = Home::new(CREDENTIALS, CONFIG);
+        let read = |home: &Home, profile| {
+            home.with(profile, |env| {
+                (env.region().unwrap(), env.endpoint().unwrap(), env.credentials().is_ok())
+            })
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(read(&home, None), (text("eu-west-1"), None, true));
+        assert_eq!(read(&home, Some("ci")), (text("us-west-2"), text("http://s3.local:9000"), true));
+        assert_eq!(read(&home, Some("keys")), (None, None, true));
+        let home = home.set("AWS_PROFILE", "ci");
+        assert_eq!(read(&home, None).0, text("us-west-2"));
+        let home = home.set("AWS_DEFAULT_REGION", "r2").set("AWS_ENDPOINT_URL", "http://e");
+        assert_eq!(read(&home, None), (text("r2"), text("http://e"), true));
+        let home = home.set("AWS_REGION", "r1").set("AWS_ENDPOINT_URL_S3", "http://s3");
+        assert_eq!(read(&home, None), (text("r1"), text("http://s3"), true));
+    }
+
+    #[test]
+    fn a_secret_is_taken_as_it_is_written() {
+        let ini = parse(CREDENTIALS).unwrap();
+        assert_eq!(ini.section(Some("default")).unwrap().get(KEYS[1]), Some("s/+\\=#1"));
+    }
+
+    #[test]
+    fn no_credentials_names_every_place_that_was_looked_at() {
+        let home = Home::new("[other]\nregion=x\n", CONFIG);
+        let error = home.with(None, |env| env.credentials().unwrap_err()).message().to_owned();
+        for place in [
+            "AWS_ACCESS_KEY_ID",
+            "[default] in ",
+            ".aws/credentials: no such section",
+            ".aws/config: no aws_access",
+        ] {
+            assert!(error.contains(place), "{place}: {error}");
+        }
+        let error = home.with(Some("sso"), |env| env.credentials().unwrap_err()).message().to_owned();
+        assert!(error.contains("[profile sso]") && error.contains("it has sso_session"), "{error}");
+        assert!(!error.contains("AWS_ACCESS_KEY_ID and"), "a named profile comes first: {error}");
+        let half = Home::new("", "").set("AWS_SECRET_ACCESS_KEY", "CANARY");
+        let error = half.with(None, |env| env.credentials().unwrap_err()).to_string();
+        assert!(error.contains("AWS_ACCESS_KEY_ID is not") && !error.contains("CANARY"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_file_is_named_and_not_quoted() {
+        let home = Home::new("[default]\naws_secret_access_key CANARY\n", "");
+        let error = home.with(None, |env| env.credentials().unwrap_err()).to_string();
+        assert!(error.contains(".aws/credentials: it is no file of profiles"), "{error}");
+        assert!(!error.contains("CANARY"), "{error}");
+    }
+
+    #[test]
+    fn the_state_folder_is_below_xdg_state_home_or_home() {
+        let home = Home::new("", "");
+        let default = home.folder.path().join(".local/state/brigade");
+        assert_eq!(home.with(None, |env| env.state_folder().unwrap()), default);
+        let home = home.set("XDG_STATE_HOME", "/var/state");
+        assert_eq!(home.with(None, |env| env.state_folder().unwrap()), PathBuf::from("/var/state/brigade"));
+        let none = Environment::new(&|_| None, None);
+        assert!(none.state_folder().unwrap_err().message().contains("--cache"));
+    }
+}

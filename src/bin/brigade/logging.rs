@@ -1,0 +1,72 @@
+//! What of the log goes to standard error.
+
+use std::io::Write;
+
+use bucket_brigade::StorageError;
+use env_logger::{Builder, Target, WriteStyle};
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{Level, LevelFilter, Record};
+
+use crate::args::OutputArgs;
+use crate::progress::Display;
+
+/// Records that the summary and the errors say already.
+const SAID_OTHERWISE: [&str; 3] =
+    ["rescan ended with something left to do", "Cloud sync failed", "rescan failed"];
+
+/// Warnings in plain words; with `-v` every record with its time, as `RUST_LOG` or the number of `v`s wants it.
+pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), StorageError> {
+    let mut builder = Builder::new();
+    match output.verbose {
+        0 if output.quiet => builder.filter_level(LevelFilter::Error),
+        0 => builder.filter_level(LevelFilter::Warn).parse_env("RUST_LOG"),
+        1 => builder.filter_level(LevelFilter::Warn).filter_module("bucket_brigade", LevelFilter::Info),
+        2 => builder.filter_level(LevelFilter::Warn).filter_module("bucket_brigade", LevelFilter::Debug),
+        _ => builder.filter_level(LevelFilter::Trace),
+    };
+    builder.target(Target::Pipe(Box::new(Lines(display.clone())))).write_style(WriteStyle::Always);
+    if output.verbose == 0 && std::env::var_os("RUST_LOG").is_none() {
+        builder.format(plain);
+    }
+    builder.try_init().map_err(|error| {
+        StorageError::new(bucket_brigade::ErrorKind::Config, bucket_brigade::Operation::Configure, "the log")
+            .with_source(error)
+    })
+}
+
+fn plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> std::io::Result<()> {
+    let text = record.args().to_string();
+    if SAID_OTHERWISE.contains(&text.as_str()) {
+        return Ok(());
+    }
+    let (style, name) = if record.level() == Level::Error {
+        (anstyle::AnsiColor::Red, "error")
+    } else {
+        (anstyle::AnsiColor::Yellow, "warning")
+    };
+    let style = style.on_default().bold();
+    write!(to, "{style}{name}:{style:#} {text}")?;
+    let _ = record.key_values().visit(&mut Pairs(to));
+    writeln!(to)
+}
+
+struct Pairs<'a>(&'a mut env_logger::fmt::Formatter);
+
+impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        write!(self.0, " {key}={value}").map_err(|_| Error::msg("cannot be written"))
+    }
+}
+
+/// Standard error, above the progress.
+struct Lines(Display);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.above(|| anstream::stderr().write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! A destination: how it is reached, what its URLs are, and where the record of it lies.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bucket_brigade::{
+    CacheManager, Engine, EngineConfig, RetryPolicy, S3Address, S3Backend, S3Config, StorageError,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::args::{CacheArgs, ConnectionArgs, SpeedArgs};
+use crate::environment::Environment;
+
+/// Characters of a bucket's and a prefix's name that are kept in a cache's.
+const NAME_LENGTH: usize = 64;
+
+/// Where a command publishes to, from its arguments and the environment.
+pub(crate) struct Place {
+    config: S3Config,
+    pub(crate) address: S3Address,
+    pub(crate) cache_path: PathBuf,
+    profile: Option<String>,
+}
+
+impl Place {
+    /// Reads no credentials and sends nothing.
+    pub(crate) fn find(
+        dest: &str,
+        connection: &ConnectionArgs,
+        cache: &CacheArgs,
+    ) -> Result<Self, StorageError> {
+        let environment = Environment::new(&variable, connection.profile.as_deref());
+        let mut config = S3Config::for_url(dest)?;
+        if let Some(endpoint) = given_or(connection.endpoint_url.as_ref(), || environment.endpoint())? {
+            config = config.endpoint(endpoint);
+        }
+        if let Some(region) = given_or(connection.region.as_ref(), || environment.region())? {
+            config = config.region(region);
+        }
+        if let Some(path) = given_or(connection.ca_file.as_ref(), || environment.ca_file())? {
+            config = config.ca_file(path);
+        }
+        if let Some(url) = &connection.public_url {
+            config = config.public_url(url);
+        }
+        if connection.virtual_host {
+            config = config.path_style(false);
+        }
+        let address = config.address()?;
+        let cache_path = match &cache.cache {
+            Some(path) => path.clone(),
+            None => environment.state_folder()?.join(cache_name(dest, &address.destination())),
+        };
+        Ok(Self { config, address, cache_path, profile: connection.profile.clone() })
+    }
+
+    /// Opens the cache, which is created if it is not there.
+    pub(crate) fn open_cache(&self) -> Result<CacheManager, StorageError> {
+        CacheManager::open(&self.cache_path)
+    }
+
+    /// The cache, if there is one.
+    pub(crate) fn existing_cache(&self) -> Result<Option<CacheManager>, StorageError> {
+        if self.cache_path.exists() { self.open_cache().map(Some) } else { Ok(None) }
+    }
+
+    /// The workers, and the store with the credentials of the environment.
+    pub(crate) fn connect(
+        &self,
+        speed: &SpeedArgs,
+        headers: &[(String, String)],
+    ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+        let engine = EngineConfig::new().workers(speed.batch_size).build()?;
+        let credentials = Environment::new(&variable, self.profile.as_deref()).credentials()?;
+        let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut config = self
+            .config
+            .clone()
+            .credentials(credentials)
+            .chunk_size(as_usize(speed.chunk_size.as_u64()))
+            .part_size(speed.part_size.as_u64())
+            .part_threshold(speed.part_threshold.as_u64())
+            .retry(RetryPolicy::default().with_attempts(speed.retries.saturating_add(1)));
+        for (name, value) in headers {
+            config = config.header(name, value);
+        }
+        let backend = Arc::new(S3Backend::new(&engine, config)?);
+        Ok((engine, backend))
+    }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+fn given_or<T: Clone>(
+    given: Option<&T>,
+    other: impl FnOnce() -> Result<Option<T>, StorageError>,
+) -> Result<Option<T>, StorageError> {
+    if let Some(given) = given { Ok(Some(given.clone())) } else { other() }
+}
+
+/// One name for one destination, which a person can tell from others.
+fn cache_name(dest: &str, destination: &str) -> String {
+    let readable: String = dest
+        .trim_start_matches("s3://")
+        .trim_end_matches('/')
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '_' })
+        .take(NAME_LENGTH)
+        .collect();
+    let unique = hex::encode(&Sha256::digest(destination)[..6]);
+    format!("{readable}-{unique}.cache")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_of_different_destinations_have_different_names() {
+        let a = cache_name("s3://b/a/x", "s3://h/b/a/x/");
+        assert!(a.starts_with("b_a_x-") && a.ends_with(".cache"), "{a}");
+        assert_ne!(a, cache_name("s3://b/a/x", "s3://other/b/a/x/"));
+        assert_ne!(a, cache_name("s3://b/a_x", "s3://h/b/a_x/"));
+        assert_eq!(a, cache_name("s3://b/a/x/", "s3://h/b/a/x/"));
+        assert!(cache_name(&format!("s3://b/{}", "é/".repeat(500)), "d").len() < 100);
+    }
+}

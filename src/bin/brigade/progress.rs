@@ -1,0 +1,244 @@
+//! How far a run is: lines that stand still on a terminal, a line now and then elsewhere.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bucket_brigade::{Event, Observer, Progress, ProgressSnapshot};
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use indicatif::{BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::text::printable;
+
+/// How often a terminal is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+/// How often a line is printed where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Where progress goes. Cheap to clone; clones are the same place.
+#[derive(Clone)]
+pub(crate) enum Display {
+    /// Nowhere.
+    Hidden,
+    /// To lines at the bottom of a terminal.
+    Terminal(MultiProgress),
+    /// To lines one below another.
+    Lines,
+}
+
+impl Display {
+    pub(crate) fn new(quiet: bool) -> Self {
+        match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Self::Hidden,
+            (false, true) => Self::Terminal(MultiProgress::new()),
+            (false, false) => Self::Lines,
+        }
+    }
+
+    /// Writes something above the progress.
+    pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Terminal(lines) => lines.suspend(write),
+            Self::Hidden | Self::Lines => write(),
+        }
+    }
+
+    /// Says something to whoever is watching.
+    pub(crate) fn say(&self, text: &str) {
+        // Nobody is left to tell when standard error is closed.
+        self.above(|| drop(writeln!(anstream::stderr(), "{text}")));
+    }
+}
+
+/// Follows one run until it is dropped.
+pub(crate) struct Follower {
+    pub(crate) progress: Progress,
+    watched: Arc<Watched>,
+    painter: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// What events tell beside the counters.
+struct Watched {
+    display: Display,
+    retries: AtomicU64,
+    /// Files from this size on have a line of their own.
+    large: u64,
+    files: Mutex<HashMap<String, ProgressBar>>,
+}
+
+impl Follower {
+    /// `what` is said until it is known how much there is to do.
+    pub(crate) fn start(display: &Display, what: &str, large: u64) -> Self {
+        let progress = Progress::new();
+        let watched = Arc::new(Watched {
+            display: display.clone(),
+            retries: AtomicU64::new(0),
+            large,
+            files: Mutex::default(),
+        });
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let (seen, counts, what) = (watched.clone(), progress.clone(), what.to_owned());
+        let paint = move || {
+            let mut painter = Painter::new(&seen, &what);
+            while stopped.recv_timeout(painter.pace()) == Err(RecvTimeoutError::Timeout) {
+                painter.paint(&counts.snapshot(), seen.retries.load(Relaxed));
+            }
+            painter.clear();
+        };
+        let painter = match display {
+            Display::Hidden => None,
+            // Without its thread there is no progress to see, and all else goes on.
+            _ => std::thread::Builder::new().name("brigade-progress".to_owned()).spawn(paint).ok(),
+        };
+        Self { progress, watched, painter: painter.map(|thread| (stop, thread)) }
+    }
+
+    /// What a run tells its events to.
+    pub(crate) fn observer(&self) -> Arc<dyn Observer> {
+        let watched = self.watched.clone();
+        Arc::new(move |event: &Event| watched.see(event))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.painter.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Watched {
+    fn see(&self, event: &Event) {
+        if let Event::Retrying { .. } = event {
+            self.retries.fetch_add(1, Relaxed);
+        }
+        let Display::Terminal(lines) = &self.display else { return };
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::UploadStarted { key, bytes } if *bytes > self.large => {
+                let line =
+                    lines.add(ProgressBar::new(*bytes).with_style(style(
+                        "  {bar:20} {binary_bytes:>11}/{binary_total_bytes:11} {wide_msg}",
+                    )));
+                line.set_message(printable(key));
+                files.insert(key.clone(), line);
+            }
+            Event::PartFinished { key, bytes, .. } => {
+                if let Some(line) = files.get(key) {
+                    line.inc(*bytes);
+                }
+            }
+            Event::UploadFinished { key, .. } | Event::UploadFailed { key, .. } => {
+                if let Some(line) = files.remove(key) {
+                    line.finish_and_clear();
+                    lines.remove(&line);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}
+
+/// Draws the overall line.
+struct Painter {
+    /// On a terminal.
+    line: Option<ProgressBar>,
+    planned: bool,
+    began: Instant,
+}
+
+impl Painter {
+    fn new(watched: &Watched, what: &str) -> Self {
+        let line = match &watched.display {
+            Display::Terminal(lines) => {
+                let line = lines.insert(0, ProgressBar::new_spinner());
+                line.set_message(what.to_owned());
+                Some(line)
+            }
+            _ => None,
+        };
+        Self { line, planned: false, began: Instant::now() }
+    }
+
+    fn pace(&self) -> Duration {
+        if self.line.is_some() { FRAME } else { LINE_EVERY }
+    }
+
+    fn paint(&mut self, at: &ProgressSnapshot, retries: u64) {
+        let is_planned = at.files_total + at.deletes_total > 0;
+        let Some(line) = &self.line else {
+            if is_planned {
+                // Nobody is left to tell when standard error is closed.
+                let _ = writeln!(anstream::stderr(), "{}", plain(at, retries, self.began.elapsed()));
+            }
+            return;
+        };
+        if !is_planned {
+            line.tick();
+            return;
+        }
+        if !std::mem::replace(&mut self.planned, true) {
+            line.set_style(style(
+                "{bar:24} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}",
+            ));
+            line.reset();
+        }
+        line.set_length(at.bytes_total);
+        line.set_position(at.bytes_done);
+        line.set_message(counts(at, retries));
+    }
+
+    fn clear(&self) {
+        if let Some(line) = &self.line {
+            line.finish_and_clear();
+        }
+    }
+}
+
+fn counts(at: &ProgressSnapshot, retries: u64) -> String {
+    let mut text = format!("{}/{} files", HumanCount(at.files_done), HumanCount(at.files_total));
+    for (count, name) in [(at.deletes_done, "deleted"), (at.files_failed, "failed"), (retries, "retries")] {
+        if count > 0 {
+            text = format!("{text}  {} {name}", HumanCount(count));
+        }
+    }
+    text
+}
+
+fn plain(at: &ProgressSnapshot, retries: u64, elapsed: Duration) -> String {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let rate = at.bytes_done.saturating_mul(1000) / millis;
+    let left = at.bytes_total.saturating_sub(at.bytes_done) / rate.max(1);
+    format!(
+        "{}, {} of {}, {}/s, {} left",
+        counts(at, retries),
+        BinaryBytes(at.bytes_done),
+        BinaryBytes(at.bytes_total),
+        BinaryBytes(rate),
+        HumanDuration(Duration::from_secs(left)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line_tells_files_bytes_rate_time_left_and_retries() {
+        let progress = Progress::new();
+        let mut at = progress.snapshot();
+        (at.files_done, at.files_total, at.bytes_done, at.bytes_total) = (1200, 3000, 4 << 20, 12 << 20);
+        let line = plain(&at, 3, Duration::from_secs(4));
+        assert_eq!(line, "1,200/3,000 files  3 retries, 4.00 MiB of 12.00 MiB, 1.00 MiB/s, 8 seconds left");
+    }
+}

@@ -1,0 +1,269 @@
+//! What people read: the summary, the failures, the lists.
+
+use std::io::{self, Write};
+
+use bucket_brigade::{
+    AbortedUploads, CacheSummary, ErrorKind, Kept, PendingFile, PendingKind, RescanReport, StopReason,
+    StorageError, UnfinishedUpload, VerifyReport,
+};
+use indicatif::{BinaryBytes, HumanCount};
+
+use crate::exit;
+
+/// Lists for people end here; `--json` has all.
+const SHOWN: usize = 20;
+
+const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
+const GOOD: anstyle::Style = anstyle::AnsiColor::Green.on_default().bold();
+const WARN: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
+
+/// Names as they are, but for characters that move a cursor or end a line.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+        shown
+    })
+}
+
+/// An error and what to do about it.
+pub(crate) fn error(error: &StorageError) {
+    let advice = exit::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
+    let text = match error.kind() {
+        // A list of places has lines of its own, which the library escapes.
+        ErrorKind::Config => error.to_string().replace("\\n", "\n"),
+        _ => error.to_string(),
+    };
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}{advice}");
+}
+
+/// Something to know that is no error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{WARN}note:{WARN:#} {text}");
+}
+
+/// Every failure of a run, and how many more there were than its list holds.
+pub(crate) fn failures(errors: &[StorageError], count: u64) {
+    errors.iter().for_each(error);
+    let more = count.saturating_sub(errors.len() as u64);
+    if more > 0 {
+        let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {} more failed", HumanCount(more));
+    }
+}
+
+/// What is still to be known of a run that did not do everything.
+fn stopped(report: &RescanReport) -> Option<&'static str> {
+    Some(match report.stop_reason? {
+        StopReason::Cancelled => "stopped; the next sync goes on",
+        StopReason::Deadline => "the deadline passed; the next sync goes on",
+        StopReason::DeletesRefused => {
+            "too many files are gone: nothing was deleted; look at DIR, and raise --max-delete if that is right"
+        }
+        StopReason::Credentials => "the store refused the credentials; what was done before stands",
+        StopReason::Unavailable => "Cloud sync failed: the store is unavailable; the next sync catches up",
+        _ => "stopped early; the next sync goes on",
+    })
+}
+
+/// Four lines.
+pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    let outcome = report.outcome.as_str().replace('_', " ");
+    let style = if exit::of_report(report) == exit::DONE { GOOD } else { WARN };
+    let why = stopped(report).map(|why| format!(": {why}")).unwrap_or_default();
+    let count = HumanCount;
+    writeln!(out, "{style}{outcome}{style:#} {destination}{why}")?;
+    writeln!(
+        out,
+        "{} files: {} uploaded ({}), {} unchanged, {} deleted",
+        count(report.scanned),
+        count(report.uploaded_count),
+        BinaryBytes(report.uploaded_bytes),
+        count(report.unchanged),
+        count(report.deleted_count),
+    )?;
+    writeln!(
+        out,
+        "{} failed, {} pending, {} kept, {} skipped; cache {cache}",
+        count(report.failed_count),
+        count(report.pending),
+        count(report.kept_count),
+        count(report.skipped_count),
+    )?;
+    writeln!(
+        out,
+        "{} requests on {} connections, {} retries, {:.1} s",
+        count(report.metrics.requests),
+        count(report.metrics.connections),
+        count(report.metrics.retries),
+        report.elapsed.as_secs_f64(),
+    )
+}
+
+/// What is kept although its file is gone, and what is on disk and cannot be published.
+pub(crate) fn remarks(report: &RescanReport) {
+    let mut err = anstream::stderr().lock();
+    let kept = report.kept.iter().map(kept_line);
+    let skipped = report.skipped.iter().map(|skip| format!("skipped {skip}"));
+    for (lines, count) in [
+        (kept.take(SHOWN).collect::<Vec<_>>(), report.kept_count),
+        (skipped.take(SHOWN).collect(), report.skipped_count),
+    ] {
+        for line in &lines {
+            let _ = writeln!(err, "{WARN}note:{WARN:#} {line}");
+        }
+        let more = count.saturating_sub(lines.len() as u64);
+        if more > 0 {
+            let _ = writeln!(err, "{WARN}note:{WARN:#} and {} more", HumanCount(more));
+        }
+    }
+}
+
+fn kept_line(kept: &Kept) -> String {
+    format!("kept {}: {}", printable(&kept.key), kept.reason.as_str())
+}
+
+/// What would be done, a line a file.
+pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    for file in &report.uploaded {
+        let sign = if file.kind == PendingKind::Modified { '~' } else { '+' };
+        writeln!(out, "{sign} {} ({})", printable(&file.key), BinaryBytes(file.bytes))?;
+    }
+    for key in &report.deleted {
+        writeln!(out, "- {}", printable(key))?;
+    }
+    for kept in &report.kept {
+        writeln!(out, "= {}", kept_line(kept))?;
+    }
+    writeln!(
+        out,
+        "{} files: {} to upload or to hash ({}), {} unchanged, {} to delete, {} kept, {} failed",
+        HumanCount(report.scanned),
+        HumanCount(report.uploaded_count),
+        BinaryBytes(report.uploaded_bytes),
+        HumanCount(report.unchanged),
+        HumanCount(report.deleted_count),
+        HumanCount(report.kept_count),
+        HumanCount(report.failed_count),
+    )?;
+    match stopped(report) {
+        Some(_) if report.stop_reason == Some(StopReason::DeletesRefused) => {
+            writeln!(out, "too many files are gone: sync would delete nothing; --max-delete is the limit")
+        }
+        Some(why) => writeln!(out, "{why}"),
+        None => Ok(()),
+    }
+}
+
+/// What the cache holds.
+pub(crate) fn status(
+    destination: &str,
+    cache: &str,
+    held: Option<(&CacheSummary, &[PendingFile])>,
+) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "destination {destination}\ncache       {cache}")?;
+    let Some((summary, pending)) = held else {
+        return writeln!(out, "nothing was published from here: there is no such cache");
+    };
+    let published = HumanCount(summary.published);
+    writeln!(out, "published   {published} objects, {}", BinaryBytes(summary.published_bytes))?;
+    let state =
+        if summary.synced { "as the last sync found the tree" } else { "the last sync left something" };
+    writeln!(out, "pending     {} ({state})", HumanCount(summary.pending))?;
+    for file in pending.iter().take(SHOWN) {
+        let sign = match file.kind {
+            PendingKind::Added => '+',
+            PendingKind::Removed => '-',
+            _ => '~',
+        };
+        writeln!(out, "  {sign} {}", printable(&file.key))?;
+    }
+    more(&mut out, pending.len())?;
+    if summary.open_uploads > 0 {
+        writeln!(out, "open        {} multipart uploads, see brigade uploads", summary.open_uploads)?;
+    }
+    Ok(())
+}
+
+fn more(out: &mut impl Write, count: usize) -> io::Result<()> {
+    match count.saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "  and {} more", HumanCount(more as u64)),
+    }
+}
+
+/// What was found to differ, a line an object.
+pub(crate) fn verified(found: &VerifyReport) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (what, keys) in
+        [("missing", &found.missing), ("different", &found.different), ("unknown", &found.unknown)]
+    {
+        for key in keys {
+            writeln!(out, "{what} {}", printable(key))?;
+        }
+    }
+    let contents =
+        if found.contents > 0 { format!(", {} read", HumanCount(found.contents)) } else { String::new() };
+    writeln!(
+        out,
+        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable",
+        HumanCount(found.matching),
+        HumanCount(found.missing_count),
+        HumanCount(found.different_count),
+        HumanCount(found.unknown_count),
+        HumanCount(found.failed_count),
+    )?;
+    if found.missing_count + found.different_count > 0 {
+        writeln!(out, "what is missing or different is published again by the next sync")?;
+    }
+    Ok(())
+}
+
+fn upload_line(upload: &UnfinishedUpload) -> String {
+    let id = upload.upload_id.as_deref().unwrap_or("(its id was lost)");
+    let whose = if upload.certain { "" } else { "; perhaps ours, never aborted here" };
+    let (sent, size) = (BinaryBytes(upload.sent), BinaryBytes(upload.size));
+    format!("{} {} ({sent} of {size} sent){whose}", printable(&upload.key), printable(id))
+}
+
+/// The uploads that are open.
+pub(crate) fn uploads(open: &[UnfinishedUpload]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if open.is_empty() {
+        return writeln!(out, "no upload is open");
+    }
+    open.iter().try_for_each(|upload| writeln!(out, "{}", upload_line(upload)))
+}
+
+/// What became of the uploads that were open.
+pub(crate) fn aborted(result: &AbortedUploads) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (what, uploads) in [("aborted", &result.aborted), ("left", &result.left)] {
+        for upload in uploads {
+            writeln!(out, "{what} {}", upload_line(upload))?;
+        }
+    }
+    writeln!(
+        out,
+        "{} aborted, {} left, {} failed",
+        result.aborted.len(),
+        result.left.len(),
+        result.failed.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s2_names_cannot_move_the_cursor() {
+        assert_eq!(printable("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
+    }
+}
