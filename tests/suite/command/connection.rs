@@ -1,0 +1,113 @@
+//! How the store is reached: flags, variables, profiles.
+
+use std::fs;
+
+use crate::command::{DEST, Ended, Shell, some_files, text, write_home};
+use crate::support::server::{ACCESS_KEY, S3Server, SECRET_KEY};
+use crate::support::tls::TestCa;
+use crate::support::{BUCKET, World};
+
+/// The region that requests were signed for.
+fn signed_region(world: &World) -> String {
+    let requests = world.proxy.requests();
+    let authorization = requests.last().unwrap().header("authorization").unwrap().to_owned();
+    authorization.split('/').nth(2).unwrap().to_owned()
+}
+
+/// A shell that knows its store by files alone.
+fn with_profiles(world: &World) -> Shell {
+    let shell = Shell::bare();
+    let keys = format!("aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n");
+    write_home(
+        &shell,
+        ".aws/credentials",
+        &format!("[default]\naws_access_key_id=x\naws_secret_access_key=y\n[site]\n{keys}"),
+    );
+    let config = format!("[profile site]\nregion = eu-north-7\nendpoint_url = {}\n", world.proxy.endpoint());
+    write_home(&shell, ".aws/config", &config);
+    shell
+}
+
+#[test]
+fn a_profile_is_enough() {
+    let world = some_files(3);
+    let shell = with_profiles(&world);
+    shell.sync(&world, &["--profile", "site"]).code(0).shows("3 uploaded");
+    assert_eq!(signed_region(&world), "eu-north-7");
+    world.write("more", "1");
+    let shell = shell.set("AWS_PROFILE", "site");
+    shell.sync(&world, &[]).code(0).shows("1 uploaded");
+    world.write("even more", "1");
+    let shell = shell.set("AWS_REGION", "variable-1");
+    shell.sync(&world, &[]).code(0);
+    assert_eq!(signed_region(&world), "variable-1");
+    world.write("still more", "1");
+    shell.sync(&world, &["--region", "flag-1"]).code(0);
+    assert_eq!(signed_region(&world), "flag-1");
+}
+
+#[test]
+fn no_credentials_names_every_place_that_was_looked_at() {
+    let world = some_files(1);
+    let shell = Shell::bare().set("AWS_ENDPOINT_URL", &world.proxy.endpoint());
+    let failed = shell.sync(&world, &[]).code(2).says("credentials: none were found. Looked at:\n");
+    let failed = failed.says("  - AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: not set\n");
+    failed.says(".aws/credentials: no such file\n").says(".aws/config: no such file\n").says("aws configure");
+    let failed = with_profiles(&world).sync(&world, &["--profile", "other", "--region", "r"]).code(2);
+    failed.says("[other] in ").says("[profile other] in ").says("no such section");
+    assert!(world.proxy.requests().is_empty() && !world.cache_path().exists());
+}
+
+#[test]
+fn a_ca_of_ones_own_is_trusted_when_it_is_named() {
+    let world = some_files(2);
+    let (ca, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
+    let server = S3Server::start_tls(world.store.service(), ca.server_config());
+    let pem = text(ca.write_into(folder.path()));
+    let shell = Shell::of(&world).set("AWS_ENDPOINT_URL_S3", &server.endpoint());
+    let refused = shell.sync(&world, &[]).code(2);
+    refused.says("ca_file").says("127.0.0.1");
+    shell.sync(&world, &["--ca-file", &pem]).code(0).shows("2 uploaded");
+    let shell = shell.set("AWS_CA_BUNDLE", &pem);
+    shell.ask(&world, "verify", &["--content"]).code(0).shows("2 match, 2 read");
+    shell.sync(&world, &["--ca-file", "/no/such/file"]).code(2).says("/no/such/file");
+}
+
+#[test]
+fn addresses_are_as_they_are_asked_for() {
+    let shell = Shell::bare();
+    let url = |args: &[&str]| -> Ended { shell.run(&[&["url", DEST, "a b"], args].concat()) };
+    let aws = url(&["--region", "eu-central-1"]).code(0).out;
+    assert!(aws.starts_with("https://bucket.s3") && aws.ends_with("/site/a%20b\n"), "{aws}");
+    let endpoint = ["--endpoint-url", "https://s3.example.com"];
+    assert_eq!(url(&endpoint).code(0).out, "https://s3.example.com/bucket/site/a%20b\n");
+    let virtual_host = [&endpoint[..], &["--virtual-host"]].concat();
+    assert_eq!(url(&virtual_host).code(0).out, "https://bucket.s3.example.com/site/a%20b\n");
+    let public = [&endpoint[..], &["--public-url", "https://cdn"]].concat();
+    assert_eq!(url(&public).code(0).out, "https://cdn/site/a%20b\n");
+    url(&[]).code(2).says("region: missing");
+    url(&["--endpoint-url", "ftp://h"]).code(2).says("endpoint: \"ftp://h\"");
+}
+
+/// One cache a destination, so that folders of different names can be published to one prefix.
+#[test]
+fn the_cache_lies_below_xdg_state_home_one_a_destination() {
+    let world = some_files(3);
+    let shell = Shell::of(&world);
+    let root = text(world.root());
+    shell.run(&["sync", &root, DEST]).code(0);
+    let cache = shell.run(&["status", DEST, "--json"]).code(0).json()["cache"].as_str().unwrap().to_owned();
+    let folder = text(shell.path(".local/state/brigade"));
+    assert!(cache.starts_with(&format!("{folder}/bucket_site-")), "{cache}");
+    shell.run(&["sync", &root, DEST]).code(0).shows("unchanged").shows(&cache);
+    shell.run(&["sync", &root, "s3://bucket/other"]).code(0).shows("3 uploaded");
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 2);
+    let state = shell.path("state");
+    let shell = shell.set("XDG_STATE_HOME", state.to_str().unwrap());
+    shell.run(&["sync", &root, "s3://bucket/site"]).code(0).shows("3 uploaded");
+    assert_eq!(fs::read_dir(state.join("brigade")).unwrap().count(), 1);
+    let other = ["sync", &root, "s3://bucket/other", "--cache", &cache];
+    shell.run(&other).code(4).says("it records what is published at").says("--cache");
+    let foreign = shell.run(&["status", "s3://bucket/other", "--cache", &cache]).code(4);
+    foreign.says(&format!("/{BUCKET}/site/"));
+}

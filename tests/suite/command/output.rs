@@ -1,0 +1,188 @@
+//! What is printed where.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::Value;
+
+use crate::command::{DEST, Shell, all_is_well, some_files, text};
+use crate::support::World;
+use crate::support::proxy::{Fault, Rule};
+
+const MIB: usize = 1024 * 1024;
+
+/// The schema of `--json` as the README has it.
+const FIELDS: [&str; 18] = [
+    "connections",
+    "deleted",
+    "elapsed_s",
+    "failed",
+    "failed_count",
+    "kept",
+    "open_uploads",
+    "outcome",
+    "pending",
+    "requests",
+    "retries",
+    "scanned",
+    "skipped",
+    "stop_reason",
+    "unchanged",
+    "uploaded",
+    "uploaded_bytes",
+    "verified",
+];
+
+fn fields(object: &Value) -> Vec<&str> {
+    let mut names: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn json_is_one_object_of_a_stable_schema() {
+    let world = some_files(12);
+    let shell = Shell::of(&world);
+    let object = shell.sync(&world, &["--json", "--batch-size", "3"]).code(0).json();
+    assert_eq!(fields(&object), FIELDS);
+    assert_eq!((&object["outcome"], &object["stop_reason"]), (&"published".into(), &Value::Null));
+    assert_eq!((&object["scanned"], &object["uploaded"]), (&12.into(), &12.into()));
+    assert!(object["connections"].as_u64().unwrap() <= 3 && object["requests"] == 13);
+    assert!(object["elapsed_s"].as_f64().unwrap() > 0.0 && object["failed"] == Value::Array(Vec::new()));
+    world.write("x", "1");
+    world.store.refuse_put("/x", "InvalidArgument");
+    let object = shell.sync(&world, &["--json"]).code(1).json();
+    assert_eq!((&object["outcome"], &object["pending"]), (&"partial".into(), &1.into()));
+    assert_eq!(object["failed"][0]["path"], "x");
+    assert_eq!(object["failed"][0]["retryable"], false);
+    assert!(object["failed"][0]["error"].as_str().unwrap().contains("InvalidArgument"));
+    let refused = shell.sync(&world, &["--json", "--exclude", "["]).code(2).json();
+    assert_eq!((fields(&refused), &refused["outcome"]), (FIELDS.to_vec(), &"error".into()));
+    let listed = shell.sync(&world, &["--json", "--verify", "list"]).code(1).json();
+    assert_eq!(listed["verified"]["matching"], 12);
+    world.store.clear_faults();
+    shell.sync(&world, &["--json"]).code(0);
+    all_is_well(&world);
+}
+
+#[test]
+fn json_events_are_all_of_them_a_line_each_and_the_report_comes_last() {
+    let world = some_files(200);
+    world.write_random("large", 20 * MIB, 1);
+    let shell = Shell::of(&world);
+    world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).path_contains("f007").times(1));
+    let ended = shell.sync(&world, &["--json-events"]).code(0);
+    let lines: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in &lines[..lines.len() - 1] {
+        *counts.entry(line["event"].as_str().unwrap()).or_default() += 1;
+    }
+    let count = |name: &str| counts.get(name).copied().unwrap_or_default();
+    assert_eq!((count("run_started"), count("planned"), count("run_finished")), (1, 1, 1));
+    assert_eq!((count("upload_started"), count("upload_finished"), count("part_finished")), (201, 201, 2));
+    assert_eq!(count("retrying"), 1);
+    assert_eq!(
+        (lines[0]["event"].as_str(), fields(&lines[lines.len() - 1])),
+        (Some("run_started"), FIELDS.to_vec())
+    );
+    let refused = shell.sync(&world, &["--json-events", "--exclude", "["]).code(2);
+    assert_eq!(refused.json()["outcome"], "error");
+}
+
+#[test]
+fn quiet_says_failures_only_and_verbose_says_more() {
+    let world = some_files(3);
+    let shell = Shell::of(&world);
+    let quiet = shell.sync(&world, &["--quiet"]).code(0);
+    assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""));
+    world.write("x", "1");
+    world.store.refuse_put("/x", "InvalidArgument");
+    let quiet = shell.sync(&world, &["-q"]).code(1).says("error: upload x");
+    assert_eq!((quiet.out.as_str(), quiet.err.lines().count()), ("", 1), "{quiet:?}");
+    let verbose = shell.sync(&world, &["-v"]).code(1).says("upload started").says("key=x");
+    assert!(!verbose.err.contains("PUT ended"), "{verbose:?}");
+    shell.sync(&world, &["-vv"]).code(1).says("PUT ended");
+    world.store.clear_faults();
+    shell.sync(&world, &["-vvv"]).code(0);
+    let logging = shell.set("RUST_LOG", "bucket_brigade=info");
+    world.write("y", "1");
+    logging.sync(&world, &[]).code(0).says("upload ended");
+}
+
+#[test]
+fn help_fits_a_screen_and_has_three_examples_and_every_code() {
+    let shell = Shell::bare();
+    let help = shell.run(&["sync", "--help"]).code(0).out;
+    let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(help.lines().count() <= 48 && widest <= 90, "{} lines of {widest}", help.lines().count());
+    assert_eq!(help.matches("\n  brigade sync ").count(), 3);
+    let help = shell.run(&["--help"]).code(0);
+    for code in ["  2  ", "  5  ", "  4  ", "  3  ", "  1  ", "  0  ", "  130  ", "143"] {
+        assert!(help.out.contains(code), "{code}: {}", help.out);
+    }
+    assert!(shell.run(&["--version"]).code(0).out.starts_with("brigade 0."));
+}
+
+#[test]
+fn completions_are_for_every_shell() {
+    let shell = Shell::bare();
+    for name in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = shell.run(&["completions", name]).code(0).out;
+        assert!(script.contains("brigade") && script.contains("max-delete"), "{name}");
+    }
+    shell.run(&["completions", "cmd"]).code(2).says("bash");
+}
+
+/// What a terminal of 100 columns is sent.
+fn on_a_terminal(shell: &Shell, world: &World, more: &[(&str, &str)]) -> String {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let side = || {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        Stdio::from(file)
+    };
+    let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&terminal, size).unwrap();
+    let (root, cache) = (text(world.root()), text(world.cache_path()));
+    let mut command = shell.std_command(&["sync", &root, DEST, "--cache", &cache]);
+    command.env("TERM", "xterm-256color").envs(more.iter().copied()).process_group(0);
+    let mut child = command.stdin(Stdio::null()).stdout(side()).stderr(side()).spawn().unwrap();
+    drop(command);
+    let mut seen = Vec::new();
+    // The last of the other side being closed is an error here.
+    let _ = std::fs::File::from(terminal).read_to_end(&mut seen);
+    assert!(child.wait().unwrap().success(), "{}", String::from_utf8_lossy(&seen));
+    String::from_utf8(seen).unwrap()
+}
+
+#[test]
+fn terminal_sees_one_line_of_progress_and_one_for_each_large_file() {
+    let world = some_files(30);
+    world.write_random("films/large.mp4", 40 * MIB, 1);
+    world
+        .proxy
+        .add(Rule::new(Fault::Delay(Duration::from_millis(400))).method("PUT").path_contains("partNumber"));
+    world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).path_contains("f007").times(1));
+    let shell = Shell::of(&world);
+    let seen = on_a_terminal(&shell, &world, &[]);
+    for what in ["30/31 files", "1 retries", "films/large.mp4", "MiB/s", " left", "/40.00 MiB"] {
+        assert!(seen.contains(what), "{what}: {seen:?}");
+    }
+    assert!(
+        seen.contains("\u{1b}[1m\u{1b}[32mpublished") || seen.contains("\u{1b}[32m"),
+        "in colour: {seen:?}"
+    );
+    world.write("more", "1");
+    let plain = on_a_terminal(&shell, &world, &[("NO_COLOR", "1")]);
+    assert!(
+        plain.contains("published") && !plain.contains("\u{1b}[3") && !plain.contains("[1m"),
+        "{plain:?}"
+    );
+    all_is_well(&world);
+}

@@ -1,0 +1,131 @@
+//! Signals, and two at once.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{DEST, Ended, Shell, all_is_well, some_files, text};
+use crate::support::World;
+use crate::support::proxy::{Fault, Latch, Rule, latch};
+
+/// A sync under way, and what holds it there.
+fn started(shell: &Shell, world: &World, args: &[&str]) -> Child {
+    let (root, cache) = (text(world.root()), text(world.cache_path()));
+    let mut command = shell.std_command(&[&["sync", &root, DEST, "--cache", &cache], args].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The answers to uploads are kept back, from the sixth on.
+fn held(world: &World) -> Latch {
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("PUT").skip(5));
+    held
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn ended(child: Child) -> Ended {
+    Ended::of(child.wait_with_output().unwrap())
+}
+
+/// P2: what is in flight ends, what is done is recorded, nothing more is started.
+#[test]
+fn p2_first_signal_stops_gently() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let world = some_files(60);
+        let shell = Shell::of(&world);
+        let held = held(&world);
+        let child = started(&shell, &world, &["--json", "--batch-size", "4"]);
+        assert!(held.wait_for_arrivals(4));
+        send(&child, signal);
+        std::thread::sleep(Duration::from_millis(300));
+        held.release();
+        let ended = ended(child).code(code).says("stopping: ");
+        let object = ended.json();
+        assert_eq!((&object["outcome"], &object["stop_reason"]), (&"partial".into(), &"cancelled".into()));
+        let uploaded = object["uploaded"].as_u64().unwrap();
+        assert!((5..=13).contains(&uploaded), "{object}");
+        assert_eq!(world.keys().len() as u64, uploaded, "what was in flight ended, and is recorded");
+        world.proxy.clear_rules();
+        shell.sync(&world, &[]).code(0).shows(&format!("{} uploaded", 60 - uploaded));
+        all_is_well(&world);
+    }
+}
+
+/// P2: a store that does not answer holds nobody up for longer than the grace.
+#[test]
+fn p2_a_store_that_does_not_answer_is_left_within_five_seconds() {
+    let world = some_files(60);
+    let shell = Shell::of(&world);
+    let held = held(&world);
+    let child = started(&shell, &world, &["--json"]);
+    assert!(held.wait_for_arrivals(4));
+    let began = Instant::now();
+    send(&child, Signal::TERM);
+    let ended = ended(child).code(143);
+    // Long enough for a machine that is busy; without a limit it is 120 s.
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(ended.json()["stop_reason"], "cancelled", "it came to its report");
+    held.release();
+    world.proxy.clear_rules();
+    shell.sync(&world, &[]).code(0);
+    all_is_well(&world);
+}
+
+#[test]
+fn p2_second_signal_ends_at_once_and_the_next_sync_converges() {
+    let world = some_files(60);
+    let shell = Shell::of(&world);
+    let held = held(&world);
+    let child = started(&shell, &world, &["--json"]);
+    assert!(held.wait_for_arrivals(4));
+    send(&child, Signal::INT);
+    std::thread::sleep(Duration::from_millis(300));
+    send(&child, Signal::INT);
+    let ended = ended(child).code(130);
+    assert_eq!(ended.out, "", "there was no time for a report");
+    held.release();
+    world.proxy.clear_rules();
+    shell.sync(&world, &[]).code(0);
+    all_is_well(&world);
+}
+
+#[test]
+fn p2_verify_stops_too() {
+    let world = some_files(60);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("GET").path_contains(".txt"));
+    let cache = text(world.cache_path());
+    let mut command = shell.std_command(&["verify", DEST, "--cache", &cache, "--content"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(held.wait_for_arrivals(4));
+    send(&child, Signal::INT);
+    std::thread::sleep(Duration::from_millis(300));
+    held.release();
+    ended(child).code(130);
+    all_is_well(&world);
+}
+
+/// P3: the second fails at once, names the file, and harms nothing.
+#[test]
+fn p3_two_at_once_on_one_cache() {
+    let world = some_files(30);
+    let shell = Shell::of(&world);
+    let held = held(&world);
+    let child = started(&shell, &world, &[]);
+    assert!(held.wait_for_arrivals(1));
+    let second = shell.sync(&world, &[]).code(4).says(&text(world.cache_path()));
+    second.says("wait for the other run to end");
+    shell.ask(&world, "status", &[]).code(4);
+    let url = shell.ask(&world, "url", &["d0/f000.txt"]).code(0).says("a sync is running");
+    assert!(url.out.ends_with("/bucket/site/d0/f000.txt\n"));
+    held.release();
+    ended(child).code(0).shows("30 uploaded");
+    all_is_well(&world);
+}
