@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use super::cache::{CacheManager, KnownRoot, Row, Write};
 use super::record::{Pending, PendingKind, Published};
 use super::report::{KeptReason, RescanReport};
+use super::work;
 use crate::backend::Exchange;
 use crate::clock::Clock;
 use crate::config::RescanConfig;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::tree::diff::{Change, classify, merge};
 use crate::tree::filter::Filter;
+use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, nanos_of};
 use crate::tree::walk::{Found, SkipReason, walk};
 
@@ -172,7 +174,14 @@ impl Planner<'_> {
             pending.doubt || (self.interrupted && pending.kind == PendingKind::Modified)
         });
         let same = |old: &(FileStat, bool), new: &(FileStat, bool)| !doubtful && old.1 && old.0 == new.0;
-        let wanted = match (classify(old.as_ref(), new.as_ref(), same), file, &published) {
+        let mut change = classify(old.as_ref(), new.as_ref(), same);
+        if let (true, Some(Change::Modified), Some(there), false) =
+            (self.scope.dry_run, change, &published, doubtful)
+            && self.holds(&key, there)
+        {
+            change = Some(Change::Unchanged);
+        }
+        let wanted = match (change, file, &published) {
             (Some(Change::Added), Some(file), _) => {
                 Some(self.uploading(PendingKind::Added, file.stat, pending.as_ref(), doubtful))
             }
@@ -187,6 +196,18 @@ impl Planner<'_> {
             _ => None,
         };
         self.want(key, wanted, pending.as_ref())
+    }
+
+    /// For a dry run: whether a changed file would turn out to hold what is published.
+    fn holds(&mut self, key: &str, there: &Published) -> bool {
+        let source = Source::open(&self.scope.root.join(key));
+        let holds = source.and_then(|source| work::holds(&self.scope.exchange, &source, there));
+        holds.unwrap_or_else(|error| {
+            if !error.is_not_tried() {
+                self.report.add_failed(error);
+            }
+            false
+        })
     }
 
     fn uploading(

@@ -45,7 +45,8 @@ impl Run {
         self
     }
 
-    /// Only says what would be done: no request, nothing recorded.
+    /// Only says what would be done: no request, nothing recorded. Files that may have changed are read, one
+    /// after another, to see whether they did.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self

@@ -243,6 +243,21 @@ pub(crate) fn open_source(
     Err(StorageError::new(ErrorKind::SourceChanged, Operation::Read, what).with_path(source.path()))
 }
 
+/// Whether a file holds what is published, read as it was sent.
+pub(crate) fn holds(
+    exchange: &Exchange<'_>,
+    source: &Source,
+    there: &Published,
+) -> Result<bool, StorageError> {
+    if source.stat().size != there.stat.size {
+        return Ok(false);
+    }
+    match there.digest.part_size() {
+        None => Ok(hash(exchange, source)? == there.digest),
+        Some(_) => is_the_same_in_parts(exchange, source, there),
+    }
+}
+
 /// Whether a file that goes in one request now is what was sent in parts before: the threshold has changed.
 fn is_the_same_in_parts(
     exchange: &Exchange<'_>,

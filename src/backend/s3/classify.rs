@@ -205,6 +205,10 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
             "{host} seems to speak http, not https: write the endpoint as http://{host}, or as its https address"
         )),
         ErrorKind::Tls => lost.advise(TLS_ADVICE),
+        // The TLS layer's own word for an end in the middle of its handshake; other ends come with a text.
+        ErrorKind::Network if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => {
+            lost.advise("it closed the connection before TLS was agreed on: does it speak http?")
+        }
         _ => lost,
     };
     lost.with_source(error)

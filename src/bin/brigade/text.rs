@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use bucket_brigade::{
-    AbortedUploads, CacheSummary, ErrorKind, Kept, PendingFile, PendingKind, RescanReport, StopReason,
-    StorageError, UnfinishedUpload, VerifyReport,
+    AbortedUploads, CacheSummary, ErrorKind, Kept, PendingFile, PendingKind, RescanOutcome, RescanReport,
+    StopReason, StorageError, UnfinishedUpload, VerifyReport,
 };
 use indicatif::{BinaryBytes, HumanCount};
 
@@ -57,6 +57,9 @@ pub(crate) fn failures(errors: &[StorageError], count: u64) {
 
 /// What is still to be known of a run that did not do everything.
 fn stopped(report: &RescanReport) -> Option<&'static str> {
+    if report.outcome == RescanOutcome::LocalOnly {
+        return Some("Cloud sync failed: the store is unavailable; the next sync catches up");
+    }
     Some(match report.stop_reason? {
         StopReason::Cancelled => "stopped; the next sync goes on",
         StopReason::Deadline => "the deadline passed; the next sync goes on",
@@ -64,7 +67,7 @@ fn stopped(report: &RescanReport) -> Option<&'static str> {
             "too many files are gone: nothing was deleted; look at DIR, and raise --max-delete if that is right"
         }
         StopReason::Credentials => "the store refused the credentials; what was done before stands",
-        StopReason::Unavailable => "Cloud sync failed: the store is unavailable; the next sync catches up",
+        StopReason::Unavailable => "the store became unavailable; the next sync goes on",
         _ => "stopped early; the next sync goes on",
     })
 }
@@ -142,7 +145,7 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
     }
     writeln!(
         out,
-        "{} files: {} to upload or to hash ({}), {} unchanged, {} to delete, {} kept, {} failed",
+        "{} files: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
         HumanCount(report.scanned),
         HumanCount(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),

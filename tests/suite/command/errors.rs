@@ -1,6 +1,8 @@
 //! What people get wrong, and what they are told.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::SystemTime;
 
 use crate::command::{DEST, Shell, all_is_well, some_files, text};
@@ -70,12 +72,24 @@ fn n7_clock_that_is_off_is_told_by_how_much() {
 #[test]
 fn http_endpoint_spoken_to_with_https_says_so() {
     let world = some_files(1);
-    let host = world.proxy.endpoint().trim_start_matches("http://").to_owned();
+    // What Go's and other servers do with a handshake that is no request.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").unwrap();
+    });
     let shell = Shell::of(&world).set("AWS_ENDPOINT_URL", &format!("https://{host}"));
-    shell
-        .sync(&world, &[])
-        .code(2)
-        .says(&format!("seems to speak http, not https: write the endpoint as http://{host}"));
+    let says = format!("seems to speak http, not https: write the endpoint as http://{host}");
+    shell.sync(&world, &[]).code(2).says(&says);
+    answers.join().unwrap();
+    // Others only hang up.
+    let host = world.proxy.endpoint().replace("http://", "https://");
+    let shell = shell.set("AWS_ENDPOINT_URL", &host);
+    let other = text(shell.path("other.cache"));
+    let args = ["sync", &text(world.root()), DEST, "--cache", &other, "--retries", "0"];
+    shell.run(&args).code(3).says("before TLS was agreed on: does it speak http?");
 }
 
 #[test]

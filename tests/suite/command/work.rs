@@ -41,7 +41,7 @@ fn plan_says_what_sync_does_and_does_nothing() {
     let requests = world.proxy.requests().len();
     let plan = shell.plan(&world, &[]).code(0);
     let plan = plan.shows("+ a new\\nfile (1 B)\n").shows("~ d1/f001.txt (5 B)\n").shows("- d2/f002.txt\n");
-    plan.shows("2 to upload or to hash").shows("1 to delete");
+    plan.shows("2 to upload (6 B)").shows("1 to delete");
     let object = shell.plan(&world, &["--json"]).code(0).json();
     assert_eq!(
         (&object["outcome"], &object["uploaded"], &object["deleted"]),
@@ -180,6 +180,7 @@ fn n5_requests_are_tried_again_as_often_as_is_said() {
     world.proxy.add(error().times(2));
     shell.sync(&world, &["--retries", "2"]).code(0).shows("2 retries");
     world.write("d0/f007.txt", "again");
+    world.write("more", "1");
     world.proxy.add(error().times(1));
     let failed =
         shell.sync(&world, &["--retries", "0"]).code(1).shows("1 failed, 1 pending").shows("partial");
