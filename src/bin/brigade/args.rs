@@ -28,6 +28,8 @@ Exit codes, the first that fits:
   0    published, or nothing to do
   130  stopped by SIGINT; 143 by SIGTERM";
 
+const DEST: &str = "DEST is s3://BUCKET or s3://BUCKET/PREFIX.";
+
 const EXAMPLES: &str = "\
 Examples:
   brigade sync ./public s3://site
@@ -49,14 +51,19 @@ pub(crate) enum Command {
     #[command(after_help = EXAMPLES)]
     Sync(SyncArgs),
     /// Say what sync would do, and do nothing
+    #[command(after_help = DEST)]
     Plan(PlanArgs),
     /// Say what is published and what is pending, from the cache
-    Status(StatusArgs),
+    #[command(after_help = DEST)]
+    Status(PlaceArgs),
     /// Compare what the bucket holds with what was published
+    #[command(after_help = DEST)]
     Verify(VerifyArgs),
     /// Print the public URLs of keys
+    #[command(after_help = DEST)]
     Url(UrlArgs),
     /// List the multipart uploads that were left open, or abort them
+    #[command(after_help = DEST)]
     Uploads(UploadsArgs),
     /// Print a completion script for a shell
     Completions {
@@ -70,9 +77,6 @@ pub(crate) struct SyncArgs {
     /// The directory to publish
     #[arg(hide = true)]
     pub(crate) dir: PathBuf,
-    /// Where to: s3://BUCKET[/PREFIX]
-    #[arg(hide = true)]
-    pub(crate) dest: String,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
     #[command(flatten)]
@@ -85,11 +89,7 @@ pub(crate) struct SyncArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Speed")]
     pub(crate) deadline: Option<Duration>,
     #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) place: PlaceArgs,
     /// Print every event as a line of JSON, the report last
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) json_events: bool,
@@ -98,75 +98,55 @@ pub(crate) struct SyncArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The directory to publish
+    #[arg(hide = true)]
     pub(crate) dir: PathBuf,
-    /// Where to: s3://BUCKET[/PREFIX]
-    pub(crate) dest: String,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
     #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
-    /// What was published to: s3://BUCKET[/PREFIX]
-    pub(crate) dest: String,
-    #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) place: PlaceArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// What was published to: s3://BUCKET[/PREFIX]
-    pub(crate) dest: String,
     /// Download every object and compare its SHA-256, too
     #[arg(long)]
     pub(crate) content: bool,
     #[command(flatten)]
     pub(crate) speed: SpeedArgs,
     #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) place: PlaceArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UrlArgs {
-    /// What was published to: s3://BUCKET[/PREFIX]
-    pub(crate) dest: String,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// The keys: paths below the published directory
     #[arg(required = true, value_name = "KEY")]
     pub(crate) keys: Vec<String>,
     /// Base URL of files that are not published yet
     #[arg(long, value_name = "URL")]
     pub(crate) fallback_url: Option<String>,
-    #[command(flatten)]
-    pub(crate) cache: CacheArgs,
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UploadsArgs {
-    /// What was published to: s3://BUCKET[/PREFIX]
-    pub(crate) dest: String,
     /// Abort those that are ours; the next sync begins anew
     #[arg(long)]
     pub(crate) abort: bool,
     #[command(flatten)]
-    pub(crate) cache: CacheArgs,
+    pub(crate) place: PlaceArgs,
+}
+
+/// What every command needs to know of a destination.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// s3://BUCKET or s3://BUCKET/PREFIX
+    #[arg(hide = true)]
+    pub(crate) dest: String,
+    /// The record of what is published [default: see status]
+    #[arg(long, value_name = "FILE", help_heading = "What is done")]
+    pub(crate) cache: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
@@ -241,13 +221,6 @@ impl Default for SpeedArgs {
             retries: 5,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CacheArgs {
-    /// The record of what is published [default: see status]
-    #[arg(long, value_name = "FILE", help_heading = "What is done")]
-    pub(crate) cache: Option<PathBuf>,
 }
 
 /// How the store is reached.

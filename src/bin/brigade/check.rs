@@ -21,7 +21,7 @@ fn cache_of(place: &Place) -> Result<CacheManager, StorageError> {
 /// Compares, and tells what is missing, different or unknown.
 pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
-    let place = Place::find(&args.dest, &args.connection, &args.cache)?;
+    let place = Place::find(&args.place)?;
     let cache = cache_of(&place)?;
     let (engine, backend) = place.connect(&args.speed, &[])?;
     let backend: Arc<dyn StorageBackend> = backend;
@@ -42,9 +42,9 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
         other => other?,
     };
     text::failures(&found.failed, found.failed_count);
-    if args.output.json {
+    if args.place.output.json {
         print_json(&json::verified(&found))?;
-    } else if !args.output.quiet {
+    } else if !args.place.output.quiet {
         printed(text::verified(&found))?;
     }
     Ok(if found.is_good() { exit::DONE } else { exit::FAILED })
@@ -52,12 +52,12 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
 
 /// Lists the uploads that were left open, or aborts them.
 pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
-    let place = Place::find(&args.dest, &args.connection, &args.cache)?;
+    let place = Place::find(&args.place)?;
     let cache = cache_of(&place)?;
     let (engine, backend) = place.connect(&SpeedArgs::default(), &[])?;
     if !args.abort {
         let open = cache.unfinished_uploads(&engine, &*backend)?;
-        if args.output.json {
+        if args.place.output.json {
             print_json(&json::uploads(&open))?;
         } else {
             printed(text::uploads(&open))?;
@@ -66,9 +66,9 @@ pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
     }
     let result = cache.abort_uploads(&engine, &*backend)?;
     text::failures(&result.failed, result.failed.len() as u64);
-    if args.output.json {
+    if args.place.output.json {
         print_json(&json::aborted(&result))?;
-    } else if !args.output.quiet {
+    } else if !args.place.output.quiet {
         printed(text::aborted(&result))?;
     }
     Ok(if result.failed.is_empty() { exit::DONE } else { exit::FAILED })

@@ -14,19 +14,23 @@ use crate::progress::Display;
 const SAID_OTHERWISE: [&str; 3] =
     ["rescan ended with something left to do", "Cloud sync failed", "rescan failed"];
 
+/// What is worth knowing, and no failure.
+const NO_FAILURES: [&str; 2] = ["http endpoint: ", "objects under the prefix were not published"];
+
 /// Warnings in plain words; with `-v` every record with its time, as `RUST_LOG` or the number of `v`s wants it.
 pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), StorageError> {
     let mut builder = Builder::new();
     match output.verbose {
-        0 if output.quiet => builder.filter_level(LevelFilter::Error),
+        0 if output.quiet => builder.filter_level(LevelFilter::Warn),
         0 => builder.filter_level(LevelFilter::Warn).parse_env("RUST_LOG"),
         1 => builder.filter_level(LevelFilter::Warn).filter_module("bucket_brigade", LevelFilter::Info),
         2 => builder.filter_level(LevelFilter::Warn).filter_module("bucket_brigade", LevelFilter::Debug),
         _ => builder.filter_level(LevelFilter::Trace),
     };
     builder.target(Target::Pipe(Box::new(Lines(display.clone())))).write_style(WriteStyle::Always);
-    if output.verbose == 0 && std::env::var_os("RUST_LOG").is_none() {
-        builder.format(plain);
+    let quiet = output.quiet;
+    if quiet || (output.verbose == 0 && std::env::var_os("RUST_LOG").is_none()) {
+        builder.format(move |to, record| plain(to, record, quiet));
     }
     builder.try_init().map_err(|error| {
         StorageError::new(bucket_brigade::ErrorKind::Config, bucket_brigade::Operation::Configure, "the log")
@@ -34,9 +38,10 @@ pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), Storag
     })
 }
 
-fn plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> std::io::Result<()> {
+fn plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>, quiet: bool) -> std::io::Result<()> {
     let text = record.args().to_string();
-    if SAID_OTHERWISE.contains(&text.as_str()) {
+    let unwanted = quiet && NO_FAILURES.iter().any(|what| text.contains(what));
+    if unwanted || SAID_OTHERWISE.contains(&text.as_str()) {
         return Ok(());
     }
     let (style, name) = if record.level() == Level::Error {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bucket_brigade::{ErrorKind, KeyState, LocalBackend, RemoteKey, StorageError};
 
-use crate::args::{StatusArgs, UrlArgs};
+use crate::args::{PlaceArgs, UrlArgs};
 use crate::place::Place;
 use crate::{exit, json, print_json, printed, text};
 
 /// What is published, and what is pending.
-pub(crate) fn status(args: &StatusArgs) -> Result<u8, StorageError> {
-    let place = Place::find(&args.dest, &args.connection, &args.cache)?;
+pub(crate) fn status(args: &PlaceArgs) -> Result<u8, StorageError> {
+    let place = Place::find(args)?;
     let destination = place.address.destination();
     let cache = place.existing_cache()?;
     let held = match &cache {
@@ -36,7 +36,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
     for key in &args.keys {
         RemoteKey::new(key)?;
     }
-    let place = Place::find(&args.dest, &args.connection, &args.cache)?;
+    let place = Place::find(&args.place)?;
     let fallback = args.fallback_url.as_ref().map(|url| Arc::new(LocalBackend::new(url, "/")));
     let cache = match place.existing_cache() {
         Err(error) if error.kind() == ErrorKind::CacheLocked => {
@@ -62,7 +62,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         missing += u8::from(state == "unpublished");
         urls.push((key, url, state));
     }
-    if args.output.json {
+    if args.place.output.json {
         let list: Vec<_> = urls
             .iter()
             .map(|(key, url, state)| serde_json::json!({ "key": key, "url": url, "state": state }))

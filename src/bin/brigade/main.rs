@@ -33,12 +33,12 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<u8, StorageError> {
     let output = match command {
-        Command::Sync(args) => &args.output,
-        Command::Plan(args) => &args.output,
+        Command::Sync(args) => &args.place.output,
+        Command::Plan(args) => &args.place.output,
         Command::Status(args) => &args.output,
-        Command::Verify(args) => &args.output,
-        Command::Url(args) => &args.output,
-        Command::Uploads(args) => &args.output,
+        Command::Verify(args) => &args.place.output,
+        Command::Url(args) => &args.place.output,
+        Command::Uploads(args) => &args.place.output,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "brigade", &mut script);

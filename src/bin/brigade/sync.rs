@@ -9,9 +9,7 @@ use bucket_brigade::{
     RescanReport, Run, StopReason, StorageError, Verify,
 };
 
-use crate::args::{
-    CacheArgs, ConnectionArgs, FirstRunHow, PlanArgs, SpeedArgs, SyncArgs, VerifyHow, WorkArgs,
-};
+use crate::args::{FirstRunHow, PlaceArgs, PlanArgs, SpeedArgs, SyncArgs, VerifyHow, WorkArgs};
 use crate::place::Place;
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
@@ -20,16 +18,14 @@ use crate::{exit, json, print_json, printed, text};
 /// What both commands need to look at a tree.
 struct Asked<'a> {
     dir: &'a Path,
-    dest: &'a str,
     work: &'a WorkArgs,
     speed: &'a SpeedArgs,
-    cache: &'a CacheArgs,
-    connection: &'a ConnectionArgs,
+    place: &'a PlaceArgs,
 }
 
 impl Asked<'_> {
     fn site(&self) -> Result<(RescanOrchestrator, String), StorageError> {
-        let place = Place::find(self.dest, self.connection, self.cache)?;
+        let place = Place::find(self.place)?;
         let (engine, backend) = place.connect(self.speed, &self.work.header)?;
         // What is wrong with DIR is told before a cache is made for it.
         self.check_dir()?;
@@ -85,14 +81,7 @@ impl Asked<'_> {
 /// Publishes, and tells how it went.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
-    let asked = Asked {
-        dir: &args.dir,
-        dest: &args.dest,
-        work: &args.work,
-        speed: &args.speed,
-        cache: &args.cache,
-        connection: &args.connection,
-    };
+    let asked = Asked { dir: &args.dir, work: &args.work, speed: &args.speed, place: &args.place };
     let (report, cache) = published(args, &asked, &stop, display).inspect_err(|error| {
         if args.json_events {
             // The error itself goes to standard error, whatever becomes of this.
@@ -145,38 +134,36 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
     if let Some(found) = &report.verified {
         text::failures(&found.failed, found.failed_count);
     }
-    if args.output.json || args.json_events {
+    let machine = args.place.output.json || args.json_events;
+    let unsaid = report.failed_count == 0 && exit::of_report(report) != exit::DONE;
+    if unsaid && (machine || args.place.output.quiet) {
+        text::shortfall(report, &args.place.dest);
+    }
+    if machine {
         return print_json(&json::report(report));
     }
-    if args.output.quiet {
+    if args.place.output.quiet {
         return Ok(());
     }
     text::remarks(report);
     if let Some(found) = report.verified.as_ref() {
         printed(text::verified(found))?;
     }
-    printed(text::summary(report, &args.dest, cache))
+    printed(text::summary(report, &args.place.dest, cache))
 }
 
 /// Tells what `sync` would do.
 pub(crate) fn plan(args: &PlanArgs, display: &Display) -> Result<u8, StorageError> {
-    let asked = Asked {
-        dir: &args.dir,
-        dest: &args.dest,
-        work: &args.work,
-        speed: &SpeedArgs::default(),
-        cache: &args.cache,
-        connection: &args.connection,
-    };
+    let asked = Asked { dir: &args.dir, work: &args.work, speed: &SpeedArgs::default(), place: &args.place };
     let (site, _) = asked.site()?;
     let follower = Follower::start(display, "looking", u64::MAX);
     let report = site.rescan_with(&Run::new().dry_run(true))?;
     drop(follower);
     asked.refuse_nothing(&report)?;
     text::failures(&report.failed, report.failed_count);
-    if args.output.json {
+    if args.place.output.json {
         print_json(&json::plan(&report))?;
-    } else if !args.output.quiet {
+    } else if !args.place.output.quiet {
         printed(text::plan(&report))?;
     }
     Ok(exit::of_report(&report))

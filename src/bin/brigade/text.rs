@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use bucket_brigade::{
-    AbortedUploads, CacheSummary, ErrorKind, Kept, PendingFile, PendingKind, RescanOutcome, RescanReport,
-    StopReason, StorageError, UnfinishedUpload, VerifyReport,
+    AbortedUploads, CacheSummary, ErrorKind, Kept, KeptReason, PendingFile, PendingKind, RescanOutcome,
+    RescanReport, StopReason, StorageError, UnfinishedUpload, VerifyReport,
 };
 use indicatif::{BinaryBytes, HumanCount};
 
@@ -72,6 +72,17 @@ fn stopped(report: &RescanReport) -> Option<&'static str> {
     })
 }
 
+/// For those who get no summary: that not everything was done, and why.
+pub(crate) fn shortfall(report: &RescanReport, destination: &str) {
+    let outcome = report.outcome.as_str().replace('_', " ");
+    let why = stopped(report).map(|why| format!(": {why}")).unwrap_or_default();
+    let pending = HumanCount(report.pending);
+    let _ = writeln!(
+        anstream::stderr(),
+        "{ERROR}error:{ERROR:#} {outcome} {destination}, {pending} pending{why}"
+    );
+}
+
 /// Four lines.
 pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
@@ -127,7 +138,8 @@ pub(crate) fn remarks(report: &RescanReport) {
 }
 
 fn kept_line(kept: &Kept) -> String {
-    format!("kept {}: {}", printable(&kept.key), kept.reason.as_str())
+    let told = if kept.reason == KeptReason::OtherRoot { "; --allow-new-root deletes it" } else { "" };
+    format!("kept {}: {}{told}", printable(&kept.key), kept.reason.as_str())
 }
 
 /// What would be done, a line a file.

@@ -107,6 +107,10 @@ fn quiet_says_failures_only_and_verbose_says_more() {
     assert!(!verbose.err.contains("PUT ended"), "{verbose:?}");
     shell.sync(&world, &["-vv"]).code(1).says("PUT ended");
     world.store.clear_faults();
+    world.proxy.refuse();
+    let away = shell.sync(&world, &["-q", "--retries", "0"]).code(3).says("error: upload x: ");
+    assert_eq!(away.out, "");
+    world.proxy.accept_again();
     shell.sync(&world, &["-vvv"]).code(0);
     let logging = shell.set("RUST_LOG", "bucket_brigade=info");
     world.write("y", "1");
@@ -147,8 +151,8 @@ fn on_a_terminal(shell: &Shell, world: &World, more: &[(&str, &str)]) -> String 
         let file = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         Stdio::from(file)
     };
-    let size = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&terminal, size).unwrap();
+    let dimensions = rustix::termios::Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&terminal, dimensions).unwrap();
     let (root, cache) = (text(world.root()), text(world.cache_path()));
     let mut command = shell.std_command(&["sync", &root, DEST, "--cache", &cache]);
     command.env("TERM", "xterm-256color").envs(more.iter().copied()).process_group(0);

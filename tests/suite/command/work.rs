@@ -211,6 +211,10 @@ fn n14_outage_is_told_and_urls_lead_to_the_fallback_until_it_is_over() {
     world.proxy.refuse();
     let away = shell.sync(&world, &["--retries", "0", "--fallback-url", "http://local/files"]).code(3);
     away.shows("local only s3://bucket/site: Cloud sync failed").shows("3 pending");
+    let quiet = shell.sync(&world, &["--retries", "0", "--quiet"]).code(3);
+    quiet
+        .says("warning: the store cannot be reached")
+        .says("error: local only s3://bucket/site, 3 pending: Cloud");
     let url = |args: &[&str]| shell.ask(&world, "url", args);
     let fallback = ["--fallback-url", "http://local/files", "d0/f000.txt"];
     assert_eq!(url(&fallback).code(0).out, "http://local/files/d0/f000.txt\n");
@@ -292,8 +296,8 @@ fn status_and_url_answer_without_credentials() {
         urls.out,
         "https://cdn.example.com/site/d1/f001.txt\nhttps://cdn.example.com/site/no%20such\n"
     );
-    let states = bare.ask(&world, "url", &["--json", "d1/f001.txt", "new"]).code(0).json();
-    assert_eq!((&states[0]["state"], &states[1]["state"]), (&"published".into(), &"pending".into()));
+    let resolved = bare.ask(&world, "url", &["--json", "d1/f001.txt", "new"]).code(0).json();
+    assert_eq!((&resolved[0]["state"], &resolved[1]["state"]), (&"published".into(), &"pending".into()));
     bare.ask(&world, "url", &["../x"]).code(2).says("a key has no '.' or '..' segment");
     world.proxy.accept_again();
 }
