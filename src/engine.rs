@@ -128,9 +128,13 @@ impl Engine {
         self.0.trace.metrics.snapshot()
     }
 
-    /// Whether the calling thread is one of the pool.
-    pub(crate) fn is_own_worker(&self) -> bool {
-        self.0.pool.current_thread_index().is_some()
+    /// Work that waits for the pool cannot be begun by one of its threads.
+    pub(crate) fn refuse_own_worker(&self) -> Result<(), StorageError> {
+        if self.0.pool.current_thread_index().is_none() {
+            return Ok(());
+        }
+        let why = "this cannot be called from an observer or a backend of its own engine: it waits for that engine's workers";
+        Err(StorageError::config("engine", why))
     }
 
     /// Puts one item of work into the queue; waits while the queue is full. Never called by a worker.

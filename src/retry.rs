@@ -75,7 +75,9 @@ pub(crate) fn run<T>(
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let Some(wait) = policy.wait(attempt, error.retry(), fastrand::f64()) else {
+        let cut_off = exchange.cancel.is_cancelled() && error.kind().is_outage();
+        let wait = policy.wait(attempt, error.retry(), fastrand::f64()).or(cut_off.then_some(Duration::ZERO));
+        let Some(wait) = wait else {
             return Err(error.with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
         };
         if !exchange.cancel.is_cancelled() {

@@ -158,8 +158,8 @@ impl RescanConfig {
         self
     }
 
-    /// Does not publish files that this pattern matches, whatever is included. Excluded folders are not
-    /// read.
+    /// Does not publish files that this pattern matches, whatever is included. Nothing below an excluded folder
+    /// is looked at.
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
         self.exclude.push(pattern.into());
         self

@@ -14,8 +14,8 @@ use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 
-/// Objects in a row that the store could not give, after which the others are not asked for.
-const OUTAGES_IN_A_ROW: u32 = 3;
+/// Objects in a row that could not be read for reasons that hold for all, after which the others are not asked for.
+const FAILURES_IN_A_ROW: u32 = 3;
 /// How long the reader of results waits at a time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,7 @@ pub(crate) fn compare(
     report: &mut VerifyReport,
 ) -> Result<(), StorageError> {
     let results = Mailbox::new();
-    let (mut rows, mut under_way, mut outages) = (cache.rows(), 0, 0);
+    let (mut rows, mut under_way, mut failures) = (cache.rows(), 0, 0);
     let mut stopped = Ok(());
     loop {
         while stopped.is_ok() && under_way < 2 * engine.workers() {
@@ -55,7 +55,7 @@ pub(crate) fn compare(
         }
         for compared in results.take(1, PATIENCE) {
             under_way -= 1;
-            let judged = judge(reach, cache, compared, &mut outages, report);
+            let judged = judge(reach, cache, compared, &mut failures, report);
             stopped = stopped.and(judged);
         }
     }
@@ -101,7 +101,7 @@ fn judge(
     reach: &Reach,
     cache: &CacheManager,
     compared: Compared,
-    outages: &mut u32,
+    failures: &mut u32,
     report: &mut VerifyReport,
 ) -> Result<(), StorageError> {
     let Compared { key, published, same } = compared;
@@ -110,11 +110,11 @@ fn judge(
     let error = match same {
         Ok(true) => {
             report.contents += 1;
-            *outages = 0;
+            *failures = 0;
             return Ok(());
         }
         Ok(false) => {
-            *outages = 0;
+            *failures = 0;
             let write = lost(key.clone(), &published);
             report.matching = report.matching.saturating_sub(1);
             report.add_different(key);
@@ -127,9 +127,10 @@ fn judge(
         report.add_missing(key.clone());
         return cache.apply(&[lost(key, &published)]);
     }
-    *outages += u32::from(error.kind().is_transient());
+    *failures += 1;
+    let alike = error.kind().is_transient() || (error.kind().is_fatal_at_first() && report.contents == 0);
     let ends = error.is_not_tried() || error.kind() == ErrorKind::Credentials;
-    if ends || *outages >= OUTAGES_IN_A_ROW {
+    if ends || (alike && *failures >= FAILURES_IN_A_ROW) {
         return Err(error);
     }
     report.add_failed(error);

@@ -238,7 +238,11 @@ impl<'a> Flow<'a> {
     pub(super) fn wait<T>(&mut self, results: &Mailbox<T>, in_flight: usize) -> Vec<T> {
         let spare = in_flight.saturating_sub(self.engine.workers());
         let results = results.take((spare / 2).max(1), LOOK_EVERY);
-        self.recorder.record(self.batches.due(self.context.reach.clock.now()));
+        self.look_for_stop();
+        // Nothing is added to a batch any more: what is settled is recorded at once.
+        let now = self.context.reach.clock.now();
+        let due = if self.tally.is_stopped() { self.batches.rest() } else { self.batches.due(now) };
+        self.recorder.record(due);
         results
     }
 

@@ -152,10 +152,7 @@ impl RescanOrchestrator {
     }
 
     fn refuse_what_cannot_work(&self, run: &Run) -> Result<(), StorageError> {
-        if self.engine.is_own_worker() {
-            let why = "a rescan cannot be called from an observer or a backend of its own engine: it waits for that engine's workers";
-            return Err(StorageError::config("engine", why));
-        }
+        self.engine.refuse_own_worker()?;
         if run.verify != Verify::Ack && self.backend.transfers().is_none() {
             let why = "this backend cannot list; use Verify::Ack";
             return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
@@ -339,8 +336,12 @@ impl RescanOrchestrator {
             Ok(()) => Ok(None),
             Err(error) if error.is_about_the_cache() => Err(error),
             Err(error) => {
-                let stop = StopReason::of(&error);
-                if stop.is_none() {
+                let stop = StopReason::of(&error).or(match error.kind() {
+                    ErrorKind::Credentials => Some(StopReason::Credentials),
+                    kind if kind.is_transient() => Some(StopReason::Unavailable),
+                    _ => None,
+                });
+                if !error.is_not_tried() {
                     report.add_failed(error);
                 }
                 Ok(stop)

@@ -94,8 +94,13 @@ fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
     if found.any(|found| !matches!(found, Found::Skipped(_))) {
         return Ok(());
     }
+    let what = if scope.filter.is_trivial() {
+        "it holds no file"
+    } else {
+        "include and exclude leave no file of it"
+    };
     let why = format!(
-        "it holds no file, although {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
+        "{what}, although {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
     );
     Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(scope.root))
 }

@@ -144,6 +144,8 @@ pub struct UnknownObjects {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
+    /// Whether everything was looked at: nothing failed or stopped it before.
+    pub complete: bool,
     /// Objects that are as they were acknowledged.
     pub matching: u64,
     /// Objects among them whose content was downloaded and hashed.
@@ -169,7 +171,12 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Whether everything that was published is there as it was acknowledged, as far as was asked.
     pub fn is_good(&self) -> bool {
-        self.missing_count == 0 && self.different_count == 0 && self.failed_count == 0
+        self.complete && self.missing_count == 0 && self.different_count == 0 && self.failed_count == 0
+    }
+
+    /// Whether it found anything at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.matching + self.missing_count + self.different_count + self.unknown_count == 0
     }
 
     pub(crate) fn add_missing(&mut self, key: String) {

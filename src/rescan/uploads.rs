@@ -96,7 +96,13 @@ impl CacheManager {
                         writes.insert(0, Write::Upload(key.clone(), closed));
                         result.aborted.push(upload);
                     }
-                    Err(error) => result.failed.push(error),
+                    Err(error) => {
+                        let hopeless = error.is_not_tried() || error.kind() == ErrorKind::Credentials;
+                        result.failed.push(error);
+                        if hopeless {
+                            break;
+                        }
+                    }
                 }
             }
             self.apply(&writes)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::cache::{CacheManager, Row, Write};
@@ -10,6 +11,7 @@ use super::reach::Reach;
 use super::record::{Pending, PendingKind, Published};
 use super::report::VerifyReport;
 use super::run::Run;
+use super::work::panicked;
 use crate::backend::{Listed, StorageBackend, Transfers};
 use crate::config::Verify;
 use crate::engine::Engine;
@@ -28,14 +30,27 @@ impl CacheManager {
     /// # Errors
     /// [`ErrorKind::CacheForeign`] if the cache belongs to another destination, [`ErrorKind::CacheLocked`] while a
     /// rescan of this process uses it, [`ErrorKind::Unsupported`] for a backend that cannot list, those of the
-    /// cache and those of the store. What single objects had is in the report.
+    /// cache and those of the store. What single objects had is in the report; also what ended the comparison
+    /// after something was found, which is then not [`complete`](VerifyReport::complete).
     pub fn verify(
         &self,
         engine: &Engine,
         backend: &Arc<dyn StorageBackend>,
         run: &Run,
     ) -> Result<VerifyReport, StorageError> {
+        engine.refuse_own_worker()?;
         let _lock = self.lock()?;
+        let all = || self.verify_locked(engine, backend, run);
+        // No panic of a backend's getters, or of ours, crosses into the host.
+        catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(panicked(Operation::List, &*panic)))
+    }
+
+    fn verify_locked(
+        &self,
+        engine: &Engine,
+        backend: &Arc<dyn StorageBackend>,
+        run: &Run,
+    ) -> Result<VerifyReport, StorageError> {
         let destination = backend.destination();
         if let Some(binding) = self.bind(&destination)? {
             self.apply(&[binding])?;
@@ -43,8 +58,14 @@ impl CacheManager {
         let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
         let reach = Reach::new(engine, backend, &trace, run, engine.clock().now());
         let mut report = VerifyReport::default();
-        compare(engine, &Arc::new(reach), self, run.verify, &mut report)?;
-        Ok(report)
+        match compare(engine, &Arc::new(reach), self, run.verify, &mut report) {
+            Err(error) if report.is_empty() || error.is_about_the_cache() => Err(error),
+            Err(error) => {
+                report.add_failed(error);
+                Ok(report)
+            }
+            Ok(()) => Ok(report),
+        }
     }
 }
 
@@ -68,6 +89,7 @@ pub(crate) fn compare(
         contents::announce(reach, cache)?;
         contents::compare(engine, reach, cache, report)?;
     }
+    report.complete = true;
     Ok(())
 }
 

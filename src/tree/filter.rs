@@ -18,6 +18,11 @@ impl Filter {
         Ok(Self { include: set("include", include)?, exclude: set("exclude", exclude)? })
     }
 
+    /// Whether it admits everything.
+    pub(crate) fn is_trivial(&self) -> bool {
+        self.include.is_none() && self.exclude.is_none()
+    }
+
     /// Whether a file of this key is published.
     pub(crate) fn admits(&self, key: &str) -> bool {
         !self.excludes(key) && self.include.as_ref().is_none_or(|include| covers(include, key))
@@ -55,7 +60,7 @@ fn set(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError
 fn anchored(field: &str, pattern: &str) -> Result<String, StorageError> {
     let plain = pattern.strip_suffix('/').unwrap_or(pattern);
     let rooted = plain.strip_prefix('/').or_else(|| plain.strip_prefix("./")).unwrap_or(plain);
-    if rooted.is_empty() || rooted.split('/').any(|segment| segment.is_empty() || segment == "..") {
+    if rooted.is_empty() || rooted.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         let why = format!("{pattern:?} matches no path below the root; patterns are relative to it");
         return Err(StorageError::config(field, why));
     }
@@ -104,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_cannot_match_is_refused_by_field() {
-        for wrong in ["", "/", "a//b", "../a", "[", "{a"] {
+        for wrong in ["", "/", "a//b", "../a", "a/./b", "./", "[", "{a"] {
             let error = Filter::new(&[], &[wrong.to_owned()]).unwrap_err();
             assert!(error.message().starts_with("exclude: "), "{wrong}: {error}");
         }

@@ -69,7 +69,7 @@ impl SkipReason {
 
 /// Walks `root` in the order of keys, directories sorted as `name/`. Errors are items; a directory
 /// that cannot be read does not end the walk. Keys may have up to `longest` bytes. What `filter` does not
-/// admit is not there; folders that it excludes are not even read.
+/// admit is not there; nothing below a folder that it excludes is looked at.
 pub(crate) fn walk<'a>(
     root: &Path,
     longest: usize,

@@ -112,6 +112,11 @@ fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
     })
 }
 
+/// The same for a key of an answer that is a success as a whole.
+pub(crate) fn advised_for_key(error: StorageError, bucket: &str) -> StorageError {
+    advised(error, bucket, None, None, None)
+}
+
 fn advised(
     error: StorageError,
     bucket: &str,

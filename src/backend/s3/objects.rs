@@ -12,7 +12,7 @@ use s3::signing::uri_encode;
 use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
-use super::classify::kind_of;
+use super::classify::{advised_for_key, kind_of};
 use super::client::{Answer, Ask};
 use super::upload::request_id;
 use super::xml::{self, DeleteErrorBody};
@@ -155,9 +155,8 @@ fn key_error(s3: &S3Backend, key: &RemoteKey, error: DeleteErrorBody) -> Result<
     }
     let text = format!("the store refused it: {code} {}", error.message.unwrap_or_default());
     let text = redact(&text, &s3.settings.credentials.secrets());
-    Err(StorageError::new(kind, Operation::Delete, text.trim_end())
-        .with_key(key.as_str())
-        .with_code(Some(code)))
+    let error = StorageError::new(kind, Operation::Delete, text.trim_end());
+    Err(advised_for_key(error, &s3.bucket).with_key(key.as_str()).with_code(Some(code)))
 }
 
 /// One page of the objects under the prefix.

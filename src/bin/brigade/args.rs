@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use http::Uri;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -50,9 +51,9 @@ pub(crate) enum Command {
     /// Publish what is new or changed in DIR to s3://BUCKET[/PREFIX], delete what is gone
     #[command(after_help = EXAMPLES)]
     Sync(SyncArgs),
-    /// Say what sync would do, and do nothing
+    /// Say what sync would do with the same flags, and do nothing
     #[command(after_help = DEST)]
-    Plan(PlanArgs),
+    Plan(SyncArgs),
     /// Say what is published and what is pending, from the cache
     #[command(after_help = DEST)]
     Status(PlaceArgs),
@@ -96,17 +97,6 @@ pub(crate) struct SyncArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct PlanArgs {
-    /// The directory to publish
-    #[arg(hide = true)]
-    pub(crate) dir: PathBuf,
-    #[command(flatten)]
-    pub(crate) work: WorkArgs,
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// Download every object and compare its SHA-256, too
     #[arg(long)]
@@ -125,7 +115,7 @@ pub(crate) struct UrlArgs {
     #[arg(required = true, value_name = "KEY")]
     pub(crate) keys: Vec<String>,
     /// Base URL of files that are not published yet
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = base_url)]
     pub(crate) fallback_url: Option<String>,
 }
 
@@ -185,7 +175,7 @@ pub(crate) struct WorkArgs {
     #[arg(hide_default_value = true, hide_possible_values = true)]
     pub(crate) first_run: FirstRunHow,
     /// Base URL of DIR, for files that are not published yet
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = base_url)]
     pub(crate) fallback_url: Option<String>,
 }
 
@@ -237,7 +227,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
     /// Base of the URLs that are printed [default: the bucket's]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = base_url)]
     pub(crate) public_url: Option<String>,
     /// BUCKET.host, not host/BUCKET, at an endpoint of one's own
     #[arg(long)]
@@ -272,6 +262,11 @@ pub(crate) enum VerifyHow {
 pub(crate) enum FirstRunHow {
     Overwrite,
     Refuse,
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    let absolute = text.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
+    if absolute { Ok(text.to_owned()) } else { Err("it is no absolute URL without a query".to_owned()) }
 }
 
 fn header(line: &str) -> Result<(String, String), String> {

@@ -46,8 +46,14 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
         print_json(&json::verified(&found))?;
     } else if !args.place.output.quiet {
         printed(text::verified(&found))?;
+    } else if !found.is_good() {
+        text::note(&text::verified_in_short(&found));
     }
-    Ok(if found.is_good() { exit::DONE } else { exit::FAILED })
+    Ok(match stop.code().filter(|_| !found.complete) {
+        Some(signal) => signal,
+        None if found.is_good() => exit::DONE,
+        None => exit::of_errors(&found.failed).unwrap_or(exit::FAILED),
+    })
 }
 
 /// Lists the uploads that were left open, or aborts them.
@@ -71,5 +77,5 @@ pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
     } else if !args.place.output.quiet {
         printed(text::aborted(&result))?;
     }
-    Ok(if result.failed.is_empty() { exit::DONE } else { exit::FAILED })
+    Ok(exit::of_errors(&result.failed).unwrap_or(exit::DONE))
 }

@@ -107,10 +107,33 @@ impl<'a> Environment<'a> {
         }
     }
 
+    /// The places of a profile's settings: files and the sections in them.
+    fn places(&self, name: &str) -> [(Option<PathBuf>, String); 2] {
+        [
+            (self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.to_owned()),
+            (self.config_file(), config_section(name)),
+        ]
+    }
+
     fn config(&self) -> Result<Profile, StorageError> {
         let name = self.profile_name()?;
-        let ini = self.config_file().map(|path| read(&path)).transpose()?.flatten();
-        Ok(ini.map_or_else(Profile::default, |ini| Profile::of(&ini, &config_section(&name))))
+        let mut known = false;
+        let mut found = Profile::default();
+        for (path, section) in self.places(&name) {
+            let Some(ini) = path.map(|path| read(&path)).transpose()?.flatten() else { continue };
+            known |= section_of(&ini, &section).is_some();
+            found = Profile::of(&ini, &section);
+        }
+        if known || name == "default" {
+            return Ok(found);
+        }
+        let places = self.places(&name).map(|(path, section)| {
+            format!(
+                "[{section}] in {}",
+                path.map_or_else(|| "~/.aws".to_owned(), |path| path.display().to_string())
+            )
+        });
+        Err(wrong("profile", &format!("there is no {}", places.join(" and no "))))
     }
 
     /// The variables; else the profile in the file of credentials; else that in the configuration.
@@ -123,14 +146,10 @@ impl<'a> Environment<'a> {
             looked.push("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: not set".to_owned());
         }
         let name = self.profile_name()?;
-        let files = [
-            (self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.clone()),
-            (self.config_file(), config_section(&name)),
-        ];
-        for (path, section) in files {
+        for (path, section) in self.places(&name) {
             let Some(path) = path else {
-                looked.push("~/.aws: HOME is not set".to_owned());
-                break;
+                looked.push(format!("[{section}] in ~/.aws: HOME is not set"));
+                continue;
             };
             match from_file(&path, &section)? {
                 Ok(credentials) => return Ok(credentials),
@@ -185,14 +204,14 @@ fn from_file(path: &Path, section: &str) -> Result<Result<Credentials, String>, 
     let Some(ini) = read(path)? else {
         return Ok(Err("no such file".to_owned()));
     };
-    let Some(properties) = ini.section(Some(section)) else {
+    let Some(properties) = section_of(&ini, section) else {
         return Ok(Err("no such section".to_owned()));
     };
-    let [id, secret, token] = KEYS.map(|key| properties.get(key).map(str::to_owned));
+    let [id, secret, token] = KEYS.map(|key| own(properties, key));
     if let (Some(id), Some(secret)) = (id, secret) {
         return Ok(Ok(made(id, secret, token)));
     }
-    let other = OTHER_WAYS.into_iter().find(|way| properties.contains_key(way));
+    let other = OTHER_WAYS.into_iter().find(|way| own(properties, way).is_some());
     Ok(Err(other.map_or_else(
         || "no aws_access_key_id and aws_secret_access_key".to_owned(),
         |way| format!("it has {way}, which is not understood here"),
@@ -201,31 +220,61 @@ fn from_file(path: &Path, section: &str) -> Result<Result<Credentials, String>, 
 
 /// A file as AWS's tools write it; `None`: there is none.
 fn read(path: &Path) -> Result<Option<Ini>, StorageError> {
+    let cannot = |why: &str| StorageError::new(ErrorKind::Config, Operation::Configure, why).with_path(path);
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let why = "it cannot be read";
-            return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why)
-                .with_path(path)
-                .with_source(error));
-        }
+        Err(error) => return Err(cannot("it cannot be read").with_source(error)),
     };
-    parse(&text).map(Some).ok_or_else(|| {
-        let why = "it is no file of profiles: it has lines that are neither [section] nor key = value";
-        StorageError::new(ErrorKind::Config, Operation::Configure, why).with_path(path)
-    })
+    // What is wrong is not told: that may quote a secret.
+    let why = "it is no file of profiles: it has lines that are neither [section] nor key = value";
+    parse(&text).map(Some).ok_or_else(|| cannot(why))
 }
 
-/// What is wrong is not told: that may quote a secret.
 fn parse(text: &str) -> Option<Ini> {
     let options = ParseOption {
         enabled_quote: false,
         enabled_escape: false,
-        enabled_indented_mutiline_value: true,
+        enabled_preserve_key_leading_whitespace: true,
         ..ParseOption::default()
     };
     Ini::load_from_str_opt(text, options).ok()
+}
+
+/// The default profile may be written as others are.
+fn section_of<'a>(ini: &'a Ini, section: &str) -> Option<&'a Properties> {
+    let other = if section == "default" { Some("profile default") } else { None };
+    ini.section(Some(section)).or_else(|| other.and_then(|other| ini.section(Some(other))))
+}
+
+/// The settings of a section: below which other one each stands, its name and value. A setting without a value has
+/// those below it that are indented deeper.
+fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str, String)> {
+    let mut above: Option<(usize, String)> = None;
+    section.iter().map(move |(key, value)| {
+        let (name, value) = (key.trim(), value.trim());
+        let indent = key.len() - key.trim_start().len();
+        if above.as_ref().is_some_and(|(outer, _)| indent <= *outer) {
+            above = None;
+        }
+        let parent = above.as_ref().map(|(_, name)| name.clone());
+        if parent.is_none() && value.is_empty() {
+            above = Some((indent, name.to_owned()));
+        }
+        (parent, name, value.to_owned())
+    })
+}
+
+fn below(section: &Properties, parent: Option<&str>, name: &str) -> Option<String> {
+    let mut found = settings(section);
+    found
+        .find(|(above, key, value)| above.as_deref() == parent && *key == name && !value.is_empty())
+        .map(|found| found.2)
+}
+
+/// A section's own setting.
+fn own(section: &Properties, name: &str) -> Option<String> {
+    below(section, None, name)
 }
 
 /// What the configuration says of a profile besides its keys.
@@ -238,23 +287,19 @@ struct Profile {
 
 impl Profile {
     fn of(ini: &Ini, section: &str) -> Self {
-        let own = ini.section(Some(section)).cloned().unwrap_or_default();
-        let services = own.get("services").and_then(|name| ini.section(Some(format!("services {name}"))));
-        let services = services.cloned().unwrap_or_default();
-        Self { own, services }
+        let mine = section_of(ini, section).cloned().unwrap_or_default();
+        let services =
+            own(&mine, "services").and_then(|name| ini.section(Some(format!("services {name}"))).cloned());
+        Self { own: mine, services: services.unwrap_or_default() }
     }
 
     fn value(&self, key: &str) -> Option<String> {
-        self.own.get(key).filter(|value| !value.is_empty()).map(str::to_owned)
+        own(&self.own, key)
     }
 
-    /// Settings of a service are indented below its name.
+    /// That for S3 alone comes first.
     fn endpoint(&self) -> Option<String> {
-        let for_s3 = self.services.get("s3").and_then(|lines| {
-            let lines = parse(lines.trim_start())?;
-            lines.general_section().get("endpoint_url").map(str::to_owned)
-        });
-        for_s3.or_else(|| self.value("endpoint_url"))
+        below(&self.services, Some("s3"), "endpoint_url").or_else(|| self.value("endpoint_url"))
     }
 }
 
@@ -315,7 +360,41 @@ mod tests {
     #[test]
     fn a_secret_is_taken_as_it_is_written() {
         let ini = parse(CREDENTIALS).unwrap();
-        assert_eq!(ini.section(Some("default")).unwrap().get(KEYS[1]), Some("s/+\\=#1"));
+        assert_eq!(own(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
+    }
+
+    #[test]
+    fn indented_files_are_read_as_others_read_them() {
+        let credentials = "[default]\n  aws_access_key_id = A\n  aws_secret_access_key = S\n";
+        let config = "[profile default]\n  region = r-1\n  # of ours\n  s3 =\n    region = not-this\n  endpoint_url = http://e\n";
+        let home = Home::new(credentials, config);
+        home.with(None, |env| {
+            assert_eq!(env.region().unwrap().as_deref(), Some("r-1"));
+            assert_eq!(env.endpoint().unwrap().as_deref(), Some("http://e"));
+            env.credentials().unwrap();
+        });
+    }
+
+    #[test]
+    fn without_a_home_the_files_that_variables_name_are_read_all_the_same() {
+        let home = Home::new("", "[default]\naws_access_key_id=A\naws_secret_access_key=S\n");
+        let config = home.folder.path().join(".aws/config");
+        let variables = |name: &str| (name == "AWS_CONFIG_FILE").then(|| config.clone().into_os_string());
+        Environment::new(&variables, None).credentials().unwrap();
+        let error = Environment::new(&|_| None, None).credentials().unwrap_err();
+        assert_eq!(error.message().matches("HOME is not set").count(), 2, "{error}");
+    }
+
+    #[test]
+    fn a_profile_that_is_nowhere_is_an_error_for_whoever_names_it() {
+        let home = Home::new(CREDENTIALS, CONFIG);
+        let error = home.with(Some("typo"), |env| env.region().unwrap_err()).message().to_owned();
+        assert!(
+            error.starts_with("profile: there is no [typo] in ") && error.contains("[profile typo]"),
+            "{error}"
+        );
+        let error = home.set("AWS_PROFILE", "typo").with(None, |env| env.endpoint().unwrap_err()).to_string();
+        assert!(error.contains("[typo]"), "{error}");
     }
 
     #[test]

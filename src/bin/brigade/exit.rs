@@ -1,6 +1,6 @@
 //! What a run's end means to a shell.
 
-use bucket_brigade::{ErrorKind, RescanOutcome, RescanReport, StopReason, StorageError};
+use bucket_brigade::{ErrorKind, Operation, RescanOutcome, RescanReport, StopReason, StorageError};
 
 /// Done, or nothing to do.
 pub(crate) const DONE: u8 = 0;
@@ -37,6 +37,13 @@ pub(crate) fn of_error(error: &StorageError) -> u8 {
     }
 }
 
+/// The first that fits of several errors; none of them is a failure for a reason of its own.
+pub(crate) fn of_errors(errors: &[StorageError]) -> Option<u8> {
+    let codes: Vec<u8> = errors.iter().map(of_error).collect();
+    let order = [CONFIGURATION, CREDENTIALS, REFUSED, UNAVAILABLE, FAILED];
+    order.into_iter().find(|code| codes.contains(code))
+}
+
 /// The code of a run that came to a report.
 pub(crate) fn of_report(report: &RescanReport) -> u8 {
     match (report.outcome, report.stop_reason) {
@@ -48,9 +55,38 @@ pub(crate) fn of_report(report: &RescanReport) -> u8 {
     }
 }
 
+/// Settings of the library, and where a shell sets them.
+const FLAGS: [(&str, &str); 17] = [
+    ("workers", "--batch-size"),
+    ("batch_size", "--batch-size"),
+    ("chunk_size", "--chunk-size"),
+    ("part_size", "--part-size"),
+    ("part_threshold", "--part-threshold"),
+    ("region", "--region, AWS_REGION, or region in ~/.aws/config"),
+    ("endpoint", "--endpoint-url, AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config"),
+    ("ca_file", "--ca-file, AWS_CA_BUNDLE, or ca_bundle in ~/.aws/config"),
+    ("access_key", "AWS_ACCESS_KEY_ID, or the profile"),
+    ("secret_key", "AWS_SECRET_ACCESS_KEY, or the profile"),
+    ("session_token", "AWS_SESSION_TOKEN, or the profile"),
+    ("cache", "--cache"),
+    ("bucket", "DEST"),
+    ("bucket_prefix", "DEST"),
+    ("header", "--header"),
+    ("include", "--include"),
+    ("exclude", "--exclude"),
+];
+
 /// What to do about an error, where its text does not say it.
 pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
+    let field = error.message().split(':').next().unwrap_or_default();
     Some(match error.kind() {
+        ErrorKind::Config => FLAGS.iter().find(|(name, _)| *name == field)?.1,
+        ErrorKind::Region => "--region sets it",
+        ErrorKind::Tls => "--ca-file sets it",
+        ErrorKind::RootEmpty if error.message().contains("allow_empty") => "--allow-empty does",
+        ErrorKind::AccessDenied if error.operation() == Operation::Delete => {
+            "the delete stays pending; what was uploaded stands"
+        }
         ErrorKind::SourceVanished => "the next sync finds out whether it is gone",
         ErrorKind::SourceUnreadable => "let this user read it, or --exclude it",
         ErrorKind::TooLarge => "--exclude it, or split it",
@@ -80,8 +116,6 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use bucket_brigade::Operation;
-
     use super::*;
 
     #[test]

@@ -121,6 +121,7 @@ pub(crate) fn status(destination: &str, cache: &str, held: Option<(&CacheSummary
 pub(crate) fn verified(found: &VerifyReport) -> Value {
     json!({
         "good": found.is_good(),
+        "complete": found.complete,
         "matching": found.matching,
         "contents": found.contents,
         "missing": found.missing,

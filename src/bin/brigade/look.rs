@@ -50,7 +50,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         let store = LocalBackend::new(place.address.get_url(""), "/");
         cache.use_urls_of(Arc::new(store), fallback.map(|fallback| fallback as _));
     }
-    let (mut urls, mut missing) = (Vec::new(), 0);
+    let (mut urls, mut missing) = (Vec::new(), false);
     for key in &args.keys {
         let known = cache.as_ref().map(|cache| cache.resolve(key)).transpose()?;
         let state = match &known {
@@ -59,7 +59,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
             Some(Some(there)) => state_of(there.state),
         };
         let url = known.flatten().map_or_else(|| place.address.get_url(key), |there| there.url);
-        missing += u8::from(state == "unpublished");
+        missing |= state == "unpublished";
         urls.push((key, url, state));
     }
     if args.place.output.json {
@@ -77,7 +77,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
             printed(writeln!(out, "{url}"))?;
         }
     }
-    Ok(if missing > 0 { exit::FAILED } else { exit::DONE })
+    Ok(if missing { exit::FAILED } else { exit::DONE })
 }
 
 fn state_of(state: KeyState) -> &'static str {

@@ -33,8 +33,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<u8, StorageError> {
     let output = match command {
-        Command::Sync(args) => &args.place.output,
-        Command::Plan(args) => &args.place.output,
+        Command::Sync(args) | Command::Plan(args) => &args.place.output,
         Command::Status(args) => &args.output,
         Command::Verify(args) => &args.place.output,
         Command::Url(args) => &args.place.output,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bucket_brigade::{
-    CacheManager, Engine, EngineConfig, RetryPolicy, S3Address, S3Backend, S3Config, StorageError,
+    CacheManager, Credentials, Engine, EngineConfig, ErrorKind, Operation, RetryPolicy, S3Address, S3Backend,
+    S3Config, StorageError,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -47,7 +48,7 @@ impl Place {
         let address = config.address()?;
         let cache_path = match &args.cache {
             Some(path) => path.clone(),
-            None => environment.state_folder()?.join(cache_name(&args.dest, &address.destination())),
+            None => environment.state_folder()?.join(cache_name(&address.destination())),
         };
         Ok(Self { config, address, cache_path, profile: connection.profile.clone() })
     }
@@ -59,7 +60,15 @@ impl Place {
 
     /// The cache, if there is one.
     pub(crate) fn existing_cache(&self) -> Result<Option<CacheManager>, StorageError> {
-        if self.cache_path.exists() { self.open_cache().map(Some) } else { Ok(None) }
+        match self.cache_path.try_exists() {
+            Ok(true) => self.open_cache().map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => {
+                Err(StorageError::new(ErrorKind::Cache, Operation::Cache, "it cannot be looked at")
+                    .with_path(&self.cache_path)
+                    .with_source(error))
+            }
+        }
     }
 
     /// The workers, and the store with the credentials of the environment.
@@ -68,8 +77,26 @@ impl Place {
         speed: &SpeedArgs,
         headers: &[(String, String)],
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        let engine = EngineConfig::new().workers(speed.batch_size).build()?;
         let credentials = Environment::new(&variable, self.profile.as_deref()).credentials()?;
+        self.connect_as(credentials, speed, headers)
+    }
+
+    /// The same for work that sends nothing: with nobody's credentials.
+    pub(crate) fn connect_for_nothing(
+        &self,
+        speed: &SpeedArgs,
+        headers: &[(String, String)],
+    ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+        self.connect_as(Credentials::new("nobody", "nothing"), speed, headers)
+    }
+
+    fn connect_as(
+        &self,
+        credentials: Credentials,
+        speed: &SpeedArgs,
+        headers: &[(String, String)],
+    ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+        let engine = EngineConfig::new().workers(speed.batch_size).build()?;
         let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut config = self
             .config
@@ -99,8 +126,8 @@ fn given_or<T: Clone>(
 }
 
 /// One name for one destination, which a person can tell from others.
-fn cache_name(dest: &str, destination: &str) -> String {
-    let readable: String = dest
+fn cache_name(destination: &str) -> String {
+    let readable: String = destination
         .trim_start_matches("s3://")
         .trim_end_matches('/')
         .chars()
@@ -117,11 +144,12 @@ mod tests {
 
     #[test]
     fn caches_of_different_destinations_have_different_names() {
-        let a = cache_name("s3://b/a/x", "s3://h/b/a/x/");
-        assert!(a.starts_with("b_a_x-") && a.len() == "b_a_x-".len() + 12 + ".cache".len(), "{a}");
-        assert_ne!(a, cache_name("s3://b/a/x", "s3://other/b/a/x/"));
-        assert_ne!(a, cache_name("s3://b/a_x", "s3://h/b/a_x/"));
-        assert_eq!(a, cache_name("s3://b/a/x/", "s3://h/b/a/x/"));
-        assert!(cache_name(&format!("s3://b/{}", "é/".repeat(500)), "d").len() < 100);
+        let a = cache_name("s3://h:9000/b/a/x/");
+        assert!(
+            a.starts_with("h_9000_b_a_x-") && a.len() == "h_9000_b_a_x-".len() + 12 + ".cache".len(),
+            "{a}"
+        );
+        assert_ne!(a, cache_name("s3://h:9000/b/a_x/"));
+        assert!(cache_name(&format!("s3://b/{}", "é/".repeat(500))).len() < 100);
     }
 }

@@ -11,6 +11,10 @@ use signal_hook::iterator::Signals;
 
 use crate::progress::Display;
 
+const STOPPING: &str =
+    "stopping: what is in flight ends within 5 s, the rest stays pending; once more ends at once";
+const CUT_OFF: &str = "ended: something in flight did not end within 5 s; the next run finds out about it";
+
 /// What is in flight when a signal comes has this long to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -40,12 +44,8 @@ impl Stop {
                     signal_hook::low_level::exit(128 + signal);
                 }
                 told.token.cancel();
-                display.say("stopping: what is in flight ends within 5 s, the rest stays pending; once more ends at once");
-                // A process that is told to stop ends, whatever it waits for.
-                let _ = std::thread::Builder::new().spawn(move || {
-                    std::thread::sleep(GRACE);
-                    signal_hook::low_level::exit(128 + signal);
-                });
+                end_after_grace(signal, &display);
+                aside(&display, STOPPING);
             }
         })?;
         Ok(stop)
@@ -58,4 +58,25 @@ impl Stop {
             signal => u8::try_from(128 + signal).ok(),
         }
     }
+}
+
+/// A process that is told to stop ends, whatever it waits for.
+fn end_after_grace(signal: i32, display: &Display) {
+    let display = display.clone();
+    let end = move || {
+        std::thread::sleep(GRACE);
+        aside(&display, CUT_OFF);
+        std::thread::sleep(Duration::from_millis(100));
+        signal_hook::low_level::exit(128 + signal);
+    };
+    if std::thread::Builder::new().spawn(end).is_err() {
+        signal_hook::low_level::exit(128 + signal);
+    }
+}
+
+/// Says it on a thread of its own: a terminal that stands still must not keep the next signal waiting.
+fn aside(display: &Display, text: &'static str) {
+    let display = display.clone();
+    // Without a thread there is nothing more to be said.
+    let _ = std::thread::Builder::new().spawn(move || display.say(text));
 }

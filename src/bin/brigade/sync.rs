@@ -2,104 +2,93 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bucket_brigade::{
-    ErrorKind, Event, FirstRun, LocalBackend, Observer, Operation, RescanConfig, RescanOrchestrator,
-    RescanReport, Run, StopReason, StorageError, Verify,
+    CacheManager, ErrorKind, Event, FirstRun, LocalBackend, Observer, Operation, RescanConfig,
+    RescanOrchestrator, RescanReport, Run, StopReason, StorageError, Verify,
 };
 
-use crate::args::{FirstRunHow, PlaceArgs, PlanArgs, SpeedArgs, SyncArgs, VerifyHow, WorkArgs};
+use crate::args::{FirstRunHow, SyncArgs, VerifyHow};
 use crate::place::Place;
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
 use crate::{exit, json, print_json, printed, text};
 
-/// What both commands need to look at a tree.
-struct Asked<'a> {
-    dir: &'a Path,
-    work: &'a WorkArgs,
-    speed: &'a SpeedArgs,
-    place: &'a PlaceArgs,
+fn check_dir(dir: &Path) -> Result<(), StorageError> {
+    let why = match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "it is a file; DIR is a directory, all of which is published".to_owned(),
+        Err(error) => format!("{error}; nothing was deleted. Is it mounted?"),
+    };
+    Err(StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(dir))
 }
 
-impl Asked<'_> {
-    fn site(&self) -> Result<(RescanOrchestrator, String), StorageError> {
-        let place = Place::find(self.place)?;
-        let (engine, backend) = place.connect(self.speed, &self.work.header)?;
-        // What is wrong with DIR is told before a cache is made for it.
-        self.check_dir()?;
-        let cache = place.open_cache()?;
-        let site = RescanOrchestrator::with_config(&engine, self.dir, backend, cache, self.config())?;
-        Ok((site, place.cache_path.display().to_string()))
+fn config(args: &SyncArgs) -> RescanConfig {
+    let work = &args.work;
+    let first_run = match work.first_run {
+        FirstRunHow::Overwrite => FirstRun::Overwrite,
+        FirstRunHow::Refuse => FirstRun::Refuse,
+    };
+    let mut config = RescanConfig::new()
+        .batch_size(args.speed.batch_size)
+        .max_delete(work.max_delete)
+        .delete(!work.no_delete)
+        .allow_empty(work.allow_empty)
+        .allow_new_root(work.allow_new_root)
+        .first_run(first_run);
+    config = work.include.iter().fold(config, RescanConfig::include);
+    config = work.exclude.iter().fold(config, RescanConfig::exclude);
+    match &work.fallback_url {
+        Some(url) => config.fallback(Arc::new(LocalBackend::new(url, &args.dir))),
+        None => config,
     }
+}
 
-    fn check_dir(&self) -> Result<(), StorageError> {
-        let looked = std::fs::metadata(self.dir);
-        let why = match looked {
-            Ok(found) if found.is_dir() => return Ok(()),
-            Ok(_) => "it is a file; DIR is a directory, all of which is published".to_owned(),
-            Err(error) => format!("{error}; nothing was deleted. Is it mounted?"),
-        };
-        Err(StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(self.dir))
+/// A tree without a file is a mistake as long as nobody says that it is none.
+fn refuse_nothing(args: &SyncArgs, report: &RescanReport) -> Result<(), StorageError> {
+    let nothing = report.scanned == 0 && report.failed_count == 0 && report.stop_reason.is_none();
+    if !nothing || args.work.allow_empty {
+        return Ok(());
     }
-
-    fn config(&self) -> RescanConfig {
-        let work = self.work;
-        let first_run = match work.first_run {
-            FirstRunHow::Overwrite => FirstRun::Overwrite,
-            FirstRunHow::Refuse => FirstRun::Refuse,
-        };
-        let mut config = RescanConfig::new()
-            .batch_size(self.speed.batch_size)
-            .max_delete(work.max_delete)
-            .delete(!work.no_delete)
-            .allow_empty(work.allow_empty)
-            .allow_new_root(work.allow_new_root)
-            .first_run(first_run);
-        config = work.include.iter().fold(config, RescanConfig::include);
-        config = work.exclude.iter().fold(config, RescanConfig::exclude);
-        match &work.fallback_url {
-            Some(url) => config.fallback(Arc::new(LocalBackend::new(url, self.dir))),
-            None => config,
-        }
-    }
-
-    /// A tree without a file is a mistake as long as nobody says that it is none.
-    fn refuse_nothing(&self, report: &RescanReport) -> Result<(), StorageError> {
-        let nothing = report.scanned == 0 && report.failed_count == 0 && report.stop_reason.is_none();
-        if !nothing || self.work.allow_empty {
-            return Ok(());
-        }
-        let filtered = !self.work.include.is_empty() || !self.work.exclude.is_empty();
-        let why = if filtered { "--include and --exclude leave no file" } else { "it holds no file" };
-        let why = format!("{why}: nothing was published and nothing deleted; --allow-empty permits it");
-        Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(self.dir))
-    }
+    let filtered = !args.work.include.is_empty() || !args.work.exclude.is_empty();
+    let why = if filtered { "--include and --exclude leave no file" } else { "it holds no file" };
+    let why = format!("{why}: nothing was published and nothing deleted; --allow-empty permits it");
+    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(&args.dir))
 }
 
 /// Publishes, and tells how it went.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
-    let asked = Asked { dir: &args.dir, work: &args.work, speed: &args.speed, place: &args.place };
-    let (report, cache) = published(args, &asked, &stop, display).inspect_err(|error| {
+    let events = args.json_events.then(Events::default);
+    let (report, cache) = published(args, &stop, events.as_ref(), display).inspect_err(|error| {
         if args.json_events {
             // The error itself goes to standard error, whatever becomes of this.
             let _ = print_json(&json::refusal(error));
         }
     })?;
-    tell(args, &report, &cache)?;
     let signal = stop.code().filter(|_| report.stop_reason == Some(StopReason::Cancelled));
-    Ok(signal.unwrap_or_else(|| exit::of_report(&report)))
+    let code = signal.unwrap_or_else(|| exit::of_report(&report));
+    let told = tell(args, &report, &cache).and(events.map_or(Ok(()), |events| printed(events.written())));
+    if let Err(error) = told {
+        text::error(&error);
+        return Ok(if code == exit::DONE { exit::FAILED } else { code });
+    }
+    Ok(code)
 }
 
 fn published(
     args: &SyncArgs,
-    asked: &Asked<'_>,
     stop: &Stop,
+    events: Option<&Events>,
     display: &Display,
 ) -> Result<(RescanReport, String), StorageError> {
-    let (site, cache) = asked.site()?;
+    let place = Place::find(&args.place)?;
+    let (engine, backend) = place.connect(&args.speed, &args.work.header)?;
+    // What is wrong with DIR is told before a cache is made for it.
+    check_dir(&args.dir)?;
+    let cache = place.open_cache()?;
+    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config(args))?;
     let what = format!("looking at {}", text::printable(&args.dir.to_string_lossy()));
     let follower = Follower::start(display, &what, args.speed.part_threshold.as_u64());
     let verify = match args.verify {
@@ -107,7 +96,10 @@ fn published(
         VerifyHow::List => Verify::List,
         VerifyHow::Content => Verify::Content,
     };
-    let observer = if args.json_events { events(follower.observer()) } else { follower.observer() };
+    let observer = match events {
+        Some(events) => events.clone().before(follower.observer()),
+        None => follower.observer(),
+    };
     let run = Run::new()
         .cancel(stop.token.clone())
         .verify(verify)
@@ -116,17 +108,28 @@ fn published(
     let run = args.deadline.into_iter().fold(run, Run::deadline);
     let report = site.rescan_with(&run)?;
     drop(follower);
-    asked.refuse_nothing(&report)?;
-    Ok((report, cache))
+    refuse_nothing(args, &report)?;
+    Ok((report, place.cache_path.display().to_string()))
 }
 
 /// Every event as a line, on the thread where it happens: a slow reader slows the run, and loses nothing.
-fn events(also: Arc<dyn Observer>) -> Arc<dyn Observer> {
-    Arc::new(move |event: &Event| {
-        also.event(event);
-        // A reader that has gone misses the rest; the run goes on.
-        let _ = writeln!(io::stdout().lock(), "{}", json::event(event));
-    })
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Option<io::Error>>>);
+
+impl Events {
+    fn before(self, also: Arc<dyn Observer>) -> Arc<dyn Observer> {
+        Arc::new(move |event: &Event| {
+            also.event(event);
+            if let Err(error) = writeln!(io::stdout().lock(), "{}", json::event(event)) {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        })
+    }
+
+    /// Why lines are missing, if any are.
+    fn written(&self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
 }
 
 fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), StorageError> {
@@ -153,13 +156,28 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
 }
 
 /// Tells what `sync` would do.
-pub(crate) fn plan(args: &PlanArgs, display: &Display) -> Result<u8, StorageError> {
-    let asked = Asked { dir: &args.dir, work: &args.work, speed: &SpeedArgs::default(), place: &args.place };
-    let (site, _) = asked.site()?;
+pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
+    if args.json_events {
+        let why = "--json-events: a plan has no events; --json prints it as one object";
+        return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
+    }
+    let place = Place::find(&args.place)?;
+    let (engine, backend) = place.connect_for_nothing(&args.speed, &args.work.header)?;
+    check_dir(&args.dir)?;
+    // Where nothing was published yet, nothing is left behind either.
+    let scratch = tempfile::tempdir().map_err(|error| {
+        let what = "no temporary folder can be made";
+        StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_source(error)
+    })?;
+    let cache = match place.existing_cache()? {
+        Some(cache) => cache,
+        None => CacheManager::open(scratch.path().join("cache"))?,
+    };
+    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config(args))?;
     let follower = Follower::start(display, "looking", u64::MAX);
     let report = site.rescan_with(&Run::new().dry_run(true))?;
     drop(follower);
-    asked.refuse_nothing(&report)?;
+    refuse_nothing(args, &report)?;
     text::failures(&report.failed, report.failed_count);
     if args.place.output.json {
         print_json(&json::plan(&report))?;

@@ -155,6 +155,12 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
     for kept in &report.kept {
         writeln!(out, "= {}", kept_line(kept))?;
     }
+    for skip in &report.skipped {
+        writeln!(out, "! {skip}")?;
+    }
+    let listed = report.uploaded.len() + report.deleted.len() + report.kept.len() + report.skipped.len();
+    let all = report.uploaded_count + report.deleted_count + report.kept_count + report.skipped_count;
+    more(&mut out, all.saturating_sub(listed as u64))?;
     writeln!(
         out,
         "{} files: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
@@ -166,6 +172,9 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
         HumanCount(report.kept_count),
         HumanCount(report.failed_count),
     )?;
+    if report.failed_count > 0 && report.deleted_count > 0 {
+        writeln!(out, "something could not be read: sync would delete nothing before that is mended")?;
+    }
     match stopped(report) {
         Some(_) if report.stop_reason == Some(StopReason::DeletesRefused) => {
             writeln!(out, "too many files are gone: sync would delete nothing; --max-delete is the limit")
@@ -199,18 +208,15 @@ pub(crate) fn status(
         };
         writeln!(out, "  {sign} {}", printable(&file.key))?;
     }
-    more(&mut out, pending.len())?;
+    more(&mut out, pending.len().saturating_sub(SHOWN) as u64)?;
     if summary.open_uploads > 0 {
         writeln!(out, "open        {} multipart uploads, see brigade uploads", summary.open_uploads)?;
     }
     Ok(())
 }
 
-fn more(out: &mut impl Write, count: usize) -> io::Result<()> {
-    match count.saturating_sub(SHOWN) {
-        0 => Ok(()),
-        more => writeln!(out, "  and {} more", HumanCount(more as u64)),
-    }
+fn more(out: &mut impl Write, count: u64) -> io::Result<()> {
+    if count == 0 { Ok(()) } else { writeln!(out, "  and {} more", HumanCount(count)) }
 }
 
 /// What was found to differ, a line an object.
@@ -223,21 +229,28 @@ pub(crate) fn verified(found: &VerifyReport) -> io::Result<()> {
             writeln!(out, "{what} {}", printable(key))?;
         }
     }
-    let contents =
-        if found.contents > 0 { format!(", {} read", HumanCount(found.contents)) } else { String::new() };
-    writeln!(
-        out,
-        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable",
+    writeln!(out, "{}", verified_in_short(found))?;
+    if found.missing_count + found.different_count > 0 {
+        writeln!(out, "what is missing or different is published again by the next sync")?;
+    }
+    Ok(())
+}
+
+/// How many of each.
+pub(crate) fn verified_in_short(found: &VerifyReport) -> String {
+    let contents = match found.contents {
+        0 => String::new(),
+        read => format!(", {} read", HumanCount(read)),
+    };
+    let partly = if found.complete { "" } else { "; not everything was looked at" };
+    format!(
+        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable{partly}",
         HumanCount(found.matching),
         HumanCount(found.missing_count),
         HumanCount(found.different_count),
         HumanCount(found.unknown_count),
         HumanCount(found.failed_count),
-    )?;
-    if found.missing_count + found.different_count > 0 {
-        writeln!(out, "what is missing or different is published again by the next sync")?;
-    }
-    Ok(())
+    )
 }
 
 fn upload_line(upload: &UnfinishedUpload) -> String {

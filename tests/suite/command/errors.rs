@@ -131,13 +131,17 @@ fn key_that_may_not_delete_publishes_all_the_same() {
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
     world.write("new", "1");
-    world.remove("d0/f000.txt");
-    world.store.deny_delete(&format!("{PREFIX}d0/f000.txt"));
-    let denied = shell.sync(&world, &[]).code(1).shows("1 uploaded").shows("1 failed, 1 pending");
-    denied.says("error: delete d0/f000.txt: ").says("AccessDenied");
+    for key in ["d0/f000.txt", "d1/f001.txt"] {
+        world.remove(key);
+        world.store.deny_delete(&format!("{PREFIX}{key}"));
+    }
+    let denied = shell.sync(&world, &[]).code(1).shows("1 uploaded").shows("2 failed, 2 pending");
+    let denied =
+        denied.says("error: delete d0/f000.txt: ").says("error: delete d1/f001.txt: ").says("AccessDenied");
+    denied.says("s3:DeleteObject is needed").says("the delete stays pending; what was uploaded stands");
     shell.ask(&world, "status", &[]).shows("  - d0/f000.txt");
     world.store.clear_faults();
-    shell.sync(&world, &[]).code(0).shows("1 deleted");
+    shell.sync(&world, &[]).code(0).shows("2 deleted");
     all_is_well(&world);
 }
 

@@ -66,7 +66,7 @@ fn p2_a_store_that_does_not_answer_is_left_within_five_seconds() {
     assert!(held.wait_for_arrivals(4));
     let began = Instant::now();
     send(&child, Signal::TERM);
-    let ended = ended(child).code(143);
+    let ended = ended(child).code(143).says("stopping: ");
     // Long enough for a machine that is busy; without a limit it is 120 s.
     assert!(began.elapsed() < Duration::from_secs(20));
     assert_eq!(ended.json()["stop_reason"], "cancelled", "it came to its report");

@@ -54,8 +54,14 @@ fn plan_says_what_sync_does_and_does_nothing() {
     );
     assert_eq!(object["delete_list"][0], "d2/f002.txt");
     assert_eq!((world.proxy.requests().len(), world.keys().len()), (requests, 3));
+    shell.plan(&world, &["--json-events"]).code(2).says("a plan has no events");
     shell.sync(&world, &["--quiet"]).code(0);
     all_is_well(&world);
+    let other = shell.path("other.cache");
+    let args = ["plan", &text(world.root()), DEST, "--cache", other.to_str().unwrap(), "--retries", "3"];
+    let bare = Shell::bare().set("AWS_ENDPOINT_URL", &world.proxy.endpoint());
+    bare.run(&args).code(0).shows("3 to upload");
+    assert!(!other.exists(), "a plan leaves nothing behind");
 }
 
 #[test]
@@ -247,6 +253,39 @@ fn verify_finds_what_is_missing_different_or_unknown() {
     assert_eq!(again["unknown"].as_array().unwrap().len(), 3, "what differed is not believed to be ours");
     shell.sync(&world, &["--verify", "content", "--json"]).code(0);
     all_is_well(&world);
+    world.store.remove_raw(&format!("{PREFIX}d0/f000.txt"));
+    shell.ask(&world, "verify", &["-q"]).code(1).says("note: 9 match; 1 missing");
+}
+
+/// I6: a verification that did not come to its end says so, and its code is that of what ended it.
+#[test]
+fn i6_verification_that_was_cut_off_is_not_good() {
+    let world = some_files(30);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    let denied = || Fault::Answer(403, Vec::new(), b"<Error><Code>AccessDenied</Code></Error>".to_vec());
+    world.proxy.add(Rule::new(denied()).method("GET").path_contains("list-type"));
+    let object = shell.sync(&world, &["--verify", "list", "--json"]).code(1).json();
+    assert_eq!(
+        (&object["verified"]["good"], &object["verified"]["complete"]),
+        (&false.into(), &false.into())
+    );
+    shell.ask(&world, "verify", &[]).code(5).says("s3:ListBucket is needed");
+    world.proxy.clear_rules();
+    world.proxy.add(Rule::new(denied()).method("GET").path_contains(".txt"));
+    let cut_off = shell.ask(&world, "verify", &["--content"]).code(5).says("s3:GetObject is needed");
+    cut_off.shows("not everything was looked at");
+    world.proxy.clear_rules();
+    let expired = b"<Error><Code>ExpiredToken</Code></Error>".to_vec();
+    world.proxy.add(Rule::new(Fault::Answer(403, Vec::new(), expired)).method("GET"));
+    let object = shell.sync(&world, &["--verify", "list", "--json"]).code(5).json();
+    assert_eq!(object["stop_reason"], "credentials");
+    world.proxy.clear_rules();
+    world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("GET"));
+    shell.sync(&world, &["--verify", "list", "--retries", "1"]).code(3);
+    shell.ask(&world, "verify", &["--retries", "1"]).code(3);
+    world.proxy.clear_rules();
+    all_is_well(&world);
 }
 
 #[test]
@@ -262,6 +301,7 @@ fn uploads_that_were_left_open_are_listed_and_aborted() {
     assert_eq!((&object["open"][0]["key"], &object["open"][0]["certain"]), (&"large".into(), &true.into()));
     assert!(listed.out.contains(object["open"][0]["upload_id"].as_str().unwrap()));
     shell.ask(&world, "status", &[]).code(0).shows("open        1 multipart uploads");
+    Shell::of(&world).set("AWS_SECRET_ACCESS_KEY", "wrong").ask(&world, "uploads", &["--abort"]).code(5);
     shell
         .ask(&world, "uploads", &["--abort"])
         .code(0)
@@ -298,6 +338,9 @@ fn status_and_url_answer_without_credentials() {
     );
     let resolved = bare.ask(&world, "url", &["--json", "d1/f001.txt", "new"]).code(0).json();
     assert_eq!((&resolved[0]["state"], &resolved[1]["state"]), (&"published".into(), &"pending".into()));
+    let many: Vec<String> = (0..256).map(|n| format!("none/{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    bare.ask(&world, "url", &many).code(1);
     bare.ask(&world, "url", &["../x"]).code(2).says("a key has no '.' or '..' segment");
     world.proxy.accept_again();
 }
