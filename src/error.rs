@@ -208,6 +208,8 @@ struct Details {
     attempts: u32,
     elapsed: Duration,
     retry: Retry,
+    /// The server closed the connection while a body was being sent.
+    cut_off: bool,
 }
 
 impl StorageError {
@@ -226,6 +228,7 @@ impl StorageError {
             request_id: None,
             attempts: 0,
             elapsed: Duration::ZERO,
+            cut_off: false,
             retry,
         });
         Self { details, source: None }
@@ -268,6 +271,17 @@ impl StorageError {
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.details.retry = Retry::After(wait);
         self
+    }
+
+    /// Marks that the server closed the connection while a body was being sent, and says so.
+    pub(crate) fn while_sending(mut self) -> Self {
+        self.details.cut_off = true;
+        self.advise("the server closed the connection while the body was being sent")
+    }
+
+    /// Whether the server closed the connection while a body was being sent.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.details.cut_off
     }
 
     pub(crate) fn with_operation(mut self, operation: Operation) -> Self {

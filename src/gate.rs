@@ -38,7 +38,7 @@ struct State {
 pub(crate) enum Passage {
     /// The store answered.
     Answered,
-    /// The store asks for fewer requests.
+    /// The store asks for fewer requests, or closes connections in the middle of them.
     Throttled,
     /// Nobody was there.
     Unreachable,
@@ -49,6 +49,7 @@ pub(crate) enum Passage {
 impl Passage {
     pub(crate) fn of(error: &StorageError) -> Self {
         match error.kind() {
+            _ if error.is_cut_off() => Self::Throttled,
             ErrorKind::Connect | ErrorKind::Timeout => Self::Unreachable,
             ErrorKind::Throttled => Self::Throttled,
             ErrorKind::Network

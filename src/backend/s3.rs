@@ -4,6 +4,7 @@ mod classify;
 mod client;
 pub(crate) mod credentials;
 mod download;
+pub(crate) mod keyring;
 mod objects;
 mod parts;
 mod sign;

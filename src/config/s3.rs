@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -7,6 +8,7 @@ use s3::bucket::Bucket;
 use super::address::{S3Address, split_url};
 use super::checks::{check_base, check_bucket, check_endpoint, check_headers, is_aws, resolve_region};
 use crate::backend::s3::credentials::Credentials;
+use crate::backend::s3::keyring::Renewal;
 use crate::error::StorageError;
 use crate::key::Prefix;
 use crate::retry::RetryPolicy;
@@ -39,6 +41,7 @@ pub struct S3Config {
     endpoint: Option<String>,
     region: Option<String>,
     credentials: Option<Credentials>,
+    renewal: Option<Renewal>,
     path_style: Option<bool>,
     bucket_prefix: String,
     public_url: Option<String>,
@@ -63,6 +66,7 @@ impl S3Config {
             endpoint: None,
             region: None,
             credentials: None,
+            renewal: None,
             path_style: None,
             bucket_prefix: String::new(),
             public_url: None,
@@ -106,6 +110,23 @@ impl S3Config {
     /// Who publishes. Required.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
+        self
+    }
+
+    /// Who gives credentials anew, for temporary ones that expire: asked once when the store refuses those in
+    /// use, on the thread of the refused request, which is then sent again if what comes back is different.
+    /// Without it a refusal ends the run.
+    ///
+    /// ```
+    /// use bucket_brigade::{Credentials, S3Config};
+    /// let config = S3Config::new("releases").renew_credentials(Credentials::from_env);
+    /// # let _ = config;
+    /// ```
+    pub fn renew_credentials(
+        mut self,
+        renew: impl Fn() -> Result<Credentials, StorageError> + Send + Sync + 'static,
+    ) -> Self {
+        self.renewal = Some(Renewal(Arc::new(renew)));
         self
     }
 
@@ -269,6 +290,7 @@ impl S3Config {
             checksum_header: self.checksum_header.unwrap_or_else(|| is_aws(&address.bucket.region().host())),
             address,
             credentials,
+            renewal: self.renewal,
             headers: check_headers(&self.headers)?,
             ca_file: self.ca_file,
             chunk_size: self.chunk_size,
@@ -287,6 +309,7 @@ impl S3Config {
 pub(crate) struct S3Settings {
     pub(crate) address: S3Address,
     pub(crate) credentials: Credentials,
+    pub(crate) renewal: Option<Renewal>,
     pub(crate) headers: HeaderMap,
     pub(crate) checksum_header: bool,
     pub(crate) ca_file: Option<PathBuf>,

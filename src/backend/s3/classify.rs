@@ -97,14 +97,24 @@ pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
         StorageError::new(kind, facts.operation, text).with_code(body.code).with_request_id(request_id);
     let skew = skew(header("date"), facts.now);
     let error = advised(error, facts.bucket, place.as_deref(), body.endpoint.as_deref(), skew);
-    match header("retry-after").and_then(|seconds| seconds.trim().parse().ok()) {
-        Some(seconds) if error.is_retryable() => error.retry_after(Duration::from_secs(seconds)),
+    match header("retry-after").and_then(|asked| wait_asked(asked, header("date"), facts.now)) {
+        Some(wait) if error.is_retryable() => error.retry_after(wait),
         _ => error,
     }
 }
 
+/// `Retry-After`: seconds, or a date, which is the store's as its answer's is.
+fn wait_asked(asked: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = asked.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked.trim()).ok()?;
+    let from = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+    Some(until.duration_since(from).unwrap_or_default())
+}
+
 /// How far our clock is from the one that dated the answer, and whether it is behind.
-fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
+pub(super) fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
     let theirs = httpdate::parse_http_date(date?).ok()?;
     Some(match theirs.duration_since(now) {
         Ok(behind) => (true, behind),
@@ -289,8 +299,17 @@ mod tests {
 
     #[test]
     fn n5_retry_after_is_read() {
-        let error = refused(503, "SlowDown", &[("retry-after", "7")]);
-        assert_eq!(error.retry(), crate::error::Retry::After(Duration::from_secs(7)));
+        let date = ("date", "Tue, 24 Nov 2026 10:00:00 GMT");
+        for (asked, seconds) in
+            [("7", 7), ("Tue, 24 Nov 2026 10:00:09 GMT", 9), ("Tue, 24 Nov 2026 09:00:00 GMT", 0)]
+        {
+            let error = refused(503, "SlowDown", &[("retry-after", asked), date]);
+            assert_eq!(error.retry(), crate::error::Retry::After(Duration::from_secs(seconds)), "{asked}");
+        }
+        assert_eq!(
+            refused(503, "SlowDown", &[("retry-after", "soon")]).retry(),
+            crate::error::Retry::Backoff
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One exchange: a signed request out, a bounded answer in.
 
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
@@ -9,15 +11,16 @@ use ureq::{Agent, AsSendBody, SendBody};
 
 use super::classify::{self, Refusal};
 use super::credentials::Credentials;
+use super::keyring::Keyring;
 use super::sign::{EMPTY_SHA256, Signable, Signer, amz_date};
-use super::transport::{Connections, Hidden, Limits};
+use super::transport::{Connections, Hidden, Limits, is_cut_off};
 use super::trust;
 use super::xml::{self, ErrorBody};
 use crate::backend::Exchange;
 use crate::config::S3Settings;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::observe::trace::Outcome;
+use crate::observe::trace::{Outcome, redact};
 
 /// An error's body is read up to here.
 const MOST_OF_AN_ERROR: u64 = 64 * 1024;
@@ -107,11 +110,16 @@ impl Answer {
 pub(crate) struct Client {
     connections: Connections,
     signer: Signer,
-    credentials: Credentials,
+    keyring: Keyring,
     scheme: String,
     host: String,
     bucket: String,
+    /// Seconds that the store's clock is ahead of ours, as it last complained.
+    ahead: AtomicI64,
 }
+
+/// An offset that is known to so many seconds need not be learned again.
+const SAME_OFFSET: u64 = 60;
 
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
@@ -127,10 +135,11 @@ impl Client {
         Ok(Self {
             connections: Connections::new(&limits, tls),
             signer: Signer::new(settings.address.bucket.region()),
-            credentials: settings.credentials.clone(),
+            keyring: Keyring::new(settings.credentials.clone(), settings.renewal.clone()),
             scheme,
             host: settings.address.host.clone(),
             bucket: settings.address.bucket.name(),
+            ahead: AtomicI64::new(0),
         })
     }
 
@@ -193,9 +202,10 @@ impl Client {
         sink: Option<Sink<'_>>,
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
-        let (request, hidden) = self.signed(exchange, ask)?;
+        let credentials = self.keyring.current();
+        let (request, hidden) = self.signed(exchange, ask, &credentials)?;
         let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
-        let result = self.connections.with(exchange, attempt == 1, hidden, |agent| {
+        let (result, cut_off) = self.connections.with(exchange, attempt == 1, hidden, |agent| {
             let request = ask.patient(agent, request);
             let sent = if ask.length == 0 {
                 agent.run(request)
@@ -217,12 +227,20 @@ impl Client {
                 Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
                 other => other.unwrap_or_default(),
             };
-            self.judge(ask, status, response.headers(), read, exchange.clock.wall())
+            self.judge(ask, status, response.headers(), read, exchange.clock.wall(), &credentials)
         });
         if result.is_err() {
             exchange.trace.progress.unmoved(timed.moved);
         }
-        result
+        match result {
+            // It cannot have taken what it did not read.
+            Ok(_) if cut_off => {
+                let what = format!("{}: a success before the body was read", self.host);
+                Err(StorageError::new(ErrorKind::Network, ask.operation, what).while_sending())
+            }
+            Err(error) if cut_off && error.kind() == ErrorKind::Network => Err(error.while_sending()),
+            other => other,
+        }
     }
 
     /// Hands the body of an answer on.
@@ -249,6 +267,7 @@ impl Client {
         headers: &HeaderMap,
         body: Vec<u8>,
         now: SystemTime,
+        credentials: &Arc<Credentials>,
     ) -> Result<Answer, StorageError> {
         // An error may come with status 200 to a POST: such answers begin before their end is known.
         let is_error = ask.method == Method::POST && xml::is_error(&body);
@@ -261,15 +280,44 @@ impl Client {
         } else {
             xml::error_body(&body)
         };
-        Err(classify::refusal(Refusal {
+        let error = classify::refusal(Refusal {
             operation: ask.operation,
             status,
             headers,
             body: explained,
             bucket: &self.bucket,
-            secrets: &self.credentials.secrets(),
+            secrets: &credentials.secrets(),
             now,
-        }))
+        });
+        Err(match error.kind() {
+            ErrorKind::ClockSkew => self.learn_time(headers, now, error),
+            ErrorKind::Credentials => error.retryable(self.keyring.renew(credentials)),
+            _ => error,
+        })
+    }
+
+    /// A text of the store's without what it repeats of our secrets.
+    pub(crate) fn redacted(&self, text: &str) -> String {
+        redact(text, &self.keyring.current().secrets())
+    }
+
+    /// The time of day at the store.
+    fn store_time(&self, here: SystemTime) -> SystemTime {
+        let ahead = self.ahead.load(Relaxed);
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 { here - by } else { here + by }
+    }
+
+    /// The store refused the time of a request: from now on its own is used, and this is worth one more try.
+    fn learn_time(&self, headers: &HeaderMap, now: SystemTime, error: StorageError) -> StorageError {
+        let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let Some((behind, by)) = classify::skew(date, now) else {
+            return error;
+        };
+        let seconds = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
+        let ahead = if behind { seconds } else { -seconds };
+        let before = self.ahead.swap(ahead, Relaxed);
+        error.retryable(before.abs_diff(ahead) > SAME_OFFSET)
     }
 
     fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
@@ -281,8 +329,9 @@ impl Client {
         &self,
         exchange: &Exchange<'_>,
         ask: &Ask<'_>,
+        credentials: &Credentials,
     ) -> Result<(Request<()>, Vec<Hidden>), StorageError> {
-        let when = exchange.clock.wall();
+        let when = self.store_time(exchange.clock.wall());
         let mut headers = ask.headers.clone();
         for (name, value) in [
             ("host", self.host.as_str()),
@@ -292,7 +341,7 @@ impl Client {
             headers.insert(HeaderName::from_static(name), value_of(name, value)?);
         }
         let mut hidden = Vec::new();
-        if let Some(token) = self.credentials.session_token() {
+        if let Some(token) = credentials.session_token() {
             headers.insert("x-amz-security-token", value_of("session_token", token)?);
         }
         let signable = Signable {
@@ -302,9 +351,9 @@ impl Client {
             headers: &headers,
             payload: ask.payload,
         };
-        let authorization = self.signer.authorization(&self.credentials, when, &signable)?;
+        let authorization = self.signer.authorization(credentials, when, &signable)?;
         let secrets = [
-            ("x-amz-security-token", self.credentials.session_token()),
+            ("x-amz-security-token", credentials.session_token()),
             ("authorization", Some(authorization.as_str())),
         ];
         for (name, value) in secrets {
@@ -346,6 +395,8 @@ struct Timed<'a> {
     operation: Operation,
     until: Duration,
     exchange: &'a Exchange<'a>,
+    /// Bytes of the body that were not asked for yet.
+    left: u64,
     /// It is a file's content, and counts for the progress.
     counts: bool,
     moved: u64,
@@ -354,7 +405,7 @@ struct Timed<'a> {
 impl<'a> Timed<'a> {
     fn new(exchange: &'a Exchange<'a>, ask: &Ask<'_>, inner: &'a mut dyn Read, counts: bool) -> Self {
         let until = exchange.clock.now() + allowance(ask.length.max(ask.expected));
-        Self { inner, operation: ask.operation, until, exchange, counts, moved: 0 }
+        Self { inner, operation: ask.operation, until, exchange, left: ask.length, counts, moved: 0 }
     }
 }
 
@@ -366,7 +417,15 @@ impl Read for Timed<'_> {
             let error = StorageError::new(ErrorKind::Timeout, self.operation, late);
             return Err(std::io::Error::other(error));
         }
+        if is_cut_off() {
+            // Nobody takes it any more. The HTTP layer wants a whole body before it looks at the answer.
+            let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+            buffer[..count].fill(0);
+            self.left -= count as u64;
+            return Ok(count);
+        }
         let count = self.inner.read(buffer)?;
+        self.left = self.left.saturating_sub(count as u64);
         if self.counts {
             self.moved += count as u64;
             self.exchange.trace.progress.moved(count as u64);
@@ -404,7 +463,7 @@ mod tests {
             patience: None,
             expected: 0,
         };
-        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask).unwrap().0
+        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &settings.credentials).unwrap().0
     }
 
     #[test]

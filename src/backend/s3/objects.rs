@@ -19,7 +19,6 @@ use super::xml::{self, DeleteErrorBody};
 use crate::backend::{Deleted, Exchange, Page};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
-use crate::observe::trace::redact;
 use crate::retry;
 
 /// Deletes keys, with one request for all where the store can and XML carries them.
@@ -154,9 +153,17 @@ fn key_error(s3: &S3Backend, key: &RemoteKey, error: DeleteErrorBody) -> Result<
         return Ok(());
     }
     let text = format!("the store refused it: {code} {}", error.message.unwrap_or_default());
-    let text = redact(&text, &s3.settings.credentials.secrets());
+    let text = s3.client.redacted(&text);
     let error = StorageError::new(kind, Operation::Delete, text.trim_end());
     Err(advised_for_key(error, &s3.bucket).with_key(key.as_str()).with_code(Some(code)))
+}
+
+/// One small request, tried once, whose refusal says what the store has against all of them.
+pub(crate) fn ask_for_one(s3: &S3Backend, exchange: &Exchange<'_>) -> Result<(), StorageError> {
+    let prefix = uri_encode(s3.settings.address.prefix.as_str(), true);
+    let query = format!("list-type=2&max-keys=1&prefix={prefix}");
+    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
+    s3.client.exchange(exchange, 1, &ask, &mut empty()).map(drop)
 }
 
 /// One page of the objects under the prefix.

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
 use super::client::{Answer, Ask};
-use super::upload::{add_checksum, etag, object_headers, request_id, second_opinion, set};
+use super::upload::{add_checksum, etag, explained, object_headers, request_id, set};
 use super::uploads::{Owner, owner_of};
 use super::xml;
 use crate::backend::{Assembly, Begun, Exchange, Finished, PartUpload, Receipt, UploadName};
@@ -88,9 +88,8 @@ pub(crate) fn part(
     let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
         let mut body = source.range_reader(part.offset, part.length, s3.settings.chunk_size);
         s3.client.exchange(exchange, attempt, &ask, &mut body).map_err(|error| {
-            let suspect = error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
             let same = || Ok(source.hash_range(part.offset, part.length, |_| Ok(()))? == *part.sha256);
-            if suspect { second_opinion(error, same) } else { error }
+            explained(s3, exchange, attempt, error, &mut reread, same)
         })
     })?;
     etag(&answer).ok_or_else(|| {

@@ -79,20 +79,21 @@ impl Connections {
 
     /// Runs `call` with the agent; its traffic counts for the exchange, and each placeholder of
     /// `hidden` becomes its secret on the wire. A try that is not the first asks whether a kept connection
-    /// is open, whenever it was used.
+    /// is open, whenever it was used. Also tells whether the server closed the connection while something was
+    /// being sent.
     pub(crate) fn with<T>(
         &self,
         exchange: &Exchange<'_>,
         first_try: bool,
         hidden: Vec<Hidden>,
         call: impl FnOnce(&Agent) -> T,
-    ) -> T {
+    ) -> (T, bool) {
         let (metrics, cancel) = (exchange.trace.metrics.clone(), exchange.cancel.clone());
-        let scope = Scope { metrics, cancel, first_try, hidden };
+        let scope = Scope { metrics, cancel, first_try, hidden, cut_off: false };
         let before = SCOPE.replace(Some(scope));
         let result = call(&self.agent);
-        SCOPE.set(before);
-        result
+        let scope = SCOPE.replace(before);
+        (result, scope.is_some_and(|scope| scope.cut_off))
     }
 
     /// A connection failed: the next one asks for the address anew.
@@ -107,6 +108,13 @@ struct Scope {
     cancel: CancelToken,
     first_try: bool,
     hidden: Vec<Hidden>,
+    /// The server takes no more of what is sent.
+    cut_off: bool,
+}
+
+/// Whether the server takes no more of what this thread is sending: the rest need not be read from disk.
+pub(super) fn is_cut_off() -> bool {
+    SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.cut_off))
 }
 
 thread_local! {
@@ -219,8 +227,8 @@ impl Resolver for CachingResolver {
     }
 }
 
-/// Below TLS: counts connections and bytes, and lets a server think longer than it may be silent in
-/// the middle of something.
+/// Below TLS: counts connections and bytes, lets a server think longer than it may be silent in the middle of
+/// something, and lets it answer before it has read everything.
 #[derive(Debug)]
 struct Meter;
 
@@ -233,7 +241,7 @@ impl<In: Transport> Connector<In> for Meter {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         count(|metrics| metrics.connections(1));
-        Ok(chained.map(|inner| Metered { inner, heard: None }))
+        Ok(chained.map(|inner| Metered { inner, heard: None, deaf: false }))
     }
 }
 
@@ -259,6 +267,16 @@ struct Metered<In> {
     inner: In,
     /// When the last bytes came.
     heard: Option<Instant>,
+    /// The server takes nothing more.
+    deaf: bool,
+}
+
+/// Whether the other side has closed the connection.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
+    )
 }
 
 impl<In: Transport> Metered<In> {
@@ -288,7 +306,18 @@ impl<In: Transport> Transport for Metered<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.inner.transmit_output(amount, timeout)?;
+        if self.deaf {
+            return Ok(());
+        }
+        match self.inner.transmit_output(amount, timeout) {
+            Err(ureq::Error::Io(error)) if is_closed(&error) => {
+                // Perhaps it has answered before it closed: what it said is worth more than the reset.
+                self.deaf = true;
+                SCOPE.with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.cut_off = true));
+                return Ok(());
+            }
+            sent => sent?,
+        }
         count(|metrics| {
             metrics.bytes_sent(amount as u64);
             metrics.sends(1);
@@ -311,7 +340,7 @@ impl<In: Transport> Transport for Metered<In> {
     fn is_open(&mut self) -> bool {
         let trusting = SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.first_try));
         let fresh = trusting && self.heard.is_some_and(|heard| heard.elapsed() < FRESH);
-        fresh || self.inner.is_open()
+        !self.deaf && (fresh || self.inner.is_open())
     }
 
     fn is_tls(&self) -> bool {
@@ -390,7 +419,13 @@ mod tests {
     fn a_name_is_looked_up_once_and_again_after_a_failure() {
         let (metrics, resolver) = (Metrics::default(), CachingResolver::default());
         let cancel = CancelToken::new();
-        SCOPE.set(Some(Scope { metrics: metrics.clone(), cancel, first_try: true, hidden: Vec::new() }));
+        SCOPE.set(Some(Scope {
+            metrics: metrics.clone(),
+            cancel,
+            first_try: true,
+            hidden: Vec::new(),
+            cut_off: false,
+        }));
         for _ in 0..1000 {
             assert!(!resolver.addresses("localhost:80").unwrap().is_empty());
         }

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::S3Backend;
 use super::client::{Answer, Ask};
+use super::objects;
 use super::xml::unquoted;
 use crate::backend::{Exchange, Receipt, Upload};
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -35,9 +36,8 @@ pub(crate) fn put(
         let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
             *attempts = attempt;
             send(s3, exchange, attempt, &ask, file).map_err(|error| {
-                let suspect = error.kind() == ErrorKind::Integrity && !std::mem::replace(&mut reread, true);
                 let same = || Ok(file.source.hash(|_| Ok(()))? == *file.digest);
-                if suspect { second_opinion(error, same) } else { error }
+                explained(s3, exchange, attempt, error, &mut reread, same)
             })
         })?;
         Ok((Receipt { url: s3.url(key), etag: etag(&answer) }, request_id(&answer)))
@@ -58,12 +58,38 @@ fn send(
     s3.client.exchange(exchange, attempt, ask, &mut body)
 }
 
-/// The store received other bytes than were hashed: the file was rewritten meanwhile (a second reading
-/// is not the `same`), or the bytes were damaged on their way, which is worth one more try.
-pub(crate) fn second_opinion(
+/// What is behind the failure of a body, where that can be found out.
+pub(crate) fn explained(
+    s3: &S3Backend,
+    exchange: &Exchange<'_>,
+    attempt: u32,
     error: StorageError,
+    reread: &mut bool,
     same: impl FnOnce() -> Result<bool, StorageError>,
 ) -> StorageError {
+    if error.is_cut_off() && attempt == 1 {
+        return refused_altogether(s3, exchange, &error).unwrap_or(error);
+    }
+    if error.kind() == ErrorKind::Integrity && !std::mem::replace(reread, true) {
+        return second_opinion(error, same);
+    }
+    error
+}
+
+/// The server hung up on a body, and its answer was lost: one small request finds out whether it refuses
+/// whatever comes from here. Where that may not be asked, nothing is known.
+fn refused_altogether(s3: &S3Backend, exchange: &Exchange<'_>, error: &StorageError) -> Option<StorageError> {
+    let refused = objects::ask_for_one(s3, exchange).err()?;
+    let altogether = matches!(
+        refused.kind(),
+        ErrorKind::Credentials | ErrorKind::ClockSkew | ErrorKind::BucketMissing | ErrorKind::Region
+    );
+    altogether.then(|| refused.with_operation(error.operation()))
+}
+
+/// The store received other bytes than were hashed: the file was rewritten meanwhile (a second reading
+/// is not the `same`), or the bytes were damaged on their way, which is worth one more try.
+fn second_opinion(error: StorageError, same: impl FnOnce() -> Result<bool, StorageError>) -> StorageError {
     match same() {
         Ok(true) => error.retryable(true),
         Ok(false) => StorageError::new(

@@ -77,8 +77,10 @@ impl Place {
         speed: &SpeedArgs,
         headers: &[(String, String)],
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        let credentials = Environment::new(&variable, self.profile.as_deref()).credentials()?;
-        self.connect_as(credentials, speed, headers)
+        let profile = self.profile.clone();
+        let find = move || Environment::new(&variable, profile.as_deref()).credentials();
+        let config = self.config.clone().credentials(find()?).renew_credentials(find);
+        connect_with(config, speed, headers)
     }
 
     /// The same for work that sends nothing: with nobody's credentials.
@@ -87,31 +89,26 @@ impl Place {
         speed: &SpeedArgs,
         headers: &[(String, String)],
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        self.connect_as(Credentials::new("nobody", "nothing"), speed, headers)
+        connect_with(self.config.clone().credentials(Credentials::new("nobody", "nothing")), speed, headers)
     }
+}
 
-    fn connect_as(
-        &self,
-        credentials: Credentials,
-        speed: &SpeedArgs,
-        headers: &[(String, String)],
-    ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        let engine = EngineConfig::new().workers(speed.batch_size).build()?;
-        let as_usize = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let mut config = self
-            .config
-            .clone()
-            .credentials(credentials)
-            .chunk_size(as_usize(speed.chunk_size.as_u64()))
-            .part_size(speed.part_size.as_u64())
-            .part_threshold(speed.part_threshold.as_u64())
-            .retry(RetryPolicy::default().with_attempts(speed.retries.saturating_add(1)));
-        for (name, value) in headers {
-            config = config.header(name, value);
-        }
-        let backend = Arc::new(S3Backend::new(&engine, config)?);
-        Ok((engine, backend))
+fn connect_with(
+    config: S3Config,
+    speed: &SpeedArgs,
+    headers: &[(String, String)],
+) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+    let engine = EngineConfig::new().workers(speed.batch_size).build()?;
+    let mut config = config
+        .chunk_size(usize::try_from(speed.chunk_size.as_u64()).unwrap_or(usize::MAX))
+        .part_size(speed.part_size.as_u64())
+        .part_threshold(speed.part_threshold.as_u64())
+        .retry(RetryPolicy::default().with_attempts(speed.retries.saturating_add(1)));
+    for (name, value) in headers {
+        config = config.header(name, value);
     }
+    let backend = Arc::new(S3Backend::new(&engine, config)?);
+    Ok((engine, backend))
 }
 
 fn variable(name: &str) -> Option<OsString> {

@@ -1,0 +1,79 @@
+//! The credentials in use, and how they are renewed when the store refuses them.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use super::credentials::Credentials;
+use crate::error::StorageError;
+
+/// Gives credentials anew.
+#[derive(Clone)]
+pub(crate) struct Renewal(pub(crate) Arc<dyn Fn() -> Result<Credentials, StorageError> + Send + Sync>);
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewal")
+    }
+}
+
+/// What requests are signed with now.
+pub(crate) struct Keyring {
+    current: RwLock<Arc<Credentials>>,
+    renewal: Option<Renewal>,
+    /// Held while they are renewed: one asks, the others wait for what it gets.
+    renewing: Mutex<()>,
+}
+
+impl Keyring {
+    pub(crate) fn new(credentials: Credentials, renewal: Option<Renewal>) -> Self {
+        Self { current: RwLock::new(Arc::new(credentials)), renewal, renewing: Mutex::new(()) }
+    }
+
+    pub(crate) fn current(&self) -> Arc<Credentials> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The store refused `used`: whether there are others by now.
+    pub(crate) fn renew(&self, used: &Arc<Credentials>) -> bool {
+        let Some(renewal) = &self.renewal else {
+            return false;
+        };
+        let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&self.current(), used) {
+            return true;
+        }
+        // What cannot be had, or cannot be sent, is no better than what was refused.
+        let Some(new) = (renewal.0)().ok().filter(|new| new.check().is_ok()) else {
+            return false;
+        };
+        if new.secrets() == used.secrets() {
+            return false;
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn n6_refused_credentials_are_asked_for_once_however_many_were_refused() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let counter = asked.clone();
+        let renewal = Renewal(Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(Credentials::new("k", "second"))
+        }));
+        let keyring = Keyring::new(Credentials::new("k", "first"), Some(renewal));
+        let first = keyring.current();
+        assert!(keyring.renew(&first) && keyring.renew(&first));
+        assert_eq!((keyring.current().secret_key(), asked.load(Ordering::Relaxed)), ("second", 1));
+        let second = keyring.current();
+        assert!(!keyring.renew(&second), "the same again is no others");
+        assert!(!Keyring::new(Credentials::new("k", "s"), None).renew(&second));
+    }
+}
