@@ -207,6 +207,25 @@ mod tests {
         assert_eq!(gate.lock().limit, 3);
     }
 
+    /// What the store asks for, and what it does by hanging up, is heeded; good days come back one by one.
+    #[test]
+    fn n5_gate_falls_to_one_and_recovers_to_all() {
+        let gate = Gate::new(10);
+        let limit = || gate.lock().limit;
+        let cut_off = || StorageError::new(ErrorKind::Network, Operation::Upload, "x").while_sending();
+        let mut seen = vec![limit()];
+        for _ in 0..4 {
+            gate.pass::<()>(Operation::Upload, || Ok(()), || Err(cut_off())).unwrap_err();
+            seen.push(limit());
+        }
+        assert_eq!(seen, [10, 5, 2, 1, 1]);
+        assert!(!gate.is_circuit_open(), "somebody is there");
+        for n in 1..=90 {
+            gate.pass(Operation::Upload, || Ok(()), || Ok(())).unwrap();
+            assert_eq!(limit(), 1 + n / 10);
+        }
+    }
+
     #[test]
     fn a_wait_for_a_turn_ends_when_it_may_not_go_on() {
         let gate = Gate::new(1);

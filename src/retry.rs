@@ -22,11 +22,19 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// No wait is longer, but for one that the server asked for (default 20 s).
     pub cap: Duration,
+    /// A request that the store throttles (429, 503, `SlowDown`) is tried again for this long, however many
+    /// tries that takes (default 60 s); not where `attempts` is 1.
+    pub throttled_for: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 6, base: Duration::from_millis(100), cap: Duration::from_secs(20) }
+        Self {
+            attempts: 6,
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(20),
+            throttled_for: Duration::from_secs(60),
+        }
     }
 }
 
@@ -46,10 +54,13 @@ impl RetryPolicy {
         ceiling.mul_f64(random.clamp(0.0, 1.0))
     }
 
-    fn wait(&self, attempt: u32, retry: Retry, random: f64) -> Option<Duration> {
+    /// The wait before the next try; `None`: there is none. `throttled`: so long has the store asked for fewer
+    /// requests, if that is what it asks for.
+    fn wait(&self, attempt: u32, retry: Retry, throttled: Option<Duration>, random: f64) -> Option<Duration> {
+        let patient = self.attempts > 1 && throttled.is_some_and(|since| since < self.throttled_for);
         match retry {
             Retry::Never => None,
-            _ if attempt >= self.attempts => None,
+            _ if attempt >= self.attempts && !patient => None,
             Retry::Backoff => Some(self.backoff(attempt, random)),
             Retry::After(asked) if asked > LONGEST_RETRY_AFTER => None,
             Retry::After(asked) => Some(asked + self.backoff(attempt, random)),
@@ -76,7 +87,10 @@ pub(crate) fn run<T>(
             Err(error) => error,
         };
         let cut_off = exchange.cancel.is_cancelled() && error.kind().is_outage();
-        let wait = policy.wait(attempt, error.retry(), fastrand::f64()).or(cut_off.then_some(Duration::ZERO));
+        let elapsed = exchange.clock.now().saturating_sub(began);
+        let throttled = (error.kind() == ErrorKind::Throttled).then_some(elapsed);
+        let wait = policy.wait(attempt, error.retry(), throttled, fastrand::f64());
+        let wait = wait.or(cut_off.then_some(Duration::ZERO));
         let Some(wait) = wait else {
             return Err(error.with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
         };
@@ -138,6 +152,24 @@ mod tests {
             });
             assert_eq!(error.unwrap_err().attempts(), 6);
             assert_eq!(exchange.trace.metrics.snapshot().retries, 5);
+        });
+    }
+
+    #[test]
+    fn n5_throttled_request_has_a_minute_however_many_tries_it_takes() {
+        with_exchange(|exchange, clock| {
+            let result = run(&RetryPolicy::default(), exchange, Operation::Upload, |attempt| {
+                let busy = clock.now() < Duration::from_secs(30);
+                if busy { Err(failure(ErrorKind::Throttled)) } else { Ok(attempt) }
+            });
+            assert!(result.unwrap() > 6);
+            let began = clock.now();
+            let always = |_| Err::<(), _>(failure(ErrorKind::Throttled));
+            run(&RetryPolicy::default(), exchange, Operation::Upload, always).unwrap_err();
+            let took = clock.now().saturating_sub(began).as_secs();
+            assert!((60..100).contains(&took), "{took} s");
+            let error = run(&RetryPolicy::default().with_attempts(1), exchange, Operation::Upload, always);
+            assert_eq!(error.unwrap_err().attempts(), 1);
         });
     }
 

@@ -7,6 +7,8 @@ mod download;
 pub(crate) mod keyring;
 mod objects;
 mod parts;
+mod resolve;
+mod scope;
 mod sign;
 mod transport;
 mod trust;

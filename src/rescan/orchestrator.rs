@@ -338,7 +338,7 @@ impl RescanOrchestrator {
             Err(error) => {
                 let stop = StopReason::of(&error).or(match error.kind() {
                     ErrorKind::Credentials => Some(StopReason::Credentials),
-                    kind if kind.is_transient() => Some(StopReason::Unavailable),
+                    kind if kind.is_transient() && error.is_retryable() => Some(StopReason::Unavailable),
                     _ => None,
                 });
                 if !error.is_not_tried() {

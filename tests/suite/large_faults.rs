@@ -590,18 +590,40 @@ fn fault_sweep_answers_of_500() {
     sweep_all(&answer(500, "InternalError"));
 }
 
+#[test]
+fn fault_sweep_connections_reset_in_a_body() {
+    sweep_all(&Fault::ResetInBody(1000));
+}
+
+#[test]
+fn fault_sweep_answers_of_503() {
+    sweep_all(&answer(503, "SlowDown"));
+}
+
+/// Set it for the sweeps over TLS, too: they take as long again.
+const LONG: &str = "BRIGADE_TEST_LONG";
+
 /// The k-th request of a run with large files, small ones and a delete fails, once or from then on: the next
 /// run without faults makes it right.
 fn sweep_all(fault: &Fault) {
-    for k in 0..14 {
-        for once in [true, false] {
-            sweep(fault, k, once, &format!("{fault:?} at {k}, once: {once}"));
+    let tls = if std::env::var_os(LONG).is_some() { &[false, true][..] } else { &[false] };
+    for &tls in tls {
+        let count = sweep(None, tls, "no fault");
+        assert!(count >= 10, "a run of {count} requests is not what this is meant for");
+        // What fails adds a few.
+        for k in 0..count + 4 {
+            for once in [true, false] {
+                let rule = Rule::new(fault.clone()).skip(k);
+                let rule = if once { rule.times(1) } else { rule };
+                sweep(Some(rule), tls, &format!("{fault:?} at {k}, once: {once}, TLS: {tls}"));
+            }
         }
     }
 }
 
-fn sweep(fault: &Fault, k: u64, once: bool, what: &str) {
-    let world = World::with_workers(3);
+/// Gives the number of requests of the run that the fault befalls.
+fn sweep(fault: Option<Rule>, tls: bool, what: &str) -> u64 {
+    let world = if tls { World::over_tls(3) } else { World::with_workers(3) };
     let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
     let s3 = s3.retry(RetryPolicy::default().with_attempts(2));
     let site = |world: &World| {
@@ -618,13 +640,16 @@ fn sweep(fault: &Fault, k: u64, once: bool, what: &str) {
     world.write("small", "y");
     world.remove("gone");
     world.lost_begins.store(true, Ordering::SeqCst);
-    let rule = Rule::new(fault.clone()).skip(k);
-    world.proxy.add(if once { rule.times(1) } else { rule });
+    world.proxy.clear_counts();
+    if let Some(rule) = fault {
+        world.proxy.add(rule);
+    }
     let first = site(&world);
     if let Ok(report) = first.rescan() {
         check(&world, &first, &report);
     }
     drop(first);
+    let count = world.proxy.requests().len() as u64;
     world.proxy.clear_rules();
     let second = site(&world);
     let report = second.rescan().unwrap();
@@ -636,4 +661,5 @@ fn sweep(fault: &Fault, k: u64, once: bool, what: &str) {
         report.failed
     );
     assert_eq!(world.keys(), ["large-added", "large-modified", "small"], "{what}");
+    count
 }

@@ -128,16 +128,19 @@ fn outage_in_the_middle_keeps_what_was_acknowledged() {
 
 #[test]
 fn server_errors_throughout_are_an_outage_and_few_requests() {
-    let world = World::new();
-    for n in 0..500 {
-        world.write(&format!("f{n}"), "x");
+    // One that asks for fewer requests has a minute to come to itself.
+    for (status, most) in [(500, 20), (503, 100)] {
+        let world = World::new();
+        for n in 0..500 {
+            world.write(&format!("f{n}"), "x");
+        }
+        world.proxy.add(Rule::new(Fault::Answer(status, Vec::new(), Vec::new())).method("PUT"));
+        let site = world.orchestrator();
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.pending), (RescanOutcome::LocalOnly, 500));
+        assert!(report.metrics.requests <= most, "{status}: {}", report.metrics.requests);
     }
-    world.proxy.add(Rule::new(Fault::Answer(503, Vec::new(), Vec::new())).method("PUT"));
-    let site = world.orchestrator();
-    let report = site.rescan().unwrap();
-    check(&world, &site, &report);
-    assert_eq!((report.outcome, report.pending), (RescanOutcome::LocalOnly, 500));
-    assert!(report.metrics.requests <= 20, "{}", report.metrics.requests);
 }
 
 /// N1, N4, N5, N12 and the lost answer: one request alone is tried again, and the run is as if nothing
@@ -167,7 +170,10 @@ fn passing_faults_cost_a_retry_and_nothing_else() {
         let report = site.rescan().unwrap();
         check(&world, &site, &report);
         assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 2), "{name}");
-        assert_eq!(report.metrics.requests, 15, "{name}: twelve, two more, one listing");
+        // After a reset in the middle of a body it may ask what the store has against it.
+        let asked = u64::from(name.contains("reset"));
+        let expected = 15..=15 + asked;
+        assert!(expected.contains(&report.metrics.requests), "{name}: twelve, two more, one listing");
         check_idle(&world, &site);
     }
 }

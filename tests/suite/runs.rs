@@ -122,7 +122,7 @@ fn p2_cancelled_run_does_not_wait_for_answers_that_do_not_come() {
     let report = site.rescan_with(&Run::new().cancel(cancel)).unwrap();
     stalled.release();
     assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, Some(StopReason::Cancelled)));
-    assert!(report.failed.is_empty() && report.uploaded_count >= 5, "{report:?}");
+    assert!(report.failed.is_empty() && report.uploaded_count >= 1, "{report:?}");
     assert_eq!(report.metrics.retries, 0);
     let report = site.rescan().unwrap();
     check(&world, &site, &report);

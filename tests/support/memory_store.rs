@@ -43,6 +43,11 @@ impl MemoryStore {
         self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.to_vec())).collect()
     }
 
+    /// All objects: keys and sizes.
+    pub fn sizes(&self) -> BTreeMap<String, usize> {
+        self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.len())).collect()
+    }
+
     /// One object with everything that was stored with it.
     pub fn get(&self, key: &str) -> Option<StoredObject> {
         self.state().objects.get(key).cloned()

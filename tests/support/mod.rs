@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use memory_store::MemoryStore;
 use proxy::FaultProxy;
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
+use tls::TestCa;
 
 pub const BUCKET: &str = "bucket";
 pub const PREFIX: &str = "site/";
@@ -38,6 +39,7 @@ pub struct World {
     pub clock: Arc<VirtualClock>,
     pub engine: Engine,
     pub events: Arc<Mutex<Vec<Event>>>,
+    ca_file: Option<PathBuf>,
     folder: TempDir,
     /// Every version that a file ever had, and what others stored, by key.
     versions: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
@@ -54,10 +56,24 @@ impl World {
     }
 
     pub fn with_workers(workers: usize) -> Self {
+        Self::with(workers, false)
+    }
+
+    /// The same, reached over TLS with a certificate authority of its own.
+    pub fn over_tls(workers: usize) -> Self {
+        Self::with(workers, true)
+    }
+
+    fn with(workers: usize, tls: bool) -> Self {
         logs::watch();
         let store = MemoryStore::with_bucket(BUCKET);
         let server = S3Server::start(store.service());
-        let proxy = FaultProxy::start(server.addr());
+        let folder = tempfile::tempdir().unwrap();
+        let ca = tls.then(TestCa::new);
+        let proxy = match &ca {
+            Some(ca) => FaultProxy::start_tls(server.addr(), ca.server_config()),
+            None => FaultProxy::start(server.addr()),
+        };
         let clock = Arc::new(VirtualClock::new());
         let events = Arc::new(Mutex::new(Vec::new()));
         let sink = events.clone();
@@ -71,7 +87,8 @@ impl World {
             clock,
             engine: config.build().unwrap(),
             events,
-            folder: tempfile::tempdir().unwrap(),
+            ca_file: ca.map(|ca| ca.write_into(folder.path())),
+            folder,
             versions: Mutex::default(),
             strangers: Mutex::default(),
             strange_uploads: Mutex::default(),
@@ -146,7 +163,7 @@ impl World {
     }
 
     pub fn s3_config(&self) -> S3Config {
-        s3_config_at(&self.proxy.endpoint())
+        self.ca_file.iter().fold(s3_config_at(&self.proxy.endpoint()), S3Config::ca_file)
     }
 
     pub fn backend(&self) -> Arc<S3Backend> {

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub use self::rules::{Fault, Latch, Rule, latch};
+use rustls::ServerConfig;
+
+pub use self::rules::{Fault, Headers, Latch, Rule, latch};
 use self::wire::{Head, Socket};
 
 /// How long another holder of the port is waited for.
@@ -57,9 +59,18 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// Listens on a free port. What it accepts goes to `upstream`.
     pub fn start(upstream: SocketAddr) -> Self {
+        Self::start_with(upstream, None)
+    }
+
+    /// The same over TLS: it ends here, what lies behind is plain.
+    pub fn start_tls(upstream: SocketAddr, config: Arc<ServerConfig>) -> Self {
+        Self::start_with(upstream, Some(config))
+    }
+
+    fn start_with(upstream: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = bind(0);
         let addr = listener.local_addr().expect("a bound listener has an address");
-        let shared = Arc::new(Shared::new(upstream));
+        let shared = Arc::new(Shared::new(upstream, tls));
         let acceptor = Mutex::new(Some(Acceptor::start(listener, addr, &shared)));
         Self { addr, shared, acceptor }
     }
@@ -71,7 +82,8 @@ impl FaultProxy {
 
     /// The proxy's URL with its address, without a slash at its end.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
     }
 
     /// The proxy's URL with a host name.
@@ -152,6 +164,7 @@ type Callback = Arc<dyn Fn(&Seen) + Send + Sync>;
 
 /// What the proxy's threads share.
 struct Shared {
+    tls: Option<Arc<ServerConfig>>,
     upstream: Mutex<SocketAddr>,
     rules: Mutex<Vec<Rule>>,
     records: Mutex<Vec<Record>>,
@@ -173,8 +186,9 @@ struct Record {
 }
 
 impl Shared {
-    fn new(upstream: SocketAddr) -> Self {
+    fn new(upstream: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Self {
         Self {
+            tls,
             upstream: Mutex::new(upstream),
             rules: Mutex::default(),
             records: Mutex::default(),
@@ -200,13 +214,14 @@ impl Shared {
 
     fn fault_for(&self, head: &Head) -> Option<Fault> {
         let [method, target, _] = &head.first;
-        lock(&self.rules).iter_mut().find_map(|rule| rule.consult(method, target))
+        lock(&self.rules).iter_mut().find_map(|rule| rule.consult(method, target, &head.headers))
     }
 
     /// Serves a connection on a thread of its own.
     fn serve(self: &Arc<Self>, stream: TcpStream) {
         self.connections.fetch_add(1, Ordering::SeqCst);
         let client = Socket::new(stream);
+        let client = self.tls.iter().fold(client, Socket::secured);
         let connection = Arc::new(Connection::default());
         if connection.adopt(&client).is_err() {
             return;

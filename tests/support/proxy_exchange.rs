@@ -68,6 +68,18 @@ impl Exchange<'_> {
                 self.drain(&head, &received)?;
                 return self.answer(&head, *status, headers, body);
             }
+            Some(Fault::EarlyAnswer(status, body)) => {
+                self.answer(&head, *status, &[], body)?;
+                return Ok(After::Close);
+            }
+            Some(Fault::Endless) => {
+                self.drain(&head, &received)?;
+                return self.pour(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", &[b' '; 16 * 1024]);
+            }
+            Some(Fault::HeaderFlood) => {
+                self.drain(&head, &received)?;
+                return self.pour(b"HTTP/1.1 200 OK\r\n", b"X-Flood: yes\r\n");
+            }
             _ => {}
         }
         if self.connect().is_err() {
@@ -159,6 +171,15 @@ impl Exchange<'_> {
         Ok(if head.closes() { After::Close } else { After::Keep })
     }
 
+    /// Sends the same again and again, until the client has enough.
+    fn pour(&mut self, first: &[u8], then: &[u8]) -> io::Result<After> {
+        self.client.write_all(first)?;
+        while !self.connection.is_closed() {
+            self.client.write_all(then)?;
+        }
+        Ok(After::Close)
+    }
+
     fn relay(&mut self, request: &Head, fault: Option<&Fault>, whole: bool) -> io::Result<After> {
         let Some(head) = self.answer_head() else {
             return Ok(After::Reset);
@@ -175,7 +196,14 @@ impl Exchange<'_> {
         };
         let body = head.answer_body(&request.first[0]);
         let mut client = self.client.clone();
+        let connection = self.connection;
         let mut relay = |bytes: &[u8]| {
+            if let Some(Fault::Drip(apart)) = fault {
+                return bytes.iter().try_for_each(|byte| {
+                    connection.sleep(*apart);
+                    client.write_all(&[*byte])
+                });
+            }
             let allowed = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             left -= allowed as u64;
             client.write_all(&bytes[..allowed])

@@ -25,6 +25,15 @@ pub enum Fault {
     Answer(u16, Vec<(String, String)>, Vec<u8>),
     /// Forwards everything, relays this many bytes of the answer (its head included), then closes.
     TruncateAnswer(u64),
+    /// Forwards everything and relays the answer a byte at a time, this long apart.
+    Drip(Duration),
+    /// Answers with this status and body as soon as the head is read, and closes: what of the request's body is on its
+    /// way meets a closed connection.
+    EarlyAnswer(u16, Vec<u8>),
+    /// Reads the body and answers 200 with a body that never ends.
+    Endless,
+    /// Reads the body and answers 200 with headers that never end.
+    HeaderFlood,
     /// Forwards and answers normally, then closes without having announced it.
     CloseIdle,
     /// Forwards everything and keeps the answer back until the latch is released.
@@ -37,14 +46,30 @@ pub struct Rule {
     fault: Fault,
     method: Option<String>,
     path_contains: Option<String>,
+    when: Option<When>,
+    /// One of so many requests, by chance.
+    chance: Option<(u32, fastrand::Rng)>,
     skip: u64,
     times: u64,
+}
+
+/// A condition on the headers of a request.
+#[derive(Clone)]
+struct When(Arc<dyn Fn(&Headers) -> bool + Send + Sync>);
+
+/// Names and values as they were sent.
+pub type Headers = [(String, String)];
+
+impl std::fmt::Debug for When {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("When")
+    }
 }
 
 impl Rule {
     /// Befalls all requests.
     pub fn new(fault: Fault) -> Self {
-        Self { fault, method: None, path_contains: None, skip: 0, times: u64::MAX }
+        Self { fault, method: None, path_contains: None, when: None, chance: None, skip: 0, times: u64::MAX }
     }
 
     /// Only requests with this method.
@@ -56,6 +81,18 @@ impl Rule {
     /// Only requests whose target contains this text. The target is path and query as sent, percent-encoded.
     pub fn path_contains(mut self, text: &str) -> Self {
         self.path_contains = Some(text.to_owned());
+        self
+    }
+
+    /// Only requests of which this is true at the time when they arrive.
+    pub fn when(mut self, condition: impl Fn(&Headers) -> bool + Send + Sync + 'static) -> Self {
+        self.when = Some(When(Arc::new(condition)));
+        self
+    }
+
+    /// Only one of `of` matching requests on average, the same ones for the same seed and order.
+    pub fn one_of(mut self, of: u32, seed: u64) -> Self {
+        self.chance = Some((of, fastrand::Rng::with_seed(seed)));
         self
     }
 
@@ -71,14 +108,16 @@ impl Rule {
         self
     }
 
-    fn matches(&self, method: &str, target: &str) -> bool {
+    fn matches(&mut self, method: &str, target: &str, headers: &Headers) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted == method)
             && self.path_contains.as_ref().is_none_or(|text| target.contains(text.as_str()))
+            && self.when.as_ref().is_none_or(|when| when.0(headers))
+            && self.chance.as_mut().is_none_or(|(of, random)| random.u32(0..*of) == 0)
     }
 
     /// The fault, if it befalls this request.
-    pub(super) fn consult(&mut self, method: &str, target: &str) -> Option<Fault> {
-        if self.times == 0 || !self.matches(method, target) {
+    pub(super) fn consult(&mut self, method: &str, target: &str, headers: &Headers) -> Option<Fault> {
+        if self.times == 0 || !self.matches(method, target, headers) {
             return None;
         }
         if self.skip > 0 {

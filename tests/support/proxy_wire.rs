@@ -2,19 +2,27 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::{ServerConfig, ServerConnection, Stream};
 
 const LONGEST_HEAD: usize = 256 * 1024;
 const BUFFER: usize = 64 * 1024;
 
 /// A socket that is closed when the last of its clones is dropped.
 #[derive(Clone)]
-pub(super) struct Socket(pub(super) Arc<TcpStream>);
+pub(super) struct Socket(pub(super) Arc<TcpStream>, Option<Arc<Mutex<ServerConnection>>>);
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
-        Self(Arc::new(stream))
+        Self(Arc::new(stream), None)
+    }
+
+    /// The server's side of TLS on this socket. It is used by one thread at a time.
+    pub(super) fn secured(self, config: &Arc<ServerConfig>) -> Self {
+        let session = ServerConnection::new(Arc::clone(config)).expect("the configuration is complete");
+        Self(self.0, Some(Arc::new(Mutex::new(session))))
     }
 
     pub(super) fn reader(&self) -> Source {
@@ -36,13 +44,25 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buf)
+        let Some(session) = &self.1 else {
+            return (&*self.0).read(buf);
+        };
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        Stream::new(&mut *session, &mut &*self.0).read(buf)
     }
 }
 
 impl Write for Socket {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(buf)
+        let Some(session) = &self.1 else {
+            return (&*self.0).write(buf);
+        };
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tcp = &*self.0;
+        let mut stream = Stream::new(&mut *session, &mut tcp);
+        let count = stream.write(buf)?;
+        stream.flush()?;
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,29 +1,20 @@
 //! The connections of one destination: a ureq agent with a resolver that remembers, counters on
 //! the wire, idle limits, and secret headers that only the wire sees.
 
-use std::cell::RefCell;
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::Uri;
 use ureq::tls::TlsConfig;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::time::Duration as UreqDuration;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
 };
 use ureq::{Agent, Timeout};
-use zeroize::Zeroizing;
 
+use super::resolve::CachingResolver;
+use super::scope::{Hidden, SCOPE, Scope, count};
 use crate::backend::Exchange;
-use crate::clock::CancelToken;
-use crate::observe::metrics::Metrics;
 
-/// How long a resolved address is used without asking again.
-const RESOLVED_FOR: Duration = Duration::from_secs(30);
 /// Idle connections are given up after this; servers commonly close theirs after 20 to 75 s.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
@@ -71,7 +62,7 @@ impl Connections {
             .timeout_per_read(Some(limits.idle))
             .timeout_per_write(Some(limits.idle))
             .build();
-        let resolver = CachingResolver::default();
+        let resolver = CachingResolver::new(limits.connect);
         let connector = ().chain(TcpConnector::default()).chain(Meter).chain(RustlsConnector::default());
         let agent = Agent::with_parts(config, connector.chain(Reveal), resolver.clone());
         Self { agent, resolver }
@@ -99,131 +90,6 @@ impl Connections {
     /// A connection failed: the next one asks for the address anew.
     pub(crate) fn forget_addresses(&self) {
         self.resolver.forget();
-    }
-}
-
-/// What the thread is sending for.
-struct Scope {
-    metrics: Metrics,
-    cancel: CancelToken,
-    first_try: bool,
-    hidden: Vec<Hidden>,
-    /// The server takes no more of what is sent.
-    cut_off: bool,
-}
-
-/// Whether the server takes no more of what this thread is sending: the rest need not be read from disk.
-pub(super) fn is_cut_off() -> bool {
-    SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.cut_off))
-}
-
-thread_local! {
-    static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
-}
-
-fn count(add: impl FnOnce(&Metrics)) {
-    SCOPE.with_borrow(|scope| {
-        if let Some(scope) = scope {
-            add(&scope.metrics);
-        }
-    });
-}
-
-/// A header value that the HTTP layer must not see, as that layer writes what it sends to the log at
-/// TRACE level. It gets a placeholder of the same length.
-pub(crate) struct Hidden {
-    placeholder: Vec<u8>,
-    value: Zeroizing<Vec<u8>>,
-}
-
-impl Hidden {
-    /// `name` only keeps the placeholders of one request apart.
-    pub(crate) fn new(name: &str, value: &str) -> Self {
-        let placeholder = format!("{{{name}}}").into_bytes();
-        let length = value.len().max(placeholder.len());
-        let pad = |bytes: &[u8], with: u8| {
-            let mut bytes = bytes.to_vec();
-            bytes.resize(length, with);
-            bytes
-        };
-        // White space at the end of a header's value is not part of it (RFC 9110, 5.5).
-        Self { placeholder: pad(&placeholder, b'*'), value: Zeroizing::new(pad(value.as_bytes(), b' ')) }
-    }
-
-    pub(crate) fn placeholder(&self) -> &[u8] {
-        &self.placeholder
-    }
-
-    fn reveal(&self, output: &mut [u8]) -> bool {
-        let Some(at) = output.windows(self.placeholder.len()).position(|window| window == self.placeholder)
-        else {
-            return false;
-        };
-        output[at..at + self.value.len()].copy_from_slice(&self.value);
-        true
-    }
-}
-
-/// Resolves once and keeps the answer for 30 s. One look-up at a time: whoever comes meanwhile
-/// waits for its result.
-#[derive(Clone, Default)]
-struct CachingResolver(Arc<Mutex<Option<Resolved>>>);
-
-struct Resolved {
-    authority: String,
-    at: Instant,
-    addresses: Vec<SocketAddr>,
-}
-
-impl CachingResolver {
-    fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn addresses(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = &*kept
-            && known.authority == host_and_port
-            && known.at.elapsed() < RESOLVED_FOR
-        {
-            return Ok(known.addresses.clone());
-        }
-        count(|metrics| metrics.lookups(1));
-        let failed = |error| {
-            io::Error::new(io::ErrorKind::NotFound, format!("{host_and_port} does not resolve: {error}"))
-        };
-        let addresses: Vec<_> = host_and_port.to_socket_addrs().map_err(failed)?.collect();
-        *kept = Some(Resolved {
-            authority: host_and_port.to_owned(),
-            at: Instant::now(),
-            addresses: addresses.clone(),
-        });
-        Ok(addresses)
-    }
-}
-
-impl fmt::Debug for CachingResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CachingResolver")
-    }
-}
-
-impl Resolver for CachingResolver {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _: &ureq::config::Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let missing = || ureq::Error::BadUri(uri.to_string());
-        let (scheme, authority) = uri.scheme().zip(uri.authority()).ok_or_else(missing)?;
-        let host_and_port = DefaultResolver::host_and_port(scheme, authority).ok_or_else(missing)?;
-        let mut result = self.empty();
-        // ureq takes up to 16 addresses and panics on more.
-        for address in self.addresses(&host_and_port)?.into_iter().take(16) {
-            result.push(address);
-        }
-        if result.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(result) }
     }
 }
 
@@ -394,45 +260,5 @@ impl<In: Transport> Transport for Revealing<In> {
 
     fn is_tls(&self) -> bool {
         self.0.is_tls()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_placeholder_is_as_long_as_its_secret_and_gives_way_to_it_once() {
-        let hidden = Hidden::new("authorization", "AWS4-HMAC-SHA256 Credential=x");
-        let mut wire = [b"authorization: ", hidden.placeholder(), b"\r\n"].concat();
-        assert!(!wire.windows(4).any(|window| window == b"AWS4"));
-        assert!(hidden.reveal(&mut wire));
-        assert_eq!(wire, b"authorization: AWS4-HMAC-SHA256 Credential=x\r\n");
-        assert!(!hidden.reveal(&mut wire));
-        let short = Hidden::new("token", "t");
-        let mut wire = short.placeholder().to_vec();
-        assert!(short.reveal(&mut wire));
-        assert_eq!(wire, b"t      ");
-    }
-
-    #[test]
-    fn a_name_is_looked_up_once_and_again_after_a_failure() {
-        let (metrics, resolver) = (Metrics::default(), CachingResolver::default());
-        let cancel = CancelToken::new();
-        SCOPE.set(Some(Scope {
-            metrics: metrics.clone(),
-            cancel,
-            first_try: true,
-            hidden: Vec::new(),
-            cut_off: false,
-        }));
-        for _ in 0..1000 {
-            assert!(!resolver.addresses("localhost:80").unwrap().is_empty());
-        }
-        assert_eq!(metrics.snapshot().lookups, 1);
-        resolver.forget();
-        resolver.addresses("localhost:80").unwrap();
-        assert_eq!(metrics.snapshot().lookups, 2);
-        SCOPE.set(None);
     }
 }

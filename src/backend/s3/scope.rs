@@ -1,0 +1,90 @@
+//! What a thread is sending for, where the HTTP layer passes nothing through: counters, the token that ends it, and
+//! secrets that only the wire sees.
+
+use std::cell::RefCell;
+
+use zeroize::Zeroizing;
+
+use crate::clock::CancelToken;
+use crate::observe::metrics::Metrics;
+
+/// What the thread is sending for.
+pub(super) struct Scope {
+    pub(super) metrics: Metrics,
+    pub(super) cancel: CancelToken,
+    pub(super) first_try: bool,
+    pub(super) hidden: Vec<Hidden>,
+    /// The server takes no more of what is sent.
+    pub(super) cut_off: bool,
+}
+
+/// Whether the server takes no more of what this thread is sending: the rest need not be read from disk.
+pub(super) fn is_cut_off() -> bool {
+    SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.cut_off))
+}
+
+thread_local! {
+    pub(super) static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
+}
+
+pub(super) fn count(add: impl FnOnce(&Metrics)) {
+    SCOPE.with_borrow(|scope| {
+        if let Some(scope) = scope {
+            add(&scope.metrics);
+        }
+    });
+}
+
+/// A header value that the HTTP layer must not see, as that layer writes what it sends to the log at
+/// TRACE level. It gets a placeholder of the same length.
+pub(crate) struct Hidden {
+    placeholder: Vec<u8>,
+    value: Zeroizing<Vec<u8>>,
+}
+
+impl Hidden {
+    /// `name` only keeps the placeholders of one request apart.
+    pub(crate) fn new(name: &str, value: &str) -> Self {
+        let placeholder = format!("{{{name}}}").into_bytes();
+        let length = value.len().max(placeholder.len());
+        let pad = |bytes: &[u8], with: u8| {
+            let mut bytes = bytes.to_vec();
+            bytes.resize(length, with);
+            bytes
+        };
+        // White space at the end of a header's value is not part of it (RFC 9110, 5.5).
+        Self { placeholder: pad(&placeholder, b'*'), value: Zeroizing::new(pad(value.as_bytes(), b' ')) }
+    }
+
+    pub(crate) fn placeholder(&self) -> &[u8] {
+        &self.placeholder
+    }
+
+    pub(super) fn reveal(&self, output: &mut [u8]) -> bool {
+        let Some(at) = output.windows(self.placeholder.len()).position(|window| window == self.placeholder)
+        else {
+            return false;
+        };
+        output[at..at + self.value.len()].copy_from_slice(&self.value);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placeholder_is_as_long_as_its_secret_and_gives_way_to_it_once() {
+        let hidden = Hidden::new("authorization", "AWS4-HMAC-SHA256 Credential=x");
+        let mut wire = [b"authorization: ", hidden.placeholder(), b"\r\n"].concat();
+        assert!(!wire.windows(4).any(|window| window == b"AWS4"));
+        assert!(hidden.reveal(&mut wire));
+        assert_eq!(wire, b"authorization: AWS4-HMAC-SHA256 Credential=x\r\n");
+        assert!(!hidden.reveal(&mut wire));
+        let short = Hidden::new("token", "t");
+        let mut wire = short.placeholder().to_vec();
+        assert!(short.reveal(&mut wire));
+        assert_eq!(wire, b"t      ");
+    }
+}

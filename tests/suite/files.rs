@@ -1,0 +1,168 @@
+//! Faults of the disk, by their rows: in this process, and in ones with fewer rights or limits.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use bucket_brigade::{
+    CacheManager, ErrorKind, LocalBackend, RescanConfig, RescanOrchestrator, RescanOutcome, StorageBackend,
+};
+
+use crate::support::World;
+use crate::support::oracle::{check, check_idle};
+
+/// Set it for the rows in their full size: 100,000 files through a store.
+const LONG: &str = "BRIGADE_TEST_LONG";
+
+/// F3: gone between the scan and the reading: reported, and nothing is deleted on this run.
+#[test]
+fn f3_what_vanishes_after_the_scan_is_reported_and_suspends_deletes() {
+    let world = World::with_workers(1);
+    world.write("old", "x");
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.remove("old");
+    for n in 0..4 {
+        world.write(&format!("dir/f{n}"), "x");
+    }
+    world.write("a first", "x");
+    let folder = world.path("dir");
+    world.proxy.on_request(move |seen| {
+        if seen.method == "PUT" {
+            let _ = fs::remove_dir_all(&folder);
+        }
+    });
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Partial, 0));
+    assert!(report.failed_count >= 3, "{report:?}");
+    for error in &report.failed {
+        assert_eq!(error.kind(), ErrorKind::SourceVanished, "{error}");
+        assert!(error.to_string().contains("dir/f"), "{error}");
+    }
+    assert!(world.keys().contains(&"old".to_owned()));
+    world.proxy.on_request(|_| ());
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, world.keys()), (RescanOutcome::Published, vec!["a first".to_owned()]));
+}
+
+#[test]
+fn f7_empty_files_and_deep_folders_are_published() {
+    let world = World::new();
+    world.write("empty", "");
+    let deep = format!("{}file", "d/".repeat(300));
+    world.write(&deep, "down here");
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, world.keys()), (RescanOutcome::Published, vec![deep, "empty".to_owned()]));
+    world.let_files_settle();
+    site.rescan().unwrap();
+    check_idle(&world, &site);
+}
+
+#[test]
+fn f7_folder_of_100_000_files_is_walked_and_recorded() {
+    let world = World::new();
+    let count = 100_000;
+    fs::create_dir(world.path("one")).unwrap();
+    for n in 0..count {
+        fs::write(world.path(&format!("one/f{n:06}")), "").unwrap();
+    }
+    let local: Arc<dyn StorageBackend> = Arc::new(LocalBackend::new("http://local", world.root()));
+    let long = std::env::var_os(LONG).is_some();
+    let backend = if long { world.backend() } else { local };
+    let cache = CacheManager::open(world.cache_path()).unwrap();
+    let site =
+        RescanOrchestrator::with_config(&world.engine, world.root(), backend, cache, RescanConfig::new())
+            .unwrap();
+    let report = site.rescan().unwrap();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, count));
+    assert_eq!(site.cache().published_count().unwrap(), count);
+    world.let_files_settle();
+    site.rescan().unwrap();
+    assert_eq!(site.rescan().unwrap().metrics.commits, 0);
+}
+
+/// What can be done in a process of its own: with the command.
+#[cfg(feature = "cli")]
+mod in_a_process {
+    use std::os::unix::fs::chown;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::command::{DEST, Ended, Shell, all_is_well, text};
+
+    const NOBODY: u32 = 65_534;
+
+    /// F4: root reads everything, so somebody else runs it.
+    #[test]
+    fn f4_what_may_not_be_read_is_reported_and_its_objects_are_kept() {
+        let world = World::new();
+        for key in ["a", "closed/b", "secret", "gone"] {
+            world.write(key, "1");
+        }
+        let shell = Shell::of(&world);
+        shell.sync(&world, &[]).code(0);
+        world.write("a", "2");
+        world.write("secret", "2");
+        world.remove("gone");
+        let (closed, secret) = (world.path("closed"), world.path("secret"));
+        let mode = |path: &std::path::Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&closed, 0o000);
+        mode(&secret, 0o000);
+        let mut command =
+            shell.std_command(&["sync", &text(world.root()), DEST, "--cache", &text(world.cache_path())]);
+        if rustix::process::geteuid().is_root() {
+            // All but those two is for everybody.
+            let state = world.cache_path().parent().unwrap().to_owned();
+            mode(world.root().parent().unwrap(), 0o755);
+            mode(shell.home.path(), 0o755);
+            chown(&state, Some(NOBODY), None).unwrap();
+            chown(world.cache_path(), Some(NOBODY), None).unwrap();
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let ended = Ended::of(command.output().unwrap()).code(1).shows("1 uploaded").shows("0 deleted");
+        let ended = ended.says("/closed: Permission denied").says("let this user read it, or --exclude it");
+        ended.says("secret").says("deletes wait for a run without errors");
+        assert_eq!(world.keys(), ["a", "closed/b", "gone", "secret"]);
+        mode(&closed, 0o755);
+        mode(&secret, 0o644);
+        shell.sync(&world, &[]).code(0).shows("1 deleted");
+        all_is_well(&world);
+    }
+
+    /// F8: a limit that ten workers, a cache and a walk hardly fit into.
+    #[test]
+    fn f8_sixty_four_file_descriptors_are_enough() {
+        let world = World::new();
+        for n in 0..300 {
+            world.write(&format!("d{}/f{n:03}", n % 20), format!("{n}"));
+        }
+        world.write_random("large", 40 << 20, 1);
+        let shell = Shell::of(&world);
+        let sync =
+            shell.std_command(&["sync", &text(world.root()), DEST, "--cache", &text(world.cache_path())]);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]).arg(sync.get_program()).args(sync.get_args());
+        limited.env_clear().env("PATH", "/usr/bin:/bin");
+        limited.envs(sync.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ended::of(limited.output().unwrap()).code(0).shows("301 uploaded");
+        all_is_well(&world);
+    }
+
+    /// F7: the disk holds nothing of it, and the memory not much.
+    #[test]
+    fn f7_sparse_gibibyte_is_published() {
+        let world = World::new();
+        let size: u64 = if std::env::var_os(LONG).is_some() { 20 << 30 } else { 1 << 30 };
+        fs::File::create(world.path("sparse")).unwrap().set_len(size).unwrap();
+        let shell = Shell::of(&world);
+        shell.sync(&world, &["--chunk-size", "256KiB", "--quiet"]).code(0);
+        assert_eq!(world.store.sizes().values().sum::<usize>() as u64, size);
+    }
+}
