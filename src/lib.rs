@@ -36,6 +36,8 @@
 //!   all workers.
 //! - No upload in parts whose id was received outlives the next rescan that ends well; none that others began is
 //!   touched. One that was cut off is gone on with, if its file is still the same.
+//! - Time is limited, too: a request by its idle limits and a deadline that grows with its body, its tries by
+//!   [`RetryPolicy`], a run that is cancelled by 3 s for answers under way.
 //! - No global state, no signal handler, no logger installed, no thread but the engine's own and one recorder
 //!   a run, no environment variable read unless asked for by [`Credentials::from_env`].
 //!

@@ -1,5 +1,6 @@
 //! Faults of the network and of the protocol, by their rows.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -258,6 +259,44 @@ fn n07_request_timeout_is_tried_again() {
     world.proxy.add(Rule::new(answer(400, "RequestTimeout")).method("PUT").times(2));
     let report = rescan(&world, &site);
     assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 2));
+}
+
+/// A store that gives no tags is believed by its answers alone.
+#[test]
+fn n10_answer_without_an_etag_is_a_receipt_without_one() {
+    both(|world| {
+        world.proxy.add(Rule::new(Fault::WithoutHeader("etag")).method("PUT"));
+        let site = site_with(&world, world.s3_config());
+        for n in 0..5 {
+            world.write(&format!("f{n}"), "x");
+        }
+        let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.verified.unwrap().matching), (RescanOutcome::Published, 5));
+        heals(&world, &site);
+    });
+}
+
+/// The other place is named, and nobody there hears of us.
+#[test]
+fn n15_temporary_redirect_is_not_followed() {
+    both(|world| {
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        let address = elsewhere.local_addr().unwrap();
+        let headers = vec![("Location".to_owned(), format!("http://{address}/bucket/"))];
+        let body =
+            "<Error><Code>TemporaryRedirect</Code><Endpoint>bucket.s3.eu-west-3.example</Endpoint></Error>";
+        world.proxy.add(Rule::new(Fault::Answer(307, headers, body.as_bytes().to_vec())));
+        world.write("f", "x");
+        let error = site_with(&world, world.s3_config()).rescan().unwrap_err();
+        assert_eq!((error.kind(), error.attempts()), (ErrorKind::Region, 1), "{error}");
+        assert!(
+            error.to_string().contains("is served by bucket.s3.eu-west-3.example: set endpoint"),
+            "{error}"
+        );
+        assert!(elsewhere.accept().is_err() && world.proxy.requests().len() == 1);
+    });
 }
 
 /// The store refuses while the body is still being sent, and closes: what it said is what the caller sees.

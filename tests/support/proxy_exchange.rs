@@ -208,7 +208,10 @@ impl Exchange<'_> {
             left -= allowed as u64;
             client.write_all(&bytes[..allowed])
         };
-        relay(&head.raw)?;
+        match fault {
+            Some(Fault::WithoutHeader(name)) => relay(&head.without(name))?,
+            _ => relay(&head.raw)?,
+        }
         let complete = body.copy(&mut self.upstream()?.source, &mut relay).is_ok();
 
         let closes = request.closes() || head.closes() || body == Body::UntilClose || !whole || !complete;

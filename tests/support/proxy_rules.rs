@@ -34,6 +34,8 @@ pub enum Fault {
     Endless,
     /// Reads the body and answers 200 with headers that never end.
     HeaderFlood,
+    /// Forwards and answers, but for this header.
+    WithoutHeader(&'static str),
     /// Forwards and answers normally, then closes without having announced it.
     CloseIdle,
     /// Forwards everything and keeps the answer back until the latch is released.

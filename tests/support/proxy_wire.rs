@@ -119,6 +119,16 @@ impl Head {
         find(&self.headers, name)
     }
 
+    /// As received, but for this header.
+    pub(super) fn without(&self, name: &str) -> Vec<u8> {
+        let lines = self.raw.split_inclusive(|byte| *byte == b'\n');
+        let named = |line: &&[u8]| {
+            let start = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            start.eq_ignore_ascii_case(name.as_bytes())
+        };
+        lines.filter(|line| !named(line)).collect::<Vec<_>>().concat()
+    }
+
     fn says(&self, name: &str, value: &str) -> bool {
         self.header(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
     }
