@@ -1,5 +1,7 @@
 //! Any store that speaks S3.
 
+mod ask;
+mod body;
 mod classify;
 mod client;
 pub(crate) mod credentials;

@@ -247,6 +247,13 @@ fn n07_clock_that_is_off_is_learned_and_the_request_signed_anew() {
             (RescanOutcome::Published, 1),
             "once for all requests"
         );
+        // The clock is set right in the middle of the work: whatever is refused then is signed anew.
+        world.clock.step_wall(2 * 3600);
+        for n in 0..20 {
+            world.write(&format!("f{n:02}"), "x");
+        }
+        let report = rescan(&world, &site);
+        assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 20));
     });
 }
 

@@ -9,11 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use log::Level;
 use ureq::{Agent, AsSendBody, SendBody};
 
+use super::ask::{Answer, Ask};
+use super::body::{Sink, Timed, allowance};
 use super::classify::{self, Refusal};
 use super::credentials::Credentials;
 use super::keyring::Keyring;
-use super::scope::{Hidden, is_cut_off};
-use super::sign::{EMPTY_SHA256, Signable, Signer, amz_date};
+use super::scope::Hidden;
+use super::sign::{Signable, Signer, amz_date};
 use super::transport::{Connections, Limits};
 use super::trust;
 use super::xml::{self, ErrorBody};
@@ -27,86 +29,6 @@ use crate::observe::trace::{Outcome, redact};
 const MOST_OF_AN_ERROR: u64 = 64 * 1024;
 /// An answer is read up to here: 1,000 keys of 1,024 bytes, each encoded threefold, and their tags.
 const MOST_OF_AN_ANSWER: u64 = 8 * 1024 * 1024;
-/// A request may take this long, and as long again as its body takes at the rate below. Idle limits
-/// end what stands still; this ends what only pretends to move.
-const SHORTEST_DEADLINE: Duration = Duration::from_secs(300);
-/// Bytes a second.
-const SLOWEST_RATE: u64 = 8 * 1024;
-
-/// What is asked of the store, before it is signed.
-pub(crate) struct Ask<'a> {
-    pub(crate) operation: Operation,
-    pub(crate) method: Method,
-    /// The key before the prefix, for records; empty where there is none.
-    pub(crate) key: &'a str,
-    /// Percent-encoded, from the leading slash.
-    pub(crate) path: String,
-    /// Percent-encoded and sorted, without the question mark.
-    pub(crate) query: String,
-    pub(crate) headers: HeaderMap,
-    /// Hexadecimal SHA-256 of the body.
-    pub(crate) payload: &'a str,
-    pub(crate) length: u64,
-    /// How long the answer may take, where that is longer than the backend's limits.
-    pub(crate) patience: Option<Duration>,
-    /// Bytes that are expected in an answer which is read as it comes.
-    pub(crate) expected: u64,
-}
-
-impl<'a> Ask<'a> {
-    /// A request without a body or headers of its own.
-    pub(crate) fn plain(
-        operation: Operation,
-        method: Method,
-        key: &'a str,
-        path: String,
-        query: String,
-    ) -> Self {
-        let headers = HeaderMap::new();
-        Self {
-            operation,
-            method,
-            key,
-            path,
-            query,
-            headers,
-            payload: EMPTY_SHA256,
-            length: 0,
-            patience: None,
-            expected: 0,
-        }
-    }
-
-    fn patient<T: AsSendBody>(&self, agent: &Agent, request: Request<T>) -> Request<T> {
-        match self.patience {
-            None if self.expected > 0 => {
-                let limit = Some(allowance(self.expected));
-                agent.configure_request(request).timeout_recv_body(limit).build()
-            }
-            None => request,
-            Some(limit) => agent
-                .configure_request(request)
-                .timeout_recv_response(Some(limit))
-                .timeout_recv_body(Some(limit))
-                .timeout_per_read(Some(limit))
-                .build(),
-        }
-    }
-}
-
-/// What the store answered, with success.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-}
-
 /// Signs and carries the requests to one bucket.
 pub(crate) struct Client {
     connections: Connections,
@@ -117,6 +39,21 @@ pub(crate) struct Client {
     bucket: String,
     /// Seconds that the store's clock is ahead of ours, as it last complained.
     ahead: AtomicI64,
+}
+
+/// What a request was signed with.
+struct Used {
+    credentials: Arc<Credentials>,
+    /// Seconds that the store's clock was taken to be ahead of ours.
+    ahead: i64,
+}
+
+impl Used {
+    /// The time of day at the store.
+    fn time(&self, here: SystemTime) -> SystemTime {
+        let by = Duration::from_secs(self.ahead.unsigned_abs());
+        if self.ahead < 0 { here - by } else { here + by }
+    }
 }
 
 /// An offset that is known to so many seconds need not be learned again.
@@ -203,11 +140,11 @@ impl Client {
         sink: Option<Sink<'_>>,
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
-        let credentials = self.keyring.current();
-        let (request, hidden) = self.signed(exchange, ask, &credentials)?;
+        let used = Used { credentials: self.keyring.current(), ahead: self.ahead.load(Relaxed) };
+        let (request, hidden) = self.signed(exchange, ask, &used)?;
         let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
         let (result, cut_off) = self.connections.with(exchange, attempt == 1, hidden, |agent| {
-            let request = ask.patient(agent, request);
+            let request = patient(ask, agent, request);
             let sent = if ask.length == 0 {
                 agent.run(request)
             } else {
@@ -228,7 +165,7 @@ impl Client {
                 Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
                 other => other.unwrap_or_default(),
             };
-            self.judge(ask, status, response.headers(), read, exchange.clock.wall(), &credentials)
+            self.judge(ask, status, response.headers(), read, exchange.clock.wall(), &used)
         });
         if result.is_err() {
             exchange.trace.progress.unmoved(timed.moved);
@@ -268,7 +205,7 @@ impl Client {
         headers: &HeaderMap,
         body: Vec<u8>,
         now: SystemTime,
-        credentials: &Arc<Credentials>,
+        used: &Used,
     ) -> Result<Answer, StorageError> {
         // An error may come with status 200 to a POST: such answers begin before their end is known.
         let is_error = ask.method == Method::POST && xml::is_error(&body);
@@ -287,12 +224,12 @@ impl Client {
             headers,
             body: explained,
             bucket: &self.bucket,
-            secrets: &credentials.secrets(),
+            secrets: &used.credentials.secrets(),
             now,
         });
         Err(match error.kind() {
-            ErrorKind::ClockSkew => self.learn_time(headers, now, error),
-            ErrorKind::Credentials => error.retryable(self.keyring.renew(credentials)),
+            ErrorKind::ClockSkew => self.learn_time(headers, now, used, error),
+            ErrorKind::Credentials => error.retryable(self.keyring.renew(&used.credentials)),
             _ => error,
         })
     }
@@ -302,23 +239,23 @@ impl Client {
         redact(text, &self.keyring.current().secrets())
     }
 
-    /// The time of day at the store.
-    fn store_time(&self, here: SystemTime) -> SystemTime {
-        let ahead = self.ahead.load(Relaxed);
-        let by = Duration::from_secs(ahead.unsigned_abs());
-        if ahead < 0 { here - by } else { here + by }
-    }
-
-    /// The store refused the time of a request: from now on its own is used, and this is worth one more try.
-    fn learn_time(&self, headers: &HeaderMap, now: SystemTime, error: StorageError) -> StorageError {
+    /// The store refused the time of a request: from now on its own is used, and where that is another one than
+    /// the request had, it is worth one more try.
+    fn learn_time(
+        &self,
+        headers: &HeaderMap,
+        now: SystemTime,
+        used: &Used,
+        error: StorageError,
+    ) -> StorageError {
         let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
         let Some((behind, by)) = classify::skew(date, now) else {
             return error;
         };
         let seconds = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
         let ahead = if behind { seconds } else { -seconds };
-        let before = self.ahead.swap(ahead, Relaxed);
-        error.retryable(before.abs_diff(ahead) > SAME_OFFSET)
+        self.ahead.store(ahead, Relaxed);
+        error.retryable(used.ahead.abs_diff(ahead) > SAME_OFFSET)
     }
 
     fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
@@ -330,9 +267,10 @@ impl Client {
         &self,
         exchange: &Exchange<'_>,
         ask: &Ask<'_>,
-        credentials: &Credentials,
+        used: &Used,
     ) -> Result<(Request<()>, Vec<Hidden>), StorageError> {
-        let when = self.store_time(exchange.clock.wall());
+        let credentials = &*used.credentials;
+        let when = used.time(exchange.clock.wall());
         let mut headers = ask.headers.clone();
         for (name, value) in [
             ("host", self.host.as_str()),
@@ -374,9 +312,21 @@ impl Client {
     }
 }
 
-/// How long a request with such a body may take.
-fn allowance(length: u64) -> Duration {
-    SHORTEST_DEADLINE + Duration::from_secs(length / SLOWEST_RATE)
+/// The request with the limits that it has of its own.
+fn patient<T: AsSendBody>(ask: &Ask<'_>, agent: &Agent, request: Request<T>) -> Request<T> {
+    match ask.patience {
+        None if ask.expected > 0 => {
+            let limit = Some(allowance(ask.expected));
+            agent.configure_request(request).timeout_recv_body(limit).build()
+        }
+        None => request,
+        Some(limit) => agent
+            .configure_request(request)
+            .timeout_recv_response(Some(limit))
+            .timeout_recv_body(Some(limit))
+            .timeout_per_read(Some(limit))
+            .build(),
+    }
 }
 
 fn value_of(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
@@ -385,54 +335,6 @@ fn value_of(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
 
 fn unsendable(field: &str) -> StorageError {
     StorageError::config(field, "it cannot be sent in a request")
-}
-
-/// What takes the body of an answer as it comes.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
-
-/// A body that ends in an error when the exchange is cancelled or out of time.
-struct Timed<'a> {
-    inner: &'a mut dyn Read,
-    operation: Operation,
-    until: Duration,
-    exchange: &'a Exchange<'a>,
-    /// Bytes of the body that were not asked for yet.
-    left: u64,
-    /// It is a file's content, and counts for the progress.
-    counts: bool,
-    moved: u64,
-}
-
-impl<'a> Timed<'a> {
-    fn new(exchange: &'a Exchange<'a>, ask: &Ask<'_>, inner: &'a mut dyn Read, counts: bool) -> Self {
-        let until = exchange.clock.now() + allowance(ask.length.max(ask.expected));
-        Self { inner, operation: ask.operation, until, exchange, left: ask.length, counts, moved: 0 }
-    }
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.exchange.check(self.operation).map_err(std::io::Error::other)?;
-        if self.exchange.clock.now() >= self.until {
-            let late = "the body did not move within the request's deadline";
-            let error = StorageError::new(ErrorKind::Timeout, self.operation, late);
-            return Err(std::io::Error::other(error));
-        }
-        if is_cut_off() {
-            // Nobody takes it any more. The HTTP layer wants a whole body before it looks at the answer.
-            let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-            buffer[..count].fill(0);
-            self.left -= count as u64;
-            return Ok(count);
-        }
-        let count = self.inner.read(buffer)?;
-        self.left = self.left.saturating_sub(count as u64);
-        if self.counts {
-            self.moved += count as u64;
-            self.exchange.trace.progress.moved(count as u64);
-        }
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
@@ -464,7 +366,8 @@ mod tests {
             patience: None,
             expected: 0,
         };
-        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &settings.credentials).unwrap().0
+        let used = Used { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
+        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &used).unwrap().0
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{Read, empty};
 use http::Method;
 
 use super::S3Backend;
-use super::client::Ask;
+use super::ask::Ask;
 use crate::backend::Exchange;
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;

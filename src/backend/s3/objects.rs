@@ -12,8 +12,8 @@ use s3::signing::uri_encode;
 use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
+use super::ask::{Answer, Ask};
 use super::classify::{advised_for_key, kind_of};
-use super::client::{Answer, Ask};
 use super::upload::request_id;
 use super::xml::{self, DeleteErrorBody};
 use crate::backend::{Deleted, Exchange, Page};

@@ -8,7 +8,7 @@ use s3::signing::uri_encode;
 use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
-use super::client::{Answer, Ask};
+use super::ask::{Answer, Ask};
 use super::upload::{add_checksum, etag, explained, object_headers, request_id, set};
 use super::uploads::{Owner, owner_of};
 use super::xml;

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::S3Backend;
-use super::client::{Answer, Ask};
+use super::ask::{Answer, Ask};
 use super::objects;
 use super::xml::unquoted;
 use crate::backend::{Exchange, Receipt, Upload};

@@ -6,7 +6,7 @@ use http::Method;
 use s3::signing::uri_encode;
 
 use super::S3Backend;
-use super::client::Ask;
+use super::ask::Ask;
 use super::parts::{ask, query_of};
 use super::upload::etag;
 use super::xml;
