@@ -306,7 +306,7 @@ pub(crate) struct ListedUpload {
 
 /// Where a page of unfinished uploads begins: behind this key and id.
 #[doc(hidden)]
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UploadMarker {
     pub(crate) key: String,
     pub(crate) upload_id: String,

@@ -175,6 +175,8 @@ impl fmt::Display for Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     Never,
+    /// At once: what the request is made of has changed. Whoever says so says it once a request.
+    Anew,
     Backoff,
     /// At least this long, as the server asked (`Retry-After`).
     After(Duration),
@@ -267,6 +269,12 @@ impl StorageError {
         self
     }
 
+    /// Says whether the request is worth one more try, as it will be another one.
+    pub(crate) fn anew(mut self, yes: bool) -> Self {
+        self.details.retry = if yes { Retry::Anew } else { Retry::Never };
+        self
+    }
+
     /// Trying again may help, but not before `wait` is over.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.details.retry = Retry::After(wait);
@@ -276,7 +284,7 @@ impl StorageError {
     /// Marks that the server closed the connection while a body was being sent, and says so.
     pub(crate) fn while_sending(mut self) -> Self {
         self.details.cut_off = true;
-        self.advise("the server closed the connection while the body was being sent")
+        self.advise("the server closed the connection before it had taken the body")
     }
 
     /// Whether the server closed the connection while a body was being sent.

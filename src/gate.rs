@@ -40,6 +40,8 @@ pub(crate) enum Passage {
     Answered,
     /// The store asks for fewer requests, or closes connections in the middle of them.
     Throttled,
+    /// The store, or what stands before it, answered with an error of its own: somebody is there.
+    Failed,
     /// Nobody was there.
     Unreachable,
     /// It ended for reasons of its own (cancelled, source changed).
@@ -52,13 +54,16 @@ impl Passage {
             _ if error.is_cut_off() => Self::Throttled,
             ErrorKind::Connect | ErrorKind::Timeout => Self::Unreachable,
             ErrorKind::Throttled => Self::Throttled,
+            ErrorKind::Server | ErrorKind::Protocol => Self::Failed,
             ErrorKind::Network
             | ErrorKind::Tls
             | ErrorKind::Cancelled
             | ErrorKind::Deadline
             | ErrorKind::SourceChanged
             | ErrorKind::SourceVanished
-            | ErrorKind::SourceUnreadable => Self::Neutral,
+            | ErrorKind::SourceUnreadable
+            | ErrorKind::Panicked
+            | ErrorKind::Other => Self::Neutral,
             _ => Self::Answered,
         }
     }
@@ -161,6 +166,10 @@ impl State {
                 self.successes = 0;
                 self.limit = (self.limit / 2).max(1);
             }
+            Passage::Failed => {
+                self.failures = 0;
+                self.successes = 0;
+            }
             Passage::Unreachable => {
                 self.successes = 0;
                 self.failures += 1;
@@ -205,6 +214,13 @@ mod tests {
             gate.pass(Operation::Upload, || Ok(()), || Ok(())).unwrap();
         }
         assert_eq!(gate.lock().limit, 3);
+        for n in 1..=20 {
+            gate.pass(Operation::Upload, || Ok(()), || Ok(())).unwrap();
+            if n % 8 == 0 {
+                end(&gate, ErrorKind::Server);
+            }
+        }
+        assert_eq!(gate.lock().limit, 3, "ten in a row, and a failure is none");
     }
 
     /// What the store asks for, and what it does by hanging up, is heeded; good days come back one by one.

@@ -10,6 +10,7 @@ mod large;
 mod larges;
 mod mailbox;
 pub(crate) mod orchestrator;
+mod pages;
 mod parts;
 mod plan;
 mod reach;

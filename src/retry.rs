@@ -16,7 +16,8 @@ use crate::observe::event::Event;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
-    /// Tries in all, the first included (default 6).
+    /// Tries in all, the first included (default 6). Tries that the store throttled, and the one more after
+    /// credentials were renewed or the store's clock was learned, are not among them.
     pub attempts: u32,
     /// The first wait is random up to this (default 100 ms); each further one up to the double.
     pub base: Duration,
@@ -54,16 +55,42 @@ impl RetryPolicy {
         ceiling.mul_f64(random.clamp(0.0, 1.0))
     }
 
-    /// The wait before the next try; `None`: there is none. `throttled`: so long has the store asked for fewer
-    /// requests, if that is what it asks for.
-    fn wait(&self, attempt: u32, retry: Retry, throttled: Option<Duration>, random: f64) -> Option<Duration> {
+    /// The wait before the next try; `None`: there is none.
+    fn wait(&self, spent: &Spent, error: &StorageError, now: Duration, random: f64) -> Option<Duration> {
+        let throttled = spent.throttled_since.map(|since| now.saturating_sub(since));
         let patient = self.attempts > 1 && throttled.is_some_and(|since| since < self.throttled_for);
-        match retry {
+        let (number, may_go_on) = match error.kind() {
+            ErrorKind::Throttled => (spent.throttled, patient || spent.throttled < self.attempts),
+            _ => (spent.failed, spent.failed < self.attempts),
+        };
+        match error.retry() {
+            Retry::Anew => Some(Duration::ZERO),
             Retry::Never => None,
-            _ if attempt >= self.attempts && !patient => None,
-            Retry::Backoff => Some(self.backoff(attempt, random)),
+            _ if !may_go_on => None,
+            Retry::Backoff => Some(self.backoff(number, random)),
             Retry::After(asked) if asked > LONGEST_RETRY_AFTER => None,
-            Retry::After(asked) => Some(asked + self.backoff(attempt, random)),
+            Retry::After(asked) => Some(asked + self.backoff(number, random)),
+        }
+    }
+}
+
+/// The tries that a request has had, by how they ended. One that ended with [`Retry::Anew`] counts as none.
+#[derive(Default)]
+struct Spent {
+    failed: u32,
+    throttled: u32,
+    throttled_since: Option<Duration>,
+}
+
+impl Spent {
+    fn add(&mut self, error: &StorageError, now: Duration) {
+        match (error.retry(), error.kind()) {
+            (Retry::Anew, _) => {}
+            (_, ErrorKind::Throttled) => {
+                self.throttled += 1;
+                self.throttled_since.get_or_insert(now);
+            }
+            _ => self.failed += 1,
         }
     }
 }
@@ -78,7 +105,7 @@ pub(crate) fn run<T>(
     mut step: impl FnMut(u32) -> Result<T, StorageError>,
 ) -> Result<T, StorageError> {
     let began = exchange.clock.now();
-    let mut attempt = 0;
+    let (mut attempt, mut spent) = (0, Spent::default());
     loop {
         exchange.check(operation)?;
         attempt += 1;
@@ -87,9 +114,9 @@ pub(crate) fn run<T>(
             Err(error) => error,
         };
         let cut_off = exchange.cancel.is_cancelled() && error.kind().is_outage();
-        let elapsed = exchange.clock.now().saturating_sub(began);
-        let throttled = (error.kind() == ErrorKind::Throttled).then_some(elapsed);
-        let wait = policy.wait(attempt, error.retry(), throttled, fastrand::f64());
+        let now = exchange.clock.now();
+        spent.add(&error, now);
+        let wait = policy.wait(&spent, &error, now, fastrand::f64());
         let wait = wait.or(cut_off.then_some(Duration::ZERO));
         let Some(wait) = wait else {
             return Err(error.with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
@@ -170,6 +197,29 @@ mod tests {
             assert!((60..100).contains(&took), "{took} s");
             let error = run(&RetryPolicy::default().with_attempts(1), exchange, Operation::Upload, always);
             assert_eq!(error.unwrap_err().attempts(), 1);
+        });
+    }
+
+    /// Each kind of trouble has its own tries: a busy store does not use up those of a broken connection.
+    #[test]
+    fn throttled_tries_and_changed_requests_do_not_count_as_failures() {
+        let anew = || failure(ErrorKind::Credentials).anew(true);
+        with_exchange(|exchange, _| {
+            let result = run(&RetryPolicy::default(), exchange, Operation::Upload, |attempt| match attempt {
+                1..=10 => Err(failure(ErrorKind::Throttled)),
+                11..=15 => Err(failure(ErrorKind::Network)),
+                16 => Err(anew()),
+                _ => Ok(attempt),
+            });
+            assert_eq!(result.unwrap(), 17);
+        });
+        with_exchange(|exchange, clock| {
+            let once = RetryPolicy::default().with_attempts(1);
+            let result = run(&once, exchange, Operation::Upload, |attempt| match attempt {
+                1 => Err(anew()),
+                _ => Ok(attempt),
+            });
+            assert_eq!((result.unwrap(), clock.now()), (2, Duration::ZERO));
         });
     }
 

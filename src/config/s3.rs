@@ -14,8 +14,6 @@ use crate::key::Prefix;
 use crate::retry::RetryPolicy;
 use crate::tree::digest::{LARGEST_OBJECT, LARGEST_PART, SMALLEST_PART};
 
-/// A header is written whole into the connection's buffer.
-const MOST_OF_A_TOKEN: usize = 8 * 1024;
 /// Bytes; also the default threshold.
 const DEFAULT_PART_SIZE: u64 = 16 * 1024 * 1024;
 
@@ -113,7 +111,7 @@ impl S3Config {
         self
     }
 
-    /// Who gives credentials anew, for temporary ones that expire: asked once when the store refuses those in
+    /// Who gives credentials anew, for temporary ones that expire: asked when the store refuses those in
     /// use, on the thread of the refused request, which is then sent again if what comes back is different.
     /// Without it a refusal ends the run.
     ///
@@ -265,9 +263,6 @@ impl S3Config {
             StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
         })?;
         credentials.check()?;
-        if credentials.session_token().is_some_and(|token| token.len() > MOST_OF_A_TOKEN) {
-            return Err(StorageError::config("session_token", "it is longer than 8 KiB"));
-        }
         let address = self.address()?;
         if !(4096..=1 << 20).contains(&self.chunk_size) {
             return Err(StorageError::config("chunk_size", "it is not from 4 KiB to 1 MiB"));

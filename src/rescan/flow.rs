@@ -319,7 +319,7 @@ impl<'a> Flow<'a> {
     }
 
     pub(crate) fn stop(&mut self, reason: StopReason) {
-        if reason == StopReason::Unavailable {
+        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
             self.context.offline.store(true, Relaxed);
         }
         self.tally.stop.get_or_insert(reason);

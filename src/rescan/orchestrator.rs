@@ -285,7 +285,10 @@ impl RescanOrchestrator {
             flow.tally.fatal.get_or_insert(error);
         }
         if !flow.tally.is_stopped() {
-            uploads::sweep(context, &self.cache, &recorder, report)?;
+            let stop = uploads::sweep(context, &self.cache, &recorder, report)?;
+            if let Some(reason) = stop {
+                flow.stop(reason);
+            }
         }
         if self.may_delete(context, plan, &mut flow) {
             flow.delete(report);

@@ -257,10 +257,7 @@ impl Planner<'_> {
         if published.root != self.scope.known.number || self.scope.known.moved {
             return (!config.allow_new_root).then_some(KeptReason::OtherRoot);
         }
-        // Numbers of devices may change with a reboot: what was on the root's own still counts as there.
-        let device = self.device_above(key);
-        let at_home = published.with_root && device == Some(self.scope.root_device);
-        if !at_home && device != Some(published.stat.device) {
+        if !is_still_mounted(published, self.device_above(key), self.scope.root_device) {
             return Some(KeptReason::OtherDevice);
         }
         (!config.delete).then_some(KeptReason::DeletesOff)
@@ -323,6 +320,18 @@ impl Planner<'_> {
             }
             None => {}
         }
+    }
+}
+
+/// Whether the place of a published file is on the file system that it was published from; `above` is the device of
+/// the nearest folder that is there. Numbers of devices may change with a reboot: what was on the root's own
+/// still counts as there, and what was not cannot be there now, whatever its number was.
+fn is_still_mounted(published: &Published, above: Option<u64>, root: u64) -> bool {
+    let at_root = above == Some(root);
+    if published.with_root {
+        at_root || above == Some(published.stat.device)
+    } else {
+        !at_root && above == Some(published.stat.device)
     }
 }
 

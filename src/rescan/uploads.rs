@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cache::{CacheManager, Write};
+use super::pages::Pages;
 use super::record::{OpenUpload, PendingKind, UploadStep};
 use super::recorder::Recorder;
-use super::report::RescanReport;
+use super::report::{RescanReport, StopReason};
 use super::work::Context;
 use crate::backend::{Exchange, Journal, ListedUpload, StorageBackend, Transfers, UploadName};
 use crate::clock::CancelToken;
@@ -207,10 +208,11 @@ impl Found {
             let lost_one = recorded.get(&upload.key).is_some_and(|uploads| lost(uploads).next().is_some());
             lost_one && !known.contains(&upload.upload_id)
         };
-        let (mut strangers, mut from) = (Vec::new(), None);
+        let (mut strangers, mut from, mut pages) = (Vec::new(), None, Pages::new());
         loop {
             match transfers.list_uploads(exchange, from.as_ref()) {
                 Ok(page) => {
+                    pages.turn(page.next.as_ref(), page.uploads.is_empty())?;
                     strangers.extend(page.uploads.into_iter().filter(may_be_ours));
                     from = page.next;
                 }
@@ -260,18 +262,19 @@ impl Found {
     }
 }
 
-/// Gives up uploads that nobody will go on with: their files are published by now, or gone.
+/// Gives up uploads that nobody will go on with: their files are published by now, or gone. Says why the run
+/// cannot go on, if it found that.
 pub(crate) fn sweep(
     context: &Context,
     cache: &CacheManager,
     recorder: &Recorder,
     report: &mut RescanReport,
-) -> Result<(), StorageError> {
+) -> Result<Option<StopReason>, StorageError> {
     let Some(transfers) = context.reach.backend.transfers() else {
-        return Ok(());
+        return Ok(None);
     };
     recorder.sync()?;
-    let left = all_recorded(cache)?;
+    let (left, mut stop) = (all_recorded(cache)?, None);
     for (key, name, open) in named(&left) {
         if is_wanted(cache, key)? {
             continue;
@@ -286,10 +289,17 @@ pub(crate) fn sweep(
                 break;
             }
             Err(error) if error.is_not_tried() => break,
-            Err(error) => report.add_failed(error),
+            Err(error) => {
+                stop = (error.kind() == ErrorKind::Credentials).then_some(StopReason::Credentials);
+                report.add_failed(error);
+                if stop.is_some() {
+                    break;
+                }
+            }
         }
     }
-    recorder.sync()
+    recorder.sync()?;
+    Ok(stop)
 }
 
 /// Whether the next run may go on with it.

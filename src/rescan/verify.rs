@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::cache::{CacheManager, Row, Write};
 use super::contents;
+use super::pages::Pages;
 use super::reach::Reach;
 use super::record::{Pending, PendingKind, Published};
 use super::report::VerifyReport;
@@ -112,9 +113,10 @@ fn listed(
     report: &mut VerifyReport,
 ) -> Result<Seen, StorageError> {
     let mut seen = Seen { hasher: (RandomState::new(), RandomState::new()), hashes: HashSet::new() };
-    let mut from = None;
+    let (mut from, mut pages) = (None, Pages::new());
     loop {
         let page = transfers.list(&reach.exchange(), from.as_deref())?;
+        pages.turn(page.next.as_ref(), page.objects.is_empty())?;
         let mut writes = Vec::new();
         for object in page.objects {
             let Some(published) = cache.published_record(&object.key)? else {

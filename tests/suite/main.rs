@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 #[cfg(feature = "cli")]
 mod command;
 mod conformance;

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -127,6 +127,11 @@ impl FaultProxy {
         lock(&self.shared.rules).clear();
     }
 
+    /// Counts for another thread.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
+    }
+
     /// Calls this for each request whose head arrives, before rules are consulted and anything is forwarded.
     /// It replaces the callback before it.
     pub fn on_request(&self, callback: impl Fn(&Seen) + Send + Sync + 'static) {
@@ -160,6 +165,16 @@ impl Drop for FaultProxy {
     }
 }
 
+/// Looks at a proxy from a callback of its own.
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// Requests that have arrived and are not answered.
+    pub fn under_way(&self) -> usize {
+        self.0.under_way.load(Ordering::SeqCst)
+    }
+}
+
 type Callback = Arc<dyn Fn(&Seen) + Send + Sync>;
 
 /// What the proxy's threads share.
@@ -169,6 +184,7 @@ struct Shared {
     rules: Mutex<Vec<Rule>>,
     records: Mutex<Vec<Record>>,
     connections: AtomicU64,
+    under_way: AtomicUsize,
     callback: Mutex<Option<Callback>>,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     next_connection: AtomicU64,
@@ -193,6 +209,7 @@ impl Shared {
             rules: Mutex::default(),
             records: Mutex::default(),
             connections: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
             callback: Mutex::default(),
             open: Mutex::default(),
             next_connection: AtomicU64::new(0),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::rules::Fault;
 use super::wire::{Body, Head, Socket, Source};
@@ -50,12 +50,29 @@ struct Exchange<'a> {
     upstream: Option<Upstream>,
 }
 
+/// Counts a request until it ends, in whatever way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Exchange<'_> {
     /// One request and its answer.
     fn next(&mut self) -> io::Result<After> {
         let Some(head) = Head::read(&mut self.source)? else {
             return Ok(After::Close);
         };
+        let _under_way = UnderWay::begin(&self.shared.under_way);
         let received = self.shared.arrived(&head);
         let fault = self.shared.fault_for(&head);
         match &fault {
@@ -72,9 +89,10 @@ impl Exchange<'_> {
                 self.answer(&head, *status, &[], body)?;
                 return Ok(After::Close);
             }
-            Some(Fault::Endless) => {
+            Some(Fault::Endless(status)) => {
                 self.drain(&head, &received)?;
-                return self.pour(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", &[b' '; 16 * 1024]);
+                let head = format!("HTTP/1.1 {status} Endless\r\nConnection: close\r\n\r\n");
+                return self.pour(head.as_bytes(), &[b' '; 16 * 1024]);
             }
             Some(Fault::HeaderFlood) => {
                 self.drain(&head, &received)?;

@@ -30,8 +30,8 @@ pub enum Fault {
     /// Answers with this status and body as soon as the head is read, and closes: what of the request's body is on its
     /// way meets a closed connection.
     EarlyAnswer(u16, Vec<u8>),
-    /// Reads the body and answers 200 with a body that never ends.
-    Endless,
+    /// Reads the body and answers with this status and a body that never ends.
+    Endless(u16),
     /// Reads the body and answers 200 with headers that never end.
     HeaderFlood,
     /// Forwards and answers, but for this header.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
@@ -23,6 +23,15 @@ impl TestCa {
 
     /// For a server of these names.
     pub fn for_names(names: &[&str]) -> Self {
+        Self::made(names, false)
+    }
+
+    /// For a server at this machine whose certificate was good until 2001.
+    pub fn expired() -> Self {
+        Self::made(&["localhost", "127.0.0.1"], true)
+    }
+
+    fn made(names: &[&str], expired: bool) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
         let mut params = CertificateParams::new(Vec::new()).expect("no name is wrong");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -31,7 +40,10 @@ impl TestCa {
 
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let server_key = KeyPair::generate().expect("a key can be made");
-        let server = CertificateParams::new(names).expect("the names can be certified");
+        let mut server = CertificateParams::new(names).expect("the names can be certified");
+        if expired {
+            (server.not_before, server.not_after) = (date_time_ymd(2000, 1, 1), date_time_ymd(2001, 1, 1));
+        }
         let server = server.signed_by(&server_key, &issuer).expect("the authority signs");
         let private = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());

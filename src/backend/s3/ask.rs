@@ -1,5 +1,6 @@
 //! What is asked of the store, and what it answers.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
@@ -25,6 +26,14 @@ pub(crate) struct Ask<'a> {
     pub(crate) patience: Option<Duration>,
     /// Bytes that are expected in an answer which is read as it comes.
     pub(crate) expected: u64,
+    pub(crate) changed: Changed,
+}
+
+/// What was changed of a request since it was refused: each once, or it would be tried for ever.
+#[derive(Default)]
+pub(crate) struct Changed {
+    pub(crate) credentials: Cell<bool>,
+    pub(crate) time: Cell<bool>,
 }
 
 impl<'a> Ask<'a> {
@@ -48,6 +57,7 @@ impl<'a> Ask<'a> {
             length: 0,
             patience: None,
             expected: 0,
+            changed: Changed::default(),
         }
     }
 }

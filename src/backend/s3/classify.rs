@@ -12,6 +12,9 @@ use crate::observe::trace::redact;
 const TLS_ADVICE: &str =
     "check the endpoint's name and scheme; ca_file names certificates that are trusted besides the system's";
 
+/// Bytes of one text of the store's that are repeated.
+const MOST_OF_A_TEXT: usize = 1024;
+
 /// The facts of an answer that is no success.
 pub(crate) struct Refusal<'a> {
     pub(crate) operation: Operation,
@@ -83,24 +86,40 @@ fn kind_of_status(status: u16, code: &str) -> ErrorKind {
 /// The error that an answer is, in words that say what to do.
 pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
     let body = facts.body.unwrap_or_default();
-    let code = body.code.clone().unwrap_or_default();
-    let kind = kind_of(facts.status.as_u16(), &code);
-    let mut text = format!("the store answered {}", facts.status.as_u16());
-    for part in [body.code.as_deref(), body.message.as_deref()].into_iter().flatten() {
-        text.push(' ');
-        text.push_str(&redact(part, facts.secrets));
-    }
+    let kind = kind_of(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
+    let plain = |text: String| clipped(&redact(&text, facts.secrets));
     let header = |name: &str| facts.headers.get(name).and_then(|value| value.to_str().ok());
-    let request_id = body.request_id.or_else(|| header("x-amz-request-id").map(str::to_owned));
-    let place = header("x-amz-bucket-region").map(str::to_owned).or(body.region);
-    let error =
-        StorageError::new(kind, facts.operation, text).with_code(body.code).with_request_id(request_id);
+    let (code, message) = (body.code.map(plain), body.message.map(plain));
+    let request_id = body.request_id.or_else(|| header("x-amz-request-id").map(str::to_owned)).map(plain);
+    let region = header("x-amz-bucket-region").map(str::to_owned).or(body.region).map(plain);
+    let endpoint = body.endpoint.or_else(|| header("location").and_then(host_of)).map(plain);
+    let mut text = format!("the store answered {}", facts.status.as_u16());
+    for part in [&code, &message].into_iter().flatten() {
+        text.push(' ');
+        text.push_str(part);
+    }
+    let error = StorageError::new(kind, facts.operation, text).with_code(code).with_request_id(request_id);
     let skew = skew(header("date"), facts.now);
-    let error = advised(error, facts.bucket, place.as_deref(), body.endpoint.as_deref(), skew);
+    let error = advised(error, facts.bucket, region.as_deref(), endpoint.as_deref(), skew);
     match header("retry-after").and_then(|asked| wait_asked(asked, header("date"), facts.now)) {
         Some(wait) if error.is_retryable() => error.retry_after(wait),
         _ => error,
     }
+}
+
+/// A text of the store's, of a length that a log can take.
+fn clipped(text: &str) -> String {
+    if text.len() <= MOST_OF_A_TEXT {
+        return text.to_owned();
+    }
+    let end = (0..=MOST_OF_A_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    format!("{}…", &text[..end])
+}
+
+/// Scheme and host of a redirect; its path and query are the request's, which may be signed.
+fn host_of(location: &str) -> Option<String> {
+    let uri: http::Uri = location.parse().ok()?;
+    Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?.as_str()))
 }
 
 /// `Retry-After`: seconds, or a date, which is the store's as its answer's is.
@@ -283,6 +302,39 @@ mod tests {
         let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
         assert!(region.to_string().contains("set region to that"), "{region}");
         assert!(region.to_string().contains("eu-west-1"));
+    }
+
+    #[test]
+    fn n15_redirect_that_only_has_a_location_names_its_host() {
+        let elsewhere = "https://b.eu.example.com/secret/key?X-Amz-Signature=0";
+        let text = refused(307, "", &[("location", elsewhere)]).to_string();
+        assert!(text.contains("served by https://b.eu.example.com: set endpoint to that"), "{text}");
+        assert!(!text.contains("secret") && !text.contains("Signature"), "{text}");
+        let text = refused(301, "", &[("location", "/elsewhere")]).to_string();
+        assert!(text.contains("check region and endpoint"), "{text}");
+    }
+
+    #[test]
+    fn n16_texts_of_the_store_s_are_cut_and_repeat_no_secret_wherever_they_stand() {
+        let long = format!("K1{}", "é".repeat(40_000));
+        let body = ErrorBody {
+            code: Some(long.clone()),
+            message: Some(long.clone()),
+            request_id: Some(long.clone()),
+            region: Some(long.clone()),
+            endpoint: Some(long),
+        };
+        let error = refusal(Refusal {
+            operation: Operation::Upload,
+            status: StatusCode::MOVED_PERMANENTLY,
+            headers: &HeaderMap::new(),
+            body: Some(body),
+            bucket: "b",
+            secrets: &["K1"],
+            now: SystemTime::now(),
+        });
+        let text = format!("{error} {error:?}");
+        assert!(error.to_string().len() < 5000 && !text.contains("K1"), "{} bytes", error.to_string().len());
     }
 
     #[test]

@@ -58,6 +58,8 @@ impl Used {
 
 /// An offset that is known to so many seconds need not be learned again.
 const SAME_OFFSET: u64 = 60;
+/// A clock that is farther off than a battery that ran out makes it says nothing of the time: 100 years.
+const FARTHEST_OFFSET: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
@@ -123,7 +125,8 @@ impl Client {
                         request_id: &request_id,
                     },
                 );
-                if matches!(&result, Err(error) if error.kind().is_outage()) {
+                let lost = [ErrorKind::Connect, ErrorKind::Timeout, ErrorKind::Network];
+                if matches!(&result, Err(error) if lost.contains(&error.kind())) {
                     self.connections.forget_addresses();
                 }
                 result.map_err(|error| if ask.key.is_empty() { error } else { error.with_key(ask.key) })
@@ -143,7 +146,7 @@ impl Client {
         let used = Used { credentials: self.keyring.current(), ahead: self.ahead.load(Relaxed) };
         let (request, hidden) = self.signed(exchange, ask, &used)?;
         let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
-        let (result, cut_off) = self.connections.with(exchange, attempt == 1, hidden, |agent| {
+        let (result, cut_off) = self.connections.with(exchange, ask, attempt == 1, hidden, |agent| {
             let request = patient(ask, agent, request);
             let sent = if ask.length == 0 {
                 agent.run(request)
@@ -228,8 +231,15 @@ impl Client {
             now,
         });
         Err(match error.kind() {
-            ErrorKind::ClockSkew => self.learn_time(headers, now, used, error),
-            ErrorKind::Credentials => error.retryable(self.keyring.renew(&used.credentials)),
+            ErrorKind::ClockSkew if !ask.changed.time.replace(true) => {
+                self.learn_time(headers, now, used, error)
+            }
+            ErrorKind::Credentials if !ask.changed.credentials.replace(true) => {
+                match self.keyring.renew(&used.credentials) {
+                    Ok(changed) => error.anew(changed),
+                    Err(why) => error.advise("they could not be renewed").with_source(why),
+                }
+            }
             _ => error,
         })
     }
@@ -252,10 +262,13 @@ impl Client {
         let Some((behind, by)) = classify::skew(date, now) else {
             return error;
         };
+        if by > FARTHEST_OFFSET {
+            return error;
+        }
         let seconds = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
         let ahead = if behind { seconds } else { -seconds };
         self.ahead.store(ahead, Relaxed);
-        error.retryable(used.ahead.abs_diff(ahead) > SAME_OFFSET)
+        error.anew(used.ahead.abs_diff(ahead) > SAME_OFFSET)
     }
 
     fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
@@ -365,6 +378,7 @@ mod tests {
             length: 3,
             patience: None,
             expected: 0,
+            changed: crate::backend::s3::ask::Changed::default(),
         };
         let used = Used { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
         Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &used).unwrap().0

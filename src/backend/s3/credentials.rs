@@ -5,6 +5,9 @@ use std::fmt;
 use crate::error::StorageError;
 use crate::secret::Secret;
 
+/// A header is written whole into the connection's buffer.
+const MOST_OF_A_TOKEN: usize = 8 * 1024;
+
 /// An access key, its secret and, for temporary credentials, a session token. The secrets are wiped
 /// from memory when dropped and appear in no `Debug` text.
 ///
@@ -69,7 +72,7 @@ impl Credentials {
         [self.access_key(), self.secret_key(), self.session_token().unwrap_or("")]
     }
 
-    /// Catches what pasting does: an empty field, a line end, a space.
+    /// Catches what pasting does: an empty field, a line end, a space; and what cannot be sent.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
         let fields = [("access_key", Some(self.access_key())), ("secret_key", Some(self.secret_key()))];
         for (field, value) in fields.into_iter().chain([("session_token", self.session_token())]) {
@@ -84,7 +87,12 @@ impl Credentials {
                 ));
             }
         }
-        Ok(())
+        match self.session_token() {
+            Some(token) if token.len() > MOST_OF_A_TOKEN => {
+                Err(StorageError::config("session_token", "it is longer than 8 KiB"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -33,24 +33,22 @@ impl Keyring {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The store refused `used`: whether there are others by now.
-    pub(crate) fn renew(&self, used: &Arc<Credentials>) -> bool {
+    /// The store refused `used`: whether there are others by now. The error says why there cannot be.
+    pub(crate) fn renew(&self, used: &Arc<Credentials>) -> Result<bool, StorageError> {
         let Some(renewal) = &self.renewal else {
-            return false;
+            return Ok(false);
         };
         let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&self.current(), used) {
-            return true;
+            return Ok(true);
         }
-        // What cannot be had, or cannot be sent, is no better than what was refused.
-        let Some(new) = (renewal.0)().ok().filter(|new| new.check().is_ok()) else {
-            return false;
-        };
+        let new = (renewal.0)()?;
+        new.check()?;
         if new.secrets() == used.secrets() {
-            return false;
+            return Ok(false);
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-        true
+        Ok(true)
     }
 }
 
@@ -70,10 +68,26 @@ mod tests {
         }));
         let keyring = Keyring::new(Credentials::new("k", "first"), Some(renewal));
         let first = keyring.current();
-        assert!(keyring.renew(&first) && keyring.renew(&first));
+        assert!(keyring.renew(&first).unwrap() && keyring.renew(&first).unwrap());
         assert_eq!((keyring.current().secret_key(), asked.load(Ordering::Relaxed)), ("second", 1));
         let second = keyring.current();
-        assert!(!keyring.renew(&second), "the same again is no others");
-        assert!(!Keyring::new(Credentials::new("k", "s"), None).renew(&second));
+        assert!(!keyring.renew(&second).unwrap(), "the same again is no others");
+        assert!(!Keyring::new(Credentials::new("k", "s"), None).renew(&second).unwrap());
+    }
+
+    #[test]
+    fn n6_renewal_that_fails_or_gives_what_cannot_be_sent_says_so() {
+        for (new, says) in [
+            (Err(StorageError::config("credentials", "the vault is sealed")), "the vault is sealed"),
+            (Ok(Credentials::new("k", "s\n")), "secret_key"),
+            (Ok(Credentials::new("k", "s").with_session_token("t".repeat(8193))), "session_token"),
+        ] {
+            let new = Mutex::new(Some(new));
+            let renewal = Renewal(Arc::new(move || new.lock().unwrap().take().unwrap()));
+            let keyring = Keyring::new(Credentials::new("k", "first"), Some(renewal));
+            let first = keyring.current();
+            assert!(keyring.renew(&first).unwrap_err().message().contains(says));
+            assert!(Arc::ptr_eq(&keyring.current(), &first));
+        }
     }
 }

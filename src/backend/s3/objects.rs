@@ -183,10 +183,6 @@ pub(crate) fn list(
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
         xml::list_page(&answer.body, s3.settings.address.prefix.as_str())
     })?;
-    if page.next.is_some() && page.next.as_deref() == from {
-        let what = "the listing repeats its token";
-        return Err(StorageError::new(ErrorKind::Protocol, Operation::List, what).retryable(false));
-    }
     Ok(page)
 }
 

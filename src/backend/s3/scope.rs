@@ -12,8 +12,11 @@ use crate::observe::metrics::Metrics;
 pub(super) struct Scope {
     pub(super) metrics: Metrics,
     pub(super) cancel: CancelToken,
-    pub(super) first_try: bool,
     pub(super) hidden: Vec<Hidden>,
+    /// The request has a body.
+    pub(super) has_body: bool,
+    /// Its connection is open for certain: made for it, or asked.
+    pub(super) certain: bool,
     /// The server takes no more of what is sent.
     pub(super) cut_off: bool,
 }

@@ -11,6 +11,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Timeout};
 
+use super::ask::Ask;
 use super::resolve::CachingResolver;
 use super::scope::{Hidden, SCOPE, Scope, count};
 use crate::backend::Exchange;
@@ -70,17 +71,19 @@ impl Connections {
 
     /// Runs `call` with the agent; its traffic counts for the exchange, and each placeholder of
     /// `hidden` becomes its secret on the wire. A try that is not the first asks whether a kept connection
-    /// is open, whenever it was used. Also tells whether the server closed the connection while something was
-    /// being sent.
+    /// is open, whenever it was used. Also tells whether the server closed the connection before it had taken
+    /// a body.
     pub(crate) fn with<T>(
         &self,
         exchange: &Exchange<'_>,
+        ask: &Ask<'_>,
         first_try: bool,
         hidden: Vec<Hidden>,
         call: impl FnOnce(&Agent) -> T,
     ) -> (T, bool) {
         let (metrics, cancel) = (exchange.trace.metrics.clone(), exchange.cancel.clone());
-        let scope = Scope { metrics, cancel, first_try, hidden, cut_off: false };
+        let (has_body, certain) = (ask.length > 0, !first_try);
+        let scope = Scope { metrics, cancel, hidden, has_body, certain, cut_off: false };
         let before = SCOPE.replace(Some(scope));
         let result = call(&self.agent);
         let scope = SCOPE.replace(before);
@@ -107,6 +110,7 @@ impl<In: Transport> Connector<In> for Meter {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         count(|metrics| metrics.connections(1));
+        SCOPE.with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.certain = true));
         Ok(chained.map(|inner| Metered { inner, heard: None, deaf: false }))
     }
 }
@@ -143,6 +147,16 @@ fn is_closed(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
     )
+}
+
+/// The connection was reset in the place of an answer. A body that fits the system's buffers has left by then,
+/// and what is reset is what the server did not read. A kept connection may have been closed before that.
+fn refused_unread() {
+    SCOPE.with_borrow_mut(|scope| {
+        if let Some(scope) = scope {
+            scope.cut_off |= scope.has_body && scope.certain;
+        }
+    });
 }
 
 impl<In: Transport> Metered<In> {
@@ -196,7 +210,15 @@ impl<In: Transport> Transport for Metered<In> {
             timeout.per_read = None;
         }
         let before = self.inner.buffers().input().len();
-        let progress = self.listen(timeout)?;
+        let silent = timeout.reason == Timeout::RecvResponse && before == 0;
+        let heard = self.listen(timeout);
+        if let Err(ureq::Error::Io(error)) = &heard
+            && error.kind() == io::ErrorKind::ConnectionReset
+            && silent
+        {
+            refused_unread();
+        }
+        let progress = heard?;
         let after = self.inner.buffers().input().len();
         self.heard = progress.then(Instant::now);
         count(|metrics| metrics.bytes_received(after.saturating_sub(before) as u64));
@@ -204,7 +226,7 @@ impl<In: Transport> Transport for Metered<In> {
     }
 
     fn is_open(&mut self) -> bool {
-        let trusting = SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.first_try));
+        let trusting = SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| !scope.certain));
         let fresh = trusting && self.heard.is_some_and(|heard| heard.elapsed() < FRESH);
         !self.deaf && (fresh || self.inner.is_open())
     }

@@ -14,6 +14,7 @@ use crate::backend::{Exchange, Receipt, Reconciled, UploadMarker, UploadName, Up
 use crate::config::UPLOAD_TOKEN;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::retry;
+use crate::tree::digest::MOST_PARTS;
 
 /// Whose object lies under a key.
 pub(crate) enum Owner {
@@ -81,8 +82,11 @@ pub(crate) fn reconcile(
         parts.extend(page);
         match next {
             None => return Ok(Reconciled::Open(parts)),
-            Some(next) if next > marker => marker = next,
-            Some(_) => return Err(repeats("parts")),
+            Some(next) if next > marker && u64::from(next) <= MOST_PARTS => marker = next,
+            Some(next) => {
+                let why = format!("the list of parts goes on behind part {next}, after part {marker}");
+                return Err(StorageError::new(ErrorKind::Protocol, Operation::List, why).retryable(false));
+            }
         }
     }
 }
@@ -113,13 +117,11 @@ pub(crate) fn list(
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
         xml::uploads_page(&answer.body, prefix)
     })?;
-    if page.next.is_some() && page.next.as_ref() == from {
-        return Err(repeats("uploads"));
+    match (&page.next, from) {
+        (Some(next), Some(from)) if next.key < from.key => {
+            let why = "the list of uploads goes back to keys that came before";
+            Err(StorageError::new(ErrorKind::Protocol, Operation::List, why).retryable(false))
+        }
+        _ => Ok(page),
     }
-    Ok(page)
-}
-
-fn repeats(what: &str) -> StorageError {
-    let why = format!("the list of {what} repeats its marker");
-    StorageError::new(ErrorKind::Protocol, Operation::List, why).retryable(false)
 }
