@@ -38,8 +38,10 @@
 //!   touched. One that was cut off is gone on with, if its file is still the same.
 //! - Time is limited, too: a request by its idle limits and a deadline that grows with its body, its tries by
 //!   [`RetryPolicy`], a run that is cancelled by 3 s for answers under way.
-//! - No global state, no signal handler, no logger installed, no thread but the engine's own and one recorder
-//!   a run, no environment variable read unless asked for by [`Credentials::from_env`].
+//! - No global state, no signal handler, no logger installed, no thread but the engine's own, one recorder
+//!   a run, and one for each look-up of a host name (the system's cannot be ended; at most one a destination at a
+//!   time). No environment variable read unless asked for by [`Credentials::from_env`]; on macOS `SSL_CERT_FILE` and
+//!   `SSL_CERT_DIR` are, where certificates are looked for.
 //!
 //! # Results
 //!

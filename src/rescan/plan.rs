@@ -257,7 +257,8 @@ impl Planner<'_> {
         if published.root != self.scope.known.number || self.scope.known.moved {
             return (!config.allow_new_root).then_some(KeptReason::OtherRoot);
         }
-        if !is_still_mounted(published, self.device_above(key), self.scope.root_device) {
+        let (above, root) = (self.device_above(key), self.scope.root_device);
+        if !is_still_mounted(published.with_root, published.stat.device, above, root) {
             return Some(KeptReason::OtherDevice);
         }
         (!config.delete).then_some(KeptReason::DeletesOff)
@@ -323,19 +324,44 @@ impl Planner<'_> {
     }
 }
 
-/// Whether the place of a published file is on the file system that it was published from; `above` is the device of
-/// the nearest folder that is there. Numbers of devices may change with a reboot: what was on the root's own
+/// Whether the place of a published file is on the file system that it was published from. `then` is the device
+/// that it was on, `above` that of the nearest folder that is there, `root` the root's. Numbers of devices may change with a reboot: what was on the root's own
 /// still counts as there, and what was not cannot be there now, whatever its number was.
-fn is_still_mounted(published: &Published, above: Option<u64>, root: u64) -> bool {
+fn is_still_mounted(with_root: bool, then: u64, above: Option<u64>, root: u64) -> bool {
     let at_root = above == Some(root);
-    if published.with_root {
-        at_root || above == Some(published.stat.device)
-    } else {
-        !at_root && above == Some(published.stat.device)
-    }
+    if with_root { at_root || above == Some(then) } else { !at_root && above == Some(then) }
 }
 
 /// Whether an error of `stat` says that nothing is there.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_still_mounted;
+
+    #[test]
+    fn f9_disk_that_is_not_mounted_is_seen_whatever_numbers_devices_have_now() {
+        for (with_root, then, above, root, there) in [
+            (true, 1, Some(1), 1, true),
+            // The root's own, after a reboot.
+            (true, 1, Some(7), 7, true),
+            // Something is mounted over it.
+            (true, 1, Some(9), 7, false),
+            (false, 2, Some(2), 1, true),
+            (false, 2, Some(1), 1, false),
+            // Not mounted, and the root has its number now.
+            (false, 2, Some(2), 2, false),
+            // Another disk in its place.
+            (false, 2, Some(3), 1, false),
+            (true, 1, None, 1, false),
+        ] {
+            assert_eq!(
+                is_still_mounted(with_root, then, above, root),
+                there,
+                "{with_root} {then} {above:?} {root}"
+            );
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::support::oracle::check;
 use crate::support::proxy::{Fault, FaultProxy, Headers, Rule};
 use crate::support::server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::tls::TestCa;
-use crate::support::{PREFIX, World};
+use crate::support::{NEXT_TOKEN, PREFIX, World};
 
 const MIB: usize = 1024 * 1024;
 
@@ -27,7 +27,7 @@ fn n06_expired_credentials_are_renewed_and_the_run_goes_on() {
         let counter = asked.clone();
         let config = world.s3_config().renew_credentials(move || {
             counter.fetch_add(1, Ordering::Relaxed);
-            Ok(Credentials::new(ACCESS_KEY, SECRET_KEY).with_session_token("the-next-token"))
+            Ok(Credentials::new(ACCESS_KEY, SECRET_KEY).with_session_token(NEXT_TOKEN))
         });
         let site = site_with(&world, config);
         acquainted(&world, &site);
@@ -36,7 +36,7 @@ fn n06_expired_credentials_are_renewed_and_the_run_goes_on() {
         }
         let old = |headers: &Headers| {
             !headers.iter().any(|(name, value)| {
-                name.eq_ignore_ascii_case("x-amz-security-token") && value.starts_with("the-next-token")
+                name.eq_ignore_ascii_case("x-amz-security-token") && value.starts_with(NEXT_TOKEN)
             })
         };
         world.proxy.add(Rule::new(answer(403, "ExpiredToken")).method("PUT").skip(10).when(old));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bucket_brigade::{
     CacheManager, ErrorKind, KeptReason, LocalBackend, RescanConfig, RescanOrchestrator, RescanOutcome,
-    StorageBackend,
+    SkipReason, StorageBackend,
 };
 
 use crate::support::World;
@@ -84,6 +84,66 @@ fn f7_folder_of_100_000_files_is_walked_and_recorded() {
     world.let_files_settle();
     site.rescan().unwrap();
     assert_eq!(site.rescan().unwrap().metrics.commits, 0);
+}
+
+/// F6: nothing that is no file is read or waited for, and what it hides stays away from the store.
+#[test]
+fn f6_links_fifos_sockets_and_devices_are_skipped_and_the_rest_goes_on() {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let world = World::new();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "not to be published").unwrap();
+    world.write("file", "1");
+    let link = |to: &std::path::Path, name: &str| std::os::unix::fs::symlink(to, world.path(name)).unwrap();
+    link(&world.root(), "loop");
+    link(outside.path(), "outside");
+    link(&outside.path().join("secret"), "secret");
+    let _socket = std::os::unix::net::UnixListener::bind(world.path("socket")).unwrap();
+    let node = |kind, device| mknodat(CWD, world.path("node"), kind, Mode::RUSR, device);
+    node(FileType::Fifo, 0).unwrap();
+    fs::rename(world.path("node"), world.path("fifo")).unwrap();
+    // /dev/zero, where one may be made.
+    let device = node(FileType::CharacterDevice, makedev(1, 5)).is_ok();
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.outcome, world.keys()), (RescanOutcome::Published, vec!["file".to_owned()]));
+    let skipped: Vec<_> =
+        report.skipped.iter().map(|skip| (skip.path.to_str().unwrap(), skip.reason)).collect();
+    let special = if device { &["fifo", "node", "socket"][..] } else { &["fifo", "socket"] };
+    let mut expected: Vec<_> = special.iter().map(|name| (*name, SkipReason::Special)).collect();
+    expected.extend(["loop", "outside", "secret"].map(|name| (name, SkipReason::Symlink)));
+    expected.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(skipped, expected);
+    check_idle(&world, &site);
+}
+
+/// F2: the clock goes back an hour: every file seems to be of the future, is hashed once, and not sent again.
+#[test]
+fn f2_clock_that_is_stepped_back_costs_hashing_and_no_upload() {
+    let world = World::new();
+    for n in 0..5 {
+        world.write(&format!("f{n}"), "x");
+    }
+    world.let_files_settle();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.clock.step_wall(-3600);
+    world.proxy.clear_counts();
+    for _ in 0..2 {
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.metrics.requests), (RescanOutcome::Unchanged, 0));
+    }
+    // What changes meanwhile is seen, also where size and mtime are as they were.
+    let stamp = fs::metadata(world.path("f1")).unwrap().modified().unwrap();
+    world.write("f1", "y");
+    fs::File::options().write(true).open(world.path("f1")).unwrap().set_modified(stamp).unwrap();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.uploaded_count, world.objects()["f1"].as_slice()), (1, b"y".as_slice()));
+    world.clock.step_wall(3600);
+    check_idle(&world, &site);
 }
 
 /// F9: a disk inside the tree is not mounted: what was published from it is kept. Where nothing may be mounted, there is
@@ -174,25 +234,29 @@ mod in_a_process {
             world.write(&format!("d{}/f{n:03}", n % 20), format!("{n}"));
         }
         world.write_random("large", 40 << 20, 1);
-        let shell = Shell::of(&world);
-        let sync =
-            shell.std_command(&["sync", &text(world.root()), DEST, "--cache", &text(world.cache_path())]);
-        let mut limited = Command::new("sh");
-        limited.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]).arg(sync.get_program()).args(sync.get_args());
-        limited.env_clear().env("PATH", "/usr/bin:/bin");
-        limited.envs(sync.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Ended::of(limited.output().unwrap()).code(0).shows("301 uploaded");
+        sync_within(&world, "ulimit -n 64", &[]).shows("301 uploaded");
         all_is_well(&world);
     }
 
-    /// F7: the disk holds nothing of it, and the memory not much.
+    /// Publishes with a limit on the process.
+    fn sync_within(world: &World, limit: &str, options: &[&str]) -> Ended {
+        let (root, cache) = (text(world.root()), text(world.cache_path()));
+        let all = [&["sync", &root, DEST, "--cache", &cache], options].concat();
+        let sync = Shell::of(world).std_command(&all);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("{limit}; exec \"$@\""), "sh"]);
+        limited.arg(sync.get_program()).args(sync.get_args()).env_clear().env("PATH", "/usr/bin:/bin");
+        limited.envs(sync.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ended::of(limited.output().unwrap()).code(0)
+    }
+
+    /// F7: the disk holds nothing of it, and the memory not much: 64 MiB of heap and stacks are enough.
     #[test]
     fn f7_sparse_gibibyte_is_published() {
         let world = World::new();
         let size: u64 = if std::env::var_os(LONG).is_some() { 4 << 30 } else { 1 << 30 };
         fs::File::create(world.path("sparse")).unwrap().set_len(size).unwrap();
-        let shell = Shell::of(&world);
-        shell.sync(&world, &["--chunk-size", "256KiB", "--quiet"]).code(0);
+        sync_within(&world, "ulimit -d 65536", &["--chunk-size", "256KiB", "--quiet"]);
         assert_eq!(world.store.sizes().values().sum::<usize>() as u64, size);
     }
 }

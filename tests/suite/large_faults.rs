@@ -282,6 +282,36 @@ fn n11_interrupted_upload_goes_on_where_it_was() {
     }
 }
 
+/// The server dies in the middle of the parts, and another one is there for the next run.
+#[test]
+fn n11_server_that_is_killed_in_the_middle_of_an_upload_is_gone_on_with() {
+    let mut world = World::with_workers(2);
+    let bytes = world.write_random("f", 60 * MIB, 1);
+    world.let_files_settle();
+    let server = std::sync::Mutex::new(world.server.take());
+    let parts = std::sync::atomic::AtomicU32::new(0);
+    world.proxy.on_request(move |seen| {
+        let is_part = seen.target.contains("partNumber=");
+        if is_part && parts.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 3 {
+            server.lock().unwrap().take();
+        }
+    });
+    let site = in_small_parts(&world);
+    let report = rescan(&world, &site);
+    assert_eq!((report.uploaded_count, report.pending, report.open_uploads), (0, 1, 1));
+    let (_, id) = world.store.uploads().remove(0);
+    let there = world.store.parts_of(&id);
+    assert!((1..=4).contains(&there.len()), "{there:?}");
+    world.proxy.on_request(|_| ());
+    world.restart_server();
+    world.proxy.clear_counts();
+    heals(&world, &site);
+    let missing: Vec<u32> = (1..=8).filter(|number| !there.contains(&(*number as i32))).collect();
+    assert_eq!((parts_sent(&world), steps(&world).0), (missing, 0));
+    assert_eq!(world.objects()["f"], bytes);
+    check_idle(&world, &site);
+}
+
 /// What the store has lost since is sent again, whatever the cache believes.
 #[test]
 fn n11_cache_and_store_agree_on_parts_before_more_are_sent() {

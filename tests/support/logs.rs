@@ -8,8 +8,8 @@ use std::sync::{Mutex, Once};
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
-use super::SESSION_TOKEN;
 use super::server::SECRET_KEY;
+use super::{NEXT_TOKEN, SESSION_TOKEN};
 
 static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static INSTALL: Once = Once::new();
@@ -75,7 +75,7 @@ pub fn rows_of(sent: &[u8]) -> String {
 
 /// Which secret a text holds, if it does.
 pub fn leak_in(text: &str) -> Option<&'static str> {
-    ["Signature=", "AWS4-HMAC-SHA256", SECRET_KEY, SESSION_TOKEN]
+    ["Signature=", "AWS4-HMAC-SHA256", SECRET_KEY, SESSION_TOKEN, NEXT_TOKEN]
         .into_iter()
         .find(|secret| text.contains(secret))
 }

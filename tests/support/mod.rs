@@ -30,6 +30,8 @@ pub const BUCKET: &str = "bucket";
 pub const PREFIX: &str = "site/";
 /// Travels with every request, and must be seen nowhere.
 pub const SESSION_TOKEN: &str = "support-session-token-CANARY";
+/// The same of credentials that were renewed.
+pub const NEXT_TOKEN: &str = "support-next-token-CANARY";
 
 /// A tree, a store behind a fault proxy, an engine on a virtual clock, a cache.
 pub struct World {

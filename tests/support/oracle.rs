@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use bucket_brigade::{RescanOrchestrator, RescanOutcome, RescanReport};
+use bucket_brigade::{Operation, RescanOrchestrator, RescanOutcome, RescanReport, StorageError};
 use sha2::{Digest, Sha256};
 
 use super::{World, files_below, logs};
@@ -13,6 +13,7 @@ pub fn check(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     whole_versions_only(world);
     published_is_acknowledged(world, site);
     strangers_stand(world);
+    deletes_come_after_all_else_went_well(report);
     no_upload_is_left(world, site, report);
     outcome_is_the_truth(world, site, report);
     no_secret_is_seen(world, report);
@@ -65,6 +66,15 @@ fn strangers_stand(world: &World) {
         assert!(ours_now || !deleted.contains(&full), "I3: {key} of somebody else was deleted");
         assert!(objects.contains_key(key), "I3: {key} of somebody else is gone");
     }
+}
+
+/// I3: a run that could not send or read something deletes nothing.
+fn deletes_come_after_all_else_went_well(report: &RescanReport) {
+    let blocks = |error: &&StorageError| {
+        matches!(error.operation(), Operation::Upload | Operation::Walk | Operation::Read)
+    };
+    let blocking = report.failed.iter().find(blocks);
+    assert!(report.deleted_count == 0 || blocking.is_none(), "I3: deleted although {blocking:?}");
 }
 
 /// I4: after a good outcome no upload is left whose name we received; those of others stand as they were.

@@ -228,7 +228,12 @@ impl<In: Transport> Transport for Metered<In> {
     fn is_open(&mut self) -> bool {
         let trusting = SCOPE.with_borrow(|scope| scope.as_ref().is_some_and(|scope| !scope.certain));
         let fresh = trusting && self.heard.is_some_and(|heard| heard.elapsed() < FRESH);
-        !self.deaf && (fresh || self.inner.is_open())
+        if self.deaf || fresh {
+            return !self.deaf;
+        }
+        let open = self.inner.is_open();
+        SCOPE.with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.certain |= open));
+        open
     }
 
     fn is_tls(&self) -> bool {
