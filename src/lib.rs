@@ -112,6 +112,7 @@ pub use key::{MAX_KEY_BYTES, RemoteKey};
 pub use observe::event::{ChannelObserver, Event, Observer, Progress, ProgressSnapshot, channel};
 pub use observe::metrics::MetricsSnapshot;
 pub use rescan::cache::{CacheManager, CacheSummary, KeyState, PendingFile, Resolved};
+pub use rescan::catalog::{Catalog, Entries};
 pub use rescan::orchestrator::RescanOrchestrator;
 pub use rescan::record::PendingKind;
 pub use rescan::report::{

@@ -2,6 +2,7 @@
 
 mod batch;
 pub(crate) mod cache;
+pub(crate) mod catalog;
 mod conclude;
 mod contents;
 mod deletes;

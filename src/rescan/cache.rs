@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub(crate) use resolve::{Facts, Known, Places, Urls};
 pub use resolve::{KeyState, Resolved};
-use resolve::{Places, resolved};
 pub(crate) use rows::{Row, Rows};
 use serde::{Deserialize, Serialize};
 use store::Store;
@@ -34,6 +34,8 @@ const META_ROOTS: &str = "roots";
 const META_SURVEYED: &str = "surveyed";
 const META_SYNCED: &str = "synced";
 const META_SENDING: &str = "sending";
+/// Another random number with every change of what is published or pending.
+const META_CHANGES: &str = "changes";
 
 /// A key with something still to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,12 +134,9 @@ impl CacheManager {
     /// [`ErrorKind::Config`] before an orchestrator has used this cache in this process: until then
     /// it knows no URLs. [`ErrorKind::Cache`] if the file cannot be read.
     pub fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
-        let places = self.0.places.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let places = places.ok_or_else(|| {
-            StorageError::config("cache", "it knows no URLs yet: make a RescanOrchestrator with it first")
-        })?;
+        let places = self.places()?;
         let (published, pending) = self.0.store.get(key)?;
-        Ok(resolved(key, &places, published, pending.as_ref()))
+        Ok(Known::new(published.as_ref(), pending.as_ref()).resolved(key, &places))
     }
 
     /// What is still to be done, in key order.
@@ -240,6 +239,19 @@ impl CacheManager {
     /// with this cache; one does this by itself.
     pub fn use_urls_of(&self, store: Arc<dyn StorageBackend>, fallback: Option<Arc<dyn StorageBackend>>) {
         *self.0.places.write().unwrap_or_else(PoisonError::into_inner) = Some(Places { store, fallback });
+    }
+
+    pub(crate) fn places(&self) -> Result<Places, StorageError> {
+        let places = self.0.places.read().unwrap_or_else(PoisonError::into_inner).clone();
+        places.ok_or_else(|| {
+            StorageError::config("cache", "it knows no URLs yet: make a RescanOrchestrator with it first")
+        })
+    }
+
+    /// The id of the last change of what is published or pending; 0: there was none.
+    pub(crate) fn changes(&self) -> Result<u64, StorageError> {
+        let id = self.0.store.meta(META_CHANGES)?;
+        Ok(id.and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes))
     }
 
     /// What the cache knows of a root, and what is to be recorded of it.

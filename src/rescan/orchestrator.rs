@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::cache::{CacheManager, Root, Write};
+use super::catalog;
 use super::conclude::{End, announce, outcome};
 use super::flow::{Flow, Limits};
 use super::plan::{Plan, Scope, plan};
@@ -140,7 +141,7 @@ impl RescanOrchestrator {
             .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
         if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
             // The error is what the caller should see, whether or not this is recorded.
-            let _ = self.cache.set_synced(false);
+            let _ = self.cache.set_synced(false).and_then(|()| self.keep_catalog());
         }
         let outcome = match &result {
             Ok(()) => report.outcome.as_str(),
@@ -352,6 +353,10 @@ impl RescanOrchestrator {
         }
     }
 
+    fn keep_catalog(&self) -> Result<(), StorageError> {
+        if self.config.catalog { catalog::update(&self.cache, self.engine.clock().wall()) } else { Ok(()) }
+    }
+
     fn conclude(
         &self,
         end: &End,
@@ -369,6 +374,10 @@ impl RescanOrchestrator {
             self.cache.set_synced(synced)?;
             if end.planned {
                 self.cache.set_sending(false)?;
+            }
+            if let Err(error) = self.keep_catalog() {
+                report.add_failed(error);
+                report.outcome = outcome(end, report);
             }
         }
         self.cache.count_commits(&trace.metrics);

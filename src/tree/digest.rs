@@ -37,6 +37,11 @@ impl Digest {
         Self { sha256, part_size: None }
     }
 
+    /// One that was taken before.
+    pub(crate) fn known(sha256: [u8; 32], part_size: Option<NonZeroU64>) -> Self {
+        Self { sha256, part_size }
+    }
+
     /// The digest of a file that is sent in parts of `plan`, from the SHA-256 of each part in order.
     ///
     /// ```

@@ -1,10 +1,12 @@
 //! Where a key is to be read now.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::super::record::{Pending, PendingKind, Published};
 use crate::backend::StorageBackend;
 use crate::tree::digest::Digest;
+use crate::tree::version::{FileStat, moment_of};
 
 /// Where a key is to be read, and what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct Resolved {
     pub url: String,
     /// The size in bytes of what the URL serves, if it serves anything yet.
     pub size: Option<u64>,
+    /// The modification time of that file, as it was on disk.
+    pub modified: Option<SystemTime>,
     /// The digest of what the URL serves, where it is known.
     pub digest: Option<Digest>,
     /// The plain SHA-256 of the whole: the same as `digest` for a file that goes in one request, and for a
@@ -36,45 +40,99 @@ pub enum KeyState {
     Stale,
 }
 
-/// The URLs of both places.
-#[derive(Clone)]
-pub(super) struct Places {
-    pub(super) store: Arc<dyn StorageBackend>,
-    pub(super) fallback: Option<Arc<dyn StorageBackend>>,
+/// Where objects and files are read.
+pub(crate) trait Urls {
+    /// Of the object.
+    fn store(&self, key: &str) -> String;
+    /// Of the file on disk, where there is a fallback.
+    fn fallback(&self, key: &str) -> Option<String>;
 }
 
-/// What the cache's two records of a key mean for its readers.
-pub(super) fn resolved(
-    key: &str,
-    places: &Places,
-    published: Option<Published>,
-    pending: Option<&Pending>,
-) -> Option<Resolved> {
-    let store_url = || places.store.get_url(key);
-    let on_disk = pending.filter(|pending| pending.kind != PendingKind::Removed);
-    let plain = |digest: Option<Digest>| digest.filter(|digest| digest.part_size().is_none());
-    Some(match (published, on_disk, &places.fallback) {
-        (_, Some(disk), Some(fallback)) => Resolved {
-            url: fallback.get_url(key),
-            size: Some(disk.stat.size),
-            digest: disk.digest,
-            whole_digest: plain(disk.digest),
-            state: KeyState::Pending,
-        },
-        (Some(there), _, _) => Resolved {
-            url: store_url(),
-            size: Some(there.stat.size),
-            digest: Some(there.digest),
-            whole_digest: there.whole.map(Digest::whole).or(plain(Some(there.digest))),
-            state: if pending.is_none() { KeyState::Published } else { KeyState::Stale },
-        },
-        (None, Some(_), None) => Resolved {
-            url: store_url(),
+/// The URLs of both places.
+#[derive(Clone)]
+pub(crate) struct Places {
+    pub(crate) store: Arc<dyn StorageBackend>,
+    pub(crate) fallback: Option<Arc<dyn StorageBackend>>,
+}
+
+impl Urls for Places {
+    fn store(&self, key: &str) -> String {
+        self.store.get_url(key)
+    }
+
+    fn fallback(&self, key: &str) -> Option<String> {
+        self.fallback.as_ref().map(|fallback| fallback.get_url(key))
+    }
+}
+
+/// A version of a file, as far as readers are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) size: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) mtime: i64,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) whole: Option<[u8; 32]>,
+}
+
+impl From<&Published> for Facts {
+    fn from(there: &Published) -> Self {
+        let FileStat { size, mtime, .. } = there.stat;
+        Self { size, mtime, digest: Some(there.digest), whole: there.whole }
+    }
+}
+
+impl From<&Pending> for Facts {
+    fn from(wanted: &Pending) -> Self {
+        let FileStat { size, mtime, .. } = wanted.stat;
+        Self { size, mtime, digest: wanted.digest, whole: None }
+    }
+}
+
+/// What is known of a key: what the store holds, and what is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) published: Option<Facts>,
+    pub(crate) pending: Option<(PendingKind, Facts)>,
+}
+
+impl Known {
+    pub(crate) fn new(published: Option<&Published>, pending: Option<&Pending>) -> Self {
+        let pending = pending.map(|pending| (pending.kind, pending.into()));
+        Self { published: published.map(Into::into), pending }
+    }
+
+    /// What it means for readers of the key.
+    pub(crate) fn resolved(&self, key: &str, urls: &impl Urls) -> Option<Resolved> {
+        let on_disk = self.pending.filter(|(kind, _)| *kind != PendingKind::Removed);
+        if let Some((_, disk)) = on_disk
+            && let Some(url) = urls.fallback(key)
+        {
+            return Some(serving(url, &disk, KeyState::Pending));
+        }
+        if let Some(there) = &self.published {
+            let state = if self.pending.is_none() { KeyState::Published } else { KeyState::Stale };
+            return Some(serving(urls.store(key), there, state));
+        }
+        on_disk.map(|_| Resolved {
+            url: urls.store(key),
             size: None,
+            modified: None,
             digest: None,
             whole_digest: None,
             state: KeyState::Pending,
-        },
-        (None, None, _) => return None,
-    })
+        })
+    }
+}
+
+fn serving(url: String, facts: &Facts, state: KeyState) -> Resolved {
+    let plain = facts.digest.filter(|digest| digest.part_size().is_none());
+    Resolved {
+        url,
+        size: Some(facts.size),
+        modified: Some(moment_of(facts.mtime)),
+        digest: facts.digest,
+        whole_digest: facts.whole.map(Digest::whole).or(plain),
+        state,
+    }
 }

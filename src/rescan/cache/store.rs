@@ -13,6 +13,7 @@ use redb::{
 };
 
 use super::super::record::{OpenUpload, Pending, Published, UploadStep, after, decode, encode};
+use super::META_CHANGES;
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
 
@@ -48,6 +49,12 @@ pub(crate) enum Write {
     Upload(String, UploadStep),
     /// A fact of the whole cache.
     Meta(&'static str, Vec<u8>),
+}
+
+impl Write {
+    fn is_about_files(&self) -> bool {
+        !matches!(self, Self::Upload(..) | Self::Meta(..))
+    }
 }
 
 pub(super) struct Store {
@@ -172,6 +179,9 @@ impl Store {
                 parts: transaction.open_table(PARTS)?,
                 meta: transaction.open_table(META)?,
             };
+            if writes.iter().any(Write::is_about_files) {
+                tables.meta.insert(META_CHANGES, fastrand::u64(1..).to_le_bytes().as_slice())?;
+            }
             writes.iter().try_for_each(|write| tables.apply(write))
         })
     }

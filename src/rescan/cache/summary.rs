@@ -22,12 +22,17 @@ pub struct CacheSummary {
 }
 
 impl CacheManager {
+    /// What the cache is bound to.
+    pub(crate) fn destination(&self) -> Result<Option<String>, StorageError> {
+        let destination = self.0.store.meta(META_DESTINATION)?;
+        Ok(destination.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
     /// Everything in a few numbers; reads the whole file, about 1 s for a million records.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) if the file cannot be read.
     pub fn summary(&self) -> Result<CacheSummary, StorageError> {
-        let destination = self.0.store.meta(META_DESTINATION)?;
         let (mut published, mut published_bytes, mut pending) = (0, 0, 0);
         for row in self.rows() {
             let Row { published: there, pending: to_do, .. } = row?;
@@ -36,7 +41,7 @@ impl CacheManager {
             pending += u64::from(to_do.is_some());
         }
         Ok(CacheSummary {
-            destination: destination.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            destination: self.destination()?,
             published,
             published_bytes,
             pending,

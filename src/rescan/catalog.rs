@@ -1,0 +1,369 @@
+//! The catalog: what is published, in an immutable file that any number of processes read at once.
+//!
+//! The cache has one holder; its catalog is what all others read. It is written anew where something changed and
+//! takes the old one's place by a rename, so that a reader has one whole version or another. A file that has the
+//! name was finished and synced before, and is never changed in place.
+
+mod format;
+mod write;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fst::map::Stream;
+use fst::{IntoStreamer, Streamer};
+use memmap2::{Mmap, MmapOptions};
+
+use self::format::{Base, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
+pub(crate) use self::write::update;
+use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls};
+use crate::backend::StorageBackend;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::url_below;
+use crate::tree::version::moment_of;
+
+/// The name of a cache's catalog is the cache's and this.
+const SUFFIX: &str = ".catalog";
+
+/// What is published, as the last rescan left it: an immutable, memory-mapped file beside the cache, that any number
+/// of threads and processes read without a lock. The processes share its pages in memory.
+///
+/// A rescan writes it where something changed ([`RescanConfig::catalog`](crate::RescanConfig::catalog));
+/// [`refresh`](Self::refresh) takes notice of that. Clones share the mapping and are cheap; each has the version that it
+/// had until it is refreshed itself. It may be inherited over `fork`: nothing in it changes.
+///
+/// ```no_run
+/// use bucket_brigade::Catalog;
+/// let mut catalog = Catalog::open("/var/lib/site/cache.catalog")?;
+/// if let Some(file) = catalog.get("index.html") {
+///     println!("{} ({} bytes)", file.url, file.size.unwrap_or(0));
+/// }
+/// if catalog.refresh()? {
+///     println!("{} keys now", catalog.len());
+/// }
+/// # Ok::<(), bucket_brigade::StorageError>(())
+/// ```
+#[derive(Clone)]
+pub struct Catalog {
+    path: PathBuf,
+    /// URLs of places that are not a base and a key.
+    places: Option<Places>,
+    opened: Arc<Opened>,
+}
+
+/// One version of the file.
+struct Opened {
+    mapping: Arc<Mmap>,
+    identity: Identity,
+    head: Head,
+    keys: fst::Map<Section>,
+    tail: Tail,
+}
+
+/// A part of the mapping.
+struct Section(Arc<Mmap>, Range<usize>);
+
+impl AsRef<[u8]> for Section {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[self.1.clone()]
+    }
+}
+
+/// What tells one version of the file from another. While a version is mapped, no other file gets its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    mtime: (i64, i64),
+    size: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        let mtime = (metadata.mtime(), metadata.mtime_nsec());
+        Self { device: metadata.dev(), inode: metadata.ino(), mtime, size: metadata.size() }
+    }
+}
+
+impl Catalog {
+    /// Where the catalog of a cache lies: `CACHE.catalog`.
+    pub fn path_for(cache: impl AsRef<Path>) -> PathBuf {
+        path_for(cache.as_ref())
+    }
+
+    /// Writes the catalog of a cache (mode 0444), in the place of the one that may be there; gives its path. A rescan
+    /// does this by itself. Takes about 1.5 s for a million keys, and memory that does not grow with them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CacheLocked`] while a rescan of this process uses the cache; [`ErrorKind::Config`] before an
+    /// orchestrator, or [`CacheManager::use_urls_of`], has told the cache its URLs; [`ErrorKind::Cache`] if it cannot be
+    /// read, or the catalog not be written: the old one then stands.
+    pub fn write(cache: &CacheManager) -> Result<PathBuf, StorageError> {
+        let _lock = cache.lock()?;
+        write::write(cache, SystemTime::now())
+    }
+
+    /// Maps a catalog and verifies its checksum: about 15 ms for a million keys.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cache`] if it is missing or cannot be read, [`ErrorKind::CacheDamaged`] if it is no catalog, is
+    /// damaged or was written by a newer version, [`ErrorKind::Unsupported`] if the URLs of its backend are not
+    /// made of a base and the key: see [`open_with`](Self::open_with).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self { places: None, opened: Arc::new(Opened::open(path.as_ref())?), path: path.as_ref().to_owned() }
+            .checked()
+    }
+
+    /// The same with the URLs of these places, whatever was recorded.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the last one.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        store: Arc<dyn StorageBackend>,
+        fallback: Option<Arc<dyn StorageBackend>>,
+    ) -> Result<Self, StorageError> {
+        let opened = Arc::new(Opened::open(path.as_ref())?);
+        Ok(Self { places: Some(Places { store, fallback }), opened, path: path.as_ref().to_owned() })
+    }
+
+    fn checked(self) -> Result<Self, StorageError> {
+        let Tail { store, fallback, .. } = &self.opened.tail;
+        if self.places.is_some() || (store.plain && fallback.as_ref().is_none_or(|base| base.plain)) {
+            return Ok(self);
+        }
+        let why = "the URLs of its backend are not a base and the key: use open_with";
+        Err(StorageError::new(ErrorKind::Unsupported, Operation::Cache, why).with_path(&self.path))
+    }
+
+    /// Looks by one `stat` whether a newer version is there, and maps it; says whether it did. On an error the version
+    /// that was there stays.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn refresh(&mut self) -> Result<bool, StorageError> {
+        let metadata = std::fs::metadata(&self.path).map_err(|error| unreadable(&self.path, error))?;
+        if Identity::of(&metadata) == self.opened.identity {
+            return Ok(false);
+        }
+        let opened = Arc::new(Opened::open(&self.path)?);
+        *self = Self { opened, ..self.clone() }.checked()?;
+        Ok(true)
+    }
+
+    /// Where a key is to be read now; `None` if it is neither published nor on disk. As
+    /// [`CacheManager::resolve`], without a lock and without allocating more than the URL.
+    pub fn get(&self, key: &str) -> Option<Resolved> {
+        let known = self.opened.known(self.opened.keys.get(key)?)?;
+        self.resolved(key, &known)
+    }
+
+    fn resolved(&self, key: &str, known: &Known) -> Option<Resolved> {
+        match &self.places {
+            None => known.resolved(key, &self.opened.tail),
+            Some(places) => known.resolved(key, places),
+        }
+    }
+
+    /// Every key that is published or on disk, in the order of their bytes.
+    pub fn iter(&self) -> Entries<'_> {
+        self.prefix("")
+    }
+
+    /// Those that begin so.
+    pub fn prefix(&self, prefix: &str) -> Entries<'_> {
+        let keys = self.opened.keys.range().ge(prefix).into_stream();
+        Entries { catalog: self, prefix: prefix.to_owned(), keys }
+    }
+
+    /// What was still to be done when it was written, in key order. Looks at every key.
+    pub fn pending(&self) -> Vec<PendingFile> {
+        let mut keys = self.opened.keys.stream();
+        let mut pending = Vec::new();
+        while let Some((key, record)) = keys.next() {
+            if let Some(Known { pending: Some((kind, facts)), .. }) = self.opened.known(record) {
+                let key = String::from_utf8_lossy(key).into_owned();
+                pending.push(PendingFile { key, kind, size: facts.size });
+            }
+        }
+        pending
+    }
+
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.opened.keys.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the cache held when it was written, in a few numbers.
+    pub fn summary(&self) -> CacheSummary {
+        let Tail { destination, published, published_bytes, pending, open_uploads, synced, .. } =
+            self.opened.tail.clone();
+        CacheSummary { destination, published, published_bytes, pending, open_uploads, synced }
+    }
+
+    /// When it was written.
+    pub fn created(&self) -> SystemTime {
+        moment_of(self.opened.tail.created)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("path", &self.path).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> IntoIterator for &'a Catalog {
+    type Item = (String, Resolved);
+    type IntoIter = Entries<'a>;
+
+    fn into_iter(self) -> Entries<'a> {
+        self.iter()
+    }
+}
+
+/// Keys of a [`Catalog`] and where they are to be read, in the order of their bytes.
+pub struct Entries<'a> {
+    catalog: &'a Catalog,
+    prefix: String,
+    keys: Stream<'a>,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = (String, Resolved);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (key, record) = self.keys.next()?;
+            if !key.starts_with(self.prefix.as_bytes()) {
+                return None;
+            }
+            let key = std::str::from_utf8(key).ok()?;
+            if let Some(resolved) = self.catalog.resolved(key, &self.catalog.opened.known(record)?) {
+                return Some((key.to_owned(), resolved));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entries").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Urls for Tail {
+    fn store(&self, key: &str) -> String {
+        url_below(&self.store.url, key)
+    }
+
+    fn fallback(&self, key: &str) -> Option<String> {
+        self.fallback.as_ref().map(|Base { url, .. }| url_below(url, key))
+    }
+}
+
+impl Opened {
+    fn open(path: &Path) -> Result<Self, StorageError> {
+        let unread = |error| unreadable(path, error);
+        let (file, metadata) = open_file(path)?;
+        if metadata.size() < HEAD as u64 {
+            let mut start = Vec::new();
+            (&file).read_to_end(&mut start).map_err(unread)?;
+            return Err(flawed(path, Head::decode(&start, metadata.size()).err().unwrap_or(Flaw::Damaged)));
+        }
+        let mapping = Arc::new(map(&file).map_err(unread)?);
+        let head = Head::decode(&mapping, mapping.len() as u64).map_err(|flaw| flawed(path, flaw))?;
+        let damaged = || flawed(path, Flaw::Damaged);
+        if !head.vouches_for(&mapping[HEAD..]) {
+            return Err(damaged());
+        }
+        // A length that is in memory is a usize.
+        let tail_at = usize::try_from(head.tail_at()).map_err(|_| damaged())?;
+        let keys_at = usize::try_from(head.tail_at() - head.keys_len).map_err(|_| damaged())?;
+        let tail = postcard::from_bytes(&mapping[tail_at..]).map_err(|_| damaged())?;
+        let keys = fst::Map::new(Section(mapping.clone(), keys_at..tail_at)).map_err(|_| damaged())?;
+        if keys.len() as u64 != head.records {
+            return Err(damaged());
+        }
+        Ok(Self { mapping, identity: Identity::of(&metadata), head, keys, tail })
+    }
+
+    fn known(&self, number: u64) -> Option<Known> {
+        let section = |at: u64, number: u64, length: usize, count: u64| {
+            let at = usize::try_from(at + number * length as u64).ok().filter(|_| number < count)?;
+            self.mapping.get(at..at + length)
+        };
+        let record = section(HEAD as u64, number, RECORD, self.head.records)?;
+        let details_at = HEAD as u64 + self.head.records * RECORD as u64;
+        format::decode(record, |number| section(details_at, number.into(), DETAIL, self.head.details))
+    }
+}
+
+/// The one mapping of this library.
+#[allow(unsafe_code)]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: what a mapping shows must not change while it is there, and the file must not become shorter. A file
+    // with a catalog's name was written under another name, synced, made read-only and renamed (`write.rs`);
+    // nothing here ever opens it for writing, and it is only ever replaced by another file, which leaves this one as
+    // it is for those who map it. Whoever truncates it by hand ends its readers; the README says so.
+    unsafe { MmapOptions::new().populate().map(file) }
+}
+
+fn path_for(cache: &Path) -> PathBuf {
+    let mut path = cache.as_os_str().to_owned();
+    path.push(SUFFIX);
+    path.into()
+}
+
+/// A regular file; anything else that has the name is not waited for.
+fn open_file(path: &Path) -> Result<(File, Metadata), StorageError> {
+    let unread = |error| unreadable(path, error);
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
+    let metadata = file.metadata().map_err(unread)?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(flawed(path, Flaw::Foreign)) }
+}
+
+/// What a catalog says of the whole, unverified.
+fn peek(path: &Path) -> Result<Tail, StorageError> {
+    let unread = |error| unreadable(path, error);
+    let (mut file, metadata) = open_file(path)?;
+    let mut start = [0; HEAD];
+    file.read_exact(&mut start).map_err(unread)?;
+    let head = Head::decode(&start, metadata.size()).map_err(|flaw| flawed(path, flaw))?;
+    file.seek(SeekFrom::Start(head.tail_at())).map_err(unread)?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).map_err(unread)?;
+    postcard::from_bytes(&tail).map_err(|_| flawed(path, Flaw::Damaged))
+}
+
+fn unreadable(path: &Path, error: io::Error) -> StorageError {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    let error = StorageError::io(ErrorKind::Cache, Operation::Cache, path, error);
+    if missing { error.advise("there is no catalog yet: a rescan writes it") } else { error }
+}
+
+fn flawed(path: &Path, flaw: Flaw) -> StorageError {
+    let why = match flaw {
+        Flaw::Foreign => "it is no catalog: give the name of a cache's, CACHE.catalog".to_owned(),
+        Flaw::Newer(version) => format!(
+            "its version {version} is newer than this library: use a newer one, or delete it; the next rescan writes it anew"
+        ),
+        Flaw::Damaged => "it is damaged: delete it; the next rescan writes it anew".to_owned(),
+    };
+    StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
+}

@@ -1,0 +1,189 @@
+//! How a catalog comes to be: written beside the old one, synced, renamed.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use fst::MapBuilder;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::super::cache::{CacheManager, Known, Places, Row};
+use super::format::{self, Base, HEAD, Head, RECORD, Tail};
+use super::{path_for, peek};
+use crate::backend::StorageBackend;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::url_below;
+use crate::tree::version::nanos_of;
+
+/// Bytes that are gathered for one write.
+const BUFFER: usize = 256 * 1024;
+
+/// Writes the catalog of a cache, unless the one that is there says the same. The cache is locked by the caller.
+pub(crate) fn update(cache: &CacheManager, now: std::time::SystemTime) -> Result<(), StorageError> {
+    let path = path_for(cache.path());
+    let there = peek(&path).ok();
+    let is_current = |tail: &Tail| -> Result<bool, StorageError> {
+        let places = cache.places()?;
+        let fallback = places.fallback.map(|place| place.get_url(""));
+        let same_urls = tail.store.url == places.store.get_url("")
+            && tail.fallback.as_ref().map(|base| &base.url) == fallback.as_ref();
+        Ok(same_urls
+            && tail.changes == cache.changes()?
+            && tail.synced == cache.is_synced()?
+            && tail.open_uploads == cache.open_upload_count()?)
+    };
+    match there {
+        Some(tail) if is_current(&tail)? => Ok(()),
+        _ => write(cache, now).map(drop),
+    }
+}
+
+/// Writes the catalog of a cache anew.
+pub(super) fn write(cache: &CacheManager, now: std::time::SystemTime) -> Result<PathBuf, StorageError> {
+    let path = path_for(cache.path());
+    let failed = |error| StorageError::io(ErrorKind::Cache, Operation::Cache, &path, error);
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut draft = Draft::begin(&temporary, folder, cache.places()?).map_err(failed)?;
+    let written = fill(&mut draft, cache, now).and_then(|tail| draft.finish(&tail).map_err(failed));
+    let placed = written.and_then(|()| {
+        fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)
+    });
+    if placed.is_err() {
+        // What is left of it is removed by the next one, too.
+        let _ = fs::remove_file(&temporary);
+    }
+    placed.map(|()| path)
+}
+
+/// Every key of the cache, and what is said of the whole.
+fn fill(draft: &mut Draft, cache: &CacheManager, now: std::time::SystemTime) -> Result<Tail, StorageError> {
+    let failed = |error| StorageError::io(ErrorKind::Cache, Operation::Cache, cache.path(), error);
+    let mut tail = Tail {
+        destination: cache.destination()?,
+        store: Base { url: draft.places.store.get_url(""), plain: true },
+        fallback: draft.places.fallback.as_ref().map(|place| Base { url: place.get_url(""), plain: true }),
+        changes: cache.changes()?,
+        created: nanos_of(now),
+        published: 0,
+        published_bytes: 0,
+        pending: 0,
+        open_uploads: cache.open_upload_count()?,
+        synced: cache.is_synced()?,
+    };
+    for row in cache.rows() {
+        let Row { key, published, pending } = row?;
+        tail.published += u64::from(published.is_some());
+        tail.published_bytes += published.as_ref().map_or(0, |there| there.stat.size);
+        tail.pending += u64::from(pending.is_some());
+        tail.store.plain &= is_plain(&tail.store, &*draft.places.store, &key);
+        if let (Some(base), Some(place)) = (&mut tail.fallback, &draft.places.fallback) {
+            base.plain &= is_plain(base, &**place, &key);
+        }
+        draft.add(&key, &Known::new(published.as_ref(), pending.as_ref())).map_err(failed)?;
+    }
+    Ok(tail)
+}
+
+fn is_plain(base: &Base, place: &dyn StorageBackend, key: &str) -> bool {
+    base.plain && place.get_url(key) == url_below(&base.url, key)
+}
+
+/// A catalog that is being written.
+struct Draft {
+    places: Places,
+    out: Hashing,
+    records: u64,
+    details: BufWriter<File>,
+    details_count: u32,
+    keys: MapBuilder<BufWriter<File>>,
+}
+
+impl Draft {
+    fn begin(temporary: &Path, folder: &Path, places: Places) -> io::Result<Self> {
+        match fs::remove_file(temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Follows no link: whatever has the name by now is refused.
+        let out = OpenOptions::new().write(true).create_new(true).mode(0o400).open(temporary)?;
+        let mut out = BufWriter::with_capacity(BUFFER, out);
+        out.write_all(&[0; HEAD])?;
+        let scratch = || Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder)?));
+        let keys = MapBuilder::new(scratch()?).map_err(io::Error::other)?;
+        let (out, details) = (Hashing { out, hasher: Xxh3::new() }, scratch()?);
+        Ok(Self { places, out, records: 0, details, details_count: 0, keys })
+    }
+
+    fn add(&mut self, key: &str, known: &Known) -> io::Result<()> {
+        let (record, detail): ([u8; RECORD], _) = format::encode(known, self.details_count);
+        self.keys.insert(key, self.records).map_err(io::Error::other)?;
+        self.out.write_all(&record)?;
+        self.records += 1;
+        if let Some(detail) = detail {
+            self.details.write_all(&detail)?;
+            self.details_count =
+                self.details_count.checked_add(1).ok_or_else(|| io::Error::other("too many keys"))?;
+        }
+        Ok(())
+    }
+
+    /// What was set aside comes behind the records, then the tail; the head last.
+    fn finish(self, tail: &Tail) -> io::Result<()> {
+        let Self { mut out, records, details, details_count, keys, .. } = self;
+        let keys = keys.into_inner().map_err(io::Error::other)?;
+        append(&mut out, details)?;
+        let keys_len = append(&mut out, keys)?;
+        let tail = postcard::to_stdvec(tail).map_err(io::Error::other)?;
+        out.write_all(&tail)?;
+        let Hashing { out, mut hasher } = out;
+        let file = out.into_inner()?;
+        let head = Head {
+            checksum: 0,
+            file_len: file.metadata()?.len(),
+            records,
+            details: details_count.into(),
+            keys_len,
+            tail_len: tail.len() as u64,
+        };
+        file.write_all_at(&head.seal(&mut hasher).encode(), 0)?;
+        file.set_permissions(Permissions::from_mode(0o444))?;
+        file.sync_all()
+    }
+}
+
+fn append(out: &mut impl Write, scratch: BufWriter<File>) -> io::Result<u64> {
+    let mut scratch = scratch.into_inner()?;
+    scratch.seek(SeekFrom::Start(0))?;
+    let (mut buffer, mut total) = (vec![0; BUFFER], 0);
+    loop {
+        match scratch.read(&mut buffer)? {
+            0 => return Ok(total),
+            count => {
+                out.write_all(&buffer[..count])?;
+                total += count as u64;
+            }
+        }
+    }
+}
+
+/// Hashes what it writes.
+struct Hashing {
+    out: BufWriter<File>,
+    hasher: Xxh3,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
