@@ -12,6 +12,7 @@
 mod support;
 
 mod answers;
+mod catalog;
 #[cfg(feature = "cli")]
 mod command;
 mod conformance;

@@ -1,0 +1,447 @@
+//! The catalog: the same as the cache, whole in every reader, and never a fault.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bucket_brigade::{
+    CacheManager, Catalog, Engine, EngineConfig, ErrorKind, KeyState, LocalBackend, Operation, RescanConfig,
+    RescanOrchestrator, RescanOutcome, StorageBackend, StorageError, VirtualClock,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::support::oracle::check;
+use crate::support::proxy::{Fault, Rule};
+use crate::support::{World, random_bytes};
+
+/// A store that holds nothing, and refuses some keys.
+#[derive(Default)]
+struct Picky {
+    refused: Mutex<BTreeSet<String>>,
+    /// Its URLs are no base and a key.
+    signed: bool,
+}
+
+impl Picky {
+    fn look(&self, operation: Operation, key: &str) -> Result<(), StorageError> {
+        let refused = self.refused.lock().unwrap().contains(key);
+        if refused { Err(StorageError::new(ErrorKind::Rejected, operation, "not this one")) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Picky {
+    fn upload_file(&self, _: &Path, key: &str) -> Result<String, StorageError> {
+        self.look(Operation::Upload, key).map(|()| self.get_url(key))
+    }
+
+    fn delete_file(&self, key: &str) -> Result<(), StorageError> {
+        self.look(Operation::Delete, key)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn get_url(&self, key: &str) -> String {
+        let query = if self.signed { "?for=me" } else { "" };
+        format!("{}{query}", LocalBackend::new("https://cdn.example/site", "/").get_url(key))
+    }
+}
+
+/// A tree, a cache and a picky store, on a clock of their own.
+struct Site {
+    folder: TempDir,
+    clock: Arc<VirtualClock>,
+    engine: Engine,
+    store: Arc<Picky>,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::on(Picky::default())
+    }
+
+    fn on(store: Picky) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("tree")).unwrap();
+        let clock = Arc::new(VirtualClock::new());
+        let engine = EngineConfig::new().workers(2).clock(clock.clone()).build().unwrap();
+        Self { folder, clock, engine, store: Arc::new(store) }
+    }
+
+    fn file(&self, key: &str) -> PathBuf {
+        self.folder.path().join("tree").join(key)
+    }
+
+    fn cache_path(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    fn catalog_path(&self) -> PathBuf {
+        Catalog::path_for(self.cache_path())
+    }
+
+    fn orchestrator(&self, config: RescanConfig) -> RescanOrchestrator {
+        let (root, cache) = (self.folder.path().join("tree"), CacheManager::open(self.cache_path()).unwrap());
+        let config = config.allow_empty(true);
+        RescanOrchestrator::with_config(&self.engine, root, self.store.clone(), cache, config).unwrap()
+    }
+
+    fn identity(&self) -> (u64, i64, i64) {
+        let metadata = fs::metadata(self.catalog_path()).unwrap();
+        (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+    }
+}
+
+fn with_fallback() -> RescanConfig {
+    RescanConfig::new().fallback(Arc::new(LocalBackend::new("http://local/files", "/srv")))
+}
+
+/// Every key that may be known, in any state: the catalog says what the cache says.
+fn equals_the_cache(catalog: &Catalog, cache: &CacheManager, keys: &[&str]) {
+    let mut expected = Vec::new();
+    for key in keys {
+        let resolved = cache.resolve(key).unwrap();
+        assert_eq!(catalog.get(key), resolved, "{key}");
+        expected.extend(resolved.map(|resolved| ((*key).to_owned(), resolved)));
+    }
+    expected.sort_by(|(a, _), (b, _)| a.cmp(b));
+    assert_eq!(catalog.iter().collect::<Vec<_>>(), expected);
+    for prefix in ["", "a", "a/", "b c", "zzz"] {
+        let below: Vec<_> = expected.iter().filter(|(key, _)| key.starts_with(prefix)).cloned().collect();
+        assert_eq!(catalog.prefix(prefix).collect::<Vec<_>>(), below, "{prefix:?}");
+    }
+    assert_eq!(catalog.summary(), cache.summary().unwrap());
+    assert_eq!(catalog.pending(), cache.pending().unwrap());
+}
+
+const KEYS: [&str; 8] = ["a", "a.b", "a/x", "a/y z", "b c", "b+c%", "ü", "z"];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Files come, change and go; the store refuses some; there is a fallback or none.
+    #[test]
+    fn catalog_equals_the_cache_after_random_rescans(
+        runs in prop::collection::vec((prop::collection::vec(0..4_u8, 7), any::<u8>(), any::<bool>()), 1..5),
+    ) {
+        // Without "a" itself: on disk it is the folder of others.
+        let keys = &KEYS[1..];
+        let site = Site::new();
+        let mut reader: Option<Catalog> = None;
+        for (number, (edits, refused, fallback)) in runs.into_iter().enumerate() {
+            for (key, edit) in keys.iter().zip(edits) {
+                let path = site.file(key);
+                match edit {
+                    0 => drop(fs::remove_file(path)),
+                    1 => {
+                        fs::create_dir_all(path.parent().unwrap()).unwrap();
+                        fs::write(path, random_bytes(number * 7 + key.len(), number as u64)).unwrap();
+                    }
+                    _ => {}
+                }
+            }
+            let refused = keys.iter().enumerate().filter(|(n, _)| refused >> n & 1 == 1);
+            *site.store.refused.lock().unwrap() = refused.map(|(_, key)| (*key).to_owned()).collect();
+            let config = if fallback { with_fallback() } else { RescanConfig::new() };
+            let orchestrator = site.orchestrator(config);
+            let _ = orchestrator.rescan();
+            let fresh = Catalog::open(site.catalog_path()).unwrap();
+            equals_the_cache(&fresh, orchestrator.cache(), &KEYS);
+            if let Some(reader) = &mut reader {
+                reader.refresh().unwrap();
+                equals_the_cache(reader, orchestrator.cache(), &KEYS);
+                prop_assert!(!reader.refresh().unwrap());
+            }
+            reader = Some(fresh);
+            site.clock.step_wall(10);
+        }
+    }
+}
+
+/// Sizes, digests of parts and of the whole, states and URLs as the store gives them.
+#[test]
+fn large_files_have_both_digests_and_an_outage_has_both_versions() {
+    let world = World::new();
+    world.write_random("film", 17 << 20, 1);
+    world.write("small", "1");
+    world.write("old", "1");
+    let config = || with_fallback().whole_file_digest(true);
+    let site = world.orchestrator_with(config());
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    let path = Catalog::path_for(world.cache_path());
+    let mut catalog = Catalog::open(&path).unwrap();
+    let all = ["film", "small", "old", "new"];
+    equals_the_cache(&catalog, site.cache(), &all);
+    let film = catalog.get("film").unwrap();
+    assert!(film.digest.unwrap().part_size().is_some() && film.whole_digest.unwrap().part_size().is_none());
+    assert_eq!(film.modified.unwrap(), fs::metadata(world.path("film")).unwrap().modified().unwrap());
+    assert_eq!((film.state, film.url), (KeyState::Published, world.backend().get_url("film")));
+    let before = catalog.clone();
+    world.write_random("film", 18 << 20, 2);
+    world.write("new", "2");
+    world.remove("old");
+    world.proxy.refuse();
+    let report = site.rescan().unwrap();
+    assert_eq!(report.outcome, RescanOutcome::LocalOnly);
+    assert!(catalog.refresh().unwrap());
+    equals_the_cache(&catalog, site.cache(), &all);
+    let states = all.map(|key| catalog.get(key).unwrap().state);
+    assert_eq!(states, [KeyState::Pending, KeyState::Published, KeyState::Stale, KeyState::Pending]);
+    assert!(catalog.get("new").unwrap().url.starts_with("http://local/files/"));
+    assert!(!catalog.summary().synced && catalog.created() >= SystemTime::UNIX_EPOCH);
+    // Whoever has the version before has it still.
+    assert_eq!((before.get("film").unwrap().size, before.get("new")), (Some(17 << 20), None));
+    world.proxy.accept_again();
+    site.rescan().unwrap();
+    assert!(catalog.refresh().unwrap() && catalog.summary().synced);
+    equals_the_cache(&catalog, site.cache(), &all);
+}
+
+/// Written where something changed, or where it is missing; read-only; nothing left beside it.
+#[test]
+fn catalog_is_written_where_something_changed_and_only_then() {
+    let site = Site::new();
+    fs::write(site.file("b c"), "1").unwrap();
+    let orchestrator = site.orchestrator(RescanConfig::new());
+    orchestrator.rescan().unwrap();
+    site.clock.step_wall(10);
+    orchestrator.rescan().unwrap();
+    let first = site.identity();
+    assert_eq!(orchestrator.rescan().unwrap().metrics.commits, 0);
+    assert_eq!(site.identity(), first, "nothing changed");
+    assert_eq!(fs::metadata(site.catalog_path()).unwrap().permissions().mode() & 0o777, 0o444);
+    fs::write(site.file("b c"), "22").unwrap();
+    orchestrator.rescan().unwrap();
+    assert_ne!(site.identity(), first);
+    fs::remove_file(site.catalog_path()).unwrap();
+    // A link that somebody planted is not followed.
+    let planted = site.folder.path().join("cache.catalog.tmp");
+    std::os::unix::fs::symlink(site.file("b c"), planted).unwrap();
+    orchestrator.rescan().unwrap();
+    assert_eq!(fs::read(site.file("b c")).unwrap(), b"22");
+    assert_eq!(Catalog::open(site.catalog_path()).unwrap().get("b c").unwrap().size, Some(2));
+    drop(orchestrator);
+    // Other URLs are another catalog.
+    site.orchestrator(with_fallback()).rescan().unwrap();
+    *site.store.refused.lock().unwrap() = BTreeSet::from(["b c".to_owned()]);
+    fs::write(site.file("b c"), "333").unwrap();
+    site.orchestrator(with_fallback()).rescan().unwrap();
+    let catalog = Catalog::open(site.catalog_path()).unwrap();
+    assert_eq!(catalog.get("b c").unwrap().url, "http://local/files/b%20c");
+    let mut left: Vec<_> =
+        fs::read_dir(site.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["cache", "cache.catalog", "tree"]);
+}
+
+#[test]
+fn catalog_can_be_left_out_and_asked_for() {
+    let site = Site::new();
+    fs::write(site.file("a"), "1").unwrap();
+    let orchestrator = site.orchestrator(RescanConfig::new().catalog(false));
+    orchestrator.rescan().unwrap();
+    let missing = Catalog::open(site.catalog_path()).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Cache);
+    assert!(missing.to_string().contains("a rescan writes it"), "{missing}");
+    let path = Catalog::write(orchestrator.cache()).unwrap();
+    assert_eq!((path.clone(), Catalog::open(path).unwrap().len()), (site.catalog_path(), 1));
+    drop(orchestrator);
+    let unknown = Catalog::write(&CacheManager::open(site.cache_path()).unwrap()).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Config, "nobody told the cache its URLs");
+}
+
+/// I6: what cannot be written is said, and done by the next run; the store is right either way.
+#[test]
+fn catalog_that_cannot_be_written_is_a_failure_that_heals() {
+    let site = Site::new();
+    fs::write(site.file("a"), "1").unwrap();
+    fs::create_dir_all(site.catalog_path().join("in the way")).unwrap();
+    let orchestrator = site.orchestrator(RescanConfig::new());
+    let report = orchestrator.rescan().unwrap();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Partial, 1));
+    assert!(report.failed[0].to_string().contains("cache.catalog"), "{}", report.failed[0]);
+    fs::remove_dir_all(site.catalog_path()).unwrap();
+    assert_eq!(orchestrator.rescan().unwrap().outcome, RescanOutcome::Unchanged);
+    assert_eq!(Catalog::open(site.catalog_path()).unwrap().len(), 1);
+}
+
+#[test]
+fn urls_that_are_no_base_and_key_need_their_backend() {
+    let site = Site::on(Picky { signed: true, ..Picky::default() });
+    fs::write(site.file("a"), "1").unwrap();
+    site.orchestrator(RescanConfig::new()).rescan().unwrap();
+    let error = Catalog::open(site.catalog_path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("open_with"), "{error}");
+    let catalog = Catalog::open_with(site.catalog_path(), site.store.clone(), None).unwrap();
+    assert_eq!(catalog.get("a").unwrap().url, site.store.get_url("a"));
+}
+
+/// Whatever happened to the file: an error that says what to do, never a panic and never a wrong answer.
+#[test]
+fn damaged_catalogs_are_errors() {
+    let site = Site::new();
+    for key in ["a b", "c"] {
+        fs::write(site.file(key), key).unwrap();
+    }
+    *site.store.refused.lock().unwrap() = BTreeSet::from(["c".to_owned()]);
+    site.orchestrator(with_fallback()).rescan().unwrap();
+    let whole = fs::read(site.catalog_path()).unwrap();
+    let path = site.folder.path().join("damaged");
+    let open = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        Catalog::open(&path).map(|catalog| catalog.len())
+    };
+    assert_eq!(open(&whole).unwrap(), 2);
+    let damaged = |bytes: &[u8], what: String| {
+        let error = open(bytes).expect_err(&what);
+        assert_eq!(error.kind(), ErrorKind::CacheDamaged, "{what}: {error}");
+        error.to_string()
+    };
+    for length in 0..whole.len() {
+        damaged(&whole[..length], format!("{length} bytes of {}", whole.len()));
+    }
+    for at in 0..whole.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            damaged(&bytes, format!("byte {at} of {} is another", whole.len()));
+        }
+    }
+    damaged(&[&whole[..], b"more"].concat(), "longer".to_owned());
+    let newer = [&whole[..8], &[7, 0, 0, 0], &whole[12..]].concat();
+    let error = damaged(&newer, "newer".to_owned());
+    assert!(error.contains("version 7 is newer"), "{error}");
+    let cache = fs::read(site.cache_path()).unwrap();
+    assert!(damaged(&cache, "a cache".to_owned()).contains("CACHE.catalog"));
+    let error = Catalog::open(site.folder.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CacheDamaged, "a folder: {error}");
+}
+
+/// A bad file in its place keeps the version that was there.
+#[test]
+fn refresh_that_fails_keeps_what_was_there() {
+    let site = Site::new();
+    fs::write(site.file("a"), "1").unwrap();
+    let orchestrator = site.orchestrator(RescanConfig::new());
+    orchestrator.rescan().unwrap();
+    let mut catalog = Catalog::open(site.catalog_path()).unwrap();
+    fs::remove_file(site.catalog_path()).unwrap();
+    assert_eq!(catalog.refresh().unwrap_err().kind(), ErrorKind::Cache);
+    fs::write(site.catalog_path(), "no catalog").unwrap();
+    assert_eq!(catalog.refresh().unwrap_err().kind(), ErrorKind::CacheDamaged);
+    assert_eq!(catalog.get("a").unwrap().size, Some(1));
+    orchestrator.rescan().unwrap();
+    assert!(catalog.refresh().unwrap());
+    assert_eq!(catalog.get("a").unwrap().size, Some(1));
+}
+
+#[test]
+fn threads_share_one_catalog_and_refresh_their_own() {
+    fn shared<T: Send + Sync + Clone>(value: &T) -> T {
+        value.clone()
+    }
+    let world = World::new();
+    for n in 0..200 {
+        world.write(&format!("f{n:03}"), format!("{n}"));
+    }
+    world.proxy.add(Rule::new(Fault::Answer(404, Vec::new(), Vec::new())).method("HEAD"));
+    world.orchestrator().rescan().unwrap();
+    let catalog = Catalog::open(Catalog::path_for(world.cache_path())).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let mut mine = shared(&catalog);
+            let theirs = &catalog;
+            scope.spawn(move || {
+                for (key, resolved) in theirs {
+                    assert_eq!(mine.get(&key), Some(resolved));
+                }
+                assert!(!mine.refresh().unwrap());
+            });
+        }
+    });
+}
+
+const READ: &str = "BRIGADE_TEST_CATALOG";
+/// Files of the tree that changes as a whole.
+const FILES: u64 = 12;
+const VERSIONS: u64 = 100;
+/// How often the catalog of each is put into the place of the one before.
+const TIMES: u64 = 10;
+
+/// Where this process was started to read: looks until the last version is there.
+fn acted_as_reader() -> bool {
+    let Ok(path) = std::env::var(READ) else {
+        return false;
+    };
+    let mut catalog = Catalog::open(path).unwrap();
+    let (mut seen, mut last) = (1_u64, 0);
+    println!("ready");
+    while last < VERSIONS {
+        seen += u64::from(catalog.refresh().unwrap());
+        let sizes: Vec<_> = catalog.iter().map(|(_, resolved)| resolved.size.unwrap()).collect();
+        assert_eq!(sizes.len() as u64, FILES);
+        assert!(sizes.iter().all(|size| *size == sizes[0]), "two versions in one: {sizes:?}");
+        assert!(sizes[0] >= last, "{last}, then {}", sizes[0]);
+        last = sizes[0];
+    }
+    println!("saw {seen}");
+    true
+}
+
+/// Eight processes read while one replaces the catalog a thousand times: each sees whole versions only, in order.
+#[test]
+fn readers_of_other_processes_see_whole_versions_only() {
+    use std::io::{BufRead, BufReader};
+    if acted_as_reader() {
+        return;
+    }
+    let site = Site::new();
+    let grow = |size: u64| {
+        for n in 0..FILES {
+            let file =
+                fs::File::options().create(true).append(true).open(site.file(&format!("f{n}"))).unwrap();
+            file.set_len(size).unwrap();
+        }
+    };
+    grow(1);
+    let orchestrator = site.orchestrator(RescanConfig::new());
+    orchestrator.rescan().unwrap();
+    let mut readers: Vec<_> = (0..8)
+        .map(|_| {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "catalog::readers_of_other_processes_see_whole_versions_only",
+                    "--nocapture",
+                ])
+                .env(READ, site.catalog_path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert!(lines.by_ref().any(|line| line.unwrap().contains("ready")));
+            (child, lines)
+        })
+        .collect();
+    for version in 2..=VERSIONS {
+        grow(version);
+        assert_eq!(orchestrator.rescan().unwrap().outcome, RescanOutcome::Published);
+        for _ in 1..TIMES {
+            Catalog::write(orchestrator.cache()).unwrap();
+        }
+    }
+    for (child, lines) in &mut readers {
+        let saw: Vec<_> = lines.map(Result::unwrap).collect();
+        assert!(child.wait().unwrap().success(), "{saw:?}");
+        let saw = saw.iter().find_map(|line| line.split_once("saw ")).unwrap().1.parse::<u64>().unwrap();
+        assert!(saw > 10, "it was replaced under its reader's eyes: {saw}");
+    }
+}
