@@ -1,0 +1,168 @@
+//! The figures of the catalog, with a million keys of 18 bytes.
+//!
+//! ```text
+//! cargo bench --bench catalog               # makes 1,000,000 files
+//! cargo bench --bench catalog -- folders=100   # 100,000 keys
+//! ```
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bucket_brigade::{
+    CacheManager, Catalog, Engine, LocalBackend, RescanConfig, RescanOrchestrator, StorageBackend,
+};
+
+mod common;
+use common::{Result, itself, make_tree, measure, print_figures, show, word};
+
+const READERS: usize = 8;
+const RUNS: usize = 11;
+const LOOKUPS: usize = 200_000;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["publish", root, cache] => publish(root, cache),
+        ["write", cache] => write(cache),
+        ["read", catalog] => read(catalog),
+        words => {
+            let folders = words.iter().find_map(|word| word.strip_prefix("folders="));
+            all(folders.map_or(Ok(1000), str::parse)?)
+        }
+    }
+}
+
+fn store() -> Arc<dyn StorageBackend> {
+    Arc::new(LocalBackend::new("https://cdn.example.com/site", "/"))
+}
+
+fn all(folders: usize) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let tree = make_tree(scratch.path(), folders, 1000, 0)?;
+    let cache = scratch.path().join("cache");
+    measure(&["publish", &tree, word(&cache)?])?;
+    println!("{} keys", folders * 1000);
+    show("write", &measure(&["write", word(&cache)?])?);
+    let path = Catalog::path_for(&cache);
+    println!("  file: {:.1} MB", fs::metadata(&path)?.len() as f64 / 1e6);
+    open(&path)?;
+    get(&path, folders)?;
+    shared(&path)
+}
+
+/// A cache of the tree, without its catalog.
+fn publish(root: &str, cache: &str) -> Result<()> {
+    let config = RescanConfig::new().catalog(false);
+    let cache = CacheManager::open(cache)?;
+    RescanOrchestrator::with_config(&Engine::new()?, root, store(), cache, config)?.rescan()?;
+    print_figures(0.0, "");
+    Ok(())
+}
+
+fn write(cache: &str) -> Result<()> {
+    let cache = CacheManager::open(cache)?;
+    cache.use_urls_of(store(), None);
+    let began = Instant::now();
+    Catalog::write(&cache)?;
+    print_figures(began.elapsed().as_secs_f64(), "(CPU and peak with the opening of the cache)");
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<()> {
+    let mut times = (0..RUNS)
+        .map(|_| {
+            let began = Instant::now();
+            let catalog = Catalog::open(path)?;
+            let took = began.elapsed();
+            assert!(!catalog.is_empty());
+            Ok(took)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    times.sort_unstable();
+    println!(
+        "  open with its checksum verified: {:.1} ms (median of {RUNS}, warm)",
+        milliseconds(times[RUNS / 2])
+    );
+    Ok(())
+}
+
+fn get(path: &Path, folders: usize) -> Result<()> {
+    let catalog = Catalog::open(path)?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let keys: Vec<String> = (0..LOOKUPS)
+        .map(|_| format!("d{:03}/f{:03}.dat", random.usize(..folders), random.usize(..1000)))
+        .collect();
+    let median = |f: &dyn Fn(&str) -> bool| {
+        let mut times: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let began = Instant::now();
+                let found = f(key);
+                let took = began.elapsed();
+                assert!(found);
+                took
+            })
+            .collect();
+        times.sort_unstable();
+        times[LOOKUPS / 2].as_nanos()
+    };
+    let clock = median(&|_| true);
+    let got = median(&|key| catalog.get(key).is_some_and(|resolved| resolved.url.ends_with(key)));
+    println!(
+        "  get: {} ns (median of {LOOKUPS} random keys, warm, less {clock} ns of the clock)",
+        got - clock
+    );
+    let mut catalog = catalog;
+    let began = Instant::now();
+    for _ in 0..LOOKUPS {
+        catalog.refresh()?;
+    }
+    println!("  refresh that finds nothing new: {} ns", began.elapsed().as_nanos() / LOOKUPS as u128);
+    Ok(())
+}
+
+/// A reader that has looked at everything, and waits.
+fn read(path: &str) -> Result<()> {
+    let catalog = Catalog::open(path)?;
+    println!("{}", catalog.iter().count());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// What readers hold of memory: their own, and their share of what they have together.
+fn shared(path: &Path) -> Result<()> {
+    for count in [1, READERS] {
+        let mut readers = (0..count).map(|_| reader(path)).collect::<Result<Vec<_>>>()?;
+        let mut sums = [0.0; 2];
+        for child in &readers {
+            let held = fs::read_to_string(format!("/proc/{}/smaps_rollup", child.id()))?;
+            for (sum, name) in sums.iter_mut().zip(["Pss:", "Rss:"]) {
+                let line = held.lines().find_map(|line| line.strip_prefix(name)).ok_or("no figure")?;
+                *sum += line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0;
+            }
+        }
+        println!("  {count} readers: PSS {:.1} MiB together, RSS {:.1} MiB", sums[0], sums[1]);
+        for child in &mut readers {
+            drop(child.stdin.take());
+            child.wait()?;
+        }
+    }
+    Ok(())
+}
+
+fn reader(path: &Path) -> Result<Child> {
+    let mut child =
+        itself()?.args(["read", word(path)?]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().ok_or("no output")?;
+    BufReader::new(output).read_line(&mut String::new())?;
+    Ok(child)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
