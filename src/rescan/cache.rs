@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use store::Store;
 pub(crate) use store::Write;
 pub use summary::CacheSummary;
+pub(crate) use summary::foreign;
 
 use super::record::{OpenUpload, Pending, PendingKind, Published, encode};
 use crate::backend::{SentPart, StorageBackend};
@@ -216,13 +217,7 @@ impl CacheManager {
         match self.0.store.meta(META_DESTINATION)? {
             None => Ok(Some(Write::Meta(META_DESTINATION, destination.as_bytes().to_vec()))),
             Some(bound) if bound == destination.as_bytes() => Ok(None),
-            Some(bound) => {
-                let why = format!(
-                    "it records what is published at {}, not at {destination}; use another cache file for another destination",
-                    String::from_utf8_lossy(&bound)
-                );
-                Err(StorageError::new(ErrorKind::CacheForeign, Operation::Cache, why).with_path(self.path()))
-            }
+            Some(bound) => Err(foreign(self.path(), &String::from_utf8_lossy(&bound), destination)),
         }
     }
 

@@ -21,7 +21,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use self::format::{Base, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
 pub(crate) use self::write::update;
-use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls};
+use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls, foreign};
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::url_below;
@@ -97,7 +97,7 @@ impl Catalog {
     }
 
     /// Writes the catalog of a cache (mode 0444), in the place of the one that may be there; gives its path. A rescan
-    /// does this by itself. Takes about 1.5 s for a million keys, and memory that does not grow with them.
+    /// does this by itself. Takes about 0.6 s for a million keys, and memory that does not grow with them.
     ///
     /// # Errors
     /// [`ErrorKind::CacheLocked`] while a rescan of this process uses the cache; [`ErrorKind::Config`] before an
@@ -108,7 +108,7 @@ impl Catalog {
         write::write(cache, SystemTime::now())
     }
 
-    /// Maps a catalog and verifies its checksum: about 15 ms for a million keys.
+    /// Maps a catalog and verifies its checksum: about 5 ms for a million keys (`cargo bench --bench catalog`).
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if it is missing or cannot be read, [`ErrorKind::CacheDamaged`] if it is no catalog, is
@@ -209,6 +209,17 @@ impl Catalog {
         let Tail { destination, published, published_bytes, pending, open_uploads, synced, .. } =
             self.opened.tail.clone();
         CacheSummary { destination, published, published_bytes, pending, open_uploads, synced }
+    }
+
+    /// [`ErrorKind::CacheForeign`] if this is the catalog of another destination ([`StorageBackend::destination`]).
+    ///
+    /// # Errors
+    /// That alone.
+    pub fn check_destination(&self, destination: &str) -> Result<(), StorageError> {
+        match &self.opened.tail.destination {
+            Some(bound) if bound != destination => Err(foreign(&self.path, bound, destination)),
+            _ => Ok(()),
+        }
     }
 
     /// When it was written.

@@ -445,3 +445,44 @@ fn readers_of_other_processes_see_whole_versions_only() {
         assert!(saw > 10, "it was replaced under its reader's eyes: {saw}");
     }
 }
+
+/// A prefork server opens the catalog once, and its children read it and take notice of a newer one.
+#[test]
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "there is no other way to fork")]
+fn catalog_may_be_inherited_over_fork() {
+    let site = Site::new();
+    for n in 0..100 {
+        fs::write(site.file(&format!("f{n}")), "1").unwrap();
+    }
+    let orchestrator = site.orchestrator(RescanConfig::new());
+    orchestrator.rescan().unwrap();
+    let mut catalog = Catalog::open(site.catalog_path()).unwrap();
+    let newer = site.folder.path().join("go");
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            // SAFETY: the child takes no lock but the allocator's, which the C library hands over, and leaves by _exit.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                let before = catalog.iter().filter(|(_, found)| found.size == Some(1)).count();
+                while !newer.exists() {
+                    std::thread::yield_now();
+                }
+                let after = catalog.refresh().is_ok_and(|news| news)
+                    && catalog.get("f7").is_some_and(|found| found.size == Some(2));
+                // SAFETY: ends this process, and nothing of the parent's.
+                unsafe { libc::_exit(i32::from(before != 100 || !after)) };
+            }
+            rustix::process::Pid::from_raw(pid).unwrap()
+        })
+        .collect();
+    fs::write(site.file("f7"), "22").unwrap();
+    orchestrator.rescan().unwrap();
+    fs::write(newer, "").unwrap();
+    for child in children {
+        let (_, status) =
+            rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+    }
+    assert_eq!(catalog.get("f7").unwrap().size, Some(1));
+}

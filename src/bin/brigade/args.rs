@@ -112,8 +112,11 @@ pub(crate) struct UrlArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// The keys: paths below the published directory
-    #[arg(required = true, value_name = "KEY")]
+    #[arg(required_unless_present = "all", value_name = "KEY")]
     pub(crate) keys: Vec<String>,
+    /// Every key: key, URL, size, digest, state, with tabs between
+    #[arg(long, conflicts_with = "keys")]
+    pub(crate) all: bool,
     /// Base URL of files that are not published yet
     #[arg(long, value_name = "URL", value_parser = base_url)]
     pub(crate) fallback_url: Option<String>,

@@ -1,28 +1,21 @@
-//! `status` and `url`: what the cache knows. No request is sent, no credentials are needed.
+//! `status` and `url`: what is known of a destination. No request is sent, no credentials are needed.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 
-use bucket_brigade::{ErrorKind, KeyState, LocalBackend, RemoteKey, StorageError};
+use bucket_brigade::{ErrorKind, KeyState, RemoteKey, Resolved, StorageError};
+use serde_json::{Value, json};
 
 use crate::args::{PlaceArgs, UrlArgs};
 use crate::place::Place;
+use crate::record::Record;
 use crate::{exit, json, print_json, printed, text};
 
 /// What is published, and what is pending.
 pub(crate) fn status(args: &PlaceArgs) -> Result<u8, StorageError> {
     let place = Place::find(args)?;
-    let destination = place.address.destination();
-    let cache = place.existing_cache()?;
-    let held = match &cache {
-        Some(cache) => {
-            cache.check_destination(&destination)?;
-            Some((cache.summary()?, cache.pending()?))
-        }
-        None => None,
-    };
+    let held = Record::find(&place, None)?.contents()?;
     let held = held.as_ref().map(|(summary, pending)| (summary, pending.as_slice()));
-    let path = place.cache_path.display().to_string();
+    let (destination, path) = (place.address.destination(), place.cache_path.display().to_string());
     if args.output.json {
         print_json(&json::status(&destination, &path, held))?;
     } else {
@@ -31,53 +24,95 @@ pub(crate) fn status(args: &PlaceArgs) -> Result<u8, StorageError> {
     Ok(exit::DONE)
 }
 
-/// Prints where keys are to be read, a line each. Where there is a cache, what it knows counts.
+/// Prints where keys are to be read, a line each. Where there is a record, what it knows counts.
 pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
     for key in &args.keys {
         RemoteKey::new(key)?;
     }
     let place = Place::find(&args.place)?;
-    let fallback = args.fallback_url.as_ref().map(|url| Arc::new(LocalBackend::new(url, "/")));
-    let cache = match place.existing_cache() {
-        Err(error) if error.kind() == ErrorKind::CacheLocked => {
+    let record = match Record::find(&place, args.fallback_url.as_deref()) {
+        Err(error) if error.kind() == ErrorKind::CacheLocked && !args.all => {
             text::note("a sync is running: these URLs do not say what is published yet");
-            None
+            Record::Nothing
         }
         other => other?,
     };
-    if let Some(cache) = &cache {
-        cache.check_destination(&place.address.destination())?;
-        let store = LocalBackend::new(place.address.get_url(""), "/");
-        cache.use_urls_of(Arc::new(store), fallback.map(|fallback| fallback as _));
+    if args.all {
+        return all(&record, args.place.output.json).map(|()| exit::DONE);
     }
-    let (mut urls, mut missing) = (Vec::new(), false);
+    let mut lines = Vec::new();
     for key in &args.keys {
-        let known = cache.as_ref().map(|cache| cache.resolve(key)).transpose()?;
-        let state = match &known {
-            None => "unknown",
-            Some(None) => "unpublished",
-            Some(Some(there)) => state_of(there.state),
-        };
-        let url = known.flatten().map_or_else(|| place.address.get_url(key), |there| there.url);
-        missing |= state == "unpublished";
-        urls.push((key, url, state));
+        lines.push(match (record.resolve(key)?, &record) {
+            (Some(there), _) => Line::of(key, &there),
+            (None, Record::Nothing) => Line::unknown(key, place.address.get_url(key), "unknown"),
+            (None, _) => Line::unknown(key, place.address.get_url(key), "unpublished"),
+        });
     }
     if args.place.output.json {
-        let list: Vec<_> = urls
-            .iter()
-            .map(|(key, url, state)| serde_json::json!({ "key": key, "url": url, "state": state }))
-            .collect();
-        print_json(&serde_json::Value::Array(list))?;
+        print_json(&Value::Array(lines.iter().map(Line::json).collect()))?;
     } else {
         let mut out = io::stdout().lock();
-        for (key, url, state) in &urls {
-            if *state == "unpublished" {
-                text::note(&format!("{} is not published", text::printable(key)));
+        for line in &lines {
+            if line.state == "unpublished" {
+                text::note(&format!("{} is not published", text::printable(line.key)));
             }
-            printed(writeln!(out, "{url}"))?;
+            printed(writeln!(out, "{}", line.url))?;
         }
     }
+    let missing = lines.iter().any(|line| line.state == "unpublished");
     Ok(if missing { exit::FAILED } else { exit::DONE })
+}
+
+/// Every key with all that is known of it, a line each; as JSON one array.
+fn all(record: &Record, as_json: bool) -> Result<(), StorageError> {
+    let (begin, between, end) = if as_json { ("[", ",", "]\n") } else { ("", "", "") };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut before = begin;
+    for entry in record.entries() {
+        let (key, there) = entry?;
+        let line = Line::of(&key, &there);
+        let text = if as_json { line.json().to_string() } else { line.row() };
+        let written = write!(out, "{before}{text}");
+        if matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            return Ok(());
+        }
+        printed(written)?;
+        before = between;
+    }
+    let rest = if before == begin { begin } else { "" };
+    printed(write!(out, "{rest}{end}").and_then(|()| out.flush()))
+}
+
+/// What is printed of a key.
+struct Line<'a> {
+    key: &'a str,
+    url: String,
+    size: Option<u64>,
+    digest: Option<String>,
+    state: &'static str,
+}
+
+impl<'a> Line<'a> {
+    fn of(key: &'a str, there: &Resolved) -> Self {
+        let digest = there.digest.map(|digest| digest.to_string());
+        Self { key, url: there.url.clone(), size: there.size, digest, state: state_of(there.state) }
+    }
+
+    fn unknown(key: &'a str, url: String, state: &'static str) -> Self {
+        Self { key, url, size: None, digest: None, state }
+    }
+
+    fn json(&self) -> Value {
+        let Self { key, url, size, digest, state } = self;
+        json!({ "key": key, "url": url, "size": size, "digest": digest, "state": state })
+    }
+
+    /// A line, with tabs between; a hyphen is nothing.
+    fn row(&self) -> String {
+        let size = self.size.map_or_else(|| "-".to_owned(), |size| size.to_string());
+        let digest = self.digest.as_deref().unwrap_or("-");
+        [&text::printable(self.key), &self.url, size.as_str(), digest, self.state].join("\t") + "\n"
+    }
 }
 
 fn state_of(state: KeyState) -> &'static str {

@@ -9,6 +9,7 @@ mod logging;
 mod look;
 mod place;
 mod progress;
+mod record;
 mod stop;
 mod sync;
 mod text;

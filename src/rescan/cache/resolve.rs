@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::super::cache::{CacheManager, Row};
 use super::super::record::{Pending, PendingKind, Published};
 use crate::backend::StorageBackend;
+use crate::error::StorageError;
 use crate::tree::digest::Digest;
 use crate::tree::version::{FileStat, moment_of};
 
@@ -38,6 +40,30 @@ pub enum KeyState {
     /// The store holds an older version, which the URL serves; or the file is gone from disk and its
     /// object is still to be deleted.
     Stale,
+}
+
+impl CacheManager {
+    /// Every key that is published or on disk, in the order of their bytes, and where it is to be read now. Changes
+    /// meanwhile may be seen.
+    ///
+    /// # Errors
+    /// Once, as an item: those of [`resolve`](Self::resolve).
+    pub fn entries(&self) -> impl Iterator<Item = Result<(String, Resolved), StorageError>> + '_ {
+        let (places, failed) = match self.places() {
+            Ok(places) => (Some(places), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let known = places.into_iter().flat_map(|places| {
+            self.rows().filter_map(move |row| match row {
+                Ok(Row { key, published, pending }) => {
+                    let known = Known::new(published.as_ref(), pending.as_ref());
+                    known.resolved(&key, &places).map(|resolved| Ok((key, resolved)))
+                }
+                Err(error) => Some(Err(error)),
+            })
+        });
+        failed.into_iter().chain(known)
+    }
 }
 
 /// Where objects and files are read.

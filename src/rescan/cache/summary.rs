@@ -1,7 +1,9 @@
 //! What the cache holds, in a few numbers.
 
+use std::path::Path;
+
 use super::super::cache::{CacheManager, META_DESTINATION, Row};
-use crate::error::StorageError;
+use crate::error::{ErrorKind, Operation, StorageError};
 
 /// What a cache holds. Sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,14 @@ pub struct CacheSummary {
     pub synced: bool,
 }
 
+/// The record at `path` is that of another destination.
+pub(crate) fn foreign(path: &Path, bound: &str, destination: &str) -> StorageError {
+    let why = format!(
+        "it records what is published at {bound}, not at {destination}; use another cache file for another destination"
+    );
+    StorageError::new(ErrorKind::CacheForeign, Operation::Cache, why).with_path(path)
+}
+
 impl CacheManager {
     /// What the cache is bound to.
     pub(crate) fn destination(&self) -> Result<Option<String>, StorageError> {
@@ -31,7 +41,7 @@ impl CacheManager {
     /// Everything in a few numbers; reads the whole file, about 1 s for a million records.
     ///
     /// # Errors
-    /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) if the file cannot be read.
+    /// [`ErrorKind::Cache`] if the file cannot be read.
     pub fn summary(&self) -> Result<CacheSummary, StorageError> {
         let (mut published, mut published_bytes, mut pending) = (0, 0, 0);
         for row in self.rows() {

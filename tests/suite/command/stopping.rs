@@ -122,10 +122,48 @@ fn p3_two_at_once_on_one_cache() {
     assert!(held.wait_for_arrivals(1));
     let second = shell.sync(&world, &[]).code(4).says(&text(world.cache_path()));
     second.says("wait for the other run to end");
+    // Nothing was published before: there is nothing else to answer from.
     shell.ask(&world, "status", &[]).code(4);
+    shell.ask(&world, "url", &["--all"]).code(4);
     let url = shell.ask(&world, "url", &["d0/f000.txt"]).code(0).says("a sync is running");
     assert!(url.out.ends_with("/bucket/site/d0/f000.txt\n"));
     held.release();
     ended(child).code(0).shows("30 uploaded");
     all_is_well(&world);
+}
+
+/// While a sync holds the cache, the catalog says what the last one left.
+#[test]
+fn status_and_url_answer_from_the_catalog_while_a_sync_runs() {
+    let world = some_files(3);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    let before = shell.ask(&world, "status", &["--json"]).code(0).json();
+    let lines = shell.ask(&world, "url", &["--all"]).code(0).out;
+    world.write("new\tfile", "x");
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("PUT"));
+    let child = started(&shell, &world, &[]);
+    assert!(held.wait_for_arrivals(1));
+    let status = shell.ask(&world, "status", &["--json"]).code(0).says("what the last one left");
+    assert_eq!(status.json(), before);
+    let all = shell.ask(&world, "url", &["--all"]).code(0).says("what the last one left");
+    assert_eq!(all.out, lines);
+    let url = shell.ask(&world, "url", &["d0/f000.txt"]).code(0);
+    assert!(url.out.ends_with("/bucket/site/d0/f000.txt\n"), "{url:?}");
+    shell.ask(&world, "url", &["new\tfile"]).code(1).says("is not published");
+    held.release();
+    Ended::of(child.wait_with_output().unwrap()).code(0);
+    // And the other way round: who holds nothing hinders nobody.
+    let all = shell.ask(&world, "url", &["--all"]).code(0).out;
+    let row = all.lines().find(|line| line.starts_with("new\\tfile\t")).unwrap();
+    let columns: Vec<_> = row.split('\t').collect();
+    assert!(columns[1].ends_with("/bucket/site/new%09file"), "{row}");
+    let x = "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    assert_eq!(columns[2..], ["1", x, "published"]);
+    let json = shell.ask(&world, "url", &["--all", "--json"]).code(0).json();
+    let list = json.as_array().unwrap();
+    assert_eq!((list.len(), all.lines().count()), (4, 4));
+    assert_eq!(list[3]["digest"], x);
+    shell.run(&["url", DEST]).code(2).says("<KEY>");
 }
