@@ -43,6 +43,12 @@
 //!   time). No environment variable read unless asked for by [`Credentials::from_env`]; on macOS `SSL_CERT_FILE` and
 //!   `SSL_CERT_DIR` are, where certificates are looked for.
 //!
+//! # Many readers
+//!
+//! One process holds the cache; a rescan writes its [`Catalog`] beside it, a memory-mapped file from which any number of
+//! threads and processes learn without a lock where a key is to be read now. Make [`Engine`], [`CacheManager`] and
+//! [`RescanOrchestrator`] after a fork; a catalog may be inherited over it.
+//!
 //! # Results
 //!
 //! | What happened | Result |

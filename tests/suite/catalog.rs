@@ -465,8 +465,12 @@ fn catalog_may_be_inherited_over_fork() {
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 let before = catalog.iter().filter(|(_, found)| found.size == Some(1)).count();
-                while !newer.exists() {
-                    std::thread::yield_now();
+                // The limit only ends a hang.
+                for _ in 0..60_000 {
+                    if newer.exists() {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(1));
                 }
                 let after = catalog.refresh().is_ok_and(|news| news)
                     && catalog.get("f7").is_some_and(|found| found.size == Some(2));
