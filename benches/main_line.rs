@@ -23,7 +23,7 @@ mod memory_store;
 mod proxy;
 #[path = "../tests/support/server.rs"]
 mod server;
-use common::{BUCKET, Measured, Result, Server, make_tree, print_figures, settle, show, word};
+use common::{BUCKET, Measured, Result, Server, print_figures, settle, show, word};
 use memory_store::MemoryStore;
 use proxy::{Fault, FaultProxy, Rule};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
@@ -105,6 +105,21 @@ fn million() -> Result<()> {
     show("again", &measure(&tree, &cache, "local")?);
     println!("  cache file: {:.0} MiB", fs::metadata(&cache)?.len() as f64 / 1_048_576.0);
     Ok(())
+}
+
+fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result<String> {
+    let root = scratch.join("tree");
+    let mut random = fastrand::Rng::with_seed(42);
+    for folder in 0..folders {
+        let path = root.join(format!("d{folder:03}"));
+        fs::create_dir_all(&path)?;
+        for file in 0..each {
+            let size = if most == 0 { 0 } else { random.usize(1024..=most) };
+            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(size).collect();
+            fs::write(path.join(format!("f{file:03}.dat")), bytes)?;
+        }
+    }
+    Ok(root.to_string_lossy().into_owned())
 }
 
 fn start_server(objects: &Path, delay_ms: u64) -> Result<Server> {

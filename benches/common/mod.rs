@@ -91,19 +91,3 @@ pub(crate) fn settle() {
 pub(crate) fn word(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| "the path is not UTF-8".into())
 }
-
-/// Folders of files of up to `most` random bytes, the same every time; empty ones where that is 0.
-pub(crate) fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result<String> {
-    let root = scratch.join("tree");
-    let mut random = fastrand::Rng::with_seed(42);
-    for folder in 0..folders {
-        let path = root.join(format!("d{folder:03}"));
-        fs::create_dir_all(&path)?;
-        for file in 0..each {
-            let size = if most == 0 { 0 } else { random.usize(1024..=most) };
-            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(size).collect();
-            fs::write(path.join(format!("f{file:03}.dat")), bytes)?;
-        }
-    }
-    Ok(root.to_string_lossy().into_owned())
-}
