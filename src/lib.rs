@@ -79,6 +79,7 @@
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
 //! | warn | `uploads that were left open may not be aborted; …` | `error` |
 //! | warn | `http endpoint: …` (once a backend) | `bucket`, `host` |
+//! | warn | `the end of a failed rescan is not recorded` | `error` |
 //! | error | `rescan failed` | `destination`, `error` |
 //! | error | `an observer panicked`, `a worker's job panicked` | |
 //!

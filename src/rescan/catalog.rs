@@ -20,7 +20,8 @@ use fst::{IntoStreamer, Streamer};
 use memmap2::{Mmap, MmapOptions};
 
 use self::format::{Base, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
-pub(crate) use self::write::update;
+use self::write::Bases;
+pub(crate) use self::write::{follow, update};
 use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls, foreign};
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -33,7 +34,8 @@ const SUFFIX: &str = ".catalog";
 /// What is published, as the last rescan left it: an immutable, memory-mapped file beside the cache, that any number
 /// of threads and processes read without a lock. The processes share its pages in memory.
 ///
-/// A rescan writes it where something changed ([`RescanConfig::catalog`](crate::RescanConfig::catalog));
+/// A rescan writes it where something changed ([`RescanConfig::catalog`](crate::RescanConfig::catalog)), and a verification
+/// that found something keeps it true;
 /// [`refresh`](Self::refresh) takes notice of that. Clones share the mapping and are cheap; each has the version that it
 /// had until it is refreshed itself. It may be inherited over `fork`: nothing in it changes.
 ///
@@ -105,7 +107,7 @@ impl Catalog {
     /// read, or the catalog not be written: the old one then stands.
     pub fn write(cache: &CacheManager) -> Result<PathBuf, StorageError> {
         let _lock = cache.lock()?;
-        write::write(cache, SystemTime::now())
+        write::write(cache, Bases::of(cache.places()?), SystemTime::now())
     }
 
     /// Maps a catalog and verifies its checksum: about 6 ms for a million keys (`cargo bench --bench catalog`).

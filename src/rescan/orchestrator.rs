@@ -140,8 +140,10 @@ impl RescanOrchestrator {
         let result = catch_unwind(AssertUnwindSafe(all))
             .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
         if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
-            // The error is what the caller should see, whether or not this is recorded.
-            let _ = self.cache.set_synced(false).and_then(|()| self.keep_catalog());
+            // The run's error is what the caller should see.
+            if let Err(error) = self.cache.set_synced(false).and_then(|()| self.keep_catalog()) {
+                trace.warn("the end of a failed rescan is not recorded", &[("error", &error)]);
+            }
         }
         let outcome = match &result {
             Ok(()) => report.outcome.as_str(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cache::{CacheManager, Write};
+use super::catalog;
 use super::pages::Pages;
 use super::record::{OpenUpload, PendingKind, UploadStep};
 use super::recorder::Recorder;
@@ -107,6 +108,7 @@ impl CacheManager {
                 }
             }
             self.apply(&writes)?;
+            result.failed.extend(catalog::follow(self, engine.clock().wall()).err());
             result.left = found.guessed(&recorded);
             Ok(result)
         })

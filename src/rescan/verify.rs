@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::cache::{CacheManager, Row, Write};
+use super::catalog;
 use super::contents;
 use super::pages::Pages;
 use super::reach::Reach;
@@ -59,7 +60,11 @@ impl CacheManager {
         let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
         let reach = Reach::new(engine, backend, &trace, run, engine.clock().now());
         let mut report = VerifyReport::default();
-        match compare(engine, &Arc::new(reach), self, run.verify, &mut report) {
+        let compared = compare(engine, &Arc::new(reach), self, run.verify, &mut report);
+        if let Err(error) = catalog::follow(self, engine.clock().wall()) {
+            report.add_failed(error);
+        }
+        match compared {
             Err(error) if report.is_empty() || error.is_about_the_cache() => Err(error),
             Err(error) => {
                 report.add_failed(error);

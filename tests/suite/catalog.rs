@@ -10,14 +10,14 @@ use std::time::SystemTime;
 
 use bucket_brigade::{
     CacheManager, Catalog, Engine, EngineConfig, ErrorKind, KeyState, LocalBackend, Operation, RescanConfig,
-    RescanOrchestrator, RescanOutcome, StorageBackend, StorageError, VirtualClock,
+    RescanOrchestrator, RescanOutcome, Run, StorageBackend, StorageError, Verify, VirtualClock,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::support::oracle::check;
 use crate::support::proxy::{Fault, Rule};
-use crate::support::{World, random_bytes};
+use crate::support::{PREFIX, World, random_bytes};
 
 /// A store that holds nothing, and refuses some keys.
 #[derive(Default)]
@@ -202,6 +202,37 @@ fn large_files_have_both_digests_and_an_outage_has_both_versions() {
     site.rescan().unwrap();
     assert!(catalog.refresh().unwrap() && catalog.summary().synced);
     equals_the_cache(&catalog, site.cache(), &all);
+}
+
+/// What a verification finds is in the catalog, too; and an upload that is given up.
+#[test]
+fn catalog_follows_what_no_rescan_changed() {
+    let world = World::new();
+    world.write("kept", "1");
+    world.write("lost", "1");
+    world.write_random("large", 17 << 20, 1);
+    world.proxy.add(
+        Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("POST").path_contains("?uploadId="),
+    );
+    let site = world.orchestrator_with(with_fallback());
+    assert_eq!(site.rescan().unwrap().open_uploads, 1);
+    world.proxy.clear_rules();
+    let mut catalog = Catalog::open(Catalog::path_for(world.cache_path())).unwrap();
+    assert_eq!(catalog.summary().open_uploads, 1);
+    world.store.remove_raw(&format!("{PREFIX}lost"));
+    // Another process knows no URLs but those that the catalog has.
+    drop(site);
+    let cache = world.cache();
+    let backend: Arc<dyn StorageBackend> = world.backend();
+    let found = cache.verify(&world.engine, &backend, &Run::new().verify(Verify::List)).unwrap();
+    assert_eq!((found.missing_count, found.failed_count), (1, 0));
+    assert!(catalog.refresh().unwrap());
+    cache.use_urls_of(backend.clone(), Some(Arc::new(LocalBackend::new("http://local/files", "/srv"))));
+    equals_the_cache(&catalog, &cache, &["kept", "lost", "large"]);
+    assert_eq!(catalog.get("lost").unwrap().url, "http://local/files/lost");
+    let aborted = cache.abort_uploads(&world.engine, &*backend).unwrap();
+    assert_eq!((aborted.aborted.len(), aborted.failed.len()), (1, 0));
+    assert!(catalog.refresh().unwrap() && catalog.summary().open_uploads == 0);
 }
 
 /// Written where something changed, or where it is missing; read-only; nothing left beside it.

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use fst::MapBuilder;
 use xxhash_rust::xxh3::Xxh3;
@@ -20,35 +21,76 @@ use crate::tree::version::nanos_of;
 const BUFFER: usize = 256 * 1024;
 
 /// Writes the catalog of a cache, unless the one that is there says the same. The cache is locked by the caller.
-pub(crate) fn update(cache: &CacheManager, now: std::time::SystemTime) -> Result<(), StorageError> {
-    let path = path_for(cache.path());
-    let there = peek(&path).ok();
-    let is_current = |tail: &Tail| -> Result<bool, StorageError> {
-        let places = cache.places()?;
-        let fallback = places.fallback.map(|place| place.get_url(""));
-        let same_urls = tail.store.url == places.store.get_url("")
-            && tail.fallback.as_ref().map(|base| &base.url) == fallback.as_ref();
-        Ok(same_urls
-            && tail.changes == cache.changes()?
-            && tail.synced == cache.is_synced()?
-            && tail.open_uploads == cache.open_upload_count()?)
-    };
-    match there {
-        Some(tail) if is_current(&tail)? => Ok(()),
-        _ => write(cache, now).map(drop),
+pub(crate) fn update(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
+    let urls = Bases::of(cache.places()?);
+    match peek(&path_for(cache.path())) {
+        Ok(there) if urls.are_those_of(&there) && shows(&there, cache)? => Ok(()),
+        _ => write(cache, urls, now).map(drop),
+    }
+}
+
+/// Brings a catalog up to date after a change that no rescan made, if there is one.
+pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
+    match peek(&path_for(cache.path())) {
+        Ok(there) if !shows(&there, cache)? => write(cache, Bases::recorded(there), now).map(drop),
+        // What is missing or damaged is the next rescan's.
+        _ => Ok(()),
+    }
+}
+
+/// Whether a catalog shows what the cache holds now.
+fn shows(there: &Tail, cache: &CacheManager) -> Result<bool, StorageError> {
+    Ok(there.changes == cache.changes()?
+        && there.synced == cache.is_synced()?
+        && there.open_uploads == cache.open_upload_count()?)
+}
+
+/// What stands before the keys in URLs.
+pub(super) struct Bases {
+    store: Base,
+    fallback: Option<Base>,
+    /// Whose URLs they are to be compared with; `None`: that was done before.
+    places: Option<Places>,
+}
+
+impl Bases {
+    pub(super) fn of(places: Places) -> Self {
+        let base = |place: &dyn StorageBackend| Base { url: place.get_url(""), plain: true };
+        let (store, fallback) = (base(&*places.store), places.fallback.as_deref().map(base));
+        Self { store, fallback, places: Some(places) }
+    }
+
+    fn recorded(there: Tail) -> Self {
+        Self { store: there.store, fallback: there.fallback, places: None }
+    }
+
+    fn are_those_of(&self, there: &Tail) -> bool {
+        let url = |base: &Option<Base>| base.as_ref().map(|base| base.url.clone());
+        self.store.url == there.store.url && url(&self.fallback) == url(&there.fallback)
+    }
+
+    /// Notes whether a key's URLs are the bases and the key.
+    fn compare(&mut self, key: &str) {
+        let Some(places) = &self.places else {
+            return;
+        };
+        self.store.plain = is_plain(&self.store, &*places.store, key);
+        if let (Some(base), Some(place)) = (&mut self.fallback, &places.fallback) {
+            base.plain = is_plain(base, &**place, key);
+        }
     }
 }
 
 /// Writes the catalog of a cache anew.
-pub(super) fn write(cache: &CacheManager, now: std::time::SystemTime) -> Result<PathBuf, StorageError> {
+pub(super) fn write(cache: &CacheManager, urls: Bases, now: SystemTime) -> Result<PathBuf, StorageError> {
     let path = path_for(cache.path());
     let failed = |error| StorageError::io(ErrorKind::Cache, Operation::Cache, &path, error);
     let mut temporary = path.clone().into_os_string();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut draft = Draft::begin(&temporary, folder, cache.places()?).map_err(failed)?;
-    let written = fill(&mut draft, cache, now).and_then(|tail| draft.finish(&tail).map_err(failed));
+    let mut draft = Draft::begin(&temporary, folder).map_err(failed)?;
+    let written = fill(&mut draft, cache, urls, now).and_then(|tail| draft.finish(&tail).map_err(failed));
     let placed = written.and_then(|()| {
         fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)
     });
@@ -60,32 +102,36 @@ pub(super) fn write(cache: &CacheManager, now: std::time::SystemTime) -> Result<
 }
 
 /// Every key of the cache, and what is said of the whole.
-fn fill(draft: &mut Draft, cache: &CacheManager, now: std::time::SystemTime) -> Result<Tail, StorageError> {
+fn fill(
+    draft: &mut Draft,
+    cache: &CacheManager,
+    mut urls: Bases,
+    now: SystemTime,
+) -> Result<Tail, StorageError> {
     let failed = |error| StorageError::io(ErrorKind::Cache, Operation::Cache, cache.path(), error);
-    let mut tail = Tail {
+    // Before the rows: a change meanwhile makes it outdated, not wrong.
+    let changes = cache.changes()?;
+    let (mut published, mut published_bytes, mut pending) = (0, 0, 0);
+    for row in cache.rows() {
+        let Row { key, published: there, pending: wanted } = row?;
+        published += u64::from(there.is_some());
+        published_bytes += there.as_ref().map_or(0, |there| there.stat.size);
+        pending += u64::from(wanted.is_some());
+        urls.compare(&key);
+        draft.add(&key, &Known::new(there.as_ref(), wanted.as_ref())).map_err(failed)?;
+    }
+    Ok(Tail {
         destination: cache.destination()?,
-        store: Base { url: draft.places.store.get_url(""), plain: true },
-        fallback: draft.places.fallback.as_ref().map(|place| Base { url: place.get_url(""), plain: true }),
-        changes: cache.changes()?,
+        store: urls.store,
+        fallback: urls.fallback,
+        changes,
         created: nanos_of(now),
-        published: 0,
-        published_bytes: 0,
-        pending: 0,
+        published,
+        published_bytes,
+        pending,
         open_uploads: cache.open_upload_count()?,
         synced: cache.is_synced()?,
-    };
-    for row in cache.rows() {
-        let Row { key, published, pending } = row?;
-        tail.published += u64::from(published.is_some());
-        tail.published_bytes += published.as_ref().map_or(0, |there| there.stat.size);
-        tail.pending += u64::from(pending.is_some());
-        tail.store.plain &= is_plain(&tail.store, &*draft.places.store, &key);
-        if let (Some(base), Some(place)) = (&mut tail.fallback, &draft.places.fallback) {
-            base.plain &= is_plain(base, &**place, &key);
-        }
-        draft.add(&key, &Known::new(published.as_ref(), pending.as_ref())).map_err(failed)?;
-    }
-    Ok(tail)
+    })
 }
 
 fn is_plain(base: &Base, place: &dyn StorageBackend, key: &str) -> bool {
@@ -94,7 +140,6 @@ fn is_plain(base: &Base, place: &dyn StorageBackend, key: &str) -> bool {
 
 /// A catalog that is being written.
 struct Draft {
-    places: Places,
     out: Hashing,
     records: u64,
     details: BufWriter<File>,
@@ -103,7 +148,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn begin(temporary: &Path, folder: &Path, places: Places) -> io::Result<Self> {
+    fn begin(temporary: &Path, folder: &Path) -> io::Result<Self> {
         match fs::remove_file(temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -115,7 +160,7 @@ impl Draft {
         let scratch = || Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder)?));
         let keys = MapBuilder::new(scratch()?).map_err(io::Error::other)?;
         let (out, details) = (Hashing { out, hasher: Xxh3::new() }, scratch()?);
-        Ok(Self { places, out, records: 0, details, details_count: 0, keys })
+        Ok(Self { out, records: 0, details, details_count: 0, keys })
     }
 
     fn add(&mut self, key: &str, known: &Known) -> io::Result<()> {
@@ -133,7 +178,7 @@ impl Draft {
 
     /// What was set aside comes behind the records, then the tail; the head last.
     fn finish(self, tail: &Tail) -> io::Result<()> {
-        let Self { mut out, records, details, details_count, keys, .. } = self;
+        let Self { mut out, records, details, details_count, keys } = self;
         let keys = keys.into_inner().map_err(io::Error::other)?;
         append(&mut out, details)?;
         let keys_len = append(&mut out, keys)?;
