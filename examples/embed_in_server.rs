@@ -125,6 +125,7 @@ fn work(listener: &TcpListener, mut catalog: Catalog) {
 /// Answers the requests of a connection.
 fn serve(stream: &TcpStream, catalog: &mut Catalog, looked: &mut Instant) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = (BufReader::new(stream), stream);
     let (mut line, mut answer) = (String::new(), String::new());
@@ -135,7 +136,8 @@ fn serve(stream: &TcpStream, catalog: &mut Catalog, looked: &mut Instant) -> io:
             return Ok(());
         }
         let request = line.clone();
-        let mut close = !request.trim_end().ends_with("HTTP/1.1");
+        // What may have a body is answered and not read any further.
+        let mut close = !request.trim_end().ends_with("HTTP/1.1") || !request.starts_with(['G', 'H']);
         loop {
             line.clear();
             match head.read_line(&mut line)? {
