@@ -145,10 +145,7 @@ impl RescanOrchestrator {
                 trace.warn("the end of a failed rescan is not recorded", &[("error", &error)]);
             }
         }
-        let outcome = match &result {
-            Ok(()) => report.outcome.as_str(),
-            Err(_) => "error",
-        };
+        let outcome = result.as_ref().map_or("error", |()| report.outcome.as_str());
         trace.emit(|| Event::RunFinished { outcome });
         announce(&trace, &self.destination, &result, &report);
         result.map(|()| report)
