@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use bucket_brigade::{Operation, RescanOrchestrator, RescanOutcome, RescanReport, StorageError};
+use bucket_brigade::{Catalog, Operation, RescanOrchestrator, RescanOutcome, RescanReport, StorageError};
 use sha2::{Digest, Sha256};
 
 use super::{World, files_below, logs};
@@ -17,6 +17,18 @@ pub fn check(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     no_upload_is_left(world, site, report);
     outcome_is_the_truth(world, site, report);
     no_secret_is_seen(world, report);
+    if !report.dry_run {
+        catalog_is_the_cache_s(site);
+    }
+}
+
+/// What other processes read is what the cache holds.
+fn catalog_is_the_cache_s(site: &RescanOrchestrator) {
+    let cache = site.cache();
+    let catalog = Catalog::open(Catalog::path_for(cache.path())).unwrap();
+    let entries: Vec<_> = cache.entries().map(Result::unwrap).collect();
+    assert_eq!(catalog.iter().collect::<Vec<_>>(), entries, "the catalog is another one than the cache's");
+    assert_eq!(catalog.summary(), cache.summary().unwrap());
 }
 
 /// I1: an object is always one whole version of its file.
