@@ -145,6 +145,15 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         part_size: Option<u64>,
     ) -> Result<Option<Digest>, StorageError>;
 
+    /// One small signed request: endpoint, certificate, credentials, bucket and clock are right where it
+    /// succeeds.
+    #[doc(hidden)]
+    fn preflight(&self, exchange: &Exchange<'_>) -> Result<(), StorageError>;
+
+    /// Names the headers that the object of a key gets: another digest, other headers.
+    #[doc(hidden)]
+    fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError>;
+
     /// Stores a source whose digest is known, in one request.
     #[doc(hidden)]
     fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
@@ -335,6 +344,8 @@ pub struct Intent {
     /// Whether the stat may stand for the content.
     pub(crate) settled: bool,
     pub(crate) part_size: u64,
+    /// Names the headers that the object gets.
+    pub(crate) headers: [u8; 32],
 }
 
 /// How the steps of a multipart upload are remembered, without knowing where. The recorder of a

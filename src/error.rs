@@ -40,7 +40,7 @@ pub struct StorageError {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Details {
     kind: ErrorKind,
     operation: Operation,
@@ -54,6 +54,10 @@ struct Details {
     retry: Retry,
     /// The server closed the connection while a body was being sent.
     cut_off: bool,
+    /// One of its tries may have been carried out, unheard.
+    unsettled: bool,
+    /// The host's name has no address.
+    unresolved: bool,
 }
 
 impl StorageError {
@@ -73,6 +77,8 @@ impl StorageError {
             attempts: 0,
             elapsed: Duration::ZERO,
             cut_off: false,
+            unsettled: false,
+            unresolved: false,
             retry,
         });
         Self { details, source: None }
@@ -132,6 +138,39 @@ impl StorageError {
     /// Whether the server closed the connection while a body was being sent.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.details.cut_off
+    }
+
+    /// Says whether an earlier try of the same may have been carried out.
+    pub(crate) fn unsettled(mut self, yes: bool) -> Self {
+        self.details.unsettled |= yes;
+        self
+    }
+
+    /// Whether what was asked for may have been done all the same: a try was sent, and its answer was lost or
+    /// says nothing for certain. A store that refuses, and one that was not reached, did nothing.
+    pub(crate) fn may_have_taken_effect(&self) -> bool {
+        use ErrorKind::{Network, Other, Panicked, Protocol, Server, Timeout};
+        self.details.unsettled
+            || matches!(self.kind(), Timeout | Network | Protocol | Server | Panicked | Other)
+    }
+
+    /// Marks that the host's name has no address.
+    pub(crate) fn without_address(mut self) -> Self {
+        self.details.unresolved = true;
+        self
+    }
+
+    /// Whether the host's name has no address.
+    pub(crate) fn is_without_address(&self) -> bool {
+        self.details.unresolved
+    }
+
+    /// The same error once more, for another who has to hear of it. What caused it is told in its message.
+    pub(crate) fn repeated(&self) -> Self {
+        let cause = Cause(&self.details, self.source.as_deref()).to_string();
+        let mut details = self.details.clone();
+        details.message.push_str(&cause);
+        Self { details, source: None }
     }
 
     pub(crate) fn with_operation(mut self, operation: Operation) -> Self {

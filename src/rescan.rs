@@ -1,5 +1,6 @@
 //! How a tree gets to a store and stays there.
 
+mod attempts;
 mod batch;
 pub(crate) mod cache;
 pub(crate) mod catalog;
@@ -7,13 +8,16 @@ mod conclude;
 mod contents;
 mod deletes;
 mod flow;
+mod guard;
 mod large;
 mod larges;
 mod mailbox;
+mod obstacles;
 pub(crate) mod orchestrator;
 mod pages;
 mod parts;
 mod plan;
+mod preflight;
 mod reach;
 pub(crate) mod record;
 mod recorder;

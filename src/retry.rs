@@ -105,14 +105,20 @@ pub(crate) fn run<T>(
     mut step: impl FnMut(u32) -> Result<T, StorageError>,
 ) -> Result<T, StorageError> {
     let began = exchange.clock.now();
-    let (mut attempt, mut spent) = (0, Spent::default());
+    let (mut attempt, mut spent, mut last) = (0, Spent::default(), None::<StorageError>);
+    let mut unsettled = false;
     loop {
-        exchange.check(operation)?;
+        exchange.check(operation).map_err(|error| error.unsettled(unsettled))?;
         attempt += 1;
-        let error = match step(attempt) {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
+        let error = match (step(attempt), last) {
+            (Ok(value), _) => return Ok(value),
+            // The try that was not made must not hide why the ones before it failed.
+            (Err(error), Some(before)) if error.kind() == ErrorKind::Unavailable => {
+                return Err(before.with_attempts(attempt - 1, exchange.clock.now().saturating_sub(began)));
+            }
+            (Err(error), _) => error.unsettled(unsettled),
         };
+        unsettled = error.may_have_taken_effect();
         let cut_off = exchange.cancel.is_cancelled() && error.kind().is_outage();
         let now = exchange.clock.now();
         spent.add(&error, now);
@@ -128,8 +134,10 @@ pub(crate) fn run<T>(
             let kind = ErrorKind::Cancelled;
             return Err(StorageError::new(kind, operation, "cancelled while waiting to try again")
                 .with_source(error)
+                .unsettled(unsettled)
                 .with_attempts(attempt, exchange.clock.now().saturating_sub(began)));
         }
+        last = Some(error);
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod diff;
 pub(crate) mod digest;
 pub(crate) mod filter;
+pub(crate) mod folder;
 pub(crate) mod source;
 pub(crate) mod version;
 pub(crate) mod walk;

@@ -220,7 +220,6 @@ impl StorageBackend for S3Backend {
             let file = Upload { source: &source, key: &key, digest: &digest };
             self.alone(|exchange| upload::put(self, exchange, &file))?
         };
-        source.check_unchanged()?;
         Ok(receipt.url)
     }
 
@@ -251,6 +250,14 @@ impl StorageBackend for S3Backend {
 impl sealed::Sealed for S3Backend {}
 
 impl Transfers for S3Backend {
+    fn preflight(&self, exchange: &Exchange<'_>) -> Result<(), StorageError> {
+        objects::preflight(self, exchange)
+    }
+
+    fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
+        upload::headers_digest(self, key)
+    }
+
     fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
         upload::put(self, exchange, file)
     }

@@ -11,18 +11,17 @@ use crate::key::RemoteKey;
 use crate::observe::trace::Outcome;
 use crate::retry::{self, RetryPolicy};
 
-/// Stores a file. Its source is unchanged when this succeeds.
+/// Stores a file. What [`Transfers`] acknowledges is what was hashed, whatever became of the file since; a
+/// backend that opens the file by its name has read an unchanged one.
 pub(crate) fn put(
     backend: &dyn StorageBackend,
     exchange: &Exchange<'_>,
     file: &Upload<'_>,
 ) -> Result<Receipt, StorageError> {
-    let receipt = match backend.transfers() {
-        Some(transfers) => transfers.put(exchange, file)?,
-        None => put_simply(backend, exchange, file)?,
-    };
-    file.source.check_unchanged().map_err(|error| error.with_key(file.key.as_str()))?;
-    Ok(receipt)
+    match backend.transfers() {
+        Some(transfers) => transfers.put(exchange, file),
+        None => put_simply(backend, exchange, file),
+    }
 }
 
 fn put_simply(
@@ -31,13 +30,16 @@ fn put_simply(
     file: &Upload<'_>,
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (file.key.as_str(), file.source.stat().size);
-    watched(backend, exchange, Operation::Upload, key, bytes, || {
+    let receipt = watched(backend, exchange, Operation::Upload, key, bytes, || {
         // Only an unchanged file is handed to a backend that opens it by its name.
         file.source.check_unchanged()?;
         let url = backend.upload_file(file.source.path(), key)?;
         exchange.trace.progress.moved(bytes);
         Ok(Receipt { url, etag: None })
-    })
+    })?;
+    // It was stored, but nobody knows which version of it.
+    file.source.check_unchanged().map_err(|error| error.unsettled(true).with_key(key))?;
+    Ok(receipt)
 }
 
 /// Deletes keys. The outer error: none was tried.

@@ -103,15 +103,14 @@ impl ErrorKind {
         )
     }
 
-    /// Whether the first request of a run that ends so makes the whole run an error:
-    /// every other request would end the same way.
+    /// Whether a request that ends so before any other succeeded makes the whole run an error: every other
+    /// one would end the same way. A refused permission may be that of one key.
     pub(crate) fn is_fatal_at_first(self) -> bool {
         matches!(
             self,
             Self::Config
                 | Self::Tls
                 | Self::Credentials
-                | Self::AccessDenied
                 | Self::BucketMissing
                 | Self::Region
                 | Self::ClockSkew

@@ -4,6 +4,7 @@ mod resolve;
 mod rows;
 mod store;
 mod summary;
+mod upgrade;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,14 +28,13 @@ use crate::observe::metrics::Metrics;
 use crate::tree::version::{FileEntry, Version};
 
 /// The version of the tables and records below.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 const META_FORMAT: &str = "format";
 const META_DESTINATION: &str = "destination";
 const META_ROOTS: &str = "roots";
 const META_SURVEYED: &str = "surveyed";
 const META_SYNCED: &str = "synced";
-const META_SENDING: &str = "sending";
 /// Another random number with every change of what is published or pending.
 const META_CHANGES: &str = "changes";
 
@@ -105,6 +105,7 @@ impl CacheManager {
         match store.meta(META_FORMAT)?.as_deref() {
             None => store.apply(&[Write::Meta(META_FORMAT, vec![FORMAT])])?,
             Some([FORMAT]) => {}
+            Some([upgrade::FROM]) => upgrade::run(&store)?,
             Some(other) => {
                 let why = format!(
                     "its format {other:?} is not {FORMAT}: it was written by another version of this library; use that, or a new cache file"
@@ -129,7 +130,8 @@ impl CacheManager {
     ///
     /// Published: the store's URL. Pending with a fallback: the fallback's URL and the digest on disk,
     /// where it is known. Pending without one: the store's URL, with size and digest of what it still
-    /// serves. Never a digest of other bytes than the URL serves.
+    /// serves; without them from before a request for the key is sent until the store acknowledges
+    /// something. Never a digest of other bytes than the URL serves.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] before an orchestrator has used this cache in this process: until then
@@ -290,25 +292,16 @@ impl CacheManager {
 
     /// Notes whether the store is as the tree was; commits only what is news.
     pub(crate) fn set_synced(&self, synced: bool) -> Result<(), StorageError> {
-        self.set_flag(META_SYNCED, synced)
-    }
-
-    fn set_flag(&self, name: &'static str, on: bool) -> Result<(), StorageError> {
-        let value = vec![u8::from(on)];
-        if self.0.store.meta(name)?.as_ref() == Some(&value) {
+        let value = vec![u8::from(synced)];
+        if self.0.store.meta(META_SYNCED)?.as_ref() == Some(&value) {
             return Ok(());
         }
-        self.apply(&[Write::Meta(name, value)])
+        self.apply(&[Write::Meta(META_SYNCED, value)])
     }
 
-    /// Whether a run that was sending did not come to its end: what it sent last is in doubt.
-    pub(crate) fn was_interrupted(&self) -> Result<bool, StorageError> {
-        Ok(self.0.store.meta(META_SENDING)?.as_deref() == Some(&[1]))
-    }
-
-    /// Notes that a run begins or ends to send; commits only what is news.
-    pub(crate) fn set_sending(&self, sending: bool) -> Result<(), StorageError> {
-        self.set_flag(META_SENDING, sending)
+    /// What is published and what is pending for a key.
+    pub(crate) fn records(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
+        self.0.store.get(key)
     }
 
     pub(crate) fn published_record(&self, key: &str) -> Result<Option<Published>, StorageError> {
@@ -324,9 +317,24 @@ impl CacheManager {
         Rows::new(&self.0.store, true)
     }
 
+    /// Whether anything is to be sent or deleted.
+    pub(crate) fn has_work(&self) -> Result<bool, StorageError> {
+        for row in self.pending_rows() {
+            if row?.pending.is_some_and(|pending| pending.kind != PendingKind::Unsettled) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Every key that is pending.
     pub(crate) fn pending_rows(&self) -> Rows<'_> {
         Rows::new(&self.0.store, false)
+    }
+
+    /// The same behind a key.
+    pub(crate) fn pending_rows_behind(&self, key: &str) -> Rows<'_> {
+        Rows::behind(&self.0.store, key)
     }
 
     /// Writes in one transaction, durable when this returns.

@@ -11,8 +11,6 @@ pub(crate) struct End {
     pub(crate) tally: Tally,
     /// Something could not be read, or not everything was looked at.
     pub(crate) blocked: bool,
-    /// The plan came to its end: what was in doubt before is noted with its key.
-    pub(crate) planned: bool,
 }
 
 impl End {
@@ -21,7 +19,7 @@ impl End {
         let Some(stop) = StopReason::of(&error) else {
             return Err(error);
         };
-        Ok(Self { tally: Tally::stopped(stop), blocked: true, planned: false })
+        Ok(Self { tally: Tally::stopped(stop), blocked: true })
     }
 }
 
@@ -29,7 +27,8 @@ impl End {
 pub(crate) fn outcome(end: &End, report: &RescanReport) -> RescanOutcome {
     let tally = &end.tally;
     let failed = tally.failed_uploads + tally.failed_deletes;
-    let only_outages = tally.outages > 0 && tally.outages >= failed;
+    // A key that always fails is no outage where the store answers otherwise.
+    let only_outages = tally.outages > 0 && tally.outages >= failed && !tally.reached;
     if tally.done == 0 && (tally.stop == Some(StopReason::Unavailable) || only_outages) {
         return RescanOutcome::LocalOnly;
     }
@@ -60,6 +59,7 @@ pub(crate) fn announce(
     };
     let elapsed = format!("{:.3}", report.elapsed.as_secs_f64());
     let stop = report.stop_reason.map_or("", StopReason::as_str);
+    let cause = report.outage.as_ref().map(ToString::to_string).unwrap_or_default();
     trace.log(
         level,
         message,
@@ -67,6 +67,7 @@ pub(crate) fn announce(
             ("destination", &destination),
             ("outcome", &report.outcome.as_str()),
             ("stop_reason", &stop),
+            ("cause", &cause),
             ("uploaded", &report.uploaded_count),
             ("deleted", &report.deleted_count),
             ("failed", &report.failed_count),

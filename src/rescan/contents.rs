@@ -115,20 +115,22 @@ fn judge(
         }
         Ok(false) => {
             *failures = 0;
-            let write = lost(key.clone(), &published);
-            report.matching = report.matching.saturating_sub(1);
-            report.add_different(key);
-            return cache.apply(&[write]);
+            let pending = cache.pending_record(&key)?;
+            report.withdraw(&key, pending.as_ref().is_some_and(|pending| pending.attempted));
+            report.add_different(key.clone());
+            return cache.apply(&[lost(key, &published, pending)]);
         }
         Err(error) => error,
     };
     if error.kind() == ErrorKind::NotFound {
-        report.matching = report.matching.saturating_sub(1);
+        let pending = cache.pending_record(&key)?;
+        report.withdraw(&key, pending.as_ref().is_some_and(|pending| pending.attempted));
         report.add_missing(key.clone());
-        return cache.apply(&[lost(key, &published)]);
+        return cache.apply(&[lost(key, &published, pending)]);
     }
     *failures += 1;
-    let alike = error.kind().is_transient() || (error.kind().is_fatal_at_first() && report.contents == 0);
+    let refused = error.kind() == ErrorKind::AccessDenied || error.kind().is_fatal_at_first();
+    let alike = error.kind().is_transient() || (refused && report.contents == 0);
     let ends = error.is_not_tried() || error.kind() == ErrorKind::Credentials;
     if ends || (alike && *failures >= FAILURES_IN_A_ROW) {
         return Err(error);

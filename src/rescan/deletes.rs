@@ -1,40 +1,47 @@
-//! The deletes of a run: marked as doubtful, looked at once more, sent, recorded.
+//! The deletes of a run: marked as attempted, looked at once more, sent, recorded.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::path::Path;
 
-use super::cache::{Row, Rows, Write};
+use super::attempts::{Attempts, Wanted};
+use super::cache::Write;
 use super::flow::Flow;
 use super::mailbox::Mailbox;
-use super::plan::is_absent;
 use super::record::{Pending, PendingKind};
 use super::report::RescanReport;
 use super::work;
 use crate::backend::Deleted;
-use crate::error::StorageError;
-use crate::key::RemoteKey;
+use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
+use crate::tree::folder::{Folder, file_type, is_absent};
 
-/// Deletes noted in one transaction: what one request of S3 deletes.
-const DELETES_MARKED_AT_ONCE: usize = 1000;
+/// What was pending for the keys of a request, before they were marked, and what became of them.
+type Request = (HashMap<String, Pending>, Deleted);
 
 impl Flow<'_> {
     /// Deletes everything that is pending to be deleted.
     pub(crate) fn delete(&mut self, report: &mut RescanReport) {
         let results = Mailbox::new();
         let cache = self.cache;
-        let (mut rows, mut marked, mut in_flight) = (cache.pending_rows(), VecDeque::new(), 0);
+        let (mut rows, mut in_flight) = (Attempts::new(cache, PendingKind::Removed), 0);
         loop {
             // The first request of a run goes alone, also where it is a delete.
-            let most = if self.context.probe.is_proven() { self.window() } else { 1 };
+            let most = if self.tally.reached { self.window() } else { 1 };
             while in_flight < most {
-                let Some(keys) = self.fed(|flow| flow.next_keys(&mut rows, &mut marked)) else {
+                let Some(wanted) = self.fed(|flow| flow.next_deletes(&mut rows, report)) else {
                     break;
                 };
                 let (context, results) = (self.context.clone(), results.clone());
-                self.engine.submit(move || results.push(work::delete(&context, &keys)));
+                self.engine.submit(move || {
+                    let keys: Vec<_> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
+                    let before = |wanted: Wanted| (wanted.key.into_string(), wanted.pending);
+                    let before = wanted.into_iter().map(before).collect();
+                    results.push((before, work::delete(&context, &keys)));
+                });
                 in_flight += 1;
             }
             if in_flight == 0 {
+                self.recorder.record(rows.unmark());
                 return;
             }
             for deleted in self.wait(&results, in_flight) {
@@ -44,81 +51,83 @@ impl Flow<'_> {
         }
     }
 
-    fn next_keys(
+    /// The keys of the next request. Should their files come back after a crash, or after an answer that was
+    /// lost, they are sent again.
+    fn next_deletes(
         &mut self,
-        rows: &mut Rows<'_>,
-        marked: &mut VecDeque<RemoteKey>,
-    ) -> Result<Option<Vec<RemoteKey>>, StorageError> {
+        rows: &mut Attempts<'_>,
+        report: &mut RescanReport,
+    ) -> Result<Option<Vec<Wanted>>, StorageError> {
         self.look_for_stop();
-        if self.tally.is_stopped() {
-            return Ok(None);
+        let mut wanted = Vec::new();
+        while !self.tally.is_stopped() && wanted.len() < self.limits.delete_chunk {
+            let Some(next) = rows.next_marked(|key, _| Ok(self.may_be_deleted(key, report)?))? else { break };
+            wanted.push(next);
         }
-        if marked.is_empty() {
-            self.mark_deletes(rows, marked)?;
-        }
-        let count = marked.len().min(self.limits.delete_chunk);
-        Ok((count > 0).then(|| marked.drain(..count).collect()))
-    }
-
-    /// Takes keys that are to be deleted, and notes durably that they may be deleted from now on: should
-    /// their files come back after a crash, or after an answer that was lost, they are sent again.
-    fn mark_deletes(
-        &self,
-        rows: &mut Rows<'_>,
-        marked: &mut VecDeque<RemoteKey>,
-    ) -> Result<(), StorageError> {
-        let mut marks = Vec::new();
-        for row in rows {
-            let Row { key, pending: Some(pending), .. } = row? else {
-                continue;
-            };
-            if pending.kind != PendingKind::Removed || !self.is_ours_and_gone(&key)? {
-                continue;
-            }
-            marked.push_back(RemoteKey::new(key.clone())?);
-            marks.push(Write::Pending(key, Pending { doubt: true, ..pending }));
-            if marked.len() == DELETES_MARKED_AT_ONCE {
-                break;
-            }
-        }
-        self.cache.apply(&marks)
+        Ok((!wanted.is_empty()).then_some(wanted))
     }
 
     /// The last look before a delete: this cache published it (its record's checksum holds), and no
-    /// file of its name is there.
-    fn is_ours_and_gone(&self, key: &str) -> Result<bool, StorageError> {
+    /// file of its name is there. What cannot be looked at is a failure, and is not deleted.
+    fn may_be_deleted(&mut self, key: &str, report: &mut RescanReport) -> Result<bool, StorageError> {
         let ours = self.cache.published_record(key)?.is_some();
-        let path = self.context.root.join(key);
-        let gone = std::fs::symlink_metadata(path).map_or_else(|e| is_absent(&e), |found| found.is_dir());
-        Ok(ours && gone)
+        if !ours || self.only.as_ref().is_some_and(|only| !only.contains(key)) {
+            return Ok(false);
+        }
+        let gone = is_gone(&self.context.root, Path::new(key));
+        Ok(gone.unwrap_or_else(|error| {
+            self.tally.failed_deletes += 1;
+            report.add_failed(error.with_key(key));
+            false
+        }))
     }
 
-    fn settle_deletes(&mut self, results: Deleted, report: &mut RescanReport) {
-        let mut writes = Vec::new();
+    fn settle_deletes(&mut self, (mut before, results): Request, report: &mut RescanReport) {
+        let (mut writes, mut told) = (Vec::new(), false);
+        let context = self.context.clone();
+        let trace = &context.reach.trace;
         for (key, result) in results {
             let key = key.into_string();
-            let context = self.context.clone();
-            let trace = &context.reach.trace;
-            match result {
-                Ok(()) => {
-                    context.probe.succeeded();
-                    trace.metrics.deletes(1);
-                    trace.progress.delete_done();
-                    trace.emit(|| Event::Deleted { key: key.clone() });
-                    self.tally.done += 1;
-                    self.tally.outages_in_a_row = 0;
-                    report.add_deleted(key.clone());
-                    writes.push(Write::Deleted(key));
-                }
-                Err(error) if self.not_tried(&error) => {}
-                Err(error) => {
-                    trace.metrics.deletes_failed(1);
-                    trace.emit(|| Event::DeleteFailed { key, reason: error.to_string() });
-                    self.tally.failed_deletes += 1;
-                    self.judge(error, report);
-                }
+            let Err(error) = result else {
+                trace.metrics.deletes(1);
+                trace.progress.delete_done();
+                trace.emit(|| Event::Deleted { key: key.clone() });
+                self.succeeded(report);
+                report.add_deleted(key.clone());
+                writes.push(Write::Deleted(key));
+                continue;
+            };
+            let pending = before.remove(&key).filter(|before| !before.attempted);
+            if let Some(pending) = pending.filter(|_| !error.may_have_taken_effect()) {
+                writes.push(Write::Pending(key.clone(), pending));
+            }
+            if self.not_tried(&error) {
+                continue;
+            }
+            trace.metrics.deletes_failed(1);
+            trace.emit(|| Event::DeleteFailed { key, reason: error.to_string() });
+            self.tally.failed_deletes += 1;
+            // However many keys an answer names, it is one outage.
+            if error.kind().is_transient() && std::mem::replace(&mut told, true) {
+                report.add_failed(error);
+            } else {
+                self.judge(error, report);
             }
         }
         self.recorder.record(writes);
     }
+}
+
+/// Whether no file of this very name is there. A file system that ignores case finds another one by it.
+fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
+    let looked = match root.stat(key) {
+        Ok(stat) if file_type(&stat).is_dir() => Ok(true),
+        Ok(_) => root.lists(key).map(|listed| !listed),
+        Err(error) if is_absent(error) => Ok(true),
+        Err(error) => Err(error),
+    };
+    looked.map_err(|error| {
+        let path = root.path().join(key);
+        StorageError::io(ErrorKind::SourceUnreadable, Operation::Delete, &path, error.into())
+    })
 }

@@ -1,29 +1,33 @@
 //! The flow of work through the engine: what is pending goes in, what was recorded comes out. The
 //! caller's thread feeds and waits; workers never wait for each other.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::attempts::{Attempts, Wanted};
 use super::batch::Batches;
-use super::cache::{CacheManager, Row, Rows, Write};
+use super::cache::CacheManager;
 use super::larges::Larges;
 use super::mailbox::Mailbox;
+use super::obstacles::Obstructed;
 use super::parts::Outcome;
-use super::record::{Pending, PendingKind, Published};
+use super::preflight::Preflight;
+use super::record::{Pending, PendingKind};
 use super::recorder::Recorder;
 use super::report::{RescanReport, StopReason};
 use super::tally::Tally;
 use super::work::{self, Context, Ending, Item, Worked};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::key::RemoteKey;
 use crate::tree::digest::PartPlan;
 
-/// Files in a row that found the store not working, before any was taken, after which the rest is
+/// Files in a row that found the store not working, before any request succeeded, after which the rest is
 /// not tried.
 const OUTAGES_AT_FIRST: u64 = 3;
+/// Keys that were refused for reasons that hold for all, before any request succeeded, after which that is believed.
+const REFUSALS_AT_FIRST: usize = 3;
 /// How often the feeding thread looks at what has waited for its batch.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,16 +51,22 @@ pub(crate) struct Flow<'a> {
     pub(super) recorder: &'a Arc<Recorder>,
     pub(super) limits: Limits,
     batches: Batches,
-    parked: VecDeque<Item>,
     pub(super) larges: Larges,
+    /// Uploads that were refused, perhaps for an object that is to be deleted.
+    pub(super) obstructed: Vec<Obstructed>,
+    /// Files are hashed to be compared, and nothing is sent.
+    pub(super) confirming: bool,
+    /// Large files that were hashed so, differ, and wait for their turn.
+    hashed: BTreeSet<String>,
+    /// Only these keys are uploaded.
+    pub(super) only: Option<BTreeSet<String>>,
     pub(crate) tally: Tally,
 }
 
 /// Where one kind's files come from, and where what became of them goes.
 pub(super) struct Feed<'a> {
-    pub(super) kind: PendingKind,
-    files: Rows<'a>,
-    pub(super) larges: Rows<'a>,
+    files: Attempts<'a>,
+    pub(super) larges: Attempts<'a>,
     /// No small file is left to be fed.
     pub(super) files_ended: bool,
     files_under_way: usize,
@@ -87,8 +97,21 @@ impl<'a> Flow<'a> {
         limits: Limits,
     ) -> Self {
         let batches = Batches::new(limits.batch_size);
-        let (parked, larges, tally) = (VecDeque::new(), Larges::default(), Tally::default());
-        Self { engine, context, cache, recorder, limits, batches, parked, larges, tally }
+        let (larges, obstructed, tally) = (Larges::default(), Vec::new(), Tally::default());
+        Self {
+            engine,
+            context,
+            cache,
+            recorder,
+            limits,
+            batches,
+            larges,
+            obstructed,
+            confirming: false,
+            hashed: BTreeSet::new(),
+            only: None,
+            tally,
+        }
     }
 
     /// Files fed and not settled, at most: as many as a batch holds are worked on; where the pool is
@@ -98,14 +121,24 @@ impl<'a> Flow<'a> {
         if workers <= batch { batch + workers } else { batch }
     }
 
+    /// Hashes what may be published as it is, and sends nothing: a tree that was only touched, or is too young
+    /// to be trusted, needs no store.
+    pub(crate) fn confirm(&mut self, report: &mut RescanReport) {
+        self.confirming = true;
+        self.context.hash_only.store(true, Relaxed);
+        self.upload(PendingKind::Modified, report);
+        self.context.hash_only.store(false, Relaxed);
+        self.confirming = false;
+        self.hashed = self.larges.keys().collect();
+    }
+
     /// Uploads everything of one kind that is pending, and returns when all of it is settled. Small files
     /// and large ones are two streams over what is pending, so that neither waits behind the other.
     pub(crate) fn upload(&mut self, kind: PendingKind, report: &mut RescanReport) {
         let cache = self.cache;
         let mut feed = Feed {
-            kind,
-            files: cache.pending_rows(),
-            larges: cache.pending_rows(),
+            files: Attempts::new(cache, kind),
+            larges: Attempts::new(cache, kind),
             files_ended: false,
             files_under_way: 0,
             results: Mailbox::new(),
@@ -127,26 +160,24 @@ impl<'a> Flow<'a> {
                 }
             }
         }
-        debug_assert!(self.larges.is_empty(), "a large file is left with nothing to do");
+        if !self.larges.is_empty() && !self.confirming {
+            let what = "a large file was left with nothing to do: this is a fault of bucket-brigade";
+            self.fail(StorageError::new(ErrorKind::Other, Operation::Upload, what));
+        }
+        self.recorder.record(feed.files.unmark());
         let rest = self.batches.rest();
         self.recorder.record(rest);
     }
 
     fn feed_files(&mut self, feed: &mut Feed<'_>) {
-        while feed.files_under_way + self.parked.len() < self.window() || self.may_unpark() {
-            let Some(item) = self.fed(|flow| flow.next_item(feed.kind, &mut feed.files)) else {
+        while feed.files_under_way < self.window() {
+            let Some((item, recorded)) = self.fed(|flow| flow.next_item(&mut feed.files)) else {
                 feed.files_ended = true;
                 return;
             };
-            self.start(item, &feed.results);
+            self.start(item, recorded, &feed.results);
             feed.files_under_way += 1;
         }
-    }
-
-    /// What is parked when the run stops stays pending, with what is known of it by now.
-    fn unpark_for_good(&mut self) {
-        let parked = self.parked.drain(..).map(|item| Write::Pending(item.key.into_string(), item.pending));
-        self.recorder.record(parked.collect());
     }
 
     /// The next piece of work. An error of the cache ends the feeding, and what is in flight is waited
@@ -158,57 +189,43 @@ impl<'a> Flow<'a> {
         match next(self) {
             Ok(next) => next,
             Err(error) => {
-                self.tally.fatal.get_or_insert(error);
+                self.fail(error);
                 None
             }
         }
     }
 
-    fn may_unpark(&self) -> bool {
-        !self.parked.is_empty() && !self.context.probe.is_probing() && !self.tally.is_stopped()
-    }
-
-    fn next_item(&mut self, kind: PendingKind, rows: &mut Rows<'_>) -> Result<Option<Item>, StorageError> {
+    /// The next small file, and what is recorded of it.
+    fn next_item(&mut self, files: &mut Attempts<'_>) -> Result<Option<(Item, Pending)>, StorageError> {
         self.look_for_stop();
-        if self.tally.is_stopped() {
-            self.unpark_for_good();
-            if !self.goes_on_hashing() {
-                return Ok(None);
-            }
-        }
-        if self.may_unpark() {
-            return Ok(self.parked.pop_front());
-        }
-        let Some((key, pending, published)) = self.next_row(kind, rows, false)? else {
-            return Ok(None);
+        let wanted = if self.confirming && self.may_read() {
+            files.next(|key, pending| self.is_wanted(key, pending, false))?
+        } else if !self.tally.is_stopped() {
+            files.next_marked(|key, pending| self.is_wanted(key, pending, false))?
+        } else if self.goes_on_hashing() {
+            self.recorder.record(files.unmark());
+            files.next(|key, pending| self.is_wanted(key, pending, false))?
+        } else {
+            None
         };
-        let batch = Some(self.batches.assign());
-        Ok(Some(Item { key, pending, published, batch, is_probe: false }))
+        let Some(wanted) = wanted else { return Ok(None) };
+        let (batch, recorded) = (Some(self.batches.assign()), wanted.recorded());
+        let Wanted { key, pending, published, .. } = wanted;
+        Ok(Some((Item { key, pending, published, batch }, recorded)))
     }
 
-    /// The next file of a kind, large or not, that is to be sent; after an outage, that is to be hashed.
-    pub(super) fn next_row(
-        &mut self,
-        kind: PendingKind,
-        rows: &mut Rows<'_>,
-        large: bool,
-    ) -> Result<Option<(RemoteKey, Pending, Option<Published>)>, StorageError> {
-        let hash_only = self.tally.is_stopped();
-        for row in rows {
-            let Row { key, pending: Some(pending), .. } = row? else {
-                continue;
-            };
-            let unwanted = pending.kind != kind || self.plan_of(&pending).is_some() != large;
-            if unwanted || (hash_only && pending.known().is_some()) {
-                continue;
-            }
-            let published = match kind {
-                PendingKind::Added => None,
-                _ => self.cache.published_record(&key)?,
-            };
-            return Ok(Some((RemoteKey::new(key)?, pending, published)));
+    /// Whether a file, large or not, is to be sent; after an outage, whether it is to be hashed.
+    pub(super) fn is_wanted(&self, key: &str, pending: &Pending, large: bool) -> Result<bool, StorageError> {
+        if self.plan_of(pending).is_some() != large || self.hashed.contains(key) {
+            return Ok(false);
         }
-        Ok(None)
+        if self.confirming {
+            let there = self.cache.published_record(key)?;
+            return Ok(!pending.attempted && there.is_some_and(|there| there.stat.size == pending.stat.size));
+        }
+        let hash_only = self.tally.is_stopped();
+        Ok(!(hash_only && pending.digest.is_some())
+            && self.only.as_ref().is_none_or(|only| only.contains(key)))
     }
 
     /// How a file is cut, if it goes up in parts. One that is too large for the store ends as a small one
@@ -219,17 +236,18 @@ impl<'a> Flow<'a> {
 
     /// During an outage files are hashed all the same where URLs lead to a fallback.
     pub(super) fn goes_on_hashing(&self) -> bool {
-        self.limits.has_fallback
-            && self.tally.stop == Some(StopReason::Unavailable)
-            && self.tally.fatal.is_none()
-            && self.context.exchange().check(Operation::Read).is_ok()
+        (self.confirming || self.limits.has_fallback && self.tally.stop == Some(StopReason::Unavailable))
+            && self.may_read()
     }
 
-    fn start(&self, item: Item, results: &Mailbox<Done>) {
+    fn may_read(&self) -> bool {
+        self.tally.fatal.is_none() && self.context.exchange().check(Operation::Read).is_ok()
+    }
+
+    fn start(&self, item: Item, recorded: Pending, results: &Mailbox<Done>) {
         let (context, results) = (self.context.clone(), results.clone());
         self.engine.submit(move || {
-            let before = item.pending.clone();
-            results.push(Done::File(Box::new((work::publish(&context, item), before))));
+            results.push(Done::File(Box::new((work::publish(&context, item), recorded))));
         });
     }
 
@@ -251,23 +269,18 @@ impl<'a> Flow<'a> {
         let Worked { item, ending } = worked;
         let (key, batch) = (item.key.as_str().to_owned(), item.batch);
         match ending {
-            Ending::Parked => {
-                self.parked.push_back(item);
-                return;
-            }
             Ending::Uploaded(published, receipt) => {
                 report.add_uploaded(key, receipt.url, published.stat.size, item.pending.kind);
-                self.tally.done += 1;
-                self.tally.outages_in_a_row = 0;
+                self.succeeded(report);
             }
             Ending::Confirmed(_) => self.tally.confirmed += 1,
+            // It is sent, or fails once more, when it is its turn.
+            Ending::Failed(_) if self.confirming => {}
+            Ending::Failed(error) if self.not_tried(&error) => {}
             Ending::Failed(error) => {
-                if !self.not_tried(&error) {
+                if let Some(error) = self.unless_obstructed(&key, error) {
                     self.tally.failed_uploads += 1;
                     self.judge(error, report);
-                }
-                if item.is_probe && !self.tally.is_stopped() {
-                    self.context.probe.try_another();
                 }
             }
         }
@@ -287,35 +300,111 @@ impl<'a> Flow<'a> {
         reason.is_some()
     }
 
+    /// The store took something.
+    pub(super) fn succeeded(&mut self, report: &mut RescanReport) {
+        self.tally.done += 1;
+        self.tally.outages_in_a_row = 0;
+        (self.tally.reached, self.tally.permitted) = (true, true);
+        self.tally.refused.drain(..).for_each(|error| report.add_failed(error));
+    }
+
     /// What a failure means for the rest of the run.
     pub(super) fn judge(&mut self, error: StorageError, report: &mut RescanReport) {
         let kind = error.kind();
-        let proven = self.context.probe.is_proven();
         if kind.is_transient() {
-            self.tally.outages += 1;
-            self.tally.outages_in_a_row += 1;
-            let most = if proven { self.window() as u64 } else { OUTAGES_AT_FIRST };
-            if self.tally.outages_in_a_row >= most {
-                self.stop(StopReason::Unavailable);
-            }
+            self.outage(&error);
         } else {
             self.tally.outages_in_a_row = 0;
         }
-        let denied_delete = kind == ErrorKind::AccessDenied && error.operation() == Operation::Delete;
-        if !proven && kind.is_fatal_at_first() && !denied_delete {
-            self.tally.fatal.get_or_insert(error);
-            return;
+        let denied = kind == ErrorKind::AccessDenied && !self.tally.permitted;
+        if denied || (!self.tally.reached && kind.is_fatal_at_first()) {
+            return self.refused_at_first(error);
         }
-        if kind == ErrorKind::Credentials {
+        if kind == ErrorKind::Credentials && !self.is_about_its_key(&error) {
             self.stop(StopReason::Credentials);
         }
         report.add_failed(error);
     }
 
-    /// The store could not be reached at all.
-    pub(crate) fn give_up(&mut self) {
+    /// The store could not be reached, or could not work. In a row, that ends the run.
+    fn outage(&mut self, error: &StorageError) {
         self.tally.outages += 1;
-        self.stop(StopReason::Unavailable);
+        self.tally.outages_in_a_row += 1;
+        self.tally.outage.get_or_insert_with(|| error.repeated());
+        let most = if self.tally.reached { self.window() as u64 } else { OUTAGES_AT_FIRST };
+        if self.tally.outages_in_a_row >= most {
+            self.stop(StopReason::Unavailable);
+        }
+    }
+
+    /// Nothing succeeded so far: what the store has against one key, it may have against all.
+    fn refused_at_first(&mut self, error: StorageError) {
+        let waits = match error.kind() {
+            // A policy may know prefixes, a firewall names: the others are tried.
+            ErrorKind::AccessDenied => true,
+            ErrorKind::Credentials => {
+                is_a_wrong_signature(&error) && self.tally.refused.len() + 1 < REFUSALS_AT_FIRST
+            }
+            _ => false,
+        };
+        self.tally.refused.push(error);
+        if !waits {
+            self.believe_refusals();
+        }
+    }
+
+    /// What was refused, with no success beside it, is an error of the whole run.
+    fn believe_refusals(&mut self) {
+        if !self.tally.refused.is_empty() {
+            let first = self.tally.refused.swap_remove(0);
+            self.fail(first);
+        }
+    }
+
+    /// All was tried: what was refused is believed where nothing else happened.
+    pub(crate) fn settle_refusals(&mut self, report: &mut RescanReport) {
+        let failed = self.tally.failed_uploads + self.tally.failed_deletes;
+        if failed == self.tally.refused.len() as u64 && self.tally.done == 0 {
+            self.believe_refusals();
+        }
+        self.tally.refused.drain(..).for_each(|error| report.add_failed(error));
+    }
+
+    /// Whether refused credentials are good for other keys: somebody on the way rewrites this key, and the
+    /// signature does not fit any more. One small request tells.
+    fn is_about_its_key(&mut self, error: &StorageError) -> bool {
+        let Some(transfers) = self.context.reach.backend.transfers() else { return false };
+        if !is_a_wrong_signature(error) {
+            return false;
+        }
+        if self.tally.good_signatures == 0 {
+            let asked = transfers.preflight(&self.context.exchange());
+            if asked.is_err_and(|error| error.kind() != ErrorKind::AccessDenied) {
+                return false;
+            }
+            self.tally.good_signatures = self.window();
+        }
+        self.tally.good_signatures -= 1;
+        true
+    }
+
+    /// What the preflight found.
+    pub(crate) fn begin(&mut self, found: Preflight) {
+        match found {
+            Preflight::Passed => (self.tally.reached, self.tally.permitted) = (true, true),
+            Preflight::Denied => self.tally.reached = true,
+            Preflight::Unknown => {}
+            Preflight::Unreachable(error) => {
+                self.outage(&error);
+                self.stop(StopReason::Unavailable);
+            }
+        }
+    }
+
+    /// The run ends with this error: nothing more is sent.
+    pub(crate) fn fail(&mut self, error: StorageError) {
+        self.context.offline.store(true, Relaxed);
+        self.tally.fatal.get_or_insert(error);
     }
 
     pub(crate) fn stop(&mut self, reason: StopReason) {
@@ -332,8 +421,13 @@ impl<'a> Flow<'a> {
         if self.context.reach.gate.is_circuit_open() {
             self.stop(StopReason::Unavailable);
         }
-        if self.recorder.has_failed() && self.tally.fatal.is_none() {
-            self.tally.fatal = self.recorder.sync().err();
+        if let Some(error) = self.recorder.failure() {
+            self.fail(error);
         }
     }
+}
+
+/// Whether the store calls the signature wrong, not the credentials: that may be so for one key alone.
+fn is_a_wrong_signature(error: &StorageError) -> bool {
+    error.code().is_none_or(|code| code == "SignatureDoesNotMatch")
 }

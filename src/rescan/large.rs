@@ -73,8 +73,6 @@ pub(crate) struct Large {
     there: Option<Receipt>,
     whole: Whole,
     confirmed: bool,
-    /// The first upload of the run is under way; this one waits for its end.
-    waits_for_probe: bool,
     restart: Restart,
     /// The token of an upload that is recorded and known to be gone.
     gone: Option<String>,
@@ -119,7 +117,6 @@ impl Large {
             there: None,
             whole: if whole { Whole::Wanted } else { Whole::NotWanted },
             confirmed: false,
-            waits_for_probe: false,
             restart: Restart::Possible,
             gone: None,
             hash_on: false,
@@ -144,20 +141,20 @@ impl Large {
         self.stage == Stage::Ended
     }
 
-    /// The next task, if there is one to be had now. `probing`: the first upload of the run is under way.
-    pub(crate) fn next_task(&mut self, probing: bool) -> Option<Task> {
+    /// The next task, if there is one to be had now.
+    pub(crate) fn next_task(&mut self, may_send: bool) -> Option<Task> {
         let idle = self.under_way == 0;
         let task = match self.stage {
             Stage::Prepare if idle => Task::Prepare { stat: self.item.pending.stat },
-            Stage::Open if idle && !(self.waits_for_probe && probing) => Task::Open(Opening {
+            Stage::Open if idle && may_send => Task::Open(Opening {
                 plan: self.wanted,
                 settled: self.item.pending.settled,
                 gone: self.gone.clone(),
             }),
             Stage::Finish if idle => {
-                // From now on the store may hold either version.
-                self.item.pending.doubt |= self.item.published.is_some();
-                Task::Finish { parts: self.sent(), size: self.plan.size() }
+                let attempted = Pending { attempted: true, ..self.item.pending.clone() };
+                self.before = attempted.clone();
+                Task::Finish { parts: self.sent(), size: self.plan.size(), attempted }
             }
             Stage::Abandon if idle => Task::Abandon,
             Stage::Hash if self.failure.is_none() || self.hashes_on() => {
@@ -224,7 +221,8 @@ impl Large {
     }
 
     fn sent(&self) -> Vec<SentPart> {
-        let sent = |part: &Part| Some(SentPart { etag: part.etag.clone()?, sha256: part.sha256? });
+        let sent =
+            |part: &Part| Some(SentPart { etag: part.held.as_ref()?.etag.clone(), sha256: part.sha256? });
         self.parts.iter().filter_map(sent).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::attempts::Wanted;
 use super::flow::{Done, Feed, Flow};
 use super::large::{Large, Settled};
 use super::parts::{Job, Outcome, Task};
@@ -23,6 +24,10 @@ pub(super) struct Larges {
 impl Larges {
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = String> + '_ {
+        self.files.values().map(|large| large.item.key.as_str().to_owned())
     }
 }
 
@@ -50,11 +55,9 @@ impl Flow<'_> {
     }
 
     fn next_task(&mut self) -> Option<(u64, Task)> {
-        let probing = self.context.probe.is_probing();
-        self.larges
-            .files
-            .iter_mut()
-            .find_map(|(number, large)| large.next_task(probing).map(|task| (*number, task)))
+        let may_send = !self.confirming;
+        let mut files = self.larges.files.iter_mut();
+        files.find_map(|(number, large)| large.next_task(may_send).map(|task| (*number, task)))
     }
 
     fn begin_large(&mut self, feed: &mut Feed<'_>) -> bool {
@@ -62,14 +65,16 @@ impl Flow<'_> {
         if to_come >= self.limits.parts_in_flight || (self.tally.is_stopped() && !self.goes_on_hashing()) {
             return false;
         }
-        let next = self.fed(|flow| flow.next_row(feed.kind, &mut feed.larges, true));
-        let Some((key, pending, published)) = next else {
+        // It is marked as attempted before the request that makes an object of its parts.
+        let larges = &mut feed.larges;
+        let next = self.fed(|flow| larges.next(|key, pending| flow.is_wanted(key, pending, true)));
+        let Some(Wanted { key, pending, published, .. }) = next else {
             return false;
         };
         let Some(plan) = self.plan_of(&pending) else {
             return false;
         };
-        let item = Item { key, pending, published, batch: None, is_probe: false };
+        let item = Item { key, pending, published, batch: None };
         let large = Large::new(item, plan, self.limits.whole_file_digest);
         self.larges.files.insert(self.larges.begun, large);
         self.larges.begun += 1;

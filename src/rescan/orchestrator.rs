@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,25 +13,27 @@ use super::cache::{CacheManager, Root, Write};
 use super::catalog;
 use super::conclude::{End, announce, outcome};
 use super::flow::{Flow, Limits};
+use super::guard::{self, Facts, Refusal};
 use super::plan::{Plan, Scope, plan};
+use super::preflight::preflight;
 use super::reach::Reach;
 use super::record::PendingKind;
 use super::recorder::Recorder;
 use super::report::{RescanOutcome, RescanReport, StopReason, VerifyReport};
 use super::run::Run;
-use super::survey::{self, Surveyed};
 use super::tally::Tally;
 use super::uploads;
 use super::verify;
-use super::work::{Context, Probe, panicked};
+use super::work::{Context, panicked};
 use crate::backend::{StorageBackend, Transfers};
 use crate::config::{RescanConfig, Verify};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::key::MAX_KEY_BYTES;
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
 use crate::tree::filter::Filter;
+use crate::tree::folder::Folder;
+use crate::tree::version::FileStat;
 
 /// Publishes a directory tree to a store and keeps it published.
 ///
@@ -180,7 +181,7 @@ impl RescanOrchestrator {
             bytes: plan.bytes,
             to_delete: plan.removed,
         });
-        let mut end = End { blocked: plan.blocked, planned: true, ..End::default() };
+        let mut end = End { blocked: plan.blocked, ..End::default() };
         if run.dry_run {
             let refused = plan.removed > self.config.max_delete.limit(plan.published);
             end.tally.stop = refused.then_some(StopReason::DeletesRefused);
@@ -197,12 +198,12 @@ impl RescanOrchestrator {
 
     /// The root is there, the cache is ours, the circuit is closed: what all work of this run shares.
     fn prepare(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
-        let (root, metadata) = self.find_root()?;
+        let (root, stat) = self.find_root()?;
         let bound = self.cache.bind(&self.destination)?;
         let identity = Root {
-            path: root.as_os_str().as_bytes().to_vec(),
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            path: root.path().as_os_str().as_bytes().to_vec(),
+            device: stat.device,
+            inode: stat.inode,
         };
         let (known, named) = self.cache.root(&identity, self.config.allow_new_root)?;
         if !run.dry_run {
@@ -211,15 +212,16 @@ impl RescanOrchestrator {
         }
         Ok(Context {
             reach: Reach::new(&self.engine, &self.backend, trace, run, began),
-            root,
+            root: Arc::new(root),
             known,
-            root_device: metadata.dev(),
-            probe: Probe::default(),
+            root_device: stat.device,
             offline: AtomicBool::new(false),
+            hash_only: AtomicBool::new(false),
         })
     }
 
-    fn find_root(&self) -> Result<(PathBuf, fs::Metadata), StorageError> {
+    /// The root, held open from here to the end of the run.
+    fn find_root(&self) -> Result<(Folder, FileStat), StorageError> {
         let missing = |error| {
             StorageError::io(ErrorKind::RootMissing, Operation::Rescan, &self.root, error)
                 .advise("nothing was deleted; is it mounted?")
@@ -232,14 +234,15 @@ impl RescanOrchestrator {
                 StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(&self.root)
             );
         }
-        fs::read_dir(&root).map_err(missing)?;
+        let folder = Folder::open(&root).map_err(|error| missing(error.into()))?;
+        let stat = FileStat::of(&folder.stat_self().map_err(|error| missing(error.into()))?);
         let own = fs::canonicalize(self.cache.path()).unwrap_or_default();
         if own.starts_with(&root) {
             let why =
                 format!("{} lies inside the root {}: it would be published", own.display(), root.display());
             return Err(StorageError::config("cache", why));
         }
-        Ok((root, metadata))
+        Ok((folder, stat))
     }
 
     fn plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
@@ -247,12 +250,11 @@ impl RescanOrchestrator {
             root: &context.root,
             known: context.known,
             root_device: context.root_device,
-            key_room: self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room),
+            backend: &*self.backend,
             cache: &self.cache,
             config: &self.config,
             filter: &self.filter,
             exchange: context.exchange(),
-            url: &|key| self.backend.get_url(key),
             dry_run: report.dry_run,
         };
         plan(&scope, report)
@@ -274,15 +276,26 @@ impl RescanOrchestrator {
             has_fallback: self.config.fallback.is_some(),
         };
         let mut flow = Flow::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
-        if let Surveyed::Unreachable = survey::once(context, &self.cache, self.config.first_run, report)? {
-            flow.give_up();
+        if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
+            flow.confirm(report);
+            recorder.sync()?;
+            if !self.cache.has_work()? {
+                return Ok(std::mem::take(&mut flow.tally));
+            }
         }
-        self.cache.set_sending(true)?;
+        flow.begin(preflight(context, &self.cache, self.config.first_run, report)?);
+        if flow.tally.stop == Some(StopReason::Unavailable) {
+            flow.confirm(report);
+        }
         // All added before any modified: no replaced index names a file that is not there yet.
         flow.upload(PendingKind::Added, report);
         flow.upload(PendingKind::Modified, report);
+        if flow.has_obstacles() {
+            let may_delete = self.why_not_delete(context, plan, &flow).is_none();
+            flow.clear_obstacles(may_delete, report);
+        }
         if let Err(error) = recorder.sync() {
-            flow.tally.fatal.get_or_insert(error);
+            flow.fail(error);
         }
         if !flow.tally.is_stopped() {
             let stop = uploads::sweep(context, &self.cache, &recorder, report)?;
@@ -290,9 +303,12 @@ impl RescanOrchestrator {
                 flow.stop(reason);
             }
         }
-        if self.may_delete(context, plan, &mut flow) {
-            flow.delete(report);
+        match self.why_not_delete(context, plan, &flow) {
+            None => flow.delete(report),
+            Some(refusal) => self.tell_refusal(refusal, plan, &mut flow, report),
         }
+        flow.settle_refusals(report);
+        report.outage = flow.tally.outage.take();
         let mut tally = std::mem::take(&mut flow.tally);
         if let Some(error) = tally.fatal.take() {
             return Err(error);
@@ -302,28 +318,48 @@ impl RescanOrchestrator {
     }
 
     /// Deletes come last, and only if everything before went well and they are not too many.
-    fn may_delete(&self, context: &Context, plan: &Plan, flow: &mut Flow<'_>) -> bool {
-        if plan.removed == 0 || flow.tally.is_stopped() {
-            return false;
+    fn why_not_delete(&self, context: &Context, plan: &Plan, flow: &Flow<'_>) -> Option<Refusal> {
+        guard::refusal(&Facts {
+            removed: plan.removed,
+            limit: self.config.max_delete.limit(plan.published),
+            stopped: flow.tally.is_stopped(),
+            blocked: plan.blocked,
+            failed_uploads: flow.tally.failed_uploads,
+            same_root: context.root.is_at(&self.root).unwrap_or(false),
+        })
+    }
+
+    /// Says why nothing is deleted, where that is news.
+    fn tell_refusal(&self, refusal: Refusal, plan: &Plan, flow: &mut Flow<'_>, report: &mut RescanReport) {
+        let context = flow.context.clone();
+        let trace = &context.reach.trace;
+        match refusal {
+            Refusal::NothingToDelete | Refusal::Stopped => {}
+            Refusal::Blocked | Refusal::UploadsFailed => {
+                let why = match refusal {
+                    Refusal::Blocked => "something could not be read",
+                    _ => "uploads failed, and what is published may still refer to what is gone",
+                };
+                trace.warn(
+                    "deletes wait for a run without errors",
+                    &[("pending_deletes", &plan.removed), ("reason", &why)],
+                );
+            }
+            Refusal::TooMany => {
+                flow.stop(StopReason::DeletesRefused);
+                let limit = self.config.max_delete.limit(plan.published);
+                trace.warn(
+                    "too many files are gone: nothing was deleted; raise max_delete if that is right",
+                    &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
+                );
+            }
+            Refusal::RootReplaced => {
+                let why = "another folder, or none, has taken the root's place during the run: nothing was \
+                    deleted; the next rescan looks at what is there now";
+                let error = StorageError::new(ErrorKind::SourceChanged, Operation::Rescan, why);
+                report.add_failed(error.with_path(&self.root));
+            }
         }
-        if plan.blocked || flow.tally.failed_uploads > 0 {
-            let why = if plan.blocked { "something could not be read" } else { "uploads failed" };
-            context.reach.trace.warn(
-                "deletes wait for a run without errors",
-                &[("pending_deletes", &plan.removed), ("reason", &why)],
-            );
-            return false;
-        }
-        let limit = self.config.max_delete.limit(plan.published);
-        if plan.removed > limit {
-            flow.stop(StopReason::DeletesRefused);
-            context.reach.trace.warn(
-                "too many files are gone: nothing was deleted; raise max_delete if that is right",
-                &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
-            );
-            return false;
-        }
-        true
     }
 
     /// Lists and compares; a run that is stopped meanwhile says so.
@@ -371,9 +407,6 @@ impl RescanOrchestrator {
         if !report.dry_run {
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
             self.cache.set_synced(synced)?;
-            if end.planned {
-                self.cache.set_sending(false)?;
-            }
             if let Err(error) = self.keep_catalog() {
                 report.add_failed(error);
                 report.outcome = outcome(end, report);

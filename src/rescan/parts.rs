@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::cache::CacheManager;
 use super::plan::wall_nanos;
-use super::record::OpenUpload;
+use super::record::{OpenUpload, Pending};
 use super::recorder::Recorder;
-use super::work::{Context, Leave, given_up, open_source, panicked};
+use super::work::{Context, given_up, open_source, panicked};
 use crate::backend::{
     Assembly, Begun, Exchange, Finished, Intent, Journal, ListedPart, PartUpload, Receipt, Reconciled,
     SentPart, Transfers, UploadName, new_token,
@@ -22,16 +22,26 @@ use crate::tree::version::FileStat;
 /// What is known of a part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Part {
+    /// Of the file on disk, once it was hashed.
     pub(crate) sha256: Option<[u8; 32]>,
-    /// The store has it.
-    pub(crate) etag: Option<String>,
-    /// It was sent when the file was too young for its stat to be trusted: its hash is to be taken again.
-    pub(crate) claimed: bool,
+    /// What the store has of it.
+    pub(crate) held: Option<Held>,
+}
+
+/// A part that the store has acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) etag: String,
+    /// Of the bytes that were sent; `None`: of this very file, whose stat could be trusted all the time.
+    pub(crate) sha256: Option<[u8; 32]>,
 }
 
 impl Part {
+    /// Whether the store holds what is on disk.
     pub(crate) fn is_done(&self) -> bool {
-        self.sha256.is_some() && self.etag.is_some() && !self.claimed
+        let holds =
+            |held: &Held| self.sha256.is_some() && held.sha256.is_none_or(|sent| Some(sent) == self.sha256);
+        self.held.as_ref().is_some_and(holds)
     }
 }
 
@@ -51,14 +61,12 @@ pub(crate) enum Task {
     HashWhole,
     Open(Opening),
     SendPart { number: u32, offset: u64, length: u64, known: Part },
-    Finish { parts: Vec<SentPart>, size: u64 },
+    Finish { parts: Vec<SentPart>, size: u64, attempted: Pending },
     Abandon,
 }
 
 /// How an upload was begun.
 pub(crate) enum Opened {
-    /// The first upload of the run is under way.
-    NotYet,
     /// A new one, or one that is gone on with, with the parts that it has.
     Upload { upload: UploadName, plan: PartPlan, parts: Vec<Part> },
     /// One that turned out to be finished.
@@ -67,19 +75,13 @@ pub(crate) enum Opened {
 
 /// How a task ended.
 pub(crate) enum Outcome {
-    Prepared {
-        source: Source,
-        seen: i64,
-    },
+    Prepared { source: Source, seen: i64 },
     Hashed(u32, [u8; 32]),
     Whole([u8; 32]),
-    /// And whether it went as the run's first.
-    Opened(Result<Opened, StorageError>, bool),
+    Opened(Opened),
     Sent(u32, SentPart),
     Finished(Finished),
-    Abandoned {
-        gone: bool,
-    },
+    Abandoned { gone: bool },
     Failed(StorageError),
 }
 
@@ -117,15 +119,13 @@ impl Job {
                 Outcome::Hashed(number, self.hash(&exchange, offset, length)?)
             }
             Task::HashWhole => Outcome::Whole(self.hash(&exchange, 0, self.source()?.stat().size)?),
-            Task::Open(opening) => {
-                let (opened, as_probe) = self.open(&exchange, &opening);
-                Outcome::Opened(opened, as_probe)
-            }
+            Task::Open(opening) => Outcome::Opened(self.open(&exchange, &opening)?),
             Task::SendPart { number, offset, length, known } => {
                 Outcome::Sent(number, self.send(&exchange, number, (offset, length), known)?)
             }
-            Task::Finish { parts, size } => {
+            Task::Finish { parts, size, attempted } => {
                 self.source()?.check_unchanged()?;
+                self.recorder.attempt(&self.key, attempted)?;
                 let assembly = Assembly { upload: self.upload()?, parts: &parts, size };
                 Outcome::Finished(self.transfers()?.finish(&exchange, &assembly)?)
             }
@@ -159,21 +159,22 @@ impl Job {
         exchange: &Exchange<'_>,
         number: u32,
         (offset, length): (u64, u64),
-        known: Part,
+        mut part: Part,
     ) -> Result<SentPart, StorageError> {
         exchange.check(Operation::Upload)?;
         if self.context.is_offline() {
             return Err(given_up(Operation::Upload));
         }
-        let sha256 = match known.sha256.filter(|_| !known.claimed) {
+        let sha256 = match part.sha256 {
             Some(sha256) => sha256,
             None => self.hash(exchange, offset, length)?,
         };
+        part.sha256 = Some(sha256);
         let (source, upload) = (self.source()?, self.upload()?);
-        let holds = !known.claimed || known.sha256 == Some(sha256);
-        let etag = if let Some(etag) = known.etag.filter(|_| holds) {
+        let done = part.is_done();
+        let etag = if let Some(held) = part.held.filter(|_| done) {
             exchange.trace.progress.moved(length);
-            etag
+            held.etag
         } else {
             let part = PartUpload { upload, source, number, offset, length, sha256: &sha256 };
             self.transfers()?.part(exchange, &part)?
@@ -189,29 +190,14 @@ impl Job {
         Ok(part)
     }
 
-    /// Goes on with an upload of this very file where there is one, or begins one; gives up all others.
-    fn open(&self, exchange: &Exchange<'_>, opening: &Opening) -> (Result<Opened, StorageError>, bool) {
-        if let Err(error) = exchange.check(Operation::Upload) {
-            return (Err(error), false);
-        }
+    /// Resumes an upload of this very file where there is one, or begins one; gives up all others.
+    fn open(&self, exchange: &Exchange<'_>, opening: &Opening) -> Result<Opened, StorageError> {
+        exchange.check(Operation::Upload)?;
         if self.context.is_offline() {
-            return (Err(given_up(Operation::Upload)), false);
+            return Err(given_up(Operation::Upload));
         }
-        let as_probe = match self.context.probe.ask() {
-            Leave::NotYet => return (Ok(Opened::NotYet), false),
-            leave => leave == Leave::AsProbe,
-        };
-        // The run waits for its first upload: it has an end, whatever happens.
-        let attempt = catch_unwind(AssertUnwindSafe(|| self.resume_or_begin(exchange, opening)));
-        let opened = attempt.unwrap_or_else(|panic| Err(panicked(Operation::Upload, &*panic)));
-        if opened.is_ok() {
-            self.context.probe.succeeded();
-        }
-        (opened, as_probe)
-    }
-
-    fn resume_or_begin(&self, exchange: &Exchange<'_>, opening: &Opening) -> Result<Opened, StorageError> {
         let source = self.source()?;
+        let headers = self.transfers()?.headers_of(&self.key)?;
         let recorded = self.cache.open_uploads(self.key.as_str())?;
         let mut found = None;
         for open in recorded.iter().rev() {
@@ -221,7 +207,7 @@ impl Job {
             let upload = UploadName { key: self.key.clone(), token: open.token.clone(), upload_id };
             if opening.gone.as_ref() == Some(&open.token) {
                 self.recorder.closed(&self.key, &open.token);
-            } else if found.is_none() && open.stat == *source.stat() {
+            } else if found.is_none() && open.stat == *source.stat() && open.headers == Some(headers) {
                 found = self.resume(exchange, open, upload)?;
             } else if self.give_up(&upload) {
                 self.recorder.closed(&self.key, &open.token);
@@ -229,16 +215,20 @@ impl Job {
         }
         match found {
             Some(found) => Ok(found),
-            None => self.begin(exchange, opening),
+            None => self.begin(exchange, opening, headers),
         }
     }
 
-    fn begin(&self, exchange: &Exchange<'_>, opening: &Opening) -> Result<Opened, StorageError> {
+    fn begin(
+        &self,
+        exchange: &Exchange<'_>,
+        opening: &Opening,
+        headers: [u8; 32],
+    ) -> Result<Opened, StorageError> {
         let (source, plan) = (self.source()?, opening.plan);
         let token = new_token();
-        let stat = *source.stat();
-        let intent =
-            Intent { token: token.clone(), stat, settled: opening.settled, part_size: plan.part_size() };
+        let (stat, settled, part_size) = (*source.stat(), opening.settled, plan.part_size());
+        let intent = Intent { token: token.clone(), stat, settled, part_size, headers };
         self.tell_start(exchange, plan.size());
         self.recorder.intend(&self.key, &intent)?;
         let Begun { upload_id, lost } = self.transfers()?.begin(exchange, &self.key, &token);
@@ -275,7 +265,9 @@ impl Job {
         let mut parts = vec![Part::default(); plan.count() as usize];
         for (number, sent) in self.cache.sent_parts(&open.token)? {
             if let Some(part) = parts.get_mut((number as usize).wrapping_sub(1)) {
-                *part = Part { sha256: Some(sent.sha256), etag: Some(sent.etag), claimed: !open.settled };
+                // Of a file that was too young then, the stat does not tell: it is hashed again.
+                let sha256 = Some(sent.sha256).filter(|_| open.settled);
+                *part = Part { sha256, held: Some(Held { etag: sent.etag, sha256: Some(sent.sha256) }) };
             }
         }
         let reconciled = self.transfers()?.reconcile(exchange, &upload, size)?;
@@ -289,9 +281,11 @@ impl Job {
                 self.tell_start(exchange, size);
                 Some(Opened::Upload { upload, plan, parts })
             }
-            Reconciled::Finished(receipt)
-                if open.settled || parts.iter().all(|part| part.sha256.is_some()) =>
-            {
+            Reconciled::Finished(receipt) if open.settled || parts.iter().all(|part| part.held.is_some()) => {
+                // It is made of what was sent, whatever the file holds by now.
+                for part in &mut parts {
+                    part.sha256 = part.held.as_ref().and_then(|held| held.sha256).or(part.sha256);
+                }
                 self.tell_start(exchange, size);
                 Some(Opened::There { upload, receipt, plan, parts, settled: open.settled })
             }
@@ -321,21 +315,21 @@ impl Job {
 fn agree(parts: &mut [Part], plan: &PartPlan, listed: &[ListedPart], settled: bool) {
     let mut known = vec![None; parts.len()];
     for part in listed {
+        let index = (part.number as usize).wrapping_sub(1);
         let right_size = plan.part(part.number).is_some_and(|(_, length)| length == part.size);
-        if let Some(place) = known.get_mut((part.number as usize).wrapping_sub(1)).filter(|_| right_size) {
+        if let Some(place) = known.get_mut(index).filter(|_| right_size) {
             // Where the store lists no tags, it has what was recorded.
-            let recorded =
-                parts.get((part.number as usize).wrapping_sub(1)).and_then(|part| part.etag.clone());
+            let recorded = parts.get(index).and_then(|part| Some(part.held.as_ref()?.etag.clone()));
             *place = part.etag.clone().or(recorded);
         }
     }
     for (part, etag) in parts.iter_mut().zip(known) {
-        if part.etag == etag && etag.is_some() {
+        if etag.is_some() && part.held.as_ref().map(|held| &held.etag) == etag.as_ref() {
             continue;
         }
         *part = match etag {
-            Some(etag) if settled => Part { etag: Some(etag), ..Part::default() },
-            _ => Part { sha256: part.sha256.filter(|_| settled), ..Part::default() },
+            Some(etag) if settled => Part { sha256: None, held: Some(Held { etag, sha256: None }) },
+            _ => Part { sha256: part.sha256, held: None },
         };
     }
 }
@@ -348,11 +342,16 @@ fn missing(what: &str) -> StorageError {
 mod tests {
     use super::*;
 
+    fn held(etag: &str, sha256: Option<[u8; 32]>) -> Option<Held> {
+        Some(Held { etag: etag.to_owned(), sha256 })
+    }
+
     #[test]
     fn parts_count_where_cache_and_store_agree() {
         let plan = PartPlan::exactly(45, 10).unwrap();
+        let hash = Some([1; 32]);
         let recorded =
-            |etag: &str, claimed| Part { sha256: Some([1; 32]), etag: Some(etag.to_owned()), claimed };
+            |etag: &str, settled: bool| Part { sha256: hash.filter(|_| settled), held: held(etag, hash) };
         let listed = |number, size, etag: &str| ListedPart { number, size, etag: Some(etag.to_owned()) };
         let at_store = [
             listed(1, 10, "a"),
@@ -363,27 +362,34 @@ mod tests {
             listed(6, 10, "x"),
         ];
         let agreed = |settled: bool| {
-            let mut parts: Vec<_> = ["a", "b", "c"].map(|etag| recorded(etag, !settled)).into();
-            parts.extend([Part::default(), recorded("e", !settled)]);
+            let mut parts: Vec<_> = ["a", "b", "c"].map(|etag| recorded(etag, settled)).into();
+            parts.extend([Part::default(), recorded("e", settled)]);
             agree(&mut parts, &plan, &at_store, settled);
             parts
         };
-        let only_hash = Part { sha256: Some([1; 32]), ..Part::default() };
-        let only_tag = |etag: &str| Part { etag: Some(etag.to_owned()), ..Part::default() };
+        let only_hash = Part { sha256: hash, held: None };
+        let only_tag = |etag: &str| Part { sha256: None, held: held(etag, None) };
         assert_eq!(
             agreed(true),
-            [recorded("a", false), only_tag("other"), only_hash.clone(), only_tag("d"), only_hash]
+            [recorded("a", true), only_tag("other"), only_hash.clone(), only_tag("d"), only_hash.clone()]
         );
         // A store that lists no tags: what is recorded and has the right size counts.
-        let mut parts = vec![recorded("a", false), recorded("b", false), Part::default()];
+        let mut parts = vec![recorded("a", true), recorded("b", true), Part::default()];
         let untagged = [1, 3].map(|number| ListedPart { number, size: 10, etag: None });
         agree(&mut parts, &PartPlan::exactly(30, 10).unwrap(), &untagged, true);
-        let only_hash = Part { sha256: Some([1; 32]), ..Part::default() };
-        assert_eq!(parts, [recorded("a", false), only_hash, Part::default()]);
+        assert_eq!(parts, [recorded("a", true), only_hash, Part::default()]);
         let nothing = Part::default();
         assert_eq!(
             agreed(false),
-            [recorded("a", true), nothing.clone(), nothing.clone(), nothing.clone(), nothing]
+            [recorded("a", false), nothing.clone(), nothing.clone(), nothing.clone(), nothing]
         );
+    }
+
+    #[test]
+    fn part_of_a_file_that_was_too_young_is_done_once_its_hash_is_what_was_sent() {
+        let part = |now: Option<[u8; 32]>| Part { sha256: now, held: held("e", Some([1; 32])) };
+        assert!(part(Some([1; 32])).is_done());
+        assert!(!part(None).is_done() && !part(Some([2; 32])).is_done());
+        assert!(Part { sha256: Some([1; 32]), held: held("e", None) }.is_done());
     }
 }

@@ -3,21 +3,21 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::cache::{CacheManager, KnownRoot, Row, Write};
 use super::record::{Pending, PendingKind, Published};
 use super::report::{KeptReason, RescanReport};
 use super::work;
-use crate::backend::Exchange;
+use crate::backend::{Exchange, StorageBackend, Transfers};
 use crate::clock::Clock;
 use crate::config::RescanConfig;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::MAX_KEY_BYTES;
 use crate::tree::diff::{Change, classify, merge};
 use crate::tree::filter::Filter;
+use crate::tree::folder::{Folder, is_absent};
 use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, nanos_of};
 use crate::tree::walk::{Found, SkipReason, walk};
@@ -27,21 +27,30 @@ const WRITES_AT_ONCE: usize = 4096;
 
 /// What is asked of a plan.
 pub(crate) struct Scope<'a> {
-    pub(crate) root: &'a Path,
+    pub(crate) root: &'a Arc<Folder>,
     /// The root as the cache knows it.
     pub(crate) known: KnownRoot,
     /// The device that the root is on now.
     pub(crate) root_device: u64,
-    /// How many bytes a key may have before the prefix.
-    pub(crate) key_room: usize,
+    pub(crate) backend: &'a dyn StorageBackend,
     pub(crate) cache: &'a CacheManager,
     pub(crate) config: &'a RescanConfig,
     pub(crate) filter: &'a Filter,
     pub(crate) exchange: Exchange<'a>,
-    /// The public URL of a key, for a dry run's report.
-    pub(crate) url: &'a dyn Fn(&str) -> String,
     /// Nothing is recorded.
     pub(crate) dry_run: bool,
+}
+
+impl Scope<'_> {
+    /// How many bytes a key may have before the prefix.
+    fn key_room(&self) -> usize {
+        self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room)
+    }
+
+    /// The error that a file of this size would end with.
+    fn refuses(&self, size: u64) -> Option<StorageError> {
+        self.backend.transfers()?.part_plan(size).err()
+    }
 }
 
 /// What is to be done.
@@ -51,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) modified: u64,
     pub(crate) removed: u64,
     pub(crate) bytes: u64,
+    /// Modified files that may hold what is published all the same: their size is that of it.
+    pub(crate) may_be_same: u64,
     /// What was published before.
     pub(crate) published: u64,
     /// Something could not be read: nothing may be deleted.
@@ -60,6 +71,11 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
         self.added == 0 && self.modified == 0 && self.removed == 0
+    }
+
+    /// Whether all that there is to do may turn out to be done: files were touched, or are too young to be trusted.
+    pub(crate) fn may_need_no_store(&self) -> bool {
+        self.added + self.removed == 0 && self.modified == self.may_be_same
     }
 }
 
@@ -82,7 +98,6 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
         ancestor: None,
         writes: Vec::new(),
         seen: wall_nanos(scope.exchange.clock),
-        interrupted: scope.cache.was_interrupted()?,
     };
     planner.run()?;
     Ok(planner.plan)
@@ -90,7 +105,7 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
 
 /// A root without a single file, where files were published, is a disk that is not mounted.
 fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
-    let mut found = walk(scope.root, scope.key_room, scope.filter);
+    let mut found = walk(scope.root, scope.key_room(), scope.filter);
     if found.any(|found| !matches!(found, Found::Skipped(_))) {
         return Ok(());
     }
@@ -102,7 +117,7 @@ fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
     let why = format!(
         "{what}, although {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
     );
-    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(scope.root))
+    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(scope.root.path()))
 }
 
 struct Planner<'a> {
@@ -115,14 +130,12 @@ struct Planner<'a> {
     ancestor: Option<(PathBuf, Option<u64>)>,
     writes: Vec<Write>,
     seen: i64,
-    /// The last run was cut off while it was sending.
-    interrupted: bool,
 }
 
 impl Planner<'_> {
     fn run(&mut self) -> Result<(), StorageError> {
         let rows = self.scope.cache.rows();
-        let mut found = walk(self.scope.root, self.scope.key_room, self.scope.filter);
+        let mut found = walk(self.scope.root, self.scope.key_room(), self.scope.filter);
         // What is no file is noted when the walk comes upon it, before the keys below its path.
         let (side, note) = crossbeam_channel::unbounded();
         let files = std::iter::from_fn(move || {
@@ -175,37 +188,58 @@ impl Planner<'_> {
         self.report.scanned += u64::from(file.is_some());
         let old = published.as_ref().map(|record| (record.stat, record.settled));
         let new = file.as_ref().map(|file| (file.stat, true));
-        let doubtful = pending.as_ref().is_some_and(|pending| {
-            pending.doubt || (self.interrupted && pending.kind == PendingKind::Modified)
-        });
-        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| !doubtful && old.1 && old.0 == new.0;
+        let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);
+        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| !attempted && old.1 && old.0 == new.0;
         let mut change = classify(old.as_ref(), new.as_ref(), same);
         if let (true, Some(Change::Modified), Some(there), false) =
-            (self.scope.dry_run, change, &published, doubtful)
+            (self.scope.dry_run, change, &published, attempted)
             && self.holds(&key, there)
         {
             change = Some(Change::Unchanged);
         }
         let wanted = match (change, file, &published) {
             (Some(Change::Added), Some(file), _) => {
-                Some(self.uploading(PendingKind::Added, file.stat, pending.as_ref(), doubtful))
+                self.uploading(PendingKind::Added, &file, pending.as_ref())
             }
-            (Some(Change::Modified), Some(file), _) => {
-                Some(self.uploading(PendingKind::Modified, file.stat, pending.as_ref(), doubtful))
+            (Some(Change::Modified), Some(file), published) => {
+                let same_size = published.as_ref().is_some_and(|there| there.stat.size == file.stat.size);
+                self.plan.may_be_same += u64::from(same_size && !attempted);
+                self.uploading(PendingKind::Modified, &file, pending.as_ref())
             }
-            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, doubtful),
-            (Some(Change::Unchanged), ..) => {
+            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, attempted),
+            (Some(Change::Unchanged), Some(file), Some(published)) => {
                 self.report.unchanged += 1;
+                if let Some(write) = self.moved(&key, published, &file.stat) {
+                    self.writes.push(write);
+                    return self.flush(WRITES_AT_ONCE);
+                }
                 None
+            }
+            // Its file is gone, and its object may be there all the same.
+            (None, ..) if attempted => {
+                pending.as_ref().map(|before| self.unsettled(&key, before.stat, KeptReason::Unsettled))
             }
             _ => None,
         };
         self.want(key, wanted, pending.as_ref())
     }
 
+    /// What an unchanged file is to be recorded with, where it lies in another root than before, or on a device
+    /// that has another number.
+    fn moved(&self, key: &str, there: &Published, stat: &FileStat) -> Option<Write> {
+        let (root, with_root) = (self.scope.known.number, stat.device == self.scope.root_device);
+        let is_as_recorded =
+            there.root == root && there.stat.device == stat.device && there.with_root == with_root;
+        if self.scope.dry_run || self.scope.known.moved || is_as_recorded {
+            return None;
+        }
+        let published = Published { stat: *stat, root, with_root, ..there.clone() };
+        Some(Write::Published(key.to_owned(), published))
+    }
+
     /// For a dry run: whether a changed file would turn out to hold what is published.
     fn holds(&mut self, key: &str, there: &Published) -> bool {
-        let source = Source::open(&self.scope.root.join(key));
+        let source = Source::open_below(self.scope.root, key);
         let holds = source.and_then(|source| work::holds(&self.scope.exchange, &source, there));
         holds.unwrap_or_else(|error| {
             if !error.is_not_tried() {
@@ -218,69 +252,100 @@ impl Planner<'_> {
     fn uploading(
         &mut self,
         kind: PendingKind,
-        stat: FileStat,
+        file: &FileEntry,
         before: Option<&Pending>,
-        doubtful: bool,
-    ) -> Pending {
+    ) -> Option<Pending> {
+        let stat = file.stat;
+        if let Some(error) = self.scope.refuses(stat.size).filter(|_| self.scope.dry_run) {
+            self.report.add_failed(error.with_key(file.key.as_str()));
+            return None;
+        }
         match kind {
             PendingKind::Added => self.plan.added += 1,
             _ => self.plan.modified += 1,
         }
         self.plan.bytes += stat.size;
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
-        Pending { kind, stat, settled: stat.is_settled(self.seen), digest, doubt: doubtful }
+        let attempted = before.is_some_and(|before| before.attempted);
+        Some(Pending { kind, stat, settled: stat.is_settled(self.seen), digest, attempted })
     }
 
-    fn deleting(&mut self, key: &str, published: &Published, doubtful: bool) -> Option<Pending> {
-        if let Some(reason) = self.reason_to_keep(key, published) {
-            self.report.add_kept(key.to_owned(), reason);
-            if doubtful && !self.scope.dry_run {
-                // Perhaps deleted, and not to be deleted now: nothing is known of it any more.
-                self.writes.push(Write::Deleted(key.to_owned()));
-            }
-            return None;
-        }
-        self.plan.removed += 1;
+    fn deleting(&mut self, key: &str, published: &Published, attempted: bool) -> Option<Pending> {
         let stat = published.stat;
-        Some(Pending { kind: PendingKind::Removed, stat, settled: false, digest: None, doubt: doubtful })
+        match self.reason_to_keep(key, published) {
+            Err(error) => {
+                self.plan.blocked = true;
+                self.report.add_failed(error.with_key(key));
+                attempted.then(|| unsettled(stat))
+            }
+            // Perhaps it was deleted before, and it is not to be deleted now: its record is kept, too.
+            Ok(Some(reason)) if attempted => Some(self.unsettled(key, stat, reason)),
+            Ok(Some(reason)) => {
+                self.report.add_kept(key.to_owned(), reason);
+                None
+            }
+            Ok(None) => {
+                self.plan.removed += 1;
+                Some(Pending { kind: PendingKind::Removed, attempted, ..unsettled(stat) })
+            }
+        }
     }
 
-    fn reason_to_keep(&mut self, key: &str, published: &Published) -> Option<KeptReason> {
+    /// Keeps what is known of a key for which nothing can be done now.
+    fn unsettled(&mut self, key: &str, stat: FileStat, reason: KeptReason) -> Pending {
+        self.report.add_kept(key.to_owned(), reason);
+        unsettled(stat)
+    }
+
+    fn reason_to_keep(
+        &mut self,
+        key: &str,
+        published: &Published,
+    ) -> Result<Option<KeptReason>, StorageError> {
         let config = self.scope.config;
         if !self.scope.filter.admits(key) {
-            return Some(KeptReason::Excluded);
+            return Ok(Some(KeptReason::Excluded));
         }
         let mut paths = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
         if paths.any(|path| self.skipped.contains(path)) {
-            return Some(KeptReason::Skipped);
+            return Ok(Some(KeptReason::Skipped));
         }
         if published.root != self.scope.known.number || self.scope.known.moved {
-            return (!config.allow_new_root).then_some(KeptReason::OtherRoot);
+            return Ok((!config.allow_new_root).then_some(KeptReason::OtherRoot));
         }
-        let (above, root) = (self.device_above(key), self.scope.root_device);
+        let (above, root) = (self.device_above(key)?, self.scope.root_device);
         if !is_still_mounted(published.with_root, published.stat.device, above, root) {
-            return Some(KeptReason::OtherDevice);
+            return Ok(Some(KeptReason::OtherDevice));
         }
-        (!config.delete).then_some(KeptReason::DeletesOff)
+        Ok((!config.delete).then_some(KeptReason::DeletesOff))
     }
 
-    /// The device of the nearest folder above a key that is there.
-    fn device_above(&mut self, key: &str) -> Option<u64> {
-        let path = self.scope.root.join(key);
-        let parent = path.parent().unwrap_or(self.scope.root);
+    /// The device of the nearest folder above a key that is there. One that cannot be looked at is an error: nobody
+    /// knows what is gone below it.
+    fn device_above(&mut self, key: &str) -> Result<Option<u64>, StorageError> {
+        let parent = Path::new(key).parent().unwrap_or(Path::new(""));
         if let Some((known, device)) = &self.ancestor
             && known == parent
         {
-            return *device;
+            return Ok(*device);
         }
-        let above = parent.ancestors().take_while(|folder| folder.starts_with(self.scope.root));
-        let device = above
-            .map(fs::symlink_metadata)
-            .find(|looked| !looked.as_ref().is_err_and(is_absent))
-            .and_then(Result::ok)
-            .map(|folder| folder.dev());
+        let mut device = None;
+        for folder in parent.ancestors() {
+            match self.scope.root.stat(folder) {
+                Ok(stat) => {
+                    device = Some(FileStat::of(&stat).device);
+                    break;
+                }
+                Err(error) if is_absent(error) => {}
+                Err(error) => {
+                    let path = self.scope.root.path().join(folder);
+                    let kind = ErrorKind::SourceUnreadable;
+                    return Err(StorageError::io(kind, Operation::Walk, &path, error.into()));
+                }
+            }
+        }
         self.ancestor = Some((parent.to_owned(), device));
-        device
+        Ok(device)
     }
 
     /// Records what is wanted for a key, where it is news.
@@ -315,8 +380,9 @@ impl Planner<'_> {
     fn preview(&mut self, key: String, wanted: Option<Pending>) {
         match wanted {
             Some(Pending { kind: PendingKind::Removed, .. }) => self.report.add_deleted(key),
+            Some(Pending { kind: PendingKind::Unsettled, .. }) => {}
             Some(pending) => {
-                let url = (self.scope.url)(&key);
+                let url = self.scope.backend.get_url(&key);
                 self.report.add_uploaded(key, url, pending.stat.size, pending.kind);
             }
             None => {}
@@ -332,9 +398,9 @@ fn is_still_mounted(with_root: bool, then: u64, above: Option<u64>, root: u64) -
     if with_root { at_root || above == Some(then) } else { !at_root && above == Some(then) }
 }
 
-/// Whether an error of `stat` says that nothing is there.
-pub(crate) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// What is pending for a key whose file is gone: a request for it had no answer.
+fn unsettled(stat: FileStat) -> Pending {
+    Pending { kind: PendingKind::Unsettled, stat, settled: false, digest: None, attempted: true }
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ pub enum PendingKind {
     Modified,
     /// A published file that is gone.
     Removed,
+    /// Nothing is to be sent, but a request for it had no answer: its object may be there, or not. Its file
+    /// is gone, and it may not be deleted now, or nothing proves that it is ours.
+    Unsettled,
 }
 
 /// A file on disk that differs from what is published, or an object whose file is gone.
@@ -43,11 +46,12 @@ pub(crate) struct Pending {
     /// On disk; of a removed file, as it was published.
     pub(crate) stat: FileStat,
     pub(crate) settled: bool,
-    /// Of the file on disk, once it was hashed.
+    /// Of the file on disk, once it was hashed. A plan keeps only one that the stat may stand for: any other is
+    /// of this run.
     pub(crate) digest: Option<Digest>,
-    /// A request for it was, or may have been, under way, and what came of it is not known: what is
-    /// recorded as published must not be believed until the store has acknowledged something new.
-    pub(crate) doubt: bool,
+    /// From before a request for it is sent until the store acknowledges something: the store may hold the old
+    /// version, the new one, or none. What is recorded as published is neither believed nor forgotten.
+    pub(crate) attempted: bool,
 }
 
 impl Pending {
@@ -68,6 +72,8 @@ pub(crate) struct OpenUpload {
     /// Whether the stat may stand for the content.
     pub(crate) settled: bool,
     pub(crate) part_size: u64,
+    /// Names the headers that its object gets; `None`: not known.
+    pub(crate) headers: Option<[u8; 32]>,
     /// `None` until the store named it; for good where its answer was lost.
     pub(crate) upload_id: Option<String>,
     /// Another one of the same token may have been begun, whose name was lost.
@@ -95,12 +101,13 @@ const LOST_AT_MOST: usize = 16;
 /// A key's open uploads after a step; a part is no step of these.
 pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<OpenUpload> {
     match step {
-        UploadStep::Intended(Intent { token, stat, settled, part_size }) => {
+        UploadStep::Intended(Intent { token, stat, settled, part_size, headers }) => {
             uploads.push(OpenUpload {
                 token: token.clone(),
                 stat: *stat,
                 settled: *settled,
                 part_size: *part_size,
+                headers: Some(*headers),
                 upload_id: None,
                 lost: false,
             });
@@ -190,6 +197,7 @@ mod tests {
                 stat: FileStat::default(),
                 settled: true,
                 part_size: 1,
+                headers: [0; 32],
             })
         };
         let begun = |token: &str, lost| UploadStep::Begun {

@@ -9,7 +9,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use super::cache::{CacheManager, Write};
 use super::mailbox::Mailbox;
-use super::record::UploadStep;
+use super::record::{Pending, UploadStep};
 use crate::backend::{Intent, Journal, SentPart, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
@@ -69,18 +69,21 @@ impl Recorder {
         if receiver.recv() == Ok(true) {
             return Ok(());
         }
-        Err(self.take_failure().unwrap_or_else(|| {
+        Err(self.failure().unwrap_or_else(|| {
             StorageError::new(ErrorKind::Cache, Operation::Cache, "the cache cannot be written")
                 .with_path(self.cache.path())
         }))
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Why nothing more is recorded, if that is so. Whoever asks hears the same.
+    pub(crate) fn failure(&self) -> Option<StorageError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(StorageError::repeated)
     }
 
-    fn take_failure(&self) -> Option<StorageError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Notes durably that a request for a file is about to be sent.
+    pub(crate) fn attempt(&self, key: &RemoteKey, pending: Pending) -> Result<(), StorageError> {
+        self.record(vec![Write::Pending(key.as_str().to_owned(), pending)]);
+        self.sync()
     }
 
     fn step(&self, key: &RemoteKey, step: UploadStep) {
@@ -183,7 +186,13 @@ mod tests {
             (FileStat { size: 9, ..FileStat::default() }, SentPart { etag: "e".to_owned(), sha256: [7; 32] });
         {
             let (_cache, recorder) = opened(&path);
-            let intent = |token: &str| Intent { token: token.to_owned(), stat, settled: true, part_size: 4 };
+            let intent = |token: &str| Intent {
+                token: token.to_owned(),
+                stat,
+                settled: true,
+                part_size: 4,
+                headers: [0; 32],
+            };
             recorder.intend(&key, &intent("token")).unwrap();
             recorder.begun(&name("token"), false).unwrap();
             recorder.part(&name("token"), 2, &sent);

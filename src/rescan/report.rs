@@ -115,6 +115,9 @@ pub enum KeptReason {
     DeletesOff,
     /// Its path is excluded, or not included any more.
     Excluded,
+    /// An upload of it had no answer, and its file is gone: its object may be there, and nothing proves that it
+    /// is ours.
+    Unsettled,
 }
 
 impl KeptReason {
@@ -126,6 +129,9 @@ impl KeptReason {
             Self::OtherRoot => "another root published it",
             Self::DeletesOff => "deletes are switched off",
             Self::Excluded => "its path is excluded now",
+            Self::Unsettled => {
+                "its file is gone, and an upload of it that had no answer may have stored it; verify tells"
+            }
         }
     }
 }
@@ -162,6 +168,14 @@ pub struct VerifyReport {
     pub unknown_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub unknown: Vec<String>,
+    /// Keys whose record is not believed until they are published anew: a verification before found them missing
+    /// or different, or a request for them had no answer. Those that are missing or different now are not
+    /// among them.
+    pub unsettled_count: u64,
+    /// The same, up to [`REPORT_LIST_LIMIT`].
+    pub unsettled: Vec<String>,
+    /// Objects of which only the size was compared: the store lists no ETag for them, or gave none.
+    pub sizes_only: u64,
     /// Objects that could not be read.
     pub failed_count: u64,
     /// The reasons, up to [`REPORT_LIST_LIMIT`].
@@ -171,12 +185,17 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Whether everything that was published is there as it was acknowledged, as far as was asked.
     pub fn is_good(&self) -> bool {
-        self.complete && self.missing_count == 0 && self.different_count == 0 && self.failed_count == 0
+        self.complete
+            && self.missing_count == 0
+            && self.different_count == 0
+            && self.unsettled_count == 0
+            && self.failed_count == 0
     }
 
     /// Whether it found anything at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.matching + self.missing_count + self.different_count + self.unknown_count == 0
+        let found = self.missing_count + self.different_count + self.unsettled_count;
+        self.matching + found + self.unknown_count == 0
     }
 
     pub(crate) fn add_missing(&mut self, key: String) {
@@ -187,6 +206,21 @@ impl VerifyReport {
     pub(crate) fn add_different(&mut self, key: String) {
         self.different_count += 1;
         push(&mut self.different, key);
+    }
+
+    pub(crate) fn add_unsettled(&mut self, key: String) {
+        self.unsettled_count += 1;
+        push(&mut self.unsettled, key);
+    }
+
+    /// Takes a key out of those that seemed to match, or whose record is not believed.
+    pub(crate) fn withdraw(&mut self, key: &str, unsettled: bool) {
+        if unsettled {
+            self.unsettled_count = self.unsettled_count.saturating_sub(1);
+            self.unsettled.retain(|other| other != key);
+        } else {
+            self.matching = self.matching.saturating_sub(1);
+        }
     }
 
     pub(crate) fn add_unknown(&mut self, key: String) {
@@ -243,6 +277,8 @@ pub struct RescanReport {
     pub open_uploads: u64,
     /// On a first run: what lay under the prefix before.
     pub unknown_objects: Option<UnknownObjects>,
+    /// Why the store could not be reached, or could not work, the first time that happened.
+    pub outage: Option<StorageError>,
     /// What the verification found, if one was asked for.
     pub verified: Option<VerifyReport>,
     /// Requests, connections, retries, bytes on the wire.
@@ -273,6 +309,7 @@ impl RescanReport {
             pending: 0,
             open_uploads: 0,
             unknown_objects: None,
+            outage: None,
             verified: None,
             metrics: MetricsSnapshot::default(),
             elapsed: Duration::ZERO,

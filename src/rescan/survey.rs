@@ -7,45 +7,22 @@ use crate::backend::{Exchange, Transfers};
 use crate::config::FirstRun;
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// What came of the survey.
-pub(crate) enum Surveyed {
-    /// The run may go on.
-    Done,
-    /// The store cannot be reached.
-    Unreachable,
-}
-
 /// Asks once in the life of a cache, with one request. What is there is counted and said; it is an error
 /// only where `policy` says so.
-pub(crate) fn once(
+pub(crate) fn take(
+    transfers: &dyn Transfers,
     context: &Context,
     cache: &CacheManager,
     policy: FirstRun,
     report: &mut RescanReport,
-) -> Result<Surveyed, StorageError> {
-    let Some(transfers) = context.reach.backend.transfers() else { return Ok(Surveyed::Done) };
-    if cache.is_surveyed()? {
-        return Ok(Surveyed::Done);
-    }
-    match count(transfers, &context.exchange(), cache) {
-        Ok(unknown) => report.unknown_objects = Some(unknown),
-        Err(error) if error.kind().is_transient() => {
-            context.reach.trace.warn("the store cannot be reached", &[("error", &error)]);
-            return Ok(Surveyed::Unreachable);
-        }
-        Err(error) if error.kind() == ErrorKind::AccessDenied && policy != FirstRun::Refuse => {
-            context.reach.trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
-        }
-        // The run finds out by itself that it is to stop, and asks again next time.
-        Err(error) if error.is_not_tried() => return Ok(Surveyed::Done),
-        Err(error) => return Err(error),
-    }
-    if let Some(unknown) = report.unknown_objects.filter(|unknown| unknown.count > 0) {
+) -> Result<(), StorageError> {
+    let unknown = count(transfers, &context.exchange(), cache)?;
+    report.unknown_objects = Some(unknown);
+    if unknown.count > 0 {
         judge(context, policy, unknown)?;
     }
     // Durable before the first upload, or a next run would take our own objects for others'.
-    cache.apply(&[CacheManager::surveyed()])?;
-    Ok(Surveyed::Done)
+    cache.apply(&[CacheManager::surveyed()])
 }
 
 fn judge(context: &Context, policy: FirstRun, unknown: UnknownObjects) -> Result<(), StorageError> {

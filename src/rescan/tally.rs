@@ -14,6 +14,16 @@ pub(crate) struct Tally {
     /// Failures that were the store's outage.
     pub(crate) outages: u64,
     pub(crate) outages_in_a_row: u64,
+    /// The store knows the credentials: a request succeeded, or was denied for what it asked.
+    pub(crate) reached: bool,
+    /// A request succeeded.
+    pub(crate) permitted: bool,
+    /// Why the store could not be reached, or could not work, at first.
+    pub(crate) outage: Option<StorageError>,
+    /// What was refused before anything succeeded, and may be wrong with all.
+    pub(crate) refused: Vec<StorageError>,
+    /// Refusals of signatures that are taken for their keys' own, before that is asked again.
+    pub(crate) good_signatures: usize,
     pub(crate) stop: Option<StopReason>,
     /// Every other request would end like this one.
     pub(crate) fatal: Option<StorageError>,

@@ -124,10 +124,11 @@ fn listed(
         pages.turn(page.next.as_ref(), page.objects.is_empty())?;
         let mut writes = Vec::new();
         for object in page.objects {
-            let Some(published) = cache.published_record(&object.key)? else {
+            let (published, pending) = cache.records(&object.key)?;
+            if published.is_none() && pending.is_none() {
                 report.add_unknown(object.key);
                 continue;
-            };
+            }
             let news = seen.hashes.insert(seen.hash(&object.key));
             if !news {
                 let what = "the listing names a key twice";
@@ -135,11 +136,9 @@ fn listed(
                     .with_key(object.key)
                     .retryable(false));
             }
-            if is_same(&object, &published) {
-                report.matching += 1;
-            } else {
-                writes.push(lost(object.key.clone(), &published));
-                report.add_different(object.key);
+            match published {
+                None => report.add_unknown(object.key),
+                Some(published) => writes.extend(compared(object, &published, pending, report)),
             }
         }
         cache.apply(&writes)?;
@@ -150,23 +149,54 @@ fn listed(
     }
 }
 
-fn is_same(object: &Listed, published: &Published) -> bool {
-    let tags_agree = match (&object.etag, &published.etag) {
-        (Some(listed), Some(given)) => listed.trim_matches('"') == given,
-        _ => true,
-    };
-    object.size == published.stat.size && tags_agree
+/// What a listed object that was published means, and what is to be recorded of it.
+fn compared(
+    object: Listed,
+    published: &Published,
+    pending: Option<Pending>,
+    report: &mut VerifyReport,
+) -> Option<Write> {
+    let tags = object.etag.as_deref().map(|tag| tag.trim_matches('"')).zip(published.etag.as_deref());
+    if object.size != published.stat.size || tags.is_some_and(|(listed, given)| listed != given) {
+        report.add_different(object.key.clone());
+        return Some(lost(object.key, published, pending));
+    }
+    match pending {
+        // Nothing is to be done for it, and here it is, as it was.
+        Some(Pending { kind: PendingKind::Unsettled, .. }) => {
+            report.matching += 1;
+            Some(Write::Settled(object.key))
+        }
+        Some(pending) if pending.attempted => {
+            report.add_unsettled(object.key);
+            None
+        }
+        _ => {
+            report.matching += 1;
+            report.sizes_only += u64::from(tags.is_none());
+            None
+        }
+    }
 }
 
 fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Result<(), StorageError> {
     let mut writes = Vec::new();
     for row in cache.rows() {
-        let Row { key, published: Some(published), .. } = row? else {
+        let Row { key, published, pending } = row?;
+        if seen.hashes.contains(&seen.hash(&key)) {
             continue;
-        };
-        if !seen.hashes.contains(&seen.hash(&key)) {
-            report.add_missing(key.clone());
-            writes.push(lost(key, &published));
+        }
+        let kind = pending.as_ref().map(|pending| pending.kind);
+        match published {
+            // Its file is gone, and so is its object.
+            _ if matches!(kind, Some(PendingKind::Removed | PendingKind::Unsettled)) => {
+                writes.push(Write::Deleted(key));
+            }
+            Some(published) => {
+                report.add_missing(key.clone());
+                writes.push(lost(key, &published, pending));
+            }
+            None => {}
         }
         if writes.len() == WRITES_AT_ONCE {
             cache.apply(&std::mem::take(&mut writes))?;
@@ -175,14 +205,15 @@ fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Resu
     cache.apply(&writes)
 }
 
-/// A published object that is not there as it was acknowledged is to be published again.
-pub(crate) fn lost(key: String, published: &Published) -> Write {
-    let pending = Pending {
-        kind: PendingKind::Added,
+/// A published object that is not there as it was acknowledged: its record is not believed any more, and stays
+/// until it is published again.
+pub(crate) fn lost(key: String, published: &Published, pending: Option<Pending>) -> Write {
+    let on_disk = pending.unwrap_or_else(|| Pending {
+        kind: PendingKind::Modified,
         stat: published.stat,
         settled: published.settled,
         digest: Some(published.digest),
-        doubt: false,
-    };
-    Write::Lost(key, pending)
+        attempted: true,
+    });
+    Write::Pending(key, Pending { attempted: true, ..on_disk })
 }

@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cache::{KnownRoot, Write};
 use super::plan::wall_nanos;
@@ -14,18 +14,20 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
 use crate::tree::digest::{Digest, PartPlan};
+use crate::tree::folder::Folder;
 use crate::tree::source::Source;
 use crate::tree::version::FileStat;
 
 /// What all items of one run share.
 pub(crate) struct Context {
     pub(crate) reach: Reach,
-    pub(crate) root: PathBuf,
+    pub(crate) root: Arc<Folder>,
     pub(crate) known: KnownRoot,
     pub(crate) root_device: u64,
-    pub(crate) probe: Probe,
     /// The store is given up for this run: nothing more is sent.
     pub(crate) offline: AtomicBool,
+    /// Files are hashed to be compared with what is published, and not sent.
+    pub(crate) hash_only: AtomicBool,
 }
 
 impl Context {
@@ -55,52 +57,6 @@ impl Context {
     }
 }
 
-/// The first upload of a run goes alone: what is wrong with all of them is then one error. Whoever
-/// comes while it is under way is parked, not blocked.
-#[derive(Debug, Default)]
-pub(crate) struct Probe(AtomicU8);
-
-const UNPROVEN: u8 = 0;
-const PROBING: u8 = 1;
-const PROVEN: u8 = 2;
-
-impl Probe {
-    /// Whether the caller may send: as the probe itself, or after one that succeeded.
-    pub(crate) fn ask(&self) -> Leave {
-        match self.0.compare_exchange(UNPROVEN, PROBING, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Leave::AsProbe,
-            Err(PROVEN) => Leave::Free,
-            Err(_) => Leave::NotYet,
-        }
-    }
-
-    /// The store took something: everybody may send.
-    pub(crate) fn succeeded(&self) {
-        self.0.store(PROVEN, Ordering::Release);
-    }
-
-    /// The probe failed, for reasons that may be its own: another may try.
-    pub(crate) fn try_another(&self) {
-        let _ = self.0.compare_exchange(PROBING, UNPROVEN, Ordering::AcqRel, Ordering::Acquire);
-    }
-
-    pub(crate) fn is_proven(&self) -> bool {
-        self.0.load(Ordering::Acquire) == PROVEN
-    }
-
-    /// Whether one is under way, or failed and was not judged yet.
-    pub(crate) fn is_probing(&self) -> bool {
-        self.0.load(Ordering::Acquire) == PROBING
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Leave {
-    AsProbe,
-    Free,
-    NotYet,
-}
-
 /// A file to be published.
 pub(crate) struct Item {
     pub(crate) key: RemoteKey,
@@ -109,8 +65,6 @@ pub(crate) struct Item {
     pub(crate) published: Option<Published>,
     /// Whose files it is recorded with; `None`: it is recorded alone.
     pub(crate) batch: Option<u64>,
-    /// It is the first upload of its run.
-    pub(crate) is_probe: bool,
 }
 
 /// How an item ended.
@@ -119,8 +73,6 @@ pub(crate) enum Ending {
     Uploaded(Published, Receipt),
     /// Published as it is; only the stat is news.
     Confirmed(Published),
-    /// Hashed; not sent, as the first upload is under way.
-    Parked,
     Failed(StorageError),
 }
 
@@ -136,7 +88,6 @@ impl Worked {
         let trace = &context.reach.trace;
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
-            Ending::Parked => {}
             Ending::Uploaded(published, receipt) => {
                 let bytes = published.stat.size;
                 trace.metrics.uploads(1);
@@ -168,7 +119,7 @@ impl Worked {
             Ending::Failed(_) if self.item.pending != *before => {
                 Some(Write::Pending(key, self.item.pending.clone()))
             }
-            Ending::Failed(_) | Ending::Parked => None,
+            Ending::Failed(_) => None,
         }
     }
 }
@@ -179,7 +130,10 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
     let ending = match attempt {
         Ok(Ok(ending)) => ending,
         Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
-        Err(panic) => Ending::Failed(panicked(Operation::Upload, &*panic).with_key(item.key.as_str())),
+        Err(panic) => {
+            item.pending.attempted = true;
+            Ending::Failed(panicked(Operation::Upload, &*panic).with_key(item.key.as_str()))
+        }
     };
     let worked = Worked { item, ending };
     worked.tell(context);
@@ -197,16 +151,16 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     }
     let stat = *source.stat();
     let settled = stat.is_settled(seen);
-    let believed = item.published.as_ref().filter(|_| !item.pending.doubt);
+    let believed = item.published.as_ref().filter(|_| !item.pending.attempted);
     if let Some(there) = believed
         && is_the_same_in_parts(&exchange, &source, there)?
     {
         let record = context.published(stat, settled, there.digest, there.etag.clone());
         return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
     }
-    let digest = match item.pending.known().filter(|known| known.part_size().is_none()) {
-        Some(digest) => digest,
-        None => hash(&exchange, &source)?,
+    let (digest, settled) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
+        Some(digest) => (digest, item.pending.settled),
+        None => (hash(&exchange, &source)?, settled),
     };
     // A digest of two versions must not be taken for the file's.
     source.check_unchanged()?;
@@ -215,17 +169,11 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     if let Some(there) = believed.filter(|there| there.digest == digest) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));
     }
-    if context.is_offline() {
+    if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {
         return Err(given_up(Operation::Upload));
     }
-    match context.probe.ask() {
-        Leave::NotYet => return Ok(Ending::Parked),
-        leave => item.is_probe = leave == Leave::AsProbe,
-    }
-    // Until it is acknowledged, the store may hold either version.
-    item.pending.doubt |= item.published.is_some();
-    let receipt = send(context, &exchange, &source, item, &digest)?;
-    context.probe.succeeded();
+    let receipt = send(context, &exchange, &source, item, &digest)
+        .inspect_err(|error| item.pending.attempted |= error.may_have_taken_effect())?;
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
 }
 
@@ -235,7 +183,7 @@ pub(crate) fn open_source(
     key: &RemoteKey,
     planned: &FileStat,
 ) -> Result<Source, StorageError> {
-    let source = Source::open(&context.root.join(key.as_str()))?;
+    let source = Source::open_below(&context.root, key.as_str())?;
     if source.stat() == planned {
         return Ok(source);
     }
@@ -300,7 +248,7 @@ fn send(
 }
 
 pub(crate) fn given_up(operation: Operation) -> StorageError {
-    let what = "not tried: the store is given up for this run";
+    let what = "skipped: the store could not be reached before on this run";
     StorageError::new(ErrorKind::Unavailable, operation, what)
 }
 
@@ -317,11 +265,7 @@ pub(crate) fn delete(context: &Context, keys: &[RemoteKey]) -> Deleted {
     };
     match attempt {
         Ok(Ok(results)) => results,
-        Ok(Err(error)) => failed(&|| {
-            StorageError::new(error.kind(), Operation::Delete, error.message())
-                .with_code(error.code().map(str::to_owned))
-                .with_request_id(error.request_id().map(str::to_owned))
-        }),
+        Ok(Err(error)) => failed(&|| error.repeated()),
         Err(panic) => failed(&|| panicked(Operation::Delete, &*panic)),
     }
 }
@@ -331,22 +275,4 @@ pub(crate) fn panicked(operation: Operation, panic: &(dyn Any + Send)) -> Storag
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     StorageError::new(ErrorKind::Panicked, operation, format!("a panic: {text}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_goes_first_and_its_failure_lets_another_try() {
-        let probe = Probe::default();
-        assert_eq!((probe.ask(), probe.ask()), (Leave::AsProbe, Leave::NotYet));
-        assert!(probe.is_probing());
-        probe.try_another();
-        assert_eq!((probe.is_proven(), probe.ask()), (false, Leave::AsProbe));
-        probe.succeeded();
-        assert_eq!((probe.is_proven(), probe.ask()), (true, Leave::Free));
-        probe.try_another();
-        assert!(probe.is_proven());
-    }
 }

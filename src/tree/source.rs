@@ -1,14 +1,18 @@
 //! A file being read: exactly the bytes that were announced, or `SourceChanged`.
 
-use std::fs::{File, OpenOptions, symlink_metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::{CWD, Mode, OFlags, fstat, lstat, openat};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::tree::digest::Digest;
+use crate::tree::folder::{Folder, file_type, is_absent};
 use crate::tree::version::FileStat;
 
 /// Bytes read at a time for a hash; larger reads are not faster (measured 64 KiB to 1 MiB).
@@ -16,29 +20,43 @@ const HASH_CHUNK: usize = 64 * 1024;
 
 /// Neither follows a link nor waits for a writer of a fifo: a name may have changed its nature
 /// between the walk and the open.
-const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
 /// An open regular file and what `stat` said when it was opened.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: File,
     path: PathBuf,
+    /// The folder that it is reached from, and its path there; `None`: it is reached by its path alone.
+    below: Option<(Arc<Folder>, PathBuf)>,
     stat: FileStat,
 }
 
 impl Source {
+    /// Opens a file of somebody's choice. Links on the way to it are followed, one at the end is not.
     pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .custom_flags(OPEN_FLAGS)
-            .open(path)
-            .map_err(|error| unreadable(path, error))?;
-        let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
-        if !metadata.is_file() {
-            return Err(changed(path, "it is no regular file any more"));
+        let file = openat(CWD, path, OPEN_FLAGS | OFlags::CLOEXEC, Mode::empty());
+        Self::opened(file.map(File::from), path.to_owned(), None)
+    }
+
+    /// Opens the file of a tree. Nothing outside of the folder is opened: no link is followed.
+    pub(crate) fn open_below(folder: &Arc<Folder>, below: &str) -> Result<Self, StorageError> {
+        let file = folder.open_below(Path::new(below), OPEN_FLAGS);
+        let below = PathBuf::from(below);
+        Self::opened(file.map(File::from), folder.path().join(&below), Some((folder.clone(), below)))
+    }
+
+    fn opened(
+        file: Result<File, Errno>,
+        path: PathBuf,
+        below: Option<(Arc<Folder>, PathBuf)>,
+    ) -> Result<Self, StorageError> {
+        let file = file.map_err(|error| unreadable(&path, error.into()))?;
+        let stat = fstat(&file).map_err(|error| unreadable(&path, error.into()))?;
+        if !file_type(&stat).is_file() {
+            return Err(changed(&path, "it is no regular file any more"));
         }
-        Ok(Self { file, path: path.to_owned(), stat: FileStat::of(&metadata) })
+        Ok(Self { file, path, below, stat: FileStat::of(&stat) })
     }
 
     pub(crate) fn stat(&self) -> &FileStat {
@@ -88,7 +106,11 @@ impl Source {
     /// Whether what the name leads to is still what was opened, and as it was. An inode that is open
     /// is given to no other file, so one look at the name tells of both.
     pub(crate) fn check_unchanged(&self) -> Result<(), StorageError> {
-        if symlink_metadata(&self.path).is_ok_and(|metadata| FileStat::of(&metadata) == self.stat) {
+        let looked = match &self.below {
+            Some((folder, below)) => folder.stat(below),
+            None => lstat(&self.path),
+        };
+        if looked.is_ok_and(|stat| FileStat::of(&stat) == self.stat) {
             return Ok(());
         }
         Err(changed(&self.path, "it changed while it was being published"))
@@ -145,10 +167,10 @@ fn changed(path: &Path, how: &str) -> StorageError {
 }
 
 fn unreadable(path: &Path, error: io::Error) -> StorageError {
-    // ELOOP: the name became a link (O_NOFOLLOW). ENXIO: it became a socket.
-    let kind = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::SourceVanished,
-        _ if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => ErrorKind::SourceChanged,
+    let kind = match Errno::from_io_error(&error) {
+        Some(absent) if is_absent(absent) => ErrorKind::SourceVanished,
+        // LOOP: the name, or one above it, became a link. NXIO: it became a socket.
+        Some(Errno::LOOP | Errno::NXIO) => ErrorKind::SourceChanged,
         _ => ErrorKind::SourceUnreadable,
     };
     StorageError::io(kind, Operation::Read, path, error)

@@ -1,10 +1,10 @@
 //! What a tree held at one moment.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::hash::{Hash, Hasher};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::key::RemoteKey;
@@ -12,7 +12,9 @@ use crate::tree::digest::Digest;
 
 /// What `stat` says of a file. Two equal ones stand for equal content, but for the racy rule
 /// (see the crate's promises). Times are nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+///
+/// The device is not compared: btrfs, NFS, overlay and the device mapper number theirs anew at each mount.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct FileStat {
     /// Bytes.
     pub size: u64,
@@ -22,8 +24,22 @@ pub struct FileStat {
     pub ctime: i64,
     /// The inode.
     pub inode: u64,
-    /// The device that holds it.
+    /// The device that holds it; its number may be another one after a mount.
     pub device: u64,
+}
+
+impl PartialEq for FileStat {
+    fn eq(&self, other: &Self) -> bool {
+        self.compared() == other.compared()
+    }
+}
+
+impl Eq for FileStat {}
+
+impl Hash for FileStat {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.compared().hash(state);
+    }
 }
 
 /// A file whose ctime is this close to the moment it was looked at may have changed again within
@@ -31,15 +47,22 @@ pub struct FileStat {
 pub(crate) const RACY_WINDOW: i64 = 2_000_000_000;
 
 impl FileStat {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    // The types of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+    pub(crate) fn of(stat: &Stat) -> Self {
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         Self {
-            size: metadata.size(),
-            mtime: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: nanos(metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
+            size: stat.st_size as u64,
+            mtime: nanos(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime: nanos(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            inode: stat.st_ino as u64,
+            device: stat.st_dev as u64,
         }
+    }
+
+    /// What tells one version of a file from another.
+    fn compared(&self) -> (u64, i64, i64, u64) {
+        (self.size, self.mtime, self.ctime, self.inode)
     }
 
     /// Whether this stat, taken at `seen` (nanoseconds since 1970), may stand for the content: its
@@ -127,6 +150,22 @@ impl Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Devices of btrfs, NFS, overlay and the device mapper have another number after each mount: the whole
+    /// tree was hashed again, and uploads that were open were aborted.
+    #[test]
+    fn device_that_is_numbered_anew_is_no_other_version_of_its_files() {
+        let stat = FileStat { size: 1, mtime: 2, ctime: 3, inode: 4, device: 5 };
+        assert_eq!(stat, FileStat { device: 6, ..stat });
+        for other in [
+            FileStat { size: 9, ..stat },
+            FileStat { mtime: 9, ..stat },
+            FileStat { ctime: 9, ..stat },
+            FileStat { inode: 9, ..stat },
+        ] {
+            assert_ne!(stat, other);
+        }
+    }
 
     #[test]
     fn f2_a_stat_stands_for_content_once_its_ctime_is_two_seconds_old_and_not_in_the_future() {

@@ -1,20 +1,20 @@
 //! The walk: every file below a root, in the order of keys, following no links.
 
 use std::cmp::Ordering;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::FileType;
-use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use walkdir::{DirEntry, WalkDir};
+use rustix::fs::{AtFlags, FileType, statat};
+use rustix::io::Errno;
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
 use crate::tree::filter::Filter;
+use crate::tree::folder::{Folder, file_type};
 use crate::tree::version::{FileEntry, FileStat, Version};
 
 /// One thing that the walk came upon.
@@ -67,33 +67,147 @@ impl SkipReason {
     }
 }
 
-/// Walks `root` in the order of keys, directories sorted as `name/`. Errors are items; a directory
-/// that cannot be read does not end the walk. Keys may have up to `longest` bytes. What `filter` does not
-/// admit is not there; nothing below a folder that it excludes is looked at.
-pub(crate) fn walk<'a>(
-    root: &Path,
-    longest: usize,
-    filter: &'a Filter,
-) -> impl Iterator<Item = Found> + use<'a> {
-    let (base, top) = (root.to_owned(), root.to_owned());
-    WalkDir::new(root)
-        .follow_links(false)
-        .follow_root_links(true)
-        .min_depth(1)
-        .sort_by(|a, b| order(a.file_name(), a.file_type(), b.file_name(), b.file_type()))
-        .into_iter()
-        .filter_entry(move |entry| !below(&top, entry.path()).is_some_and(|path| filter.excludes(path)))
-        .filter_map(move |entry| match entry {
-            Ok(entry) if entry.file_type().is_dir() => None,
-            Ok(entry) if below(&base, entry.path()).is_some_and(|path| !filter.admits(path)) => None,
-            Ok(entry) => Some(look_at(&base, longest, &entry)),
-            Err(error) => Some(Found::Failed(failure(&base, error))),
-        })
+/// Walks the folder in the order of keys, directories sorted as `name/`. Errors are items; a directory
+/// that cannot be read does not end the walk. Keys may have up to `longest` bytes. What `filter` excludes
+/// is not looked at; files that it does not include are not there.
+pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
+    let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
+    let first = Listing { path: PathBuf::new(), entries: vec![root_itself].into_iter() };
+    Walk { root, longest, filter, begun: vec![first] }
 }
 
-/// The path from the root, where it can be a key.
-fn below<'a>(root: &Path, path: &'a Path) -> Option<&'a str> {
-    path.strip_prefix(root).ok()?.to_str()
+/// A walk under way. One folder is open at a time, and only while it is listed.
+pub(crate) struct Walk<'a> {
+    root: &'a Folder,
+    longest: usize,
+    filter: &'a Filter,
+    /// Folders that were listed, each below the one before it, with what is left of them.
+    begun: Vec<Listing>,
+}
+
+struct Listing {
+    /// Below the root.
+    path: PathBuf,
+    entries: std::vec::IntoIter<Entry>,
+}
+
+struct Entry {
+    name: OsString,
+    found: InFolder,
+}
+
+/// What a name in a folder is.
+enum InFolder {
+    Folder,
+    File(FileStat),
+    Skipped(SkipReason),
+    Failed(Errno),
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Found;
+
+    fn next(&mut self) -> Option<Found> {
+        loop {
+            let listing = self.begun.last_mut()?;
+            let Some(Entry { name, found }) = listing.entries.next() else {
+                self.begun.pop();
+                continue;
+            };
+            let path = listing.path.join(name);
+            match found {
+                InFolder::Folder => match self.list(&path) {
+                    Ok(entries) => self.begun.push(Listing { path, entries: entries.into_iter() }),
+                    // It was a folder a moment ago.
+                    Err(Errno::LOOP) => return Some(skipped(path, SkipReason::Symlink)),
+                    Err(error) => return Some(Found::Failed(self.failure(&path, error))),
+                },
+                InFolder::File(stat) => {
+                    return Some(match RemoteKey::from_relative(&path) {
+                        Some(Ok(key)) => Found::File(FileEntry { key, stat, digest: None }),
+                        _ => skipped(path, SkipReason::Name),
+                    });
+                }
+                InFolder::Skipped(reason) => return Some(skipped(path, reason)),
+                InFolder::Failed(error) => return Some(Found::Failed(self.failure(&path, error))),
+            }
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// What is in a folder, in the order of keys.
+    fn list(&self, folder: &Path) -> rustix::io::Result<Vec<Entry>> {
+        let mut listed = self.root.list(folder)?;
+        let mut entries = Vec::new();
+        while let Some(entry) = listed.read() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let name = OsStr::from_bytes(name).to_owned();
+            if let Some(found) = self.look_at(listed.fd()?, &folder.join(&name), &name, entry.file_type()) {
+                entries.push(Entry { name, found });
+            }
+        }
+        entries.sort_unstable_by(|a, b| {
+            let is_folder = |entry: &Entry| matches!(entry.found, InFolder::Folder);
+            name_order((a.name.as_bytes(), is_folder(a)), (b.name.as_bytes(), is_folder(b)))
+        });
+        Ok(entries)
+    }
+
+    /// What a name in an open folder is; `None`: nothing that anybody wants to hear of.
+    fn look_at(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &Path,
+        name: &OsStr,
+        listed: FileType,
+    ) -> Option<InFolder> {
+        let text = path.to_str();
+        if text.is_some_and(|path| self.filter.excludes(path)) {
+            return None;
+        }
+        let stat = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+        let kind = match listed {
+            // Not every file system says it in its lists.
+            FileType::Unknown => match stat() {
+                Ok(stat) => file_type(&stat),
+                Err(error) => return Some(InFolder::Failed(error)),
+            },
+            known => known,
+        };
+        let length = path.as_os_str().len();
+        Some(match kind {
+            // Not one key below it would be short enough, nor need the system take its path.
+            FileType::Directory if length + 2 > self.longest => InFolder::Skipped(SkipReason::Name),
+            FileType::Directory => InFolder::Folder,
+            FileType::Symlink => InFolder::Skipped(SkipReason::Symlink),
+            FileType::RegularFile if text.is_some_and(|path| !self.filter.admits(path)) => return None,
+            FileType::RegularFile if text.is_none() || length > self.longest => {
+                InFolder::Skipped(SkipReason::Name)
+            }
+            FileType::RegularFile => match stat() {
+                Ok(stat) if file_type(&stat).is_file() => InFolder::File(FileStat::of(&stat)),
+                Ok(stat) if file_type(&stat).is_symlink() => InFolder::Skipped(SkipReason::Symlink),
+                Ok(_) => InFolder::Skipped(SkipReason::Special),
+                Err(error) => InFolder::Failed(error),
+            },
+            _ => InFolder::Skipped(SkipReason::Special),
+        })
+    }
+
+    fn failure(&self, path: &Path, error: Errno) -> StorageError {
+        let kind =
+            if error == Errno::NOENT { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
+        StorageError::io(kind, Operation::Walk, &self.root.path().join(path), error.into())
+    }
+}
+
+fn skipped(path: PathBuf, reason: SkipReason) -> Found {
+    Found::Skipped(Skip { path, reason })
 }
 
 impl Version {
@@ -103,9 +217,12 @@ impl Version {
     /// The first directory or file that cannot be looked at, with its path: a version with gaps would
     /// be taken for one with removals.
     pub fn scan(root: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let seen = SystemTime::now();
+        let (root, seen) = (root.as_ref(), SystemTime::now());
+        let unreadable =
+            |error: Errno| StorageError::io(ErrorKind::SourceUnreadable, Operation::Walk, root, error.into());
+        let (folder, filter) = (Folder::open(root).map_err(unreadable)?, Filter::default());
         let mut entries = Vec::new();
-        for found in walk(root.as_ref(), MAX_KEY_BYTES, &Filter::default()) {
+        for found in walk(&folder, MAX_KEY_BYTES, &filter) {
             match found {
                 Found::File(entry) => entries.push(entry),
                 Found::Skipped(_) => {}
@@ -117,44 +234,11 @@ impl Version {
 }
 
 /// Siblings in the order of the keys below them: by bytes, a directory as if its name ended in `/`.
-fn order(a: &OsStr, a_type: FileType, b: &OsStr, b_type: FileType) -> Ordering {
-    name_order((a.as_bytes(), a_type.is_dir()), (b.as_bytes(), b_type.is_dir()))
-}
-
 fn name_order(a: (&[u8], bool), b: (&[u8], bool)) -> Ordering {
     fn bytes((name, is_dir): (&[u8], bool)) -> impl Iterator<Item = u8> + '_ {
         name.iter().copied().chain(is_dir.then_some(b'/'))
     }
     bytes(a).cmp(bytes(b))
-}
-
-fn look_at(root: &Path, longest: usize, entry: &DirEntry) -> Found {
-    let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
-    let skipped = |reason| Found::Skipped(Skip { path: relative.to_owned(), reason });
-    let file_type = entry.file_type();
-    if file_type.is_symlink() {
-        return skipped(SkipReason::Symlink);
-    }
-    if file_type.is_fifo() || !file_type.is_file() {
-        return skipped(SkipReason::Special);
-    }
-    let key = match RemoteKey::from_relative(relative) {
-        Some(Ok(key)) if key.as_str().len() <= longest => key,
-        _ => return skipped(SkipReason::Name),
-    };
-    match entry.metadata() {
-        Ok(metadata) if !metadata.is_file() => skipped(SkipReason::Special),
-        Ok(metadata) => Found::File(FileEntry { key, stat: FileStat::of(&metadata), digest: None }),
-        Err(error) => Found::Failed(failure(root, error)),
-    }
-}
-
-fn failure(root: &Path, error: walkdir::Error) -> StorageError {
-    let path = error.path().unwrap_or(root).to_owned();
-    let vanished = error.io_error().is_some_and(|e| e.kind() == io::ErrorKind::NotFound);
-    let kind = if vanished { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
-    let source = error.into_io_error().unwrap_or_else(|| io::Error::other("cannot be walked"));
-    StorageError::io(kind, Operation::Walk, &path, source)
 }
 
 #[cfg(test)]
@@ -165,8 +249,13 @@ mod tests {
 
     use super::*;
 
+    fn found(root: &Path, longest: usize, filter: &Filter) -> Vec<Found> {
+        walk(&Folder::open(root).unwrap(), longest, filter).collect()
+    }
+
     fn keys(root: &Path) -> Vec<String> {
-        walk(root, MAX_KEY_BYTES, &Filter::default())
+        found(root, MAX_KEY_BYTES, &Filter::default())
+            .into_iter()
             .filter_map(|found| match found {
                 Found::File(entry) => Some(entry.key.into_string()),
                 _ => None,
@@ -191,7 +280,8 @@ mod tests {
         fs::write(root.path().join("file"), "x").unwrap();
         std::os::unix::fs::symlink(root.path(), root.path().join("loop")).unwrap();
         std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
-        let skipped: Vec<_> = walk(root.path(), MAX_KEY_BYTES, &Filter::default())
+        let skipped: Vec<_> = found(root.path(), MAX_KEY_BYTES, &Filter::default())
+            .into_iter()
             .filter_map(|found| match found {
                 Found::Skipped(skip) => Some((skip.path.display().to_string(), skip.reason)),
                 _ => None,
@@ -211,7 +301,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
         fs::write(root.path().join("n".repeat(200)), "x").unwrap();
-        let found: Vec<_> = walk(root.path(), 199, &Filter::default()).collect();
+        let found = found(root.path(), 199, &Filter::default());
         assert!(found.iter().all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name)));
         assert_eq!((found.len(), keys(root.path()).len()), (2, 1));
         let Found::Skipped(skip) = &found[0] else { panic!("{found:?}") };

@@ -552,7 +552,7 @@ fn s3_deletes_many_objects_with_one_request() {
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
     assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Published, 25));
-    let requests = world.proxy.requests();
+    let requests: Vec<_> = world.proxy.requests().into_iter().filter(|seen| seen.method != "GET").collect();
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert_eq!((requests[0].method.as_str(), requests[0].target.as_str()), ("POST", "/bucket/?delete="));
     let md5 = requests[0].header("Content-MD5").unwrap();

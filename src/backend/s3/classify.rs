@@ -198,7 +198,9 @@ pub(crate) fn transport(operation: Operation, host: &str, error: ureq::Error) ->
             fail(ErrorKind::Connect, format!("no connection to {host} in time"))
         }
         ureq::Error::Timeout(phase) => fail(ErrorKind::Timeout, format!("{host}: timed out ({phase})")),
-        ureq::Error::HostNotFound => fail(ErrorKind::Connect, format!("{host} does not resolve")),
+        ureq::Error::HostNotFound => {
+            fail(ErrorKind::Connect, format!("{host} does not resolve")).without_address()
+        }
         ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("no connection to {host}")),
         error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
             fail(ErrorKind::Tls, format!("{host}: no secure connection"))
@@ -243,6 +245,8 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
         ErrorKind::Network if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => {
             lost.advise("it closed the connection before TLS was agreed on: does it speak http?")
         }
+        // Said by our resolver alone.
+        ErrorKind::Connect if error.kind() == io::ErrorKind::NotFound => lost.without_address(),
         _ => lost,
     };
     lost.with_source(error)

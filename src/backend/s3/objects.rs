@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::empty;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -158,12 +159,36 @@ fn key_error(s3: &S3Backend, key: &RemoteKey, error: DeleteErrorBody) -> Result<
     Err(advised_for_key(error, &s3.bucket).with_key(key.as_str()).with_code(Some(code)))
 }
 
-/// One small request, tried once, whose refusal says what the store has against all of them.
-pub(crate) fn ask_for_one(s3: &S3Backend, exchange: &Exchange<'_>) -> Result<(), StorageError> {
+/// The first answer of a run is waited for so long: a server that accepts and never answers is found out by then.
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
+
+/// One small request before all others, repeated where that may help.
+pub(crate) fn preflight(s3: &S3Backend, exchange: &Exchange<'_>) -> Result<(), StorageError> {
+    retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
+        let asked = ask_for(s3, exchange, attempt, Some(PATIENCE_AT_FIRST));
+        asked.map_err(|error| {
+            let silent = error.kind() == ErrorKind::Timeout;
+            if silent { error.retryable(false) } else { error }
+        })
+    })
+}
+
+fn ask_for(
+    s3: &S3Backend,
+    exchange: &Exchange<'_>,
+    attempt: u32,
+    patience: Option<Duration>,
+) -> Result<(), StorageError> {
     let prefix = uri_encode(s3.settings.address.prefix.as_str(), true);
     let query = format!("list-type=2&max-keys=1&prefix={prefix}");
-    let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
-    s3.client.exchange(exchange, 1, &ask, &mut empty()).map(drop)
+    let path = s3.settings.address.path.clone();
+    let ask = Ask { patience, ..Ask::plain(Operation::List, Method::GET, "", path, query) };
+    s3.client.exchange(exchange, attempt, &ask, &mut empty()).map(drop)
+}
+
+/// One small request, tried once, whose refusal says what the store has against all of them.
+pub(crate) fn ask_for_one(s3: &S3Backend, exchange: &Exchange<'_>) -> Result<(), StorageError> {
+    ask_for(s3, exchange, 1, None)
 }
 
 /// One page of the objects under the prefix.

@@ -64,7 +64,7 @@ impl CachingResolver {
         let late = || {
             let why =
                 format!("{host_and_port} does not resolve: the look-up takes longer than {:?}", self.limit);
-            io::Error::new(io::ErrorKind::NotFound, why)
+            io::Error::new(io::ErrorKind::HostUnreachable, why)
         };
         if state.late.is_some_and(|at| at.elapsed() < FAILED_FOR) {
             return Err(late());

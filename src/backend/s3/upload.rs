@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
 use super::ask::{Answer, Ask};
@@ -108,6 +109,18 @@ pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMa
     let mime = mime_guess::from_path(key.as_str()).first_or_octet_stream();
     set(&mut headers, "content-type", mime.as_ref())?;
     Ok(headers)
+}
+
+/// Names what [`object_headers`] gives, and whether checksums go with it.
+pub(crate) fn headers_digest(s3: &S3Backend, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
+    let headers = object_headers(s3, key)?;
+    let mut lines: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat())
+        .collect();
+    lines.sort_unstable();
+    lines.push(vec![u8::from(s3.settings.checksum_header)]);
+    Ok(Sha256::digest(lines.concat()).into())
 }
 
 /// The checksum of a body, for the store to keep, where it is wanted.

@@ -16,7 +16,7 @@ use crate::tree::version::{FileStat, moment_of};
 pub struct Resolved {
     /// The URL to use now.
     pub url: String,
-    /// The size in bytes of what the URL serves, if it serves anything yet.
+    /// The size in bytes of what the URL serves, if that is known.
     pub size: Option<u64>,
     /// The modification time of that file, as it was on disk.
     pub modified: Option<SystemTime>,
@@ -120,34 +120,42 @@ impl From<&Pending> for Facts {
 pub(crate) struct Known {
     pub(crate) published: Option<Facts>,
     pub(crate) pending: Option<(PendingKind, Facts)>,
+    /// A request for it may have changed what the store holds.
+    pub(crate) attempted: bool,
 }
 
 impl Known {
     pub(crate) fn new(published: Option<&Published>, pending: Option<&Pending>) -> Self {
+        let attempted = pending.is_some_and(|pending| pending.attempted);
         let pending = pending.map(|pending| (pending.kind, pending.into()));
-        Self { published: published.map(Into::into), pending }
+        Self { published: published.map(Into::into), pending, attempted }
     }
 
     /// What it means for readers of the key.
     pub(crate) fn resolved(&self, key: &str, urls: &impl Urls) -> Option<Resolved> {
-        let on_disk = self.pending.filter(|(kind, _)| *kind != PendingKind::Removed);
+        let on_disk =
+            self.pending.filter(|(kind, _)| matches!(kind, PendingKind::Added | PendingKind::Modified));
         if let Some((_, disk)) = on_disk
             && let Some(url) = urls.fallback(key)
         {
             return Some(serving(url, &disk, KeyState::Pending));
         }
-        if let Some(there) = &self.published {
-            let state = if self.pending.is_none() { KeyState::Published } else { KeyState::Stale };
-            return Some(serving(urls.store(key), there, state));
-        }
-        on_disk.map(|_| Resolved {
+        let unknown = |state| Resolved {
             url: urls.store(key),
             size: None,
             modified: None,
             digest: None,
             whole_digest: None,
-            state: KeyState::Pending,
-        })
+            state,
+        };
+        if let Some(there) = &self.published {
+            if self.attempted {
+                return Some(unknown(KeyState::Stale));
+            }
+            let state = if self.pending.is_none() { KeyState::Published } else { KeyState::Stale };
+            return Some(serving(urls.store(key), there, state));
+        }
+        on_disk.map(|_| unknown(KeyState::Pending))
     }
 }
 

@@ -61,6 +61,12 @@ impl<'a> Rows<'a> {
         Self { store, published: with_published.then(Pages::default), pending: Pages::default() }
     }
 
+    /// What is pending behind a key.
+    pub(super) fn behind(store: &'a Store, key: &str) -> Self {
+        let pending = Pages { last: Some(key.to_owned()), ..Pages::default() };
+        Self { store, published: None, pending }
+    }
+
     fn next_row(&mut self) -> Result<Option<Row>, StorageError> {
         let store = self.store;
         self.pending.fill(|after| store.page(PENDING, after, PAGE))?;

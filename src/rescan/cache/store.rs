@@ -17,7 +17,7 @@ use super::META_CHANGES;
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
 
-type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
+pub(super) type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(super) const META: Definition = TableDefinition::new("meta");
 pub(super) const PUBLISHED: Definition = TableDefinition::new("published");
 pub(super) const PENDING: Definition = TableDefinition::new("pending");
@@ -43,8 +43,6 @@ pub(crate) enum Write {
     Settled(String),
     /// The object is deleted, and nothing is pending for it.
     Deleted(String),
-    /// The object is not there after all. Where nothing is pending for it yet, this is.
-    Lost(String, Pending),
     /// A step of a multipart upload.
     Upload(String, UploadStep),
     /// A fact of the whole cache.
@@ -186,6 +184,30 @@ impl Store {
         })
     }
 
+    /// Writes records as they are.
+    pub(super) fn put_raw(&self, rows: &[(Definition, String, Vec<u8>)]) -> Result<(), StorageError> {
+        self.write(|transaction| {
+            for (table, key, bytes) in rows {
+                transaction.open_table(*table)?.insert(key.as_str(), bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The bytes of a record.
+    pub(super) fn encoded(
+        &self,
+        key: &str,
+        encoded: Result<Vec<u8>, postcard::Error>,
+    ) -> Result<Vec<u8>, StorageError> {
+        encoded.map_err(|error| {
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "a record cannot be encoded")
+                .with_path(&self.path)
+                .with_key(key)
+                .with_source(error)
+        })
+    }
+
     /// Commits since this was last asked.
     pub(super) fn take_commits(&self) -> u64 {
         self.commits.swap(0, Relaxed)
@@ -261,12 +283,6 @@ impl Tables<'_> {
             Write::Deleted(key) => {
                 self.published.remove(key.as_str())?;
                 self.pending.remove(key.as_str())?;
-            }
-            Write::Lost(key, pending) => {
-                self.published.remove(key.as_str())?;
-                if self.pending.get(key.as_str())?.is_none() {
-                    put(&mut self.pending, key, pending)?;
-                }
             }
             Write::Upload(key, step) => self.apply_step(key, step)?,
             Write::Meta(name, value) => drop(self.meta.insert(*name, value.as_slice())?),

@@ -19,7 +19,7 @@ use crate::tree::digest::Digest;
 
 const MAGIC: [u8; 8] = *b"brigcatl";
 /// Raised with every change of this layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 pub(super) const HEAD: usize = 64;
 pub(super) const RECORD: usize = 56;
@@ -29,8 +29,7 @@ pub(super) const DETAIL: usize = 96;
 const NO_DETAIL: u32 = u32::MAX;
 
 const PUBLISHED: u8 = 1;
-const KIND_SHIFT: u8 = 1;
-const KIND_BITS: u8 = 0b11;
+const ATTEMPTED: u8 = 1 << 1;
 const HAS_DIGEST: u8 = 1 << 3;
 const DISK_HAS_DIGEST: u8 = 1 << 4;
 const HAS_WHOLE: u8 = 1 << 5;
@@ -153,11 +152,12 @@ pub(super) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option
         None => (0, None),
         Some((kind, facts)) => (code_of(kind), Some((kind, facts))),
     };
-    let disk = wanted.filter(|(kind, _)| known.published.is_some() && *kind != PendingKind::Removed);
+    let on_disk = |kind| matches!(kind, PendingKind::Added | PendingKind::Modified);
+    let disk = wanted.filter(|(kind, _)| known.published.is_some() && on_disk(*kind));
     let disk = disk.map(|(_, facts)| facts);
     let main = known.published.or(wanted.map(|(_, facts)| facts));
-    let mut flags = kind << KIND_SHIFT;
-    flags |= if known.published.is_some() { PUBLISHED } else { 0 };
+    let mut flags = if known.published.is_some() { PUBLISHED } else { 0 };
+    flags |= if known.attempted { ATTEMPTED } else { 0 };
     let mut needs_detail = false;
     if let Some(facts) = main {
         record[32..40].copy_from_slice(&facts.size.to_le_bytes());
@@ -185,7 +185,7 @@ pub(super) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option
     }
     let number = if needs_detail { detail_number } else { NO_DETAIL };
     record[48..52].copy_from_slice(&number.to_le_bytes());
-    record[52] = flags;
+    (record[52], record[53]) = (flags, kind);
     (record, needs_detail.then_some(detail))
 }
 
@@ -204,7 +204,7 @@ pub(super) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [
         whole: detail.filter(|_| flags & HAS_WHOLE != 0).map(|detail| bytes32(&detail[64..96])),
     };
     let published = (flags & PUBLISHED != 0).then_some(main);
-    let kind = kind_of(flags >> KIND_SHIFT & KIND_BITS);
+    let kind = kind_of(record[53]);
     let disk = match (published, kind, detail) {
         (Some(_), Some(PendingKind::Added | PendingKind::Modified), Some(detail)) => Facts {
             size: u64_at(detail, 0),
@@ -214,7 +214,8 @@ pub(super) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [
         },
         _ => main,
     };
-    Some(Known { published, pending: kind.map(|kind| (kind, disk)) })
+    let attempted = flags & ATTEMPTED != 0;
+    Some(Known { published, pending: kind.map(|kind| (kind, disk)), attempted })
 }
 
 fn code_of(kind: PendingKind) -> u8 {
@@ -222,6 +223,7 @@ fn code_of(kind: PendingKind) -> u8 {
         PendingKind::Added => 1,
         PendingKind::Modified => 2,
         PendingKind::Removed => 3,
+        PendingKind::Unsettled => 4,
     }
 }
 
@@ -230,6 +232,7 @@ fn kind_of(code: u8) -> Option<PendingKind> {
         1 => Some(PendingKind::Added),
         2 => Some(PendingKind::Modified),
         3 => Some(PendingKind::Removed),
+        4 => Some(PendingKind::Unsettled),
         _ => None,
     }
 }
@@ -276,18 +279,26 @@ mod tests {
     }
 
     fn known() -> impl Strategy<Value = Known> {
-        let kinds =
-            prop_oneof![Just(PendingKind::Added), Just(PendingKind::Modified), Just(PendingKind::Removed),];
+        let kinds = prop_oneof![
+            Just(PendingKind::Added),
+            Just(PendingKind::Modified),
+            Just(PendingKind::Removed),
+            Just(PendingKind::Unsettled),
+        ];
         let published =
             (facts(true), of(any::<[u8; 32]>())).prop_map(|(facts, whole)| Facts { whole, ..facts });
-        (of(published), of((kinds, facts(false)))).prop_map(|(published, pending)| {
-            // A file that is gone is recorded as it was published.
-            let pending = match (pending, published) {
-                (Some((PendingKind::Removed, _)), Some(there)) => Some((PendingKind::Removed, there)),
-                (pending, _) => pending,
-            };
-            Known { published, pending }
-        })
+        (of(published), of((kinds, facts(false))), any::<bool>()).prop_map(
+            |(published, pending, attempted)| {
+                // A file that is gone is recorded as it was published.
+                let pending = match (pending, published) {
+                    (Some((kind @ (PendingKind::Removed | PendingKind::Unsettled), _)), Some(there)) => {
+                        Some((kind, there))
+                    }
+                    (pending, _) => pending,
+                };
+                Known { published, pending, attempted }
+            },
+        )
     }
 
     proptest! {
@@ -324,8 +335,8 @@ mod tests {
             Head::decode(&bytes, head.file_len)
         };
         assert_eq!(
-            (with(0, b'x'), with(8, 2), with(8, 0)),
-            (Err(Flaw::Foreign), Err(Flaw::Newer(2)), Err(Flaw::Damaged))
+            (with(0, b'x'), with(8, 3), with(8, 0)),
+            (Err(Flaw::Foreign), Err(Flaw::Newer(3)), Err(Flaw::Damaged))
         );
         let huge = Head { records: u64::MAX, ..head };
         assert_eq!(Head::decode(&huge.encode(), head.file_len), Err(Flaw::Damaged));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::parts::{Opened, Outcome, Part};
+use super::super::parts::{Held, Opened, Outcome, Part};
 use super::super::record::Published;
 use super::super::work::{Context, given_up};
 use super::{Large, Restart, Stage, Whole, is_resumable};
@@ -18,6 +18,7 @@ impl Large {
         match outcome {
             Outcome::Failed(error) => {
                 self.unreadable |= self.stage == Stage::Hash;
+                self.item.pending.attempted |= self.stage == Stage::Finish && error.may_have_taken_effect();
                 self.fail(error);
             }
             Outcome::Prepared { source, seen } => self.prepared(source, seen, context),
@@ -25,15 +26,10 @@ impl Large {
                 self.part_mut(number).sha256 = Some(sha256);
             }
             Outcome::Whole(sha256) => self.whole = Whole::Known(sha256),
-            Outcome::Opened(opened, as_probe) => {
-                self.item.is_probe |= as_probe;
-                match opened {
-                    Ok(opened) => self.opened(opened, context),
-                    Err(error) => self.fail(error),
-                }
-            }
+            Outcome::Opened(opened) => self.opened(opened, context),
             Outcome::Sent(number, SentPart { etag, sha256 }) => {
-                *self.part_mut(number) = Part { sha256: Some(sha256), etag: Some(etag), claimed: false };
+                let held = Some(Held { etag, sha256: Some(sha256) });
+                *self.part_mut(number) = Part { sha256: Some(sha256), held };
             }
             Outcome::Finished(finished) => {
                 (self.there, self.closed) = (Some(finished.receipt), true);
@@ -56,7 +52,7 @@ impl Large {
     /// What is published already, if it is to be believed and may be what is on disk.
     fn believed(&self) -> Option<&Published> {
         let size = self.plan.size();
-        self.item.published.as_ref().filter(|there| !self.item.pending.doubt && there.stat.size == size)
+        self.item.published.as_ref().filter(|there| !self.item.pending.attempted && there.stat.size == size)
     }
 
     fn prepared(&mut self, source: Source, seen: i64, context: &Context) {
@@ -94,9 +90,7 @@ impl Large {
     }
 
     fn opened(&mut self, opened: Opened, context: &Context) {
-        self.waits_for_probe = matches!(opened, Opened::NotYet);
         match opened {
-            Opened::NotYet => {}
             Opened::Upload { upload, plan, parts } => {
                 self.adopt(plan, parts);
                 self.upload = Some(Arc::new(upload));
@@ -187,7 +181,7 @@ impl Large {
         let gone = failure.is_some_and(|error| error.code() == Some("NoSuchUpload"));
         self.gone = self.upload.take().filter(|_| gone).map(|upload| upload.token.clone());
         for part in &mut self.parts {
-            *part = Part { sha256: part.sha256.filter(|_| !part.claimed), ..Part::default() };
+            part.held = None;
         }
         self.cut(self.wanted);
         self.enter(Stage::Open);

@@ -1,0 +1,217 @@
+//! A folder that is held open. What lies below it is reached from its descriptor and through no link, so
+//! nothing outside of it is read, whatever happens to the path meanwhile.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::{Errno, Result};
+
+/// An open folder and the path that it was opened by.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    descriptor: OwnedFd,
+    path: PathBuf,
+}
+
+/// Enough to look at a file or a folder, without the right to read it where the system can do that.
+#[cfg(target_os = "linux")]
+const TO_LOOK: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const TO_LOOK: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
+
+impl Folder {
+    /// Opens the folder that `path` leads to, also through links.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { descriptor: openat(CWD, path, flags, Mode::empty())?, path: path.to_owned() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `stat` says of the folder itself.
+    pub(crate) fn stat_self(&self) -> Result<Stat> {
+        fstat(&self.descriptor)
+    }
+
+    /// Whether `path` leads to this very folder now.
+    pub(crate) fn is_at(&self, path: &Path) -> Result<bool> {
+        let (here, there) = (self.stat_self()?, rustix::fs::stat(path)?);
+        Ok(here.st_ino == there.st_ino && here.st_dev == there.st_dev)
+    }
+
+    /// Opens what lies at `below`, a path of plain names. A link on the way, or at its end, is `ELOOP`.
+    pub(crate) fn open_below(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        #[cfg(target_os = "linux")]
+        match open_beneath(&self.descriptor, below, flags) {
+            // An older kernel, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {}
+            // Said of a link at the end, too.
+            Err(Errno::NOTDIR) => {}
+            opened => return opened,
+        }
+        self.open_by_name(below, flags)
+    }
+
+    /// The same a name at a time.
+    fn open_by_name(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
+        let mut above: Option<OwnedFd> = None;
+        let mut names = below.iter().peekable();
+        while let Some(name) = names.next() {
+            let folder = above.as_ref().unwrap_or(&self.descriptor);
+            let is_last = names.peek().is_none();
+            let to_pass = TO_LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = openat(folder, name, if is_last { flags } else { to_pass }, Mode::empty());
+            // A link that is opened as a directory is said to be none.
+            let opened = opened.map_err(|error| if is_link(folder, name) { Errno::LOOP } else { error })?;
+            if is_last {
+                return Ok(opened);
+            }
+            above = Some(opened);
+        }
+        openat(&self.descriptor, ".", flags, Mode::empty())
+    }
+
+    /// What `stat` says of the path `below`, following no link on the way or at its end.
+    pub(crate) fn stat(&self, below: &Path) -> Result<Stat> {
+        match (below.parent(), below.file_name()) {
+            (Some(above), Some(name)) if above.as_os_str().is_empty() => {
+                statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+            }
+            (Some(above), Some(name)) => {
+                let folder = self.open_below(above, TO_LOOK | OFlags::DIRECTORY)?;
+                statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            }
+            _ => self.stat_self(),
+        }
+    }
+
+    /// The folder at `below`, to be listed; an empty path is the folder itself.
+    pub(crate) fn list(&self, below: &Path) -> Result<Dir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        if below.as_os_str().is_empty() {
+            let flags = flags | OFlags::CLOEXEC;
+            return Dir::new(openat(&self.descriptor, ".", flags, Mode::empty())?);
+        }
+        Dir::new(self.open_below(below, flags)?)
+    }
+
+    /// Whether every name of the path `below` is in its folder's list, letter by letter. A file system that
+    /// ignores case finds `a` by the name of `A`; the list has the name that it really has.
+    pub(crate) fn lists(&self, below: &Path) -> Result<bool> {
+        let mut above = PathBuf::new();
+        for name in below {
+            let mut there = false;
+            for entry in self.list(&above)? {
+                there |= entry?.file_name().to_bytes() == name.as_bytes();
+            }
+            if !there {
+                return Ok(false);
+            }
+            above.push(name);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_beneath(folder: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd> {
+    use rustix::fs::{ResolveFlags, openat2};
+    openat2(folder, below, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+fn is_link(folder: &OwnedFd, name: &OsStr) -> bool {
+    let looked = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    looked.is_ok_and(|stat| file_type(&stat).is_symlink())
+}
+
+pub(crate) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Whether an error says that nothing is there.
+pub(crate) fn is_absent(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, Folder) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        fs::write(folder.path().join("a/b/file"), "x").unwrap();
+        symlink("b", folder.path().join("a/link")).unwrap();
+        symlink("b/file", folder.path().join("a/file link")).unwrap();
+        let opened = Folder::open(folder.path()).unwrap();
+        (folder, opened)
+    }
+
+    /// Both ways of opening, as only one of them is used on a machine.
+    fn opened(folder: &Folder, below: &str) -> [Result<()>; 2] {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let below = Path::new(below);
+        [folder.open_below(below, flags).map(drop), folder.open_by_name(below, flags).map(drop)]
+    }
+
+    #[test]
+    fn s5_no_link_is_followed_below_a_folder_on_the_way_or_at_the_end() {
+        let (_place, folder) = tree();
+        assert_eq!(opened(&folder, "a/b/file"), [Ok(()), Ok(())]);
+        for (below, error) in [
+            ("a/link/file", Errno::LOOP),
+            ("a/file link", Errno::LOOP),
+            ("a/none", Errno::NOENT),
+            ("a/none/file", Errno::NOENT),
+            ("a/b/file/x", Errno::NOTDIR),
+        ] {
+            assert_eq!(opened(&folder, below), [Err(error), Err(error)], "{below}");
+        }
+        assert!(file_type(&folder.stat(Path::new("a/link")).unwrap()).is_symlink());
+        assert_eq!(folder.stat(Path::new("a/link/file")).map(|_| ()), Err(Errno::LOOP));
+        assert!(file_type(&folder.stat(Path::new("")).unwrap()).is_dir());
+    }
+
+    #[test]
+    fn a_folder_stays_the_same_when_another_takes_its_path() {
+        let (place, folder) = tree();
+        assert!(folder.is_at(place.path()).unwrap());
+        let away = place.path().with_extension("away");
+        fs::rename(place.path(), &away).unwrap();
+        fs::create_dir(place.path()).unwrap();
+        assert!(!folder.is_at(place.path()).unwrap());
+        assert!(folder.stat(Path::new("a/b/file")).is_ok());
+        fs::remove_dir_all(away).unwrap();
+    }
+
+    /// What a file system that ignores case answers: a name is found, and is not the one in the list. The
+    /// numbers of threads in `/proc` are found so, too.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn name_that_is_found_and_not_listed_is_told_from_one_that_is() {
+        let (number, known) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            number.send(rustix::thread::gettid().as_raw_nonzero().to_string()).unwrap();
+            let _ = ended.recv();
+        });
+        let thread_id = known.recv().unwrap();
+        let proc = Folder::open(Path::new("/proc")).unwrap();
+        let below = Path::new(&thread_id).join("status");
+        assert!(proc.stat(&below).is_ok());
+        assert!(!proc.lists(&below).unwrap());
+        let own = Path::new(&std::process::id().to_string()).join("status");
+        assert!(proc.stat(&own).is_ok() && proc.lists(&own).unwrap());
+        drop(end);
+        thread.join().unwrap();
+    }
+}
