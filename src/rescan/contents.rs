@@ -27,7 +27,7 @@ struct Compared {
     same: Result<bool, StorageError>,
 }
 
-/// Reads every published object and compares its digest. What is not what was acknowledged counts as not
+/// Reads every published object whose record is believed and compares its digest. What is not what was acknowledged counts as not
 /// published from then on.
 pub(crate) fn compare(
     engine: &Engine,
@@ -64,11 +64,18 @@ pub(crate) fn compare(
 fn next(reach: &Reach, rows: &mut Rows<'_>) -> Result<Option<(RemoteKey, Published)>, StorageError> {
     reach.exchange().check(Operation::Download)?;
     for row in rows {
-        if let Row { key, published: Some(published), .. } = row? {
+        if let Some((key, published)) = believed(row?) {
             return Ok(Some((RemoteKey::new(key)?, published)));
         }
     }
     Ok(None)
+}
+
+/// A published object whose record is believed. Of the others it is known that they are to be published anew.
+fn believed(row: Row) -> Option<(String, Published)> {
+    let Row { key, published, pending } = row;
+    let attempted = pending.is_some_and(|pending| pending.attempted);
+    published.filter(|_| !attempted).map(|published| (key, published))
 }
 
 fn start(
@@ -115,17 +122,17 @@ fn judge(
         }
         Ok(false) => {
             *failures = 0;
-            let pending = cache.pending_record(&key)?;
-            report.withdraw(&key, pending.as_ref().is_some_and(|pending| pending.attempted));
+            report.matching = report.matching.saturating_sub(1);
             report.add_different(key.clone());
+            let pending = cache.pending_record(&key)?;
             return cache.apply(&[lost(key, &published, pending)]);
         }
         Err(error) => error,
     };
     if error.kind() == ErrorKind::NotFound {
-        let pending = cache.pending_record(&key)?;
-        report.withdraw(&key, pending.as_ref().is_some_and(|pending| pending.attempted));
+        report.matching = report.matching.saturating_sub(1);
         report.add_missing(key.clone());
+        let pending = cache.pending_record(&key)?;
         return cache.apply(&[lost(key, &published, pending)]);
     }
     *failures += 1;
@@ -143,7 +150,7 @@ fn judge(
 pub(crate) fn announce(reach: &Reach, cache: &CacheManager) -> Result<(), StorageError> {
     let (mut count, mut bytes): (u64, u64) = (0, 0);
     for row in cache.rows() {
-        let Row { published: Some(published), .. } = row? else { continue };
+        let Some((_, published)) = believed(row?) else { continue };
         count += 1;
         bytes += published.stat.size;
     }

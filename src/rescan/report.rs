@@ -213,16 +213,6 @@ impl VerifyReport {
         push(&mut self.unsettled, key);
     }
 
-    /// Takes a key out of those that seemed to match, or whose record is not believed.
-    pub(crate) fn withdraw(&mut self, key: &str, unsettled: bool) {
-        if unsettled {
-            self.unsettled_count = self.unsettled_count.saturating_sub(1);
-            self.unsettled.retain(|other| other != key);
-        } else {
-            self.matching = self.matching.saturating_sub(1);
-        }
-    }
-
     pub(crate) fn add_unknown(&mut self, key: String) {
         self.unknown_count += 1;
         push(&mut self.unknown, key);

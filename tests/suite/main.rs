@@ -22,6 +22,7 @@ mod files;
 mod keys;
 mod large;
 mod large_faults;
+mod mends;
 mod network;
 mod observe;
 mod outage;

@@ -133,6 +133,7 @@ pub(super) struct State {
     pub(super) undeletable: BTreeSet<String>,
     pub(super) lacks_bulk_delete: bool,
     pub(super) refusals: Vec<(String, String)>,
+    pub(super) folders_are_files: bool,
     pub(super) page_limit: Option<usize>,
     pub(super) spaces_as_plus: bool,
     counter: u64,
@@ -151,6 +152,26 @@ impl State {
     pub(super) fn commit(&mut self, key: String, object: StoredObject) {
         self.commits.push(key.clone());
         self.objects.insert(key, object);
+    }
+
+    /// What a store that keeps objects as files, MinIO among them, has against a key.
+    pub(super) fn check_folders(&self, key: &str) -> S3Result<()> {
+        if !self.folders_are_files {
+            return Ok(());
+        }
+        let refused = |code: &'static str, status: u16| {
+            let mut error = s3s::S3Error::new(s3s::S3ErrorCode::Custom(code.into()));
+            error.set_status_code(http::StatusCode::from_u16(status).unwrap_or_default());
+            Err(error)
+        };
+        if key.match_indices('/').any(|(at, _)| self.objects.contains_key(&key[..at])) {
+            return refused("XMinioParentIsObject", 400);
+        }
+        let below = format!("{key}/");
+        if self.objects.range(below.clone()..).next().is_some_and(|(other, _)| other.starts_with(&below)) {
+            return refused("XMinioObjectExistsAsDirectory", 409);
+        }
+        Ok(())
     }
 
     pub(super) fn delete(&mut self, key: &str) -> S3Result<()> {

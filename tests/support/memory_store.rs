@@ -154,6 +154,11 @@ impl MemoryStore {
         state.refusals.clear();
     }
 
+    /// Refuses `a/b` while `a` is there, and the reverse, with the codes of MinIO.
+    pub fn keeps_folders_as_files(&self) {
+        self.state().folders_are_files = true;
+    }
+
     /// Gives at most this many keys for each listing request, whatever the request asks for.
     pub fn page_limit(&self, keys: usize) {
         self.state().page_limit = Some(keys);
@@ -192,6 +197,7 @@ impl S3 for MemoryStore {
 
         let mut state = self.in_bucket(&input.bucket)?;
         state.check_refusals(&input.key)?;
+        state.check_folders(&input.key)?;
         state.check_conditions(&input)?;
         let object = StoredObject::of_put(bytes, state.next_etag(), &input, headers);
         let output = PutObjectOutput {
@@ -286,6 +292,7 @@ impl S3 for MemoryStore {
         let input = req.input;
         let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let mut state = self.in_bucket(&input.bucket)?;
+        state.check_folders(&input.key)?;
         let output = CompleteMultipartUploadOutput {
             e_tag: Some(state.complete(&input.key, &input.upload_id, &parts)?),
             bucket: Some(input.bucket),

@@ -165,7 +165,7 @@ const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
 /// One small request before all others, repeated where that may help.
 pub(crate) fn preflight(s3: &S3Backend, exchange: &Exchange<'_>) -> Result<(), StorageError> {
     retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
-        let asked = ask_for(s3, exchange, attempt, Some(PATIENCE_AT_FIRST));
+        let asked = ask_for(s3, exchange, attempt, Some(PATIENCE_AT_FIRST.min(s3.settings.answer_timeout)));
         asked.map_err(|error| {
             let silent = error.kind() == ErrorKind::Timeout;
             if silent { error.retryable(false) } else { error }
