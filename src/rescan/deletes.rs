@@ -6,9 +6,11 @@ use std::path::Path;
 use super::attempts::{Attempts, Wanted};
 use super::cache::Write;
 use super::flow::Flow;
+use super::guard::Refusal;
 use super::mailbox::Mailbox;
+use super::plan::Plan;
 use super::record::{Pending, PendingKind};
-use super::report::RescanReport;
+use super::report::{RescanReport, StopReason};
 use super::work;
 use crate::backend::Deleted;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -51,6 +53,41 @@ impl Flow<'_> {
         }
     }
 
+    /// Says why nothing is deleted, where that is news.
+    pub(crate) fn refuse_deletes(
+        &mut self,
+        refusal: Refusal,
+        plan: &Plan,
+        limit: u64,
+        root: &Path,
+        report: &mut RescanReport,
+    ) {
+        let waiting = match refusal {
+            Refusal::NothingToDelete | Refusal::Stopped => return,
+            Refusal::Blocked => "something could not be read",
+            Refusal::UploadsFailed => "uploads failed, and what is published may still refer to what is gone",
+            Refusal::TooMany => {
+                self.stop(StopReason::DeletesRefused);
+                self.context.reach.trace.warn(
+                    "too many files are gone: nothing was deleted; raise max_delete if that is right",
+                    &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
+                );
+                return;
+            }
+            Refusal::RootReplaced => {
+                let why = "another folder, or none, has taken the root's place during the run: nothing was \
+                    deleted; the next rescan looks at what is there now";
+                let error = StorageError::new(ErrorKind::SourceChanged, Operation::Rescan, why);
+                report.add_failed(error.with_path(root));
+                return;
+            }
+        };
+        self.context.reach.trace.warn(
+            "deletes wait for a run without errors",
+            &[("pending_deletes", &plan.removed), ("reason", &waiting)],
+        );
+    }
+
     /// The keys of the next request. Should their files come back after a crash, or after an answer that was
     /// lost, they are sent again.
     fn next_deletes(
@@ -61,7 +98,7 @@ impl Flow<'_> {
         self.look_for_stop();
         let mut wanted = Vec::new();
         while !self.tally.is_stopped() && wanted.len() < self.limits.delete_chunk {
-            let Some(next) = rows.next_marked(|key, _| Ok(self.may_be_deleted(key, report)?))? else { break };
+            let Some(next) = rows.next_marked(|key, _| self.may_be_deleted(key, report))? else { break };
             wanted.push(next);
         }
         Ok((!wanted.is_empty()).then_some(wanted))

@@ -305,7 +305,10 @@ impl RescanOrchestrator {
         }
         match self.why_not_delete(context, plan, &flow) {
             None => flow.delete(report),
-            Some(refusal) => self.tell_refusal(refusal, plan, &mut flow, report),
+            Some(refusal) => {
+                let limit = self.config.max_delete.limit(plan.published);
+                flow.refuse_deletes(refusal, plan, limit, &self.root, report);
+            }
         }
         flow.settle_refusals(report);
         report.outage = flow.tally.outage.take();
@@ -327,39 +330,6 @@ impl RescanOrchestrator {
             failed_uploads: flow.tally.failed_uploads,
             same_root: context.root.is_at(&self.root).unwrap_or(false),
         })
-    }
-
-    /// Says why nothing is deleted, where that is news.
-    fn tell_refusal(&self, refusal: Refusal, plan: &Plan, flow: &mut Flow<'_>, report: &mut RescanReport) {
-        let context = flow.context.clone();
-        let trace = &context.reach.trace;
-        match refusal {
-            Refusal::NothingToDelete | Refusal::Stopped => {}
-            Refusal::Blocked | Refusal::UploadsFailed => {
-                let why = match refusal {
-                    Refusal::Blocked => "something could not be read",
-                    _ => "uploads failed, and what is published may still refer to what is gone",
-                };
-                trace.warn(
-                    "deletes wait for a run without errors",
-                    &[("pending_deletes", &plan.removed), ("reason", &why)],
-                );
-            }
-            Refusal::TooMany => {
-                flow.stop(StopReason::DeletesRefused);
-                let limit = self.config.max_delete.limit(plan.published);
-                trace.warn(
-                    "too many files are gone: nothing was deleted; raise max_delete if that is right",
-                    &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
-                );
-            }
-            Refusal::RootReplaced => {
-                let why = "another folder, or none, has taken the root's place during the run: nothing was \
-                    deleted; the next rescan looks at what is there now";
-                let error = StorageError::new(ErrorKind::SourceChanged, Operation::Rescan, why);
-                report.add_failed(error.with_path(&self.root));
-            }
-        }
     }
 
     /// Lists and compares; a run that is stopped meanwhile says so.

@@ -342,16 +342,18 @@ fn missing(what: &str) -> StorageError {
 mod tests {
     use super::*;
 
-    fn held(etag: &str, sha256: Option<[u8; 32]>) -> Option<Held> {
-        Some(Held { etag: etag.to_owned(), sha256 })
+    fn held(etag: &str, sha256: Option<[u8; 32]>) -> Held {
+        Held { etag: etag.to_owned(), sha256 }
     }
 
     #[test]
     fn parts_count_where_cache_and_store_agree() {
         let plan = PartPlan::exactly(45, 10).unwrap();
         let hash = Some([1; 32]);
-        let recorded =
-            |etag: &str, settled: bool| Part { sha256: hash.filter(|_| settled), held: held(etag, hash) };
+        let recorded = |etag: &str, settled: bool| Part {
+            sha256: hash.filter(|_| settled),
+            held: Some(held(etag, hash)),
+        };
         let listed = |number, size, etag: &str| ListedPart { number, size, etag: Some(etag.to_owned()) };
         let at_store = [
             listed(1, 10, "a"),
@@ -368,7 +370,7 @@ mod tests {
             parts
         };
         let only_hash = Part { sha256: hash, held: None };
-        let only_tag = |etag: &str| Part { sha256: None, held: held(etag, None) };
+        let only_tag = |etag: &str| Part { sha256: None, held: Some(held(etag, None)) };
         assert_eq!(
             agreed(true),
             [recorded("a", true), only_tag("other"), only_hash.clone(), only_tag("d"), only_hash.clone()]
@@ -387,9 +389,9 @@ mod tests {
 
     #[test]
     fn part_of_a_file_that_was_too_young_is_done_once_its_hash_is_what_was_sent() {
-        let part = |now: Option<[u8; 32]>| Part { sha256: now, held: held("e", Some([1; 32])) };
+        let part = |now: Option<[u8; 32]>| Part { sha256: now, held: Some(held("e", Some([1; 32]))) };
         assert!(part(Some([1; 32])).is_done());
         assert!(!part(None).is_done() && !part(Some([2; 32])).is_done());
-        assert!(Part { sha256: Some([1; 32]), held: held("e", None) }.is_done());
+        assert!(Part { sha256: Some([1; 32]), held: Some(held("e", None)) }.is_done());
     }
 }

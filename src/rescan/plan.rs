@@ -3,10 +3,10 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::{CacheManager, KnownRoot, Row, Write};
+use super::kept::Keeper;
 use super::record::{Pending, PendingKind, Published};
 use super::report::{KeptReason, RescanReport};
 use super::work;
@@ -17,7 +17,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
 use crate::tree::diff::{Change, classify, merge};
 use crate::tree::filter::Filter;
-use crate::tree::folder::{Folder, is_absent};
+use crate::tree::folder::Folder;
 use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, nanos_of};
 use crate::tree::walk::{Found, SkipReason, walk};
@@ -94,8 +94,15 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
         scope,
         plan: Plan { published, ..Plan::default() },
         report,
-        skipped: HashSet::new(),
-        ancestor: None,
+        keeper: Keeper {
+            root: scope.root,
+            known: scope.known,
+            root_device: scope.root_device,
+            config: scope.config,
+            filter: scope.filter,
+            skipped: HashSet::new(),
+            ancestor: None,
+        },
         writes: Vec::new(),
         seen: wall_nanos(scope.exchange.clock),
     };
@@ -124,10 +131,7 @@ struct Planner<'a> {
     scope: &'a Scope<'a>,
     plan: Plan,
     report: &'a mut RescanReport,
-    /// Keys whose path is a link or a special file.
-    skipped: HashSet<String>,
-    /// The last folder asked for: what holds its files now.
-    ancestor: Option<(PathBuf, Option<u64>)>,
+    keeper: Keeper<'a>,
     writes: Vec<Write>,
     seen: i64,
 }
@@ -170,7 +174,7 @@ impl Planner<'_> {
                 if skip.reason != SkipReason::Name
                     && let Some(key) = skip.path.to_str()
                 {
-                    self.skipped.insert(key.to_owned());
+                    self.keeper.skipped.insert(key.to_owned());
                 }
                 self.report.add_skipped(skip);
             }
@@ -272,7 +276,7 @@ impl Planner<'_> {
 
     fn deleting(&mut self, key: &str, published: &Published, attempted: bool) -> Option<Pending> {
         let stat = published.stat;
-        match self.reason_to_keep(key, published) {
+        match self.keeper.reason_to_keep(key, published) {
             Err(error) => {
                 self.plan.blocked = true;
                 self.report.add_failed(error.with_key(key));
@@ -295,57 +299,6 @@ impl Planner<'_> {
     fn unsettled(&mut self, key: &str, stat: FileStat, reason: KeptReason) -> Pending {
         self.report.add_kept(key.to_owned(), reason);
         unsettled(stat)
-    }
-
-    fn reason_to_keep(
-        &mut self,
-        key: &str,
-        published: &Published,
-    ) -> Result<Option<KeptReason>, StorageError> {
-        let config = self.scope.config;
-        if !self.scope.filter.admits(key) {
-            return Ok(Some(KeptReason::Excluded));
-        }
-        let mut paths = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
-        if paths.any(|path| self.skipped.contains(path)) {
-            return Ok(Some(KeptReason::Skipped));
-        }
-        if published.root != self.scope.known.number || self.scope.known.moved {
-            return Ok((!config.allow_new_root).then_some(KeptReason::OtherRoot));
-        }
-        let (above, root) = (self.device_above(key)?, self.scope.root_device);
-        if !is_still_mounted(published.with_root, published.stat.device, above, root) {
-            return Ok(Some(KeptReason::OtherDevice));
-        }
-        Ok((!config.delete).then_some(KeptReason::DeletesOff))
-    }
-
-    /// The device of the nearest folder above a key that is there. One that cannot be looked at is an error: nobody
-    /// knows what is gone below it.
-    fn device_above(&mut self, key: &str) -> Result<Option<u64>, StorageError> {
-        let parent = Path::new(key).parent().unwrap_or(Path::new(""));
-        if let Some((known, device)) = &self.ancestor
-            && known == parent
-        {
-            return Ok(*device);
-        }
-        let mut device = None;
-        for folder in parent.ancestors() {
-            match self.scope.root.stat(folder) {
-                Ok(stat) => {
-                    device = Some(FileStat::of(&stat).device);
-                    break;
-                }
-                Err(error) if is_absent(error) => {}
-                Err(error) => {
-                    let path = self.scope.root.path().join(folder);
-                    let kind = ErrorKind::SourceUnreadable;
-                    return Err(StorageError::io(kind, Operation::Walk, &path, error.into()));
-                }
-            }
-        }
-        self.ancestor = Some((parent.to_owned(), device));
-        Ok(device)
     }
 
     /// Records what is wanted for a key, where it is news.
@@ -380,54 +333,16 @@ impl Planner<'_> {
     fn preview(&mut self, key: String, wanted: Option<Pending>) {
         match wanted {
             Some(Pending { kind: PendingKind::Removed, .. }) => self.report.add_deleted(key),
-            Some(Pending { kind: PendingKind::Unsettled, .. }) => {}
-            Some(pending) => {
+            Some(pending) if pending.kind != PendingKind::Unsettled => {
                 let url = self.scope.backend.get_url(&key);
                 self.report.add_uploaded(key, url, pending.stat.size, pending.kind);
             }
-            None => {}
+            _ => {}
         }
     }
-}
-
-/// Whether the place of a published file is on the file system that it was published from. `then` is the device
-/// that it was on, `above` that of the nearest folder that is there, `root` the root's. Numbers of devices may change with a reboot: what was on the root's own
-/// still counts as there, and what was not cannot be there now, whatever its number was.
-fn is_still_mounted(with_root: bool, then: u64, above: Option<u64>, root: u64) -> bool {
-    let at_root = above == Some(root);
-    if with_root { at_root || above == Some(then) } else { !at_root && above == Some(then) }
 }
 
 /// What is pending for a key whose file is gone: a request for it had no answer.
 fn unsettled(stat: FileStat) -> Pending {
     Pending { kind: PendingKind::Unsettled, stat, settled: false, digest: None, attempted: true }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_still_mounted;
-
-    #[test]
-    fn f9_disk_that_is_not_mounted_is_seen_whatever_numbers_devices_have_now() {
-        for (with_root, then, above, root, there) in [
-            (true, 1, Some(1), 1, true),
-            // The root's own, after a reboot.
-            (true, 1, Some(7), 7, true),
-            // Something is mounted over it.
-            (true, 1, Some(9), 7, false),
-            (false, 2, Some(2), 1, true),
-            (false, 2, Some(1), 1, false),
-            // Not mounted, and the root has its number now.
-            (false, 2, Some(2), 2, false),
-            // Another disk in its place.
-            (false, 2, Some(3), 1, false),
-            (true, 1, None, 1, false),
-        ] {
-            assert_eq!(
-                is_still_mounted(with_root, then, above, root),
-                there,
-                "{with_root} {then} {above:?} {root}"
-            );
-        }
-    }
 }

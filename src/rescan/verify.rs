@@ -208,7 +208,7 @@ fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Resu
 /// A published object that is not there as it was acknowledged: its record is not believed any more, and stays
 /// until it is published again.
 pub(crate) fn lost(key: String, published: &Published, pending: Option<Pending>) -> Write {
-    let on_disk = pending.unwrap_or_else(|| Pending {
+    let on_disk = pending.unwrap_or(Pending {
         kind: PendingKind::Modified,
         stat: published.stat,
         settled: published.settled,

@@ -49,10 +49,8 @@ impl Folder {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         #[cfg(target_os = "linux")]
         match open_beneath(&self.descriptor, below, flags) {
-            // An older kernel, or a sandbox that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {}
-            // Said of a link at the end, too.
-            Err(Errno::NOTDIR) => {}
+            // An older kernel, or a sandbox that does not know the call. NOTDIR is said of a link at the end, too.
+            Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::NOTDIR) => {}
             opened => return opened,
         }
         self.open_by_name(below, flags)

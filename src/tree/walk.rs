@@ -308,6 +308,35 @@ mod tests {
         assert!(skip.to_string().starts_with("bad\\xff: its name"), "{skip}");
     }
 
+    /// A folder was swapped for a link while the walk went on; it was entered by its path, and files outside of the
+    /// root were published.
+    #[test]
+    fn s5_folder_swapped_for_a_link_during_the_walk_is_not_entered() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("secret"), "not of this tree").unwrap();
+        fs::write(root.path().join("a"), "x").unwrap();
+        for folder in ["b/c", "d"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+            fs::write(root.path().join(folder).join("f"), "x").unwrap();
+        }
+        let (folder, filter) = (Folder::open(root.path()).unwrap(), Filter::default());
+        let mut walk = walk(&folder, MAX_KEY_BYTES, &filter);
+        assert!(matches!(walk.next(), Some(Found::File(entry)) if entry.key.as_str() == "a"));
+        // The walk knows both as folders by now.
+        for swapped in ["b", "d"] {
+            fs::remove_dir_all(root.path().join(swapped)).unwrap();
+            std::os::unix::fs::symlink(outside.path(), root.path().join(swapped)).unwrap();
+        }
+        let rest: Vec<_> = walk
+            .map(|found| match found {
+                Found::Skipped(skip) => (skip.path.display().to_string(), skip.reason),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = ["b", "d"].map(|path| (path.to_owned(), SkipReason::Symlink));
+        assert_eq!(rest, expected);
+    }
+
     proptest! {
         #[test]
         fn siblings_are_in_the_order_of_the_keys_below_them(

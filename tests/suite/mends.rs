@@ -588,10 +588,6 @@ fn n14_outage_names_host_and_reason_wherever_it_is_told() {
     assert!(said("Cloud sync failed") && said(&format!("{host}: Connection refused")));
     world.proxy.accept_again();
     // It breaks down in the middle: those that were under way say why, and so does the report.
-    world.proxy.on_request({
-        let hangs_up = std::sync::atomic::AtomicU32::new(0);
-        move |_| drop(hangs_up.fetch_add(1, std::sync::atomic::Ordering::SeqCst))
-    });
     world.proxy.add(Rule::new(Fault::ResetBefore).method("PUT"));
     let report = rescan(&world, &site);
     let outage = report.outage.unwrap();
@@ -637,10 +633,7 @@ fn f05_root_that_is_replaced_during_a_run_deletes_nothing() {
                 fs::rename(&root, &away).unwrap();
                 let other = root.with_extension("other");
                 fs::create_dir(&other).unwrap();
-                match by_link {
-                    true => symlink(&other, &root).unwrap(),
-                    false => fs::rename(&other, &root).unwrap(),
-                }
+                if by_link { symlink(&other, &root).unwrap() } else { fs::rename(&other, &root).unwrap() }
             }
         });
         let report = site.rescan().unwrap();
@@ -712,4 +705,62 @@ fn more_files_than_are_marked_at_once_are_all_published_and_settled() {
     check(&world, &site, &report);
     assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2500));
     check_idle(&world, &site);
+}
+
+/// P4: the disk under the cache was full in the middle of a run. A worker took the recorder's failure away with it: the
+/// run ended without its reason, and went on sending for as long as it had files.
+///
+/// A limit on the size of files, set after the first upload, is a disk that is full from then on. It holds for a
+/// process, so this is one of its own.
+#[test]
+fn p04_full_disk_under_the_cache_stops_the_run_and_says_why() {
+    const ROOT: &str = "BRIGADE_TEST_FULL_DISK_ROOT";
+    const CACHE: &str = "BRIGADE_TEST_FULL_DISK_CACHE";
+    const ENDPOINT: &str = "BRIGADE_TEST_FULL_DISK_ENDPOINT";
+    if let (Ok(root), Ok(cache), Ok(endpoint)) =
+        (std::env::var(ROOT), std::env::var(CACHE), std::env::var(ENDPOINT))
+    {
+        return publish_until_the_disk_is_full(&root, &cache, &endpoint);
+    }
+    let world = World::new();
+    world.write("gone", "x");
+    rescan(&world, &world.orchestrator());
+    world.remove("gone");
+    for n in 0..4000 {
+        world.write(&format!("d{}/f{n:04}", n % 40), "x");
+    }
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "mends::p04_full_disk_under_the_cache_stops_the_run_and_says_why", "--nocapture"])
+        .env(ROOT, world.root())
+        .env(CACHE, world.cache_path())
+        .env(ENDPOINT, world.proxy.endpoint())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("ended: Cache: cache ") && text.contains("File too large"), "{text}");
+    let puts = world.store.puts().len();
+    assert!(puts < 4000, "it went on sending: {puts}");
+    assert!(world.keys().contains(&"gone".to_owned()), "I3");
+    let site = world.orchestrator();
+    let report = rescan(&world, &site);
+    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Published, 1));
+    check_idle(&world, &site);
+}
+
+fn publish_until_the_disk_is_full(root: &str, cache: &str, endpoint: &str) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let engine = bucket_brigade::Engine::new().unwrap();
+    let backend = Arc::new(S3Backend::new(&engine, s3_config_at(endpoint)).unwrap());
+    let cache = CacheManager::open(cache).unwrap();
+    let site = RescanOrchestrator::new(&engine, root, backend, cache).unwrap();
+    let full = Arc::new(|event: &bucket_brigade::Event| {
+        if matches!(event, bucket_brigade::Event::UploadFinished { .. }) {
+            setrlimit(Resource::Fsize, Rlimit { current: Some(4096), maximum: None }).unwrap();
+        }
+    });
+    let error = site.rescan_with(&Run::new().observer(full)).unwrap_err();
+    println!("ended: {:?}: {error}", error.kind());
 }
