@@ -14,6 +14,14 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Counts what was done before on the same run. What was confirmed then is looked at anew.
+    pub(crate) fn follows(&mut self, before: &Self) {
+        self.blocked |= before.blocked;
+        self.tally.done += before.tally.done;
+        self.tally.outages += before.tally.outages;
+        self.tally.reached |= before.tally.reached;
+    }
+
     /// A plan that was cancelled or ran out of time is a run that stopped; any other failure is one.
     pub(crate) fn of_stopped_plan(error: StorageError) -> Result<Self, StorageError> {
         let Some(stop) = StopReason::of(&error) else {

@@ -91,6 +91,8 @@ impl<'a> Flow<'a> {
         limits: Limits,
     ) -> Self {
         let batches = Batches::new(limits.batch_size);
+        // A flow before this one, of the same run, has closed it behind itself.
+        context.offline.store(false, Relaxed);
         let (larges, obstructed, tally) = (Larges::default(), Vec::new(), Tally::default());
         Self {
             engine,

@@ -19,7 +19,7 @@ use super::preflight::preflight;
 use super::reach::Reach;
 use super::record::PendingKind;
 use super::recorder::Recorder;
-use super::report::{RescanOutcome, RescanReport, StopReason, VerifyReport};
+use super::report::{RescanOutcome, RescanReport, StopReason};
 use super::run::Run;
 use super::tally::Tally;
 use super::uploads;
@@ -161,7 +161,7 @@ impl RescanOrchestrator {
         Ok(())
     }
 
-    /// lock, walk, diff, batches, hash, upload, record, delete, verify.
+    /// lock, then what `publish` says, verify, report.
     fn phases(
         &self,
         run: &Run,
@@ -170,7 +170,34 @@ impl RescanOrchestrator {
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
         let context = Arc::new(self.prepare(run, trace, began)?);
-        let plan = match self.plan(&context, report) {
+        let mut end = self.publish(&context, trace, report)?;
+        if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
+            return Ok(end);
+        }
+        end.tally.stop = verify::after_run(&self.engine, &context.reach, &self.cache, run.verify, report)?;
+        if end.tally.stop.is_some() || report.failed_count > 0 || !report.has_losses() {
+            return Ok(end);
+        }
+        // What is not there as it was acknowledged is published once more, and looked at.
+        let lost = report.begin_again();
+        let mut again = self.publish(&context, trace, report)?;
+        again.follows(&end);
+        if again.tally.stop.is_none() {
+            again.tally.stop =
+                verify::after_run(&self.engine, &context.reach, &self.cache, run.verify, report)?;
+        }
+        report.verified.get_or_insert_default().repaired = lost;
+        Ok(again)
+    }
+
+    /// walk, diff, batches, hash, upload, record, delete.
+    fn publish(
+        &self,
+        context: &Arc<Context>,
+        trace: &Trace,
+        report: &mut RescanReport,
+    ) -> Result<End, StorageError> {
+        let plan = match self.plan(context, report) {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
@@ -182,16 +209,11 @@ impl RescanOrchestrator {
             to_delete: plan.removed,
         });
         let mut end = End { blocked: plan.blocked, ..End::default() };
-        if run.dry_run {
+        if report.dry_run {
             let refused = plan.removed > self.config.max_delete.limit(plan.published);
             end.tally.stop = refused.then_some(StopReason::DeletesRefused);
-            return Ok(end);
-        }
-        if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
-            end.tally = self.carry_out(&context, &plan, report)?;
-        }
-        if run.verify != Verify::Ack && end.tally.stop.is_none() {
-            end.tally.stop = self.verify(&context, run.verify, report)?;
+        } else if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
+            end.tally = self.carry_out(context, &plan, report)?;
         }
         Ok(end)
     }
@@ -330,32 +352,6 @@ impl RescanOrchestrator {
             failed_uploads: flow.tally.failed_uploads,
             same_root: context.root.is_at(&self.root).unwrap_or(false),
         })
-    }
-
-    /// Lists and compares; a run that is stopped meanwhile says so.
-    fn verify(
-        &self,
-        context: &Context,
-        how: Verify,
-        report: &mut RescanReport,
-    ) -> Result<Option<StopReason>, StorageError> {
-        let reach = Arc::new(context.reach.clone());
-        let found = report.verified.insert(VerifyReport::default());
-        match verify::compare(&self.engine, &reach, &self.cache, how, found) {
-            Ok(()) => Ok(None),
-            Err(error) if error.is_about_the_cache() => Err(error),
-            Err(error) => {
-                let stop = StopReason::of(&error).or(match error.kind() {
-                    ErrorKind::Credentials => Some(StopReason::Credentials),
-                    kind if kind.is_transient() && error.is_retryable() => Some(StopReason::Unavailable),
-                    _ => None,
-                });
-                if !error.is_not_tried() {
-                    report.add_failed(error);
-                }
-                Ok(stop)
-            }
-        }
     }
 
     fn keep_catalog(&self) -> Result<(), StorageError> {

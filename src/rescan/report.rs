@@ -176,6 +176,8 @@ pub struct VerifyReport {
     pub unsettled: Vec<String>,
     /// Objects of which only the size was compared: the store lists no ETag for them, or gave none.
     pub sizes_only: u64,
+    /// Objects that were missing or different, and were published again by the same rescan.
+    pub repaired: u64,
     /// Objects that could not be read.
     pub failed_count: u64,
     /// The reasons, up to [`REPORT_LIST_LIMIT`].
@@ -304,6 +306,21 @@ impl RescanReport {
             metrics: MetricsSnapshot::default(),
             elapsed: Duration::ZERO,
         }
+    }
+
+    /// Whether the verification found objects that are not there as they were acknowledged.
+    pub(crate) fn has_losses(&self) -> bool {
+        self.verified.as_ref().is_some_and(|found| found.missing_count + found.different_count > 0)
+    }
+
+    /// The tree is looked at once more on this run. Gives how many objects were lost.
+    pub(crate) fn begin_again(&mut self) -> u64 {
+        (self.scanned, self.unchanged) = (0, 0);
+        (self.kept_count, self.skipped_count) = (0, 0);
+        self.kept.clear();
+        self.skipped.clear();
+        let found = self.verified.take().unwrap_or_default();
+        found.missing_count + found.different_count
     }
 
     pub(crate) fn add_uploaded(&mut self, key: String, url: String, bytes: u64, kind: PendingKind) {

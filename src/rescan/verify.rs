@@ -11,7 +11,7 @@ use super::contents;
 use super::pages::Pages;
 use super::reach::Reach;
 use super::record::{Pending, PendingKind, Published};
-use super::report::VerifyReport;
+use super::report::{RescanReport, StopReason, VerifyReport};
 use super::run::Run;
 use super::work::panicked;
 use crate::backend::{Listed, StorageBackend, Transfers};
@@ -71,6 +71,32 @@ impl CacheManager {
                 Ok(report)
             }
             Ok(()) => Ok(report),
+        }
+    }
+}
+
+/// The verification at the end of a rescan; a run that is stopped meanwhile says so.
+pub(crate) fn after_run(
+    engine: &Engine,
+    reach: &Reach,
+    cache: &CacheManager,
+    how: Verify,
+    report: &mut RescanReport,
+) -> Result<Option<StopReason>, StorageError> {
+    let found = report.verified.insert(VerifyReport::default());
+    match compare(engine, &Arc::new(reach.clone()), cache, how, found) {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_about_the_cache() => Err(error),
+        Err(error) => {
+            let stop = StopReason::of(&error).or(match error.kind() {
+                ErrorKind::Credentials => Some(StopReason::Credentials),
+                kind if kind.is_transient() && error.is_retryable() => Some(StopReason::Unavailable),
+                _ => None,
+            });
+            if !error.is_not_tried() {
+                report.add_failed(error);
+            }
+            Ok(stop)
         }
     }
 }

@@ -764,3 +764,29 @@ fn publish_until_the_disk_is_full(root: &str, cache: &str, endpoint: &str) {
     let error = site.rescan_with(&Run::new().observer(full)).unwrap_err();
     println!("ended: {:?}: {error}", error.kind());
 }
+
+/// A bucket was restored from a backup, or changed by hand: no request tells that for nothing, and a run that asks for
+/// a list found it and left it to the next one.
+#[test]
+fn what_a_verification_finds_is_published_again_by_the_same_run() {
+    for how in [Verify::List, Verify::Content] {
+        let world = World::new();
+        let site = site_with(&world, world.s3_config());
+        for key in ["a", "b", "c"] {
+            world.write(key, "right");
+        }
+        world.let_files_settle();
+        rescan(&world, &site);
+        assert_eq!(rescan(&world, &site).outcome, RescanOutcome::Unchanged);
+        world.store.remove_raw(&format!("{PREFIX}a"));
+        world.store.put_raw(&format!("{PREFIX}b"), "another");
+        assert_eq!(site.rescan().unwrap().outcome, RescanOutcome::Unchanged, "nobody asked");
+        let report = site.rescan_with(&Run::new().verify(how)).unwrap();
+        check(&world, &site, &report);
+        let found = report.verified.unwrap();
+        assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2));
+        assert_eq!((found.is_good(), found.repaired, found.matching), (true, 2, 3));
+        assert_eq!((report.scanned, report.unchanged), (3, 1));
+        check_idle(&world, &site);
+    }
+}

@@ -142,11 +142,11 @@ fn verification_finds_what_is_missing_or_different_and_the_next_rescan_mends_it(
     world.store.remove_raw(&format!("{PREFIX}d0/f000"));
     world.store.put_raw(&format!("{PREFIX}d1/f001"), "other bytes");
     world.stranger("theirs", "x");
-    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
-    assert_eq!(report.outcome, RescanOutcome::Partial);
-    let found = report.verified.unwrap();
+    let backend: Arc<dyn bucket_brigade::StorageBackend> = world.backend();
+    let found = site.cache().verify(&world.engine, &backend, &Run::new().verify(Verify::List)).unwrap();
     assert_eq!((found.matching, found.unknown), (28, vec!["theirs".to_owned()]));
     assert_eq!((found.missing, found.different), (vec!["d0/f000".to_owned()], vec!["d1/f001".to_owned()]));
+    assert_eq!(site.rescan_with(&Run::new().dry_run(true)).unwrap().uploaded_count, 2);
     let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
     check(&world, &site, &report);
     assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2));
