@@ -26,12 +26,21 @@
 //!   signature, so the store itself refuses a body that is not what was hashed. (A writer that changes a
 //!   file in place and leaves size, mtime and ctime as they were is outside of this.)
 //! - The cache says "published" only of what the store acknowledged. What failed, at whatever moment, is in
-//!   the difference of the next rescan by itself.
-//! - Deletes come last, and only when every upload of the run is acknowledged, everything could be read, the
-//!   root is there and not empty, and the removals are within [`MaxDelete`]. Only what this cache published
-//!   from this root is ever deleted.
+//!   the difference of the next rescan by itself. From before a request for a key is sent until the store
+//!   acknowledges something, what is recorded of the key is neither believed nor forgotten: it is sent again if its
+//!   file is there, and reported and kept pending ([`PendingKind::Unsettled`]) if its file is gone.
+//! - Deletes come last, and only when every upload of the run is acknowledged (what is published may still refer to
+//!   what is gone), everything could be read, the root is there, not empty and the same folder all the time, and the
+//!   removals are within [`MaxDelete`]. Only what this cache published from this root is ever deleted.
+//! - Nothing outside the root is read: files are opened from its descriptor, through no link, whatever is renamed
+//!   meanwhile. (A backend of four methods opens them by their path.)
 //! - A rescan of an unchanged tree sends no request, reads no file's content and commits nothing, once its
-//!   files were older than 2 s at the last scan.
+//!   files were older than 2 s at the last scan. It cannot know, then, what happened to the bucket: one that was
+//!   changed by others, or restored from a backup, and a cache that was restored together with an older tree, show in
+//!   a verification only, which publishes again in the same run what it finds missing or different ([`Run::verify`]).
+//! - A run that has work sends one small signed request before anything else. Wrong endpoint, certificate,
+//!   credentials, bucket or clock are one error, and a server that does not answer is found out within 30 s. After it
+//!   a refusal concerns its key, and the others go on.
 //! - Memory does not grow with the size of files: a file is streamed in chunks of 8 KiB, a large one in parts by
 //!   all workers.
 //! - No upload in parts whose id was received outlives the next rescan that ends well; none that others began is
@@ -70,7 +79,7 @@
 //! | info | `upload ended`, `delete ended`, `abort ended` | those, `attempts`, `elapsed` (seconds), `outcome` (`ok` or the error), `request_id` |
 //! | debug | `PUT ended`, `GET ended`, `HEAD ended`, `DELETE ended`, `POST ended`: each request | the same, `operation` being the method |
 //! | debug | `trying again` | `error`, `attempt`, `wait` (seconds) |
-//! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
+//! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `cause` (why the store could not be reached or could not work, the first time), `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
 //! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
 //! | warn | `deletes wait for a run without errors` | `pending_deletes`, `reason` |
 //! | warn | `too many files are gone: …` | `gone`, `published`, `max_delete` |

@@ -47,7 +47,8 @@ pub enum Verify {
     #[default]
     Ack,
     /// Also lists the prefix and compares sizes and ETags with what was acknowledged: one request
-    /// for 1,000 objects.
+    /// for 1,000 objects. What is missing or different is published again by the same rescan, which
+    /// then lists once more.
     List,
     /// Also downloads every published object and compares its SHA-256.
     Content,
