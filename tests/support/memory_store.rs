@@ -136,6 +136,12 @@ impl MemoryStore {
         self.state().undeletable.insert(key.to_owned());
     }
 
+    /// Fails the next so many deletes of this key with this code: for the key in `DeleteObjects`, and for
+    /// `DeleteObject`.
+    pub fn fail_delete(&self, key: &str, code: &str, times: u32) {
+        self.state().failing_deletes.insert(key.to_owned(), (code.to_owned(), times));
+    }
+
     /// Whether `DeleteObjects` is answered with `NotImplemented`.
     pub fn lacks_bulk_delete(&self, lacks: bool) {
         self.state().lacks_bulk_delete = lacks;
@@ -146,10 +152,11 @@ impl MemoryStore {
         self.state().refusals.push((key_suffix.to_owned(), code.to_owned()));
     }
 
-    /// Ends `deny_delete`, `lacks_bulk_delete` and `refuse_put`.
+    /// Ends `deny_delete`, `fail_delete`, `lacks_bulk_delete` and `refuse_put`.
     pub fn clear_faults(&self) {
         let mut state = self.state();
         state.undeletable.clear();
+        state.failing_deletes.clear();
         state.lacks_bulk_delete = false;
         state.refusals.clear();
     }
@@ -162,6 +169,11 @@ impl MemoryStore {
     /// Writes spaces as `+` in URL-encoded listings, as some stores do. They are `%20` otherwise.
     pub fn spaces_as_plus(&self, plus: bool) {
         self.state().spaces_as_plus = plus;
+    }
+
+    /// Lists unfinished uploads only where the prefix is a whole key, or empty, as `MinIO` does.
+    pub fn list_uploads_by_whole_key(&self) {
+        self.state().lists_uploads_by_whole_key = true;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
