@@ -6,6 +6,7 @@ mod classify;
 mod client;
 pub(crate) mod credentials;
 mod download;
+mod heard;
 pub(crate) mod keyring;
 mod objects;
 mod parts;

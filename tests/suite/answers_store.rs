@@ -62,3 +62,195 @@ fn headers_whose_names_begin_alike_are_signed_right() {
     heals(&world, &site);
 }
 
+/// All that a run said and kept: events, report, and the cache and catalog as they lie on the disk.
+fn said_and_kept(world: &World, report: &RescanReport) -> String {
+    let mut all = format!("{:?} {report:?}", world.events.lock().unwrap());
+    report.failed.iter().for_each(|error| all.push_str(&error.to_string()));
+    for file in std::fs::read_dir(world.cache_path().parent().unwrap()).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            all.push_str(&String::from_utf8_lossy(&std::fs::read(path).unwrap()));
+        }
+    }
+    all
+}
+
+/// The signatures and `Authorization` headers of all requests so far, and the secrets that are never sent.
+fn secrets_of(world: &World) -> Vec<String> {
+    let mut all = vec![SECRET_KEY.to_owned(), SESSION_TOKEN.to_owned()];
+    for seen in world.proxy.requests() {
+        let authorization = seen.header("authorization").unwrap_or_default();
+        all.extend(authorization.rsplit_once("Signature=").map(|(_, signature)| signature.to_owned()));
+        all.push(authorization.to_owned());
+    }
+    all.retain(|secret| !secret.is_empty());
+    all
+}
+
+fn no_secret_is_repeated(world: &World, report: &RescanReport) {
+    let all = said_and_kept(world, report);
+    let secrets = secrets_of(world);
+    assert!(secrets.len() > 3, "there are signatures");
+    for secret in secrets {
+        assert!(!all.contains(&secret), "{secret} was said or kept");
+    }
+}
+
+/// What is cut out of the texts of errors was shown by `-v` as the request's ID, and kept in the cache as an object's
+/// tag.
+#[test]
+fn i7_secrets_in_headers_of_successes_are_neither_shown_nor_kept() {
+    for name in ["x-amz-request-id", "etag"] {
+        for secret in [SESSION_TOKEN, SECRET_KEY] {
+            let world = World::with_workers(2);
+            let site = impatient(&world);
+            acquainted(&world, &site);
+            world.write("f", "x");
+            world.proxy.add(Rule::new(Fault::WithHeader(name, format!("a{secret}b"))));
+            let report = rescan(&world, &site);
+            assert_eq!(report.uploaded_count, 1, "{report:?}");
+            no_secret_is_repeated(&world, &report);
+        }
+    }
+}
+
+/// What a store can say in the text of an error: all that it was sent.
+fn echo(status: u16, text: &'static str) -> Fault {
+    Fault::Made(Maker::new(move |seen| {
+        let authorization = seen.header("authorization").unwrap_or_default();
+        let signature = authorization.rsplit_once("Signature=").map_or("", |(_, signature)| signature);
+        let said = format!("{authorization} {signature} {SESSION_TOKEN} {SECRET_KEY}");
+        let headers = [("x-amz-request-id", &said), ("Content-Type", &"application/xml".to_owned())];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.clone())).to_vec();
+        let each = |form: fn(u8) -> String| SESSION_TOKEN.bytes().map(form).collect::<String>();
+        let text = text.replace("SECRETS", &said).replace("ENTITIES", &each(|byte| format!("&#{byte};")));
+        (status, headers, text.replace("PERCENT", &each(|byte| format!("%{byte:02x}"))).into_bytes())
+    }))
+}
+
+#[test]
+fn i7_secrets_in_errors_are_not_repeated() {
+    let whole = "<Error><Code>X SECRETS</Code><Message>SECRETS</Message><RequestId>SECRETS</RequestId>\
+                 <Region>SECRETS</Region><Endpoint>SECRETS</Endpoint></Error>";
+    for (method, status, text) in [
+        ("PUT", 400, whole),
+        ("PUT", 301, whole),
+        ("PUT", 500, "<Error><Code>SECRETS</Code></Error>"),
+        (
+            "POST",
+            200,
+            "<DeleteResult><Error><Key>site/a</Key><Code>SECRETS</Code><Message>SECRETS</Message></Error></DeleteResult>",
+        ),
+        (
+            "POST",
+            200,
+            "<DeleteResult><Error><Key>SECRETS</Key><Code>AccessDenied</Code></Error></DeleteResult>",
+        ),
+        ("GET", 200, "<ListBucketResult><IsTruncated>SECRETS</IsTruncated></ListBucketResult>"),
+        (
+            "GET",
+            200,
+            "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>SECRETS</NextContinuationToken></ListBucketResult>",
+        ),
+        (
+            "GET",
+            200,
+            "<ListBucketResult><Contents><Key>site/SECRETS</Key><Size>1</Size></Contents></ListBucketResult>",
+        ),
+        (
+            "PUT",
+            400,
+            "<Error><Code>ENTITIES</Code><Message>support-session<![CDATA[-token-CANARY]]></Message></Error>",
+        ),
+        (
+            "GET",
+            200,
+            "<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>site/PERCENT</Key><Size>1</Size>\
+             <ETag>ENTITIES</ETag></Contents></ListBucketResult>",
+        ),
+        (
+            "GET",
+            200,
+            "<ListBucketResult><Contents><Key>SECRETS</Key><Size>1</Size></Contents></ListBucketResult>",
+        ),
+    ] {
+        let world = World::with_workers(2);
+        let site = impatient(&world);
+        with_files_gone(&world, &site, &["a", "b"]);
+        if method == "PUT" {
+            world.write("f", "x");
+        }
+        world.proxy.add(Rule::new(echo(status, text)).method(method));
+        let report = match site.rescan_with(&Run::new().verify(Verify::List)) {
+            Ok(report) => report,
+            Err(error) => {
+                let said = format!("{error} {error:?} {:?}", world.events.lock().unwrap());
+                assert!(secrets_of(&world).iter().all(|secret| !said.contains(secret)), "{said}");
+                continue;
+            }
+        };
+        check(&world, &site, &report);
+        assert!(
+            !report.failed.is_empty() || report.verified.as_ref().is_some_and(|found| !found.is_good()),
+            "{text}"
+        );
+        no_secret_is_repeated(&world, &report);
+    }
+}
+
+/// An upload ID is kept, shown and sent back: one that holds a secret is none, and one of megabytes neither.
+#[test]
+fn i7_i8_upload_ids_that_cannot_be_meant_are_refused() {
+    for (text, says) in [
+        ("SECRETS".to_owned(), "upload ID that repeats a secret"),
+        ("u".repeat(7 << 20), "upload ID of 7340032 bytes"),
+    ] {
+        let world = World::with_workers(2);
+        let s3 = world.s3_config().part_threshold(8 << 20).retry(RetryPolicy::default().with_attempts(2));
+        let site = site_with(&world, s3);
+        acquainted(&world, &site);
+        world.write_random("f", 9 * MIB, 1);
+        let body = format!(
+            "<InitiateMultipartUploadResult><UploadId>{text}</UploadId></InitiateMultipartUploadResult>"
+        );
+        world.proxy.add(Rule::new(echo(200, body.leak())).method("POST").path_contains("?uploads="));
+        let report = rescan(&world, &site);
+        let error = &report.failed[0];
+        assert!(error.kind() == ErrorKind::Protocol && error.to_string().contains(says), "{error}");
+        assert_eq!(error.attempts(), 1, "each try would begin an upload");
+        no_secret_is_repeated(&world, &report);
+    }
+}
+
+/// What stood behind an endpoint that an answer named was shown with it: the path and the query of a signed URL.
+#[test]
+fn i7_endpoint_of_a_redirect_is_named_without_its_path_and_query() {
+    let world = World::with_workers(2);
+    world.write("f", "x");
+    let body = "<Error><Code>PermanentRedirect</Code><Endpoint>https://user:word@b.eu.example:99/key?X-Amz-Signature=CANARY\
+                </Endpoint></Error>";
+    world.proxy.add(Rule::new(Fault::Answer(301, Vec::new(), body.as_bytes().to_vec())));
+    let text = impatient(&world).rescan().unwrap_err().to_string();
+    assert!(text.contains("is served by https://b.eu.example:99: set endpoint"), "{text}");
+}
+
+/// A tag of more than 1 KiB is refused, and so is a page token of more than 8 KiB.
+#[test]
+fn i8_tags_and_tokens_that_cannot_be_meant_are_refused() {
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    acquainted(&world, &site);
+    world.write("f", "x");
+    world.proxy.add(Rule::new(Fault::WithHeader("etag", "e".repeat(2000))).method("PUT"));
+    let report = rescan(&world, &site);
+    assert!(report.failed[0].to_string().contains("ETag of 2000 bytes"), "{}", report.failed[0]);
+    let token = "t".repeat(9000);
+    let page = format!(
+        "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>\
+         </ListBucketResult>"
+    );
+    world.proxy.add(Rule::new(Fault::Answer(200, Vec::new(), page.into_bytes())).method("GET"));
+    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+    let says = |error: &bucket_brigade::StorageError| error.to_string().contains("page token of 9000 bytes");
+    assert!(report.failed.iter().any(says), "{:?}", report.failed);
+}

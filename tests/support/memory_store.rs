@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use http::HeaderValue;
 use s3s::crypto::{Checksum, Sha256};
 #[allow(clippy::wildcard_imports, reason = "the names of the protocol: two for each operation")]
 use s3s::dto::*;
@@ -213,7 +214,9 @@ impl S3 for MemoryStore {
         };
         state.puts.push(input.key.clone());
         state.commit(input.key, object);
-        Ok(S3Response::new(output))
+        let mut answer = S3Response::new(output);
+        answer.headers.insert("x-amz-request-id", HeaderValue::from_static("0MEMORY0PUT0"));
+        Ok(answer)
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {

@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use super::S3Backend;
 use super::ask::{Answer, Ask};
 use super::classify::{advised_for_key, kind_of};
-use super::upload::request_id;
-use super::xml::{self, DeleteErrorBody};
+use super::heard::clipped;
+use super::xml::{self, KeyRefusal};
 use crate::backend::{Deleted, Exchange, Page};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
@@ -64,7 +64,7 @@ pub(crate) fn delete_one(
         Ask::plain(Operation::Delete, Method::DELETE, key.as_str(), s3.object_path(&object), String::new());
     s3.watched(exchange, Operation::Delete, key.as_str(), 0, |attempts| {
         match send(s3, exchange, attempts, &ask) {
-            Ok(answer) => Ok(((), request_id(&answer))),
+            Ok(answer) => Ok(((), answer.request_id())),
             // Only the store knows that an object is gone; another 404 is somebody in between.
             Err(error) if error.code() == Some("NoSuchKey") => Ok(((), String::new())),
             Err(error) => Err(error),
@@ -108,7 +108,8 @@ fn delete_together(
     let result = retry::run(&s3.settings.retry, exchange, Operation::Delete, |attempt| {
         attempts = attempt;
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut body.as_bytes())?;
-        settle(s3, keys, xml::delete_errors(&answer.body)?).map(|results| (results, request_id(&answer)))
+        let refused = xml::refused_keys(&answer.body, &answer.secrets)?;
+        settle(s3, keys, refused).map(|results| (results, answer.request_id()))
     });
     let elapsed = exchange.clock.now().saturating_sub(began);
     let id = result.as_ref().map_or("", |(_, id)| id.as_str());
@@ -123,8 +124,8 @@ fn delete_together(
 }
 
 /// What became of each key: with quiet on, the answer only names those that failed.
-fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> Result<Deleted, StorageError> {
-    let mut failed: HashMap<String, DeleteErrorBody> =
+fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<KeyRefusal>) -> Result<Deleted, StorageError> {
+    let mut failed: HashMap<String, KeyRefusal> =
         errors.into_iter().map(|error| (error.key.clone(), error)).collect();
     let results = keys
         .iter()
@@ -139,21 +140,20 @@ fn settle(s3: &S3Backend, keys: &[RemoteKey], errors: Vec<DeleteErrorBody>) -> R
     match failed.into_values().next() {
         None => Ok(results),
         Some(stranger) => {
-            let what = format!("the answer names a key that was not asked for: {:?}", stranger.key);
+            let what = format!("the answer names a key that was not asked for: {:?}", clipped(&stranger.key));
             Err(StorageError::new(ErrorKind::Protocol, Operation::Delete, what))
         }
     }
 }
 
-fn key_error(s3: &S3Backend, key: &RemoteKey, error: DeleteErrorBody) -> Result<(), StorageError> {
-    let code = error.code.unwrap_or_default();
+fn key_error(s3: &S3Backend, key: &RemoteKey, error: KeyRefusal) -> Result<(), StorageError> {
+    let code = error.code;
     // Without a code of its own a key's failure is the store's.
     let kind = if code.is_empty() { ErrorKind::Server } else { kind_of(400, &code) };
     if code == "NoSuchKey" {
         return Ok(());
     }
-    let text = format!("the store refused it: {code} {}", error.message.unwrap_or_default());
-    let text = s3.client.redacted(&text);
+    let text = format!("the store refused it: {code} {}", error.message);
     let error = StorageError::new(kind, Operation::Delete, text.trim_end());
     Err(advised_for_key(error, &s3.bucket).with_key(key.as_str()).with_code(Some(code)))
 }
@@ -181,7 +181,7 @@ pub(crate) fn list(
     let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
     let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
-        xml::list_page(&answer.body, s3.settings.address.prefix.as_str())
+        xml::list_page(&answer.body, &answer.secrets, s3.settings.address.prefix.as_str())
     })?;
     Ok(page)
 }

@@ -2,9 +2,12 @@
 //! secrets that only the wire sees.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use ureq::unversioned::transport::Buffers;
 use zeroize::Zeroizing;
 
+use super::heard::Secrets;
 use crate::clock::CancelToken;
 use crate::observe::metrics::Metrics;
 
@@ -13,12 +16,40 @@ pub(super) struct Scope {
     pub(super) metrics: Metrics,
     pub(super) cancel: CancelToken,
     pub(super) hidden: Vec<Hidden>,
+    /// What an answer must not repeat.
+    pub(super) secrets: Arc<Secrets>,
+    /// The body of the answer is an object's content.
+    pub(super) is_content: bool,
+    /// Its head is over.
+    pub(super) in_body: bool,
     /// The request has a body.
     pub(super) has_body: bool,
     /// Its connection is open for certain: made for it, or asked.
     pub(super) certain: bool,
     /// The server takes no more of what is sent.
     pub(super) cut_off: bool,
+}
+
+impl Scope {
+    /// Writes over what the answer repeats of the secrets, but not in an object's content.
+    pub(super) fn censor(&mut self, buffers: &mut dyn Buffers) {
+        let input = buffers.input();
+        let mut end = input.len();
+        if self.is_content {
+            let head = input.windows(4).position(|four| four == b"\r\n\r\n").filter(|_| !self.in_body);
+            end = if self.in_body { 0 } else { head.unwrap_or(end) };
+            self.in_body |= head.is_some();
+        }
+        if !self.secrets.are_among(&input[..end]) {
+            return;
+        }
+        let mut input = input.to_vec();
+        self.secrets.write_over(&mut input[..end]);
+        // Input can be taken out and put in, but not changed.
+        buffers.input_consume(input.len());
+        buffers.input_append_buf()[..input.len()].copy_from_slice(&input);
+        buffers.input_appended(input.len());
+    }
 }
 
 /// Whether the server takes no more of what this thread is sending: the rest need not be read from disk.

@@ -8,7 +8,6 @@ use s3::signing::uri_encode;
 use super::S3Backend;
 use super::ask::Ask;
 use super::parts::{ask, query_of};
-use super::upload::etag;
 use super::xml;
 use crate::backend::{Exchange, Receipt, Reconciled, UploadMarker, UploadName, UploadPage};
 use crate::config::UPLOAD_TOKEN;
@@ -49,7 +48,7 @@ pub(crate) fn owner_of(
     };
     let ours = answer.header(UPLOAD_TOKEN) == Some(upload.token.as_str())
         && answer.header("content-length").and_then(|length| length.parse().ok()) == Some(size);
-    let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: etag(&answer) };
+    let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: answer.etag(Operation::Upload)? };
     Ok(if ours { Owner::Us(receipt) } else { Owner::Another })
 }
 
@@ -66,7 +65,7 @@ pub(crate) fn reconcile(
         let ask = Ask { operation: Operation::List, ..ask(s3, Method::GET, upload, query)? };
         let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
             let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
-            xml::parts_page(&answer.body)
+            xml::parts_page(&answer.body, &answer.secrets)
         });
         let (page, next) = match page {
             Ok(page) => page,
@@ -115,7 +114,7 @@ pub(crate) fn list(
     let ask = Ask::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
     let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
         let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
-        xml::uploads_page(&answer.body, prefix)
+        xml::uploads_page(&answer.body, &answer.secrets, prefix)
     })?;
     match (&page.next, from) {
         (Some(next), Some(from)) if next.key < from.key => {
