@@ -1,5 +1,6 @@
 //! Any store that speaks S3.
 
+mod acknowledgement;
 mod ask;
 mod body;
 mod classify;

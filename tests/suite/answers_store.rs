@@ -62,6 +62,137 @@ fn headers_whose_names_begin_alike_are_signed_right() {
     heals(&world, &site);
 }
 
+/// A login page: 200 to whatever is asked.
+fn portal() -> Fault {
+    page_of(200, "text/html; charset=utf-8", "<html><body>Please log in</body></html>")
+}
+
+fn page_of(status: u16, content_type: &str, body: &str) -> Fault {
+    let headers = [("Content-Type", content_type), ("Server", "nginx")];
+    let headers = headers.into_iter().filter(|(_, value)| !value.is_empty());
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Fault::Answer(status, headers, body.as_bytes().to_vec())
+}
+
+fn says_who_answered(report: &RescanReport) {
+    let error = report.failed.first().expect("something failed");
+    let says = "answered 200 with text/html; charset=utf-8 (server: nginx), which no S3 store does: \
+                is a proxy or login page in between?";
+    assert!(error.kind() == ErrorKind::Protocol && error.to_string().contains(says), "{error}");
+}
+
+/// A train's login page answered every PUT with 200, and the run reported all files as published.
+#[test]
+fn i2_login_page_stores_nothing() {
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    acquainted(&world, &site);
+    world.write("f", "x");
+    world.proxy.add(Rule::new(portal()).method("PUT"));
+    let report = rescan(&world, &site);
+    assert_eq!((report.uploaded_count, report.failed_count, report.failed[0].attempts()), (0, 1, 2));
+    says_who_answered(&report);
+    // An ETag is on pages, too; and a success that shows nothing of a store is none.
+    let html = [("Content-Type", "text/html"), ("ETag", "\"page\"")];
+    let tagged = html.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    for (fault, says) in [
+        (Fault::Answer(200, tagged, b"<html/>".to_vec()), "answered 200 with text/html, which no"),
+        (
+            page_of(200, "application/json", "{}"),
+            "answered 200 with application/json (server: nginx), which no",
+        ),
+        (page_of(201, "", ""), "answered 201 with no content type (server: nginx), which no"),
+        (page_of(204, "", ""), "answered 204 with no content type (server: nginx), which no"),
+    ] {
+        world.proxy.clear_rules();
+        world.proxy.add(Rule::new(fault).method("PUT"));
+        let report = rescan(&world, &site);
+        assert!(report.failed[0].to_string().contains(says), "{}", report.failed[0]);
+    }
+    world.proxy.clear_rules();
+    heals(&world, &site);
+}
+
+#[test]
+fn i2_login_page_takes_no_part_and_begins_completes_and_aborts_nothing() {
+    for (method, path) in [("POST", "?uploads="), ("PUT", "partNumber=2&"), ("POST", "?uploadId=")] {
+        let world = World::with_workers(2);
+        let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+        let site = site_with(&world, s3.retry(RetryPolicy::default().with_attempts(2)));
+        acquainted(&world, &site);
+        world.write_random("f", 17 * MIB, 1);
+        world.proxy.add(Rule::new(portal()).method(method).path_contains(path));
+        let report = rescan(&world, &site);
+        assert_eq!((report.uploaded_count, report.failed_count), (0, 1), "{method} {path}");
+        says_who_answered(&report);
+        world.proxy.clear_rules();
+        if path == "partNumber=2&" {
+            world.write("f", "small by now");
+            world.proxy.add(Rule::new(portal()).method("DELETE"));
+            let report = rescan(&world, &site);
+            assert_eq!((report.open_uploads, world.store.uploads().len()), (1, 1), "not aborted");
+            says_who_answered(&report);
+            world.proxy.clear_rules();
+        }
+        heals(&world, &site);
+        assert_eq!(world.store.uploads(), []);
+    }
+}
+
+#[test]
+fn i2_login_page_deletes_and_lists_nothing() {
+    for keys in [&["a"][..], &["a", "b"]] {
+        let world = World::with_workers(2);
+        let site = impatient(&world);
+        with_files_gone(&world, &site, keys);
+        world.proxy.add(Rule::new(portal()));
+        let report = rescan(&world, &site);
+        assert_eq!((report.deleted_count, report.failed_count as usize), (0, keys.len()), "{report:?}");
+        says_who_answered(&report);
+        world.proxy.clear_rules();
+        heals(&world, &site);
+    }
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    with_files_gone(&world, &site, &["a"]);
+    world.proxy.add(Rule::new(portal()).method("GET"));
+    let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
+    check(&world, &site, &report);
+    says_who_answered(&report);
+}
+
+/// A store's 204 may have nothing that tells it from another's: such a delete is believed, unless it is a page.
+#[test]
+fn delete_answered_204_is_believed_where_it_is_no_page() {
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    with_files_gone(&world, &site, &["a"]);
+    world.proxy.add(Rule::new(page_of(204, "text/html", "")).method("DELETE"));
+    assert_eq!(rescan(&world, &site).failed_count, 1);
+    world.proxy.clear_rules();
+    let plain = Fault::Answer(204, Vec::new(), Vec::new());
+    world.store.remove_raw(&format!("{PREFIX}a"));
+    world.proxy.add(Rule::new(plain).method("DELETE"));
+    assert_eq!(rescan(&world, &site).deleted, ["a"]);
+}
+
+/// `moto` labels its empty answers as HTML; they have a tag, or the ID that it gives each request.
+#[test]
+fn empty_answer_that_a_store_labels_as_html_is_a_store_s() {
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    world.write("f", "x");
+    world.proxy.add(Rule::new(Fault::WithHeader("content-type", "text/html".to_owned())).method("PUT"));
+    assert_eq!(rescan(&world, &site).outcome, RescanOutcome::Published);
+    world.remove("f");
+    world.write("other", "x");
+    world.store.remove_raw(&format!("{PREFIX}f"));
+    let headers = [("Content-Type", "text/html"), ("x-amzn-requestid", "1")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    world.proxy.add(Rule::new(Fault::Answer(204, headers, Vec::new())).method("DELETE"));
+    assert_eq!(rescan(&world, &site).deleted, ["f"]);
+}
+
 /// All that a run said and kept: events, report, and the cache and catalog as they lie on the disk.
 fn said_and_kept(world: &World, report: &RescanReport) -> String {
     let mut all = format!("{:?} {report:?}", world.events.lock().unwrap());

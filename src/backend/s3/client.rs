@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use log::Level;
 use ureq::{Agent, AsSendBody, SendBody};
 
+use super::acknowledgement;
 use super::ask::{Answer, Ask, REQUEST_ID, header};
 use super::body::{Sink, Timed, allowance};
 use super::classify::{self, Refusal};
@@ -190,7 +191,8 @@ impl Client {
                 Err(StorageError::new(ErrorKind::Network, ask.operation, what).while_sending())
             }
             Err(error) if cut_off && error.kind() == ErrorKind::Network => Err(error.while_sending()),
-            other => other,
+            Ok(answer) => acknowledgement::check(ask, &answer).map(|()| answer),
+            Err(error) => Err(error),
         }
     }
 
