@@ -62,6 +62,30 @@ fn headers_whose_names_begin_alike_are_signed_right() {
     heals(&world, &site);
 }
 
+/// Garage refuses a clock with `InvalidRequest`, which said nothing of the clock and was not mended by the store's own.
+#[test]
+fn n07_clock_that_garage_refuses_is_learned() {
+    let world = World::with_workers(2);
+    world.clock.step_wall(-26 * 3600);
+    world.write("a", "1");
+    let date = vec![("Date".to_owned(), httpdate::fmt_http_date(SystemTime::now()))];
+    let body = b"<Error><Code>InvalidRequest</Code><Message>Bad request: Date is too old</Message></Error>";
+    let at = time::OffsetDateTime::from(SystemTime::now() - Duration::from_secs(24 * 3600));
+    let oldest = format!("{:04}{:02}{:02}T{:02}", at.year(), u8::from(at.month()), at.day(), at.hour());
+    world.proxy.add(Rule::new(Fault::Answer(400, date, body.to_vec())).when(move |headers| {
+        let sent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-amz-date"));
+        sent.is_none_or(|(_, value)| *value < oldest)
+    }));
+    let site = site_with(&world, world.s3_config());
+    let report = rescan(&world, &site);
+    assert_eq!(
+        (report.outcome, report.metrics.retries),
+        (RescanOutcome::Published, 1),
+        "{:?}",
+        report.failed
+    );
+}
+
 /// A login page: 200 to whatever is asked.
 fn portal() -> Fault {
     page_of(200, "text/html; charset=utf-8", "<html><body>Please log in</body></html>")

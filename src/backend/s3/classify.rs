@@ -13,6 +13,9 @@ use crate::error::{ErrorKind, Operation, StorageError};
 const TLS_ADVICE: &str =
     "check the endpoint's name and scheme; ca_file names certificates that are trusted besides the system's";
 
+/// Garage refuses a clock with the code of any bad request. Only a difference of more than this is told by it.
+const SHORTEST_SKEW: Duration = Duration::from_secs(300);
+
 /// The facts of an answer that is no success, without our secrets.
 pub(crate) struct Refusal<'a> {
     pub(crate) operation: Operation,
@@ -22,6 +25,8 @@ pub(crate) struct Refusal<'a> {
     pub(crate) bucket: &'a str,
     /// The time of day here.
     pub(crate) now: SystemTime,
+    /// The time of day that the request was signed with.
+    pub(crate) signed: SystemTime,
 }
 
 /// The class of an answer by its code, else by its status.
@@ -85,6 +90,7 @@ pub(crate) fn refusal(mut facts: Refusal<'_>) -> StorageError {
     let body = std::mem::take(&mut facts.body);
     let header = |name: &str| header(facts.headers, name);
     let kind = kind_of(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
+    let kind = if refuses_the_clock(&facts, &body) { ErrorKind::ClockSkew } else { kind };
     let (code, message) = (body.code, body.message);
     let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(clipped));
     let region = header("x-amz-bucket-region").map(clipped).or(body.region);
@@ -101,6 +107,17 @@ pub(crate) fn refusal(mut facts: Refusal<'_>) -> StorageError {
         Some(wait) if error.is_retryable() => error.retry_after(wait),
         _ => error,
     }
+}
+
+/// Whether it is the clock that is refused although the code does not say so: Garage answers `InvalidRequest` with
+/// "Bad request: Date is too old" (its `signature/payload.rs`). A date of the answer's has to bear it out.
+fn refuses_the_clock(facts: &Refusal<'_>, body: &ErrorBody) -> bool {
+    let vague = matches!(body.code.as_deref(), Some("InvalidRequest" | "AccessDenied"));
+    let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let about_time = says.contains("date") || says.contains("time");
+    let off = says.contains("too old") || says.contains("too far in the ");
+    let skew = skew(header(facts.headers, "date"), facts.signed);
+    vague && about_time && off && skew.is_some_and(|(_, by)| by > SHORTEST_SKEW)
 }
 
 /// The scheme, if any, and host of an address: its path and query are the request's, which may be signed.
@@ -262,6 +279,7 @@ mod tests {
             body: if code.is_empty() { ErrorBody::default() } else { said(code, "said so") },
             bucket: "b",
             now: noon(),
+            signed: noon(),
         })
     }
 
@@ -325,6 +343,28 @@ mod tests {
             let error = refused(403, "RequestTimeTooSkewed", &[("date", date)]).to_string();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    /// Only what the answer's own date bears out, and only of the time that the request was signed with.
+    #[test]
+    fn n7_clock_is_refused_where_message_and_date_say_so() {
+        let kind = |code: &str, message: &str, date: &'static str| {
+            let headers = HeaderMap::from_iter([(http::header::DATE, http::HeaderValue::from_static(date))]);
+            let body = said(code, message);
+            let (status, now) = (StatusCode::BAD_REQUEST, SystemTime::UNIX_EPOCH);
+            let operation = Operation::Upload;
+            let facts =
+                Refusal { operation, status, headers: &headers, body, bucket: "b", now, signed: noon() };
+            refusal(facts).kind()
+        };
+        let (late, right) = ("Wed, 25 Nov 2026 14:00:00 GMT", "Tue, 24 Nov 2026 12:04:00 GMT");
+        let garage = "Bad request: Date is too old";
+        assert_eq!(kind("InvalidRequest", garage, late), ErrorKind::ClockSkew);
+        assert_eq!(kind("AccessDenied", "Request time is too far in the future", late), ErrorKind::ClockSkew);
+        assert_eq!(kind("InvalidRequest", garage, right), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidRequest", garage, "never"), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidRequest", "the client is too old", late), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidArgument", garage, late), ErrorKind::Rejected);
     }
 
     #[test]

@@ -239,6 +239,7 @@ impl Client {
             body,
             bucket: &self.bucket,
             now,
+            signed: used.time(now),
         });
         Err(match error.kind() {
             ErrorKind::ClockSkew if !ask.changed.time.replace(true) => {
