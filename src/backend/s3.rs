@@ -6,6 +6,7 @@ mod body;
 mod classify;
 mod client;
 pub(crate) mod credentials;
+mod delete;
 mod download;
 mod heard;
 pub(crate) mod keyring;
@@ -230,7 +231,7 @@ impl StorageBackend for S3Backend {
         let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
         let key = RemoteKey::new(remote_key).map_err(as_delete)?;
         self.settings.address.prefix.join_checked(&key).map_err(as_delete)?;
-        self.alone(|exchange| objects::delete_one(self, exchange, &key))
+        self.alone(|exchange| delete::delete_one(self, exchange, &key))
     }
 
     fn get_url(&self, remote_key: &str) -> String {
@@ -268,7 +269,7 @@ impl Transfers for S3Backend {
     }
 
     fn delete_many(&self, exchange: &Exchange<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
-        objects::delete_many(self, exchange, keys)
+        delete::delete_many(self, exchange, keys)
     }
 
     fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError> {

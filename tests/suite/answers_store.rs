@@ -62,6 +62,95 @@ fn headers_whose_names_begin_alike_are_signed_right() {
     heals(&world, &site);
 }
 
+/// A run that deleted a thousand keys failed for the three that a busy store put off with `SlowDown` in an answer of
+/// status 200, and called that three outages. Those keys alone are asked for again.
+#[test]
+fn n05_keys_that_a_store_puts_off_are_deleted_by_the_next_try() {
+    let world = World::with_workers(2);
+    let site = site_with(&world, world.s3_config());
+    with_files_gone(&world, &site, &["a", "b", "c", "d"]);
+    world.store.fail_delete(&format!("{PREFIX}a"), "SlowDown", 2);
+    world.store.fail_delete(&format!("{PREFIX}b"), "InternalError", 1);
+    let report = rescan(&world, &site);
+    assert_eq!((report.outcome, report.deleted_count, report.failed_count), (RescanOutcome::Published, 4, 0));
+    let bodies: Vec<_> = bulk_deletes(&world).iter().map(|seen| seen.received_body).collect();
+    assert!(bodies.len() == 3 && bodies[0] > bodies[1] && bodies[1] > bodies[2], "{bodies:?}");
+    assert_eq!(report.metrics.retries, 2);
+    heals(&world, &site);
+}
+
+/// What is put off for good fails with its tries; what was refused is not asked for again, and what was deleted
+/// stays deleted, however the tries after it end.
+#[test]
+fn n05_keys_that_stay_put_off_fail_alone() {
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    with_files_gone(&world, &site, &["a", "b", "c", "d"]);
+    world.store.fail_delete(&format!("{PREFIX}a"), "InternalError", 100);
+    world.store.deny_delete(&format!("{PREFIX}d"));
+    let report = rescan(&world, &site);
+    assert_eq!((report.deleted.len(), report.failed_count), (2, 2), "{report:?}");
+    let of = |key: &str| report.failed.iter().find(|error| error.key() == Some(key)).unwrap();
+    assert_eq!((of("a").kind(), of("a").attempts()), (ErrorKind::Server, 2));
+    assert_eq!((of("d").kind(), of("d").attempts()), (ErrorKind::AccessDenied, 1));
+    assert!(of("a").to_string().contains("(2 attempts in"), "{}", of("a"));
+    world.store.clear_faults();
+    heals(&world, &site);
+
+    let world = World::with_workers(2);
+    let site = impatient(&world);
+    with_files_gone(&world, &site, &["a", "b", "c"]);
+    world.store.fail_delete(&format!("{PREFIX}a"), "InternalError", 1);
+    world.proxy.add(Rule::new(Fault::DropAnswer).method("POST").skip(1));
+    let report = rescan(&world, &site);
+    assert_eq!((report.deleted.len(), report.failed_count), (2, 1), "{report:?}");
+    assert_eq!((report.failed[0].key(), report.failed[0].kind()), (Some("a"), ErrorKind::Network));
+    world.proxy.clear_rules();
+    heals(&world, &site);
+}
+
+/// GCS has no `DeleteObjects`, and says 400 `InvalidArgument` where others say 501: nothing was ever deleted there.
+#[test]
+fn store_that_calls_deletes_of_many_an_invalid_argument_is_asked_for_each() {
+    let world = World::with_workers(2);
+    let site = site_with(&world, world.s3_config());
+    with_files_gone(&world, &site, &["a", "b", "c"]);
+    world.proxy.add(Rule::new(answer(400, "InvalidArgument")).method("POST").path_contains("delete"));
+    let report = rescan(&world, &site);
+    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Published, 3), "{:?}", report.failed);
+    for key in ["d", "e"] {
+        world.write(key, "1");
+    }
+    rescan(&world, &site);
+    world.remove("d");
+    world.remove("e");
+    let report = rescan(&world, &site);
+    assert_eq!((report.deleted_count, bulk_deletes(&world).len()), (2, 1), "remembered");
+}
+
+/// One key is the invalid argument: that key fails for it, the others are deleted, and the next request may have many.
+#[test]
+fn invalid_argument_of_one_key_is_told_and_no_lack_of_the_store() {
+    let world = World::with_workers(2);
+    let site = site_with(&world, world.s3_config());
+    with_files_gone(&world, &site, &["a", "b", "c"]);
+    world
+        .proxy
+        .add(Rule::new(answer(400, "InvalidArgument")).method("POST").path_contains("delete").times(1));
+    world.store.fail_delete(&format!("{PREFIX}b"), "InvalidArgument", 1);
+    let report = rescan(&world, &site);
+    assert_eq!((report.deleted_count, report.failed_count), (2, 1), "{report:?}");
+    assert_eq!((report.failed[0].key(), report.failed[0].code()), (Some("b"), Some("InvalidArgument")));
+    for key in ["a", "c"] {
+        world.write(key, "1");
+    }
+    rescan(&world, &site);
+    world.remove("a");
+    world.remove("c");
+    let report = rescan(&world, &site);
+    assert_eq!((report.deleted_count, bulk_deletes(&world).len()), (2, 2));
+}
+
 /// Garage refuses a clock with `InvalidRequest`, which said nothing of the clock and was not mended by the store's own.
 #[test]
 fn n07_clock_that_garage_refuses_is_learned() {
