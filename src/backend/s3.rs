@@ -312,9 +312,10 @@ impl Transfers for S3Backend {
     fn list_uploads(
         &self,
         exchange: &Exchange<'_>,
+        key: &RemoteKey,
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError> {
-        uploads::list(self, exchange, from)
+        uploads::list(self, exchange, key, from)
     }
 
     fn key_room(&self) -> usize {
