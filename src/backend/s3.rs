@@ -52,6 +52,27 @@ use client::Client;
 /// another, aborts what fails, and remembers nothing: should the process end meanwhile, the parts stay in the
 /// bucket until a lifecycle rule removes them.
 ///
+/// # What is believed of a store
+/// A success counts where something shows that a store gave it, and not a login page or a proxy: an `ETag`, a request ID
+/// (`x-amz-request-id`, `x-amz-id-2`, moto's `x-amzn-requestid`, GCS's `x-guploader-uploadid`) or an XML result, and no
+/// page of HTML. A 204 to a delete may have nothing of these: the next listing shows what it deleted. Any other success
+/// is an error of the kind [`Protocol`](crate::ErrorKind::Protocol) that says what answered, and is tried again.
+///
+/// What a store repeats of the secret key, the session token, the signature or the `Authorization` header is cut out of
+/// all that is kept, logged or shown, if it has 8 bytes or more; out of object keys, which are compared, if it has 16 or
+/// more. The access key's ID may be shown.
+///
+/// # Limits
+/// | of what a store sends | at most |
+/// |---|---|
+/// | an answer, an error, a text of it that is shown | 8 MiB, 64 KiB, 1 KiB |
+/// | an `ETag`, an upload ID, a page token | 1 KiB, 8 KiB, 8 KiB; a longer one is refused |
+/// | pages of a listing in a row that are empty or bring nothing new | 1,000 |
+/// | parts of an upload, unfinished uploads shown of a key | 10,000, 1,000 |
+///
+/// A listing that goes on naming new objects is a large bucket, in whatever order: only the run's deadline and the
+/// cancel token end it. It is watched in 1 MiB.
+///
 /// ```no_run
 /// use bucket_brigade::{Credentials, Engine, S3Backend, S3Config, StorageBackend};
 /// # fn main() -> Result<(), bucket_brigade::StorageError> {

@@ -182,7 +182,8 @@ mod tests {
     /// Amazon S3 API Reference, "Signature Calculations for the Authorization Header", task 1: each header's name in
     /// lower case, a colon, its trimmed value and a line end, sorted by name; and the names in that order.
     fn canonical_of_the_reference(given: &BTreeMap<String, String>) -> (String, String) {
-        let lines: String = given.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+        let lines: Vec<_> = given.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+        let lines = lines.concat();
         let names: Vec<_> = given.keys().cloned().collect();
         let names = names.join(";");
         (format!("PUT\n/b/k\na=1\n{lines}\n{names}\n{EMPTY_SHA256}"), names)

@@ -15,7 +15,7 @@ use ureq::{Agent, Timeout};
 use super::ask::Ask;
 use super::heard::Secrets;
 use super::resolve::CachingResolver;
-use super::scope::{Hidden, SCOPE, Scope, count};
+use super::scope::{Censored, Hidden, SCOPE, Scope, count};
 use crate::backend::Exchange;
 use crate::error::Operation;
 
@@ -91,8 +91,7 @@ impl Connections {
             cancel,
             hidden,
             secrets: secrets.clone(),
-            is_content: ask.operation == Operation::Download,
-            in_body: false,
+            censored: if ask.operation == Operation::Download { Censored::Head } else { Censored::All },
             has_body: ask.length > 0,
             certain: !first_try,
             cut_off: false,

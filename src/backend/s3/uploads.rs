@@ -98,7 +98,7 @@ pub(crate) fn reconcile(
 fn goes_on(before: &[ListedPart], page: &[ListedPart]) -> bool {
     let numbers = before.last().into_iter().chain(page).map(|part| part.number);
     numbers.clone().is_sorted_by(|a, b| a < b)
-        && numbers.last().is_none_or(|last| u64::from(last) <= MOST_PARTS)
+        && numbers.max().is_none_or(|last| u64::from(last) <= MOST_PARTS)
 }
 
 /// Whether the list is not to be had from a store that may be there all the same: that must not keep the
