@@ -183,11 +183,12 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         size: u64,
     ) -> Result<Reconciled, StorageError>;
 
-    /// One page of the unfinished uploads under the prefix, whoever began them.
+    /// One page of the unfinished uploads of a key, whoever began them; it may hold some of other keys, too.
     #[doc(hidden)]
     fn list_uploads(
         &self,
         exchange: &Exchange<'_>,
+        key: &RemoteKey,
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError>;
 

@@ -1,11 +1,14 @@
 //! Any store that speaks S3.
 
+mod acknowledgement;
 mod ask;
 mod body;
 mod classify;
 mod client;
 pub(crate) mod credentials;
+mod delete;
 mod download;
+mod heard;
 pub(crate) mod keyring;
 mod objects;
 mod parts;
@@ -48,6 +51,27 @@ use client::Client;
 /// [`RescanOrchestrator`](crate::RescanOrchestrator). Used alone it sends the parts of a large file one after
 /// another, aborts what fails, and remembers nothing: should the process end meanwhile, the parts stay in the
 /// bucket until a lifecycle rule removes them.
+///
+/// # What is believed of a store
+/// A success counts where something shows that a store gave it, and not a login page or a proxy: an `ETag`, a request ID
+/// (`x-amz-request-id`, `x-amz-id-2`, moto's `x-amzn-requestid`, GCS's `x-guploader-uploadid`) or an XML result, and no
+/// page of HTML. A 204 to a delete may have nothing of these: the next listing shows what it deleted. Any other success
+/// is an error of the kind [`Protocol`](crate::ErrorKind::Protocol) that says what answered, and is tried again.
+///
+/// What a store repeats of the secret key, the session token, the signature or the `Authorization` header is cut out of
+/// all that is kept, logged or shown, if it has 8 bytes or more; out of object keys, which are compared, if it has 16 or
+/// more. The access key's ID may be shown.
+///
+/// # Limits
+/// | of what a store sends | at most |
+/// |---|---|
+/// | an answer, an error, a text of it that is shown | 8 MiB, 64 KiB, 1 KiB |
+/// | an `ETag`, an upload ID, a page token | 1 KiB, 8 KiB, 8 KiB; a longer one is refused |
+/// | pages of a listing in a row that are empty or bring nothing new | 1,000 |
+/// | parts of an upload, unfinished uploads shown of a key | 10,000, 1,000 |
+///
+/// A listing that goes on naming new objects is a large bucket, in whatever order: only the run's deadline and the
+/// cancel token end it. It is watched in 1 MiB.
 ///
 /// ```no_run
 /// use bucket_brigade::{Credentials, Engine, S3Backend, S3Config, StorageBackend};
@@ -227,7 +251,7 @@ impl StorageBackend for S3Backend {
         let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
         let key = RemoteKey::new(remote_key).map_err(as_delete)?;
         self.settings.address.prefix.join_checked(&key).map_err(as_delete)?;
-        self.alone(|exchange| objects::delete_one(self, exchange, &key))
+        self.alone(|exchange| delete::delete_one(self, exchange, &key))
     }
 
     fn get_url(&self, remote_key: &str) -> String {
@@ -273,7 +297,7 @@ impl Transfers for S3Backend {
     }
 
     fn delete_many(&self, exchange: &Exchange<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
-        objects::delete_many(self, exchange, keys)
+        delete::delete_many(self, exchange, keys)
     }
 
     fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError> {
@@ -316,9 +340,10 @@ impl Transfers for S3Backend {
     fn list_uploads(
         &self,
         exchange: &Exchange<'_>,
+        key: &RemoteKey,
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError> {
-        uploads::list(self, exchange, from)
+        uploads::list(self, exchange, key, from)
     }
 
     fn key_room(&self) -> usize {

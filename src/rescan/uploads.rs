@@ -49,8 +49,9 @@ pub struct AbortedUploads {
 }
 
 impl CacheManager {
-    /// The uploads in parts that runs with this cache left open at the backend. Sends one listing request
-    /// for 1,000 uploads, and none where no name was lost.
+    /// The uploads in parts that runs with this cache left open at the backend. Sends a listing request for each
+    /// key with a lost name, and none where no name was lost; one more for each 1,000 uploads that the store lists. Of
+    /// a key's uploads that may be ours, up to 1,000 are given.
     ///
     /// The next rescan goes on with those whose files are the same, and aborts the others.
     ///
@@ -196,6 +197,32 @@ fn lost(uploads: &[OpenUpload]) -> impl Iterator<Item = &OpenUpload> {
     uploads.iter().filter(|open| open.lost || open.upload_id.is_none())
 }
 
+/// Uploads of one key that are kept: what the store lists of them may have no end.
+const MOST_STRANGERS: usize = 1000;
+
+/// The uploads of a key that the store lists and the cache does not know.
+fn strangers_of(
+    key: &RemoteKey,
+    exchange: &Exchange<'_>,
+    transfers: &dyn Transfers,
+    known: &BTreeSet<String>,
+) -> Result<Vec<ListedUpload>, StorageError> {
+    let may_be_ours =
+        |upload: &ListedUpload| upload.key == key.as_str() && !known.contains(&upload.upload_id);
+    let (mut ids, mut from, mut pages) = (BTreeSet::new(), None, Pages::new());
+    while ids.len() < MOST_STRANGERS {
+        let page = transfers.list_uploads(exchange, key, from.as_ref())?;
+        pages.follow(page.next.as_ref(), page.uploads.iter().map(|one| (&one.key, &one.upload_id)))?;
+        ids.extend(page.uploads.into_iter().filter(may_be_ours).map(|upload| upload.upload_id));
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    let named = |upload_id| ListedUpload { key: key.as_str().to_owned(), upload_id };
+    Ok(ids.into_iter().take(MOST_STRANGERS).map(named).collect())
+}
+
 impl Found {
     fn among(
         exchange: &Exchange<'_>,
@@ -206,27 +233,17 @@ impl Found {
             return Ok(Self::Strangers(Vec::new()));
         }
         let known: BTreeSet<String> = named(recorded).map(|(_, name, _)| name.upload_id).collect();
-        let may_be_ours = |upload: &ListedUpload| {
-            let lost_one = recorded.get(&upload.key).is_some_and(|uploads| lost(uploads).next().is_some());
-            lost_one && !known.contains(&upload.upload_id)
-        };
-        let (mut strangers, mut from, mut pages) = (Vec::new(), None, Pages::new());
-        loop {
-            match transfers.list_uploads(exchange, from.as_ref()) {
-                Ok(page) => {
-                    pages.turn(page.next.as_ref(), page.uploads.is_empty())?;
-                    strangers.extend(page.uploads.into_iter().filter(may_be_ours));
-                    from = page.next;
-                }
+        let mut strangers = Vec::new();
+        for (key, _) in recorded.iter().filter(|(_, uploads)| lost(uploads).next().is_some()) {
+            match strangers_of(&RemoteKey::new(key)?, exchange, transfers, &known) {
+                Ok(of_key) => strangers.extend(of_key),
                 Err(error) if matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Unsupported) => {
                     return Ok(Self::Unknown);
                 }
                 Err(error) => return Err(error),
             }
-            if from.is_none() {
-                return Ok(Self::Strangers(strangers));
-            }
         }
+        Ok(Self::Strangers(strangers))
     }
 
     /// Uploads that may be ours.

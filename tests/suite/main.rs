@@ -12,6 +12,7 @@
 mod support;
 
 mod answers;
+mod answers_store;
 mod catalog;
 #[cfg(feature = "cli")]
 mod command;

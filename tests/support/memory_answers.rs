@@ -221,7 +221,9 @@ pub(super) fn list_uploads(state: &State, input: ListMultipartUploadsInput) -> L
     let limit = input.max_uploads.map_or(PAGE, |uploads| usize::try_from(uploads).unwrap_or(0).min(PAGE));
     let limit = limit.min(state.page_limit.unwrap_or(PAGE));
     let mut found: Vec<_> = state.uploads.iter().map(|(id, upload)| (&upload.key, id, upload)).collect();
-    found.retain(|(key, id, _)| key.starts_with(&prefix) && is_after(&input, key, id));
+    let whole = state.lists_uploads_by_whole_key && !prefix.is_empty();
+    let under = |key: &String| if whole { *key == prefix } else { key.starts_with(&prefix) };
+    found.retain(|(key, id, _)| under(key) && is_after(&input, key, id));
     found.sort_by_key(|(key, id, _)| (*key, *id));
     let truncated = found.len() > limit && limit > 0;
     found.truncate(limit);

@@ -131,11 +131,14 @@ pub(super) struct State {
     pub(super) commits: Vec<String>,
     pub(super) deletes: Vec<String>,
     pub(super) undeletable: BTreeSet<String>,
+    /// Keys whose next so many deletes fail, and with which code.
+    pub(super) failing_deletes: BTreeMap<String, (String, u32)>,
     pub(super) lacks_bulk_delete: bool,
     pub(super) refusals: Vec<(String, String)>,
     pub(super) folders_are_files: bool,
     pub(super) page_limit: Option<usize>,
     pub(super) spaces_as_plus: bool,
+    pub(super) lists_uploads_by_whole_key: bool,
     counter: u64,
 }
 
@@ -177,6 +180,10 @@ impl State {
     pub(super) fn delete(&mut self, key: &str) -> S3Result<()> {
         if self.undeletable.contains(key) {
             return Err(s3_error!(AccessDenied, "Access Denied"));
+        }
+        if let Some((code, left)) = self.failing_deletes.get_mut(key).filter(|(_, left)| *left > 0) {
+            *left -= 1;
+            return Err(super::error_of(code));
         }
         if self.objects.remove(key).is_some() {
             self.deletes.push(key.to_owned());

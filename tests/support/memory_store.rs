@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use http::HeaderValue;
 use s3s::crypto::{Checksum, Sha256};
 #[allow(clippy::wildcard_imports, reason = "the names of the protocol: two for each operation")]
 use s3s::dto::*;
@@ -136,6 +137,12 @@ impl MemoryStore {
         self.state().undeletable.insert(key.to_owned());
     }
 
+    /// Fails the next so many deletes of this key with this code: for the key in `DeleteObjects`, and for
+    /// `DeleteObject`.
+    pub fn fail_delete(&self, key: &str, code: &str, times: u32) {
+        self.state().failing_deletes.insert(key.to_owned(), (code.to_owned(), times));
+    }
+
     /// Whether `DeleteObjects` is answered with `NotImplemented`.
     pub fn lacks_bulk_delete(&self, lacks: bool) {
         self.state().lacks_bulk_delete = lacks;
@@ -146,10 +153,11 @@ impl MemoryStore {
         self.state().refusals.push((key_suffix.to_owned(), code.to_owned()));
     }
 
-    /// Ends `deny_delete`, `lacks_bulk_delete` and `refuse_put`.
+    /// Ends `deny_delete`, `fail_delete`, `lacks_bulk_delete` and `refuse_put`.
     pub fn clear_faults(&self) {
         let mut state = self.state();
         state.undeletable.clear();
+        state.failing_deletes.clear();
         state.lacks_bulk_delete = false;
         state.refusals.clear();
     }
@@ -167,6 +175,11 @@ impl MemoryStore {
     /// Writes spaces as `+` in URL-encoded listings, as some stores do. They are `%20` otherwise.
     pub fn spaces_as_plus(&self, plus: bool) {
         self.state().spaces_as_plus = plus;
+    }
+
+    /// Lists unfinished uploads only where the prefix is a whole key, or empty, as `MinIO` does.
+    pub fn list_uploads_by_whole_key(&self) {
+        self.state().lists_uploads_by_whole_key = true;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,7 +220,9 @@ impl S3 for MemoryStore {
         };
         state.puts.push(input.key.clone());
         state.commit(input.key, object);
-        Ok(S3Response::new(output))
+        let mut answer = S3Response::new(output);
+        answer.headers.insert("x-amz-request-id", HeaderValue::from_static("0MEMORY0PUT0"));
+        Ok(answer)
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {

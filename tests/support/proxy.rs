@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-pub use self::rules::{Fault, Headers, Latch, Rule, latch};
+pub use self::rules::{Fault, Headers, Latch, Made, Maker, Rule, latch};
 use self::wire::{Head, Socket};
 
 /// How long another holder of the port is waited for.
@@ -42,6 +42,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    fn of(head: &Head) -> Self {
+        let [method, target, _] = head.first.clone();
+        Self { method, target, received_body: 0, headers: head.headers.clone() }
+    }
+
     /// The value of the first header of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         wire::find(&self.headers, name)
@@ -218,8 +223,7 @@ impl Shared {
 
     /// Notes a request and tells the callback. Gives the counter of its body's bytes.
     fn arrived(&self, head: &Head) -> Arc<AtomicU64> {
-        let [method, target, _] = head.first.clone();
-        let seen = Seen { method, target, received_body: 0, headers: head.headers.clone() };
+        let seen = Seen::of(head);
         let received = Arc::new(AtomicU64::new(0));
         lock(&self.records).push(Record { seen: seen.clone(), received: Arc::clone(&received) });
         let callback = lock(&self.callback).clone();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::rules::Fault;
 use super::wire::{Body, Head, Socket, Source};
-use super::{Connection, Shared, lock};
+use super::{Connection, Seen, Shared, lock};
 
 /// What becomes of the connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,11 @@ impl Exchange<'_> {
             Some(Fault::Answer(status, headers, body)) => {
                 self.drain(&head, &received)?;
                 return self.answer(&head, *status, headers, body);
+            }
+            Some(Fault::Made(maker)) => {
+                self.drain(&head, &received)?;
+                let (status, headers, body) = maker.make(&Seen::of(&head));
+                return self.answer(&head, status, &headers, &body);
             }
             Some(Fault::EarlyAnswer(status, body)) => {
                 self.answer(&head, *status, &[], body)?;
@@ -228,6 +233,7 @@ impl Exchange<'_> {
         };
         match fault {
             Some(Fault::WithoutHeader(name)) => relay(&head.without(name))?,
+            Some(Fault::WithHeader(name, value)) => relay(&head.with(name, value))?,
             _ => relay(&head.raw)?,
         }
         let complete = body.copy(&mut self.upstream()?.source, &mut relay).is_ok();

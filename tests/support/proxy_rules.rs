@@ -3,6 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Seen;
+
 /// Longer than any test; only there to end a hang.
 const CEILING: Duration = Duration::from_secs(60);
 
@@ -23,6 +25,8 @@ pub enum Fault {
     Stall,
     /// Reads the body and answers with this status, headers and body, without forwarding.
     Answer(u16, Vec<(String, String)>, Vec<u8>),
+    /// The same with what the function makes of the request.
+    Made(Maker),
     /// Forwards everything, relays this many bytes of the answer (its head included), then closes.
     TruncateAnswer(u64),
     /// Forwards everything and relays the answer a byte at a time, this long apart.
@@ -36,10 +40,36 @@ pub enum Fault {
     HeaderFlood,
     /// Forwards and answers, but for this header.
     WithoutHeader(&'static str),
+    /// Forwards and answers, with this header in the place of one of its name.
+    WithHeader(&'static str, String),
     /// Forwards and answers normally, then closes without having announced it.
     CloseIdle,
     /// Forwards everything and keeps the answer back until the latch is released.
     Hold(Latch),
+}
+
+/// Makes an answer of a request.
+#[derive(Clone)]
+pub struct Maker(Arc<dyn Fn(&Seen) -> Made + Send + Sync>);
+
+/// Status, headers and body.
+pub type Made = (u16, Vec<(String, String)>, Vec<u8>);
+
+impl Maker {
+    /// Calls the function for each request that the fault befalls.
+    pub fn new(make: impl Fn(&Seen) -> Made + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    pub(super) fn make(&self, seen: &Seen) -> Made {
+        self.0(seen)
+    }
+}
+
+impl std::fmt::Debug for Maker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Maker")
+    }
 }
 
 /// A fault and the requests that it befalls.

@@ -129,6 +129,14 @@ impl Head {
         lines.filter(|line| !named(line)).collect::<Vec<_>>().concat()
     }
 
+    /// As received, with this header in the place of one of its name.
+    pub(super) fn with(&self, name: &str, value: &str) -> Vec<u8> {
+        let mut raw = self.without(name);
+        raw.truncate(raw.len() - b"\r\n".len());
+        raw.extend_from_slice(format!("{name}: {value}\r\n\r\n").as_bytes());
+        raw
+    }
+
     fn says(&self, name: &str, value: &str) -> bool {
         self.header(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
     }

@@ -1,12 +1,14 @@
 //! What is asked of the store, and what it answers.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
+use super::heard::{self, Secrets, clipped};
 use super::sign::EMPTY_SHA256;
-use crate::error::Operation;
+use crate::error::{Operation, StorageError};
 
 /// What is asked of the store, before it is signed.
 pub(crate) struct Ask<'a> {
@@ -63,14 +65,35 @@ impl<'a> Ask<'a> {
 }
 
 /// What the store answered, with success.
-#[derive(Debug)]
 pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    /// Without what they repeat of our secrets.
     pub(crate) headers: HeaderMap,
+    /// As it came: [`xml`](super::xml) reads it.
     pub(crate) body: Vec<u8>,
+    /// Those of the request.
+    pub(crate) secrets: Arc<Secrets>,
 }
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+        header(&self.headers, name)
+    }
+
+    /// The store's tag, as it is kept and compared.
+    pub(crate) fn etag(&self, operation: Operation) -> Result<Option<String>, StorageError> {
+        self.header("etag").map(|tag| heard::etag(tag, operation)).transpose()
+    }
+
+    /// The store's ID of the request, for people; empty where it gave none.
+    pub(crate) fn request_id(&self) -> String {
+        clipped(self.header(REQUEST_ID).unwrap_or_default())
     }
 }
+
+/// A header that is text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+pub(crate) const REQUEST_ID: &str = "x-amz-request-id";

@@ -5,26 +5,28 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
+use super::ask::{REQUEST_ID, header};
+use super::heard::clipped;
 use super::xml::ErrorBody;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::observe::trace::redact;
 
 const TLS_ADVICE: &str =
     "check the endpoint's name and scheme; ca_file names certificates that are trusted besides the system's";
 
-/// Bytes of one text of the store's that are repeated.
-const MOST_OF_A_TEXT: usize = 1024;
+/// Garage refuses a clock with the code of any bad request. Only a difference of more than this is told by it.
+const SHORTEST_SKEW: Duration = Duration::from_secs(300);
 
-/// The facts of an answer that is no success.
+/// The facts of an answer that is no success, without our secrets.
 pub(crate) struct Refusal<'a> {
     pub(crate) operation: Operation,
     pub(crate) status: StatusCode,
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) body: Option<ErrorBody>,
+    pub(crate) body: ErrorBody,
     pub(crate) bucket: &'a str,
-    pub(crate) secrets: &'a [&'a str],
     /// The time of day here.
     pub(crate) now: SystemTime,
+    /// The time of day that the request was signed with.
+    pub(crate) signed: SystemTime,
 }
 
 /// The class of an answer by its code, else by its status.
@@ -84,15 +86,15 @@ fn kind_of_status(status: u16, code: &str) -> ErrorKind {
 }
 
 /// The error that an answer is, in words that say what to do.
-pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
-    let body = facts.body.unwrap_or_default();
+pub(crate) fn refusal(mut facts: Refusal<'_>) -> StorageError {
+    let body = std::mem::take(&mut facts.body);
+    let header = |name: &str| header(facts.headers, name);
     let kind = kind_of(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
-    let plain = |text: String| clipped(&redact(&text, facts.secrets));
-    let header = |name: &str| facts.headers.get(name).and_then(|value| value.to_str().ok());
-    let (code, message) = (body.code.map(plain), body.message.map(plain));
-    let request_id = body.request_id.or_else(|| header("x-amz-request-id").map(str::to_owned)).map(plain);
-    let region = header("x-amz-bucket-region").map(str::to_owned).or(body.region).map(plain);
-    let endpoint = body.endpoint.or_else(|| header("location").and_then(host_of)).map(plain);
+    let kind = if refuses_the_clock(&facts, &body) { ErrorKind::ClockSkew } else { kind };
+    let (code, message) = (body.code, body.message);
+    let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(clipped));
+    let region = header("x-amz-bucket-region").map(clipped).or(body.region);
+    let endpoint = body.endpoint.as_deref().or_else(|| header("location")).and_then(place_of);
     let mut text = format!("the store answered {}", facts.status.as_u16());
     for part in [&code, &message].into_iter().flatten() {
         text.push(' ');
@@ -107,19 +109,24 @@ pub(crate) fn refusal(facts: Refusal<'_>) -> StorageError {
     }
 }
 
-/// A text of the store's, of a length that a log can take.
-fn clipped(text: &str) -> String {
-    if text.len() <= MOST_OF_A_TEXT {
-        return text.to_owned();
-    }
-    let end = (0..=MOST_OF_A_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &text[..end])
+/// Whether it is the clock that is refused although the code does not say so: Garage answers `InvalidRequest` with
+/// "Bad request: Date is too old" (its `signature/payload.rs`). A date of the answer's has to bear it out.
+fn refuses_the_clock(facts: &Refusal<'_>, body: &ErrorBody) -> bool {
+    let vague = matches!(body.code.as_deref(), Some("InvalidRequest" | "AccessDenied"));
+    let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let about_time = says.contains("date") || says.contains("time");
+    let off = says.contains("too old") || says.contains("too far in the ");
+    let skew = skew(header(facts.headers, "date"), facts.signed);
+    vague && about_time && off && skew.is_some_and(|(_, by)| by > SHORTEST_SKEW)
 }
 
-/// Scheme and host of a redirect; its path and query are the request's, which may be signed.
-fn host_of(location: &str) -> Option<String> {
-    let uri: http::Uri = location.parse().ok()?;
-    Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?.as_str()))
+/// The scheme, if any, and host of an address: its path and query are the request's, which may be signed.
+fn place_of(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    Some(clipped(&format!("{scheme}{separator}{host}")))
 }
 
 /// `Retry-After`: seconds, or a date, which is the store's as its answer's is.
@@ -256,6 +263,14 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
 mod tests {
     use super::*;
 
+    fn noon() -> SystemTime {
+        httpdate::parse_http_date("Tue, 24 Nov 2026 12:00:00 GMT").unwrap()
+    }
+
+    fn said(code: &str, message: &str) -> ErrorBody {
+        ErrorBody { message: Some(message.to_owned()), ..ErrorBody::of_code(code) }
+    }
+
     fn refused(status: u16, code: &str, headers: &[(&'static str, &'static str)]) -> StorageError {
         let headers = headers
             .iter()
@@ -265,14 +280,10 @@ mod tests {
             operation: Operation::Upload,
             status: StatusCode::from_u16(status).unwrap(),
             headers: &headers,
-            body: (!code.is_empty()).then(|| ErrorBody {
-                code: Some(code.to_owned()),
-                message: Some("for K1".into()),
-                ..ErrorBody::default()
-            }),
+            body: if code.is_empty() { ErrorBody::default() } else { said(code, "said so") },
             bucket: "b",
-            secrets: &["K1"],
-            now: httpdate::parse_http_date("Tue, 24 Nov 2026 12:00:00 GMT").unwrap(),
+            now: noon(),
+            signed: noon(),
         })
     }
 
@@ -299,10 +310,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_to_do_and_repeats_no_secret() {
+    fn a_refusal_says_what_to_do() {
         let missing = refused(404, "NoSuchBucket", &[]).to_string();
         assert!(missing.contains("no bucket \"b\"") && missing.contains("never created"), "{missing}");
-        assert!(missing.contains("for [secret]") && !missing.contains("K1"), "{missing}");
         let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
         assert!(region.to_string().contains("set region to that"), "{region}");
         assert!(region.to_string().contains("eu-west-1"));
@@ -314,31 +324,17 @@ mod tests {
         let text = refused(307, "", &[("location", elsewhere)]).to_string();
         assert!(text.contains("served by https://b.eu.example.com: set endpoint to that"), "{text}");
         assert!(!text.contains("secret") && !text.contains("Signature"), "{text}");
+        for (address, place) in [
+            ("b.s3.example", Some("b.s3.example")),
+            ("user:word@b.example:99/key?x=CANARY", Some("b.example:99")),
+            ("http://b.example#CANARY", Some("http://b.example")),
+            ("/CANARY", None),
+            ("?CANARY", None),
+        ] {
+            assert_eq!(place_of(address).as_deref(), place);
+        }
         let text = refused(301, "", &[("location", "/elsewhere")]).to_string();
         assert!(text.contains("check region and endpoint"), "{text}");
-    }
-
-    #[test]
-    fn n16_texts_of_the_store_s_are_cut_and_repeat_no_secret_wherever_they_stand() {
-        let long = format!("K1{}", "é".repeat(40_000));
-        let body = ErrorBody {
-            code: Some(long.clone()),
-            message: Some(long.clone()),
-            request_id: Some(long.clone()),
-            region: Some(long.clone()),
-            endpoint: Some(long),
-        };
-        let error = refusal(Refusal {
-            operation: Operation::Upload,
-            status: StatusCode::MOVED_PERMANENTLY,
-            headers: &HeaderMap::new(),
-            body: Some(body),
-            bucket: "b",
-            secrets: &["K1"],
-            now: SystemTime::now(),
-        });
-        let text = format!("{error} {error:?}");
-        assert!(error.to_string().len() < 5000 && !text.contains("K1"), "{} bytes", error.to_string().len());
     }
 
     #[test]
@@ -351,6 +347,28 @@ mod tests {
             let error = refused(403, "RequestTimeTooSkewed", &[("date", date)]).to_string();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    /// Only what the answer's own date bears out, and only of the time that the request was signed with.
+    #[test]
+    fn n7_clock_is_refused_where_message_and_date_say_so() {
+        let kind = |code: &str, message: &str, date: &'static str| {
+            let headers = HeaderMap::from_iter([(http::header::DATE, http::HeaderValue::from_static(date))]);
+            let body = said(code, message);
+            let (status, now) = (StatusCode::BAD_REQUEST, SystemTime::UNIX_EPOCH);
+            let operation = Operation::Upload;
+            let facts =
+                Refusal { operation, status, headers: &headers, body, bucket: "b", now, signed: noon() };
+            refusal(facts).kind()
+        };
+        let (late, right) = ("Wed, 25 Nov 2026 14:00:00 GMT", "Tue, 24 Nov 2026 12:04:00 GMT");
+        let garage = "Bad request: Date is too old";
+        assert_eq!(kind("InvalidRequest", garage, late), ErrorKind::ClockSkew);
+        assert_eq!(kind("AccessDenied", "Request time is too far in the future", late), ErrorKind::ClockSkew);
+        assert_eq!(kind("InvalidRequest", garage, right), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidRequest", garage, "never"), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidRequest", "the client is too old", late), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidArgument", garage, late), ErrorKind::Rejected);
     }
 
     #[test]

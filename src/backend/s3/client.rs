@@ -9,10 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use log::Level;
 use ureq::{Agent, AsSendBody, SendBody};
 
-use super::ask::{Answer, Ask};
+use super::acknowledgement;
+use super::ask::{Answer, Ask, REQUEST_ID, header};
 use super::body::{Sink, Timed, allowance};
 use super::classify::{self, Refusal};
 use super::credentials::Credentials;
+use super::heard::{Secrets, clipped};
 use super::keyring::Keyring;
 use super::scope::Hidden;
 use super::sign::{Signable, Signer, amz_date};
@@ -23,7 +25,7 @@ use crate::backend::Exchange;
 use crate::config::S3Settings;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::observe::trace::{Outcome, redact};
+use crate::observe::trace::Outcome;
 
 /// An error's body is read up to here.
 const MOST_OF_AN_ERROR: u64 = 64 * 1024;
@@ -39,6 +41,14 @@ pub(crate) struct Client {
     bucket: String,
     /// Seconds that the store's clock is ahead of ours, as it last complained.
     ahead: AtomicI64,
+}
+
+/// A request as the HTTP layer gets it.
+struct Signed {
+    /// Secrets are placeholders in it.
+    request: Request<()>,
+    hidden: Vec<Hidden>,
+    secrets: Arc<Secrets>,
 }
 
 /// What a request was signed with.
@@ -144,32 +154,33 @@ impl Client {
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
         let used = Used { credentials: self.keyring.current(), ahead: self.ahead.load(Relaxed) };
-        let (request, hidden) = self.signed(exchange, ask, &used)?;
+        let Signed { request, hidden, secrets } = self.signed(exchange, ask, &used)?;
         let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
-        let (result, cut_off) = self.connections.with(exchange, ask, attempt == 1, hidden, |agent| {
-            let request = patient(ask, agent, request);
-            let sent = if ask.length == 0 {
-                agent.run(request)
-            } else {
-                agent.run(request.map(|()| SendBody::from_reader(&mut timed)))
-            };
-            let mut response = sent.map_err(|error| self.lost(ask.operation, error))?;
-            let status = response.status();
-            let id = response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok());
-            id.unwrap_or_default().clone_into(request_id);
-            if let Some(sink) = sink.filter(|_| status.is_success()) {
-                let headers = response.headers().clone();
-                let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
-                return self.pour(exchange, ask, &mut body, sink, headers);
-            }
-            let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
-            let read = response.body_mut().with_config().limit(most).read_to_vec();
-            let read = match read {
-                Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
-                other => other.unwrap_or_default(),
-            };
-            self.judge(ask, status, response.headers(), read, exchange.clock.wall(), &used)
-        });
+        let (result, cut_off) =
+            self.connections.with(exchange, ask, attempt == 1, hidden, &secrets.clone(), |agent| {
+                let request = patient(ask, agent, request);
+                let sent = if ask.length == 0 {
+                    agent.run(request)
+                } else {
+                    agent.run(request.map(|()| SendBody::from_reader(&mut timed)))
+                };
+                let mut response = sent.map_err(|error| self.lost(ask.operation, error))?;
+                let status = response.status();
+                let headers = secrets.headers(response.headers());
+                *request_id = clipped(header(&headers, REQUEST_ID).unwrap_or_default());
+                let mut answer = Answer { status, headers, body: Vec::new(), secrets };
+                if let Some(sink) = sink.filter(|_| status.is_success()) {
+                    let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+                    return self.pour(exchange, ask, &mut body, sink).map(|()| answer);
+                }
+                let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
+                let read = response.body_mut().with_config().limit(most).read_to_vec();
+                answer.body = match read {
+                    Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
+                    other => other.unwrap_or_default(),
+                };
+                self.judge(ask, answer, exchange.clock.wall(), &used)
+            });
         if result.is_err() {
             exchange.trace.progress.unmoved(timed.moved);
         }
@@ -180,7 +191,8 @@ impl Client {
                 Err(StorageError::new(ErrorKind::Network, ask.operation, what).while_sending())
             }
             Err(error) if cut_off && error.kind() == ErrorKind::Network => Err(error.while_sending()),
-            other => other,
+            Ok(answer) => acknowledgement::check(ask, &answer).map(|()| answer),
+            Err(error) => Err(error),
         }
     }
 
@@ -191,44 +203,43 @@ impl Client {
         ask: &Ask<'_>,
         body: &mut dyn Read,
         sink: Sink<'_>,
-        headers: HeaderMap,
-    ) -> Result<Answer, StorageError> {
+    ) -> Result<(), StorageError> {
         let mut timed = Timed::new(exchange, ask, body, true);
         let result = sink(&mut timed).map_err(|error| self.lost(ask.operation, ureq::Error::from(error)));
         if result.is_err() {
             exchange.trace.progress.unmoved(timed.moved);
         }
-        result.map(|()| Answer { headers, body: Vec::new() })
+        result
     }
 
     fn judge(
         &self,
         ask: &Ask<'_>,
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: Vec<u8>,
+        answer: Answer,
         now: SystemTime,
         used: &Used,
     ) -> Result<Answer, StorageError> {
         // An error may come with status 200 to a POST: such answers begin before their end is known.
-        let is_error = ask.method == Method::POST && xml::is_error(&body);
-        if status.is_success() && !is_error {
-            return Ok(Answer { headers: headers.clone(), body });
+        let is_error = ask.method == Method::POST && xml::is_error(&answer.body);
+        if answer.status.is_success() && !is_error {
+            return Ok(answer);
         }
+        let Answer { status, headers, body, secrets } = &answer;
         let explained = if ask.method == Method::HEAD {
             // Answers to HEAD have no body that could say what was not found.
-            (status == StatusCode::NOT_FOUND).then(|| ErrorBody::of_code("NoSuchKey"))
+            (*status == StatusCode::NOT_FOUND).then(|| ErrorBody::of_code("NoSuchKey"))
         } else {
-            xml::error_body(&body)
+            xml::error_body(body, secrets)
         };
+        let body = explained.unwrap_or_default();
         let error = classify::refusal(Refusal {
             operation: ask.operation,
-            status,
+            status: *status,
             headers,
-            body: explained,
+            body,
             bucket: &self.bucket,
-            secrets: &used.credentials.secrets(),
             now,
+            signed: used.time(now),
         });
         Err(match error.kind() {
             ErrorKind::ClockSkew if !ask.changed.time.replace(true) => {
@@ -244,11 +255,6 @@ impl Client {
         })
     }
 
-    /// A text of the store's without what it repeats of our secrets.
-    pub(crate) fn redacted(&self, text: &str) -> String {
-        redact(text, &self.keyring.current().secrets())
-    }
-
     /// The store refused the time of a request: from now on its own is used, and where that is another one than
     /// the request had, it is worth one more try.
     fn learn_time(
@@ -258,8 +264,7 @@ impl Client {
         used: &Used,
         error: StorageError,
     ) -> StorageError {
-        let date = headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
-        let Some((behind, by)) = classify::skew(date, now) else {
+        let Some((behind, by)) = classify::skew(header(headers, "date"), now) else {
             return error;
         };
         if by > FARTHEST_OFFSET {
@@ -276,12 +281,7 @@ impl Client {
     }
 
     /// The request with every header that is signed; secrets as placeholders.
-    fn signed(
-        &self,
-        exchange: &Exchange<'_>,
-        ask: &Ask<'_>,
-        used: &Used,
-    ) -> Result<(Request<()>, Vec<Hidden>), StorageError> {
+    fn signed(&self, exchange: &Exchange<'_>, ask: &Ask<'_>, used: &Used) -> Result<Signed, StorageError> {
         let credentials = &*used.credentials;
         let when = used.time(exchange.clock.wall());
         let mut headers = ask.headers.clone();
@@ -321,7 +321,8 @@ impl Client {
         let mut request =
             Request::builder().method(&ask.method).uri(uri).body(()).map_err(|_| unsendable("key"))?;
         *request.headers_mut() = headers;
-        Ok((request, hidden))
+        let secrets = Arc::new(Secrets::new(credentials, &authorization));
+        Ok(Signed { request, hidden, secrets })
     }
 }
 
@@ -381,7 +382,7 @@ mod tests {
             changed: crate::backend::s3::ask::Changed::default(),
         };
         let used = Used { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
-        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &used).unwrap().0
+        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &used).unwrap().request
     }
 
     #[test]

@@ -67,9 +67,11 @@ impl Credentials {
         self.session_token.as_ref().map(Secret::expose)
     }
 
-    /// Everything that must not be repeated, for redaction.
-    pub(crate) fn secrets(&self) -> [&str; 3] {
-        [self.access_key(), self.secret_key(), self.session_token().unwrap_or("")]
+    /// Whether a request that is signed with them is signed the same.
+    pub(crate) fn are_the_same_as(&self, other: &Self) -> bool {
+        self.access_key() == other.access_key()
+            && self.secret_key() == other.secret_key()
+            && self.session_token() == other.session_token()
     }
 
     /// Catches what pasting does: an empty field, a line end, a space; and what cannot be sent.

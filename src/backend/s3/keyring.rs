@@ -44,7 +44,7 @@ impl Keyring {
         }
         let new = (renewal.0)()?;
         new.check()?;
-        if new.secrets() == used.secrets() {
+        if new.are_the_same_as(used) {
             return Ok(false);
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
 use super::ask::{Answer, Ask};
-use super::upload::{add_checksum, etag, explained, object_headers, request_id, set};
+use super::upload::{add_checksum, explained, object_headers, set};
 use super::uploads::{Owner, owner_of};
 use super::xml;
 use crate::backend::{Assembly, Begun, Exchange, Finished, PartUpload, Receipt, UploadName};
@@ -47,7 +47,7 @@ pub(crate) fn begin(s3: &S3Backend, exchange: &Exchange<'_>, key: &RemoteKey, to
     let upload_id = initiate(s3, key, token).and_then(|ask| {
         retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
             let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty());
-            let upload_id = answer.and_then(|answer| xml::upload_id(&answer.body));
+            let upload_id = answer.and_then(|answer| xml::upload_id(&answer.body, &answer.secrets));
             upload_id
                 .inspect_err(|error| lost |= may_have_had_an_effect(error))
                 .map_err(|e| e.with_key(key.as_str()))
@@ -85,18 +85,20 @@ pub(crate) fn part(
     let ask =
         Ask { headers, payload: &payload, length: part.length, ..ask(s3, Method::PUT, part.upload, query)? };
     let mut reread = false;
-    let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
+    retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
         let mut body = source.range_reader(part.offset, part.length, s3.settings.chunk_size);
-        s3.client.exchange(exchange, attempt, &ask, &mut body).map_err(|error| {
+        let answer = s3.client.exchange(exchange, attempt, &ask, &mut body).map_err(|error| {
             let same = || Ok(source.hash_range(part.offset, part.length, |_| Ok(()))? == *part.sha256);
             explained(s3, exchange, attempt, error, &mut reread, same)
-        })
-    })?;
-    etag(&answer).ok_or_else(|| {
+        })?;
+        tag_of_part(&answer).map_err(|error| error.with_key(part.upload.key.as_str()))
+    })
+}
+
+fn tag_of_part(answer: &Answer) -> Result<String, StorageError> {
+    answer.etag(Operation::Upload)?.ok_or_else(|| {
         let why = "the answer to a part has no ETag, which is needed to put the parts together";
-        StorageError::new(ErrorKind::Protocol, Operation::Upload, why)
-            .with_key(part.upload.key.as_str())
-            .retryable(false)
+        StorageError::new(ErrorKind::Protocol, Operation::Upload, why).retryable(false)
     })
 }
 
@@ -137,9 +139,9 @@ pub(crate) fn finish(
 }
 
 fn finished(s3: &S3Backend, upload: &UploadName, answer: &Answer) -> Result<Finished, StorageError> {
-    let etag = xml::completed(&answer.body)?;
+    let etag = xml::completed(&answer.body, &answer.secrets)?;
     let receipt = Receipt { url: s3.url(upload.key.as_str()), etag };
-    Ok(Finished { receipt, request_id: request_id(answer) })
+    Ok(Finished { receipt, request_id: answer.request_id() })
 }
 
 /// Whether our own upload is what lies there, although `error` is all that was heard of it.
@@ -173,7 +175,7 @@ pub(crate) fn abort(
             s3.client.exchange(exchange, attempt, &ask, &mut empty())
         });
         match sent {
-            Ok(answer) => Ok(((), request_id(&answer))),
+            Ok(answer) => Ok(((), answer.request_id())),
             Err(error) if error.code() == Some("NoSuchUpload") => Ok(((), String::new())),
             Err(error) => Err(error),
         }

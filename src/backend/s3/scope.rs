@@ -2,9 +2,13 @@
 //! secrets that only the wire sees.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use memchr::memmem;
+use ureq::unversioned::transport::Buffers;
 use zeroize::Zeroizing;
 
+use super::heard::Secrets;
 use crate::clock::CancelToken;
 use crate::observe::metrics::Metrics;
 
@@ -13,12 +17,49 @@ pub(super) struct Scope {
     pub(super) metrics: Metrics,
     pub(super) cancel: CancelToken,
     pub(super) hidden: Vec<Hidden>,
+    /// What an answer must not repeat.
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) censored: Censored,
     /// The request has a body.
     pub(super) has_body: bool,
     /// Its connection is open for certain: made for it, or asked.
     pub(super) certain: bool,
     /// The server takes no more of what is sent.
     pub(super) cut_off: bool,
+}
+
+impl Scope {
+    /// Writes over what the answer repeats of the secrets, but not in an object's content.
+    pub(super) fn censor(&mut self, buffers: &mut dyn Buffers) {
+        let input = buffers.input();
+        let mut end = input.len();
+        if self.censored == Censored::Nothing {
+            return;
+        }
+        if self.censored == Censored::Head
+            && let Some(head) = memmem::find(input, b"\r\n\r\n")
+        {
+            (self.censored, end) = (Censored::Nothing, head);
+        }
+        if !self.secrets.are_among(&input[..end]) {
+            return;
+        }
+        let mut input = input.to_vec();
+        self.secrets.write_over(&mut input[..end]);
+        // Input can be taken out and put in, but not changed.
+        buffers.input_consume(input.len());
+        buffers.input_append_buf()[..input.len()].copy_from_slice(&input);
+        buffers.input_appended(input.len());
+    }
+}
+
+/// How much of what is still to come of an answer is looked through for secrets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Censored {
+    All,
+    /// Not the body, which is an object's content.
+    Head,
+    Nothing,
 }
 
 /// Whether the server takes no more of what this thread is sending: the rest need not be read from disk.
@@ -75,7 +116,37 @@ impl Hidden {
 
 #[cfg(test)]
 mod tests {
+    use ureq::unversioned::transport::LazyBuffers;
+
     use super::*;
+    use crate::backend::s3::credentials::Credentials;
+
+    /// What comes in by pieces, and what is left of it.
+    fn heard(censored: Censored, pieces: &[&[u8]]) -> String {
+        let credentials = Credentials::new("key", "a-secret-of-19-byte");
+        let secrets = Arc::new(Secrets::new(&credentials, ""));
+        let (metrics, cancel, hidden) = (Metrics::default(), CancelToken::new(), Vec::new());
+        let (has_body, certain, cut_off) = (false, false, false);
+        let mut scope = Scope { metrics, cancel, hidden, secrets, censored, has_body, certain, cut_off };
+        let mut buffers = LazyBuffers::new(256, 256);
+        for piece in pieces {
+            buffers.input_append_buf()[..piece.len()].copy_from_slice(piece);
+            buffers.input_appended(piece.len());
+            scope.censor(&mut buffers);
+        }
+        String::from_utf8_lossy(buffers.input()).into_owned()
+    }
+
+    #[test]
+    fn i7_secrets_that_come_back_are_written_over_but_not_in_the_content_of_an_object() {
+        let (head, body) = (&b"id: a-secret-of-19-byte\r\n\r\n"[..], &b"a-secret-of-19-byte"[..]);
+        let cut = "[secret]***********";
+        assert_eq!(heard(Censored::All, &[head, body]), format!("id: {cut}\r\n\r\n{cut}"));
+        assert_eq!(heard(Censored::All, &[&head[..9], &head[9..]]), format!("id: {cut}\r\n\r\n"));
+        let kept = format!("id: {cut}\r\n\r\na-secret-of-19-byte");
+        assert_eq!(heard(Censored::Head, &[&[head, body].concat()]), kept);
+        assert_eq!(heard(Censored::Head, &[head, body]), kept);
+    }
 
     #[test]
     fn a_placeholder_is_as_long_as_its_secret_and_gives_way_to_it_once() {

@@ -2,6 +2,7 @@
 //! the wire, idle limits, and secret headers that only the wire sees.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::tls::TlsConfig;
@@ -12,9 +13,11 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Timeout};
 
 use super::ask::Ask;
+use super::heard::Secrets;
 use super::resolve::CachingResolver;
-use super::scope::{Hidden, SCOPE, Scope, count};
+use super::scope::{Censored, Hidden, SCOPE, Scope, count};
 use crate::backend::Exchange;
+use crate::error::Operation;
 
 /// Idle connections are given up after this; servers commonly close theirs after 20 to 75 s.
 const KEPT_FOR: Duration = Duration::from_secs(15);
@@ -69,8 +72,8 @@ impl Connections {
         Self { agent, resolver }
     }
 
-    /// Runs `call` with the agent; its traffic counts for the exchange, and each placeholder of
-    /// `hidden` becomes its secret on the wire. A try that is not the first asks whether a kept connection
+    /// Runs `call` with the agent; its traffic counts for the exchange, each placeholder of `hidden` becomes its
+    /// secret on the wire, and what the answer repeats of the `secrets` is written over. A try that is not the first asks whether a kept connection
     /// is open, whenever it was used. Also tells whether the server closed the connection before it had taken
     /// a body.
     pub(crate) fn with<T>(
@@ -79,11 +82,20 @@ impl Connections {
         ask: &Ask<'_>,
         first_try: bool,
         hidden: Vec<Hidden>,
+        secrets: &Arc<Secrets>,
         call: impl FnOnce(&Agent) -> T,
     ) -> (T, bool) {
         let (metrics, cancel) = (exchange.trace.metrics.clone(), exchange.cancel.clone());
-        let (has_body, certain) = (ask.length > 0, !first_try);
-        let scope = Scope { metrics, cancel, hidden, has_body, certain, cut_off: false };
+        let scope = Scope {
+            metrics,
+            cancel,
+            hidden,
+            secrets: secrets.clone(),
+            censored: if ask.operation == Operation::Download { Censored::Head } else { Censored::All },
+            has_body: ask.length > 0,
+            certain: !first_try,
+            cut_off: false,
+        };
         let before = SCOPE.replace(Some(scope));
         let result = call(&self.agent);
         let scope = SCOPE.replace(before);
@@ -241,7 +253,7 @@ impl<In: Transport> Transport for Metered<In> {
     }
 }
 
-/// Above TLS: puts the secret headers in the place of their placeholders.
+/// Above TLS: puts the secret headers in the place of their placeholders, and takes out what comes back of them.
 #[derive(Debug)]
 struct Reveal;
 
@@ -278,7 +290,11 @@ impl<In: Transport> Transport for Revealing<In> {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.0.await_input(timeout)
+        let progress = self.0.await_input(timeout)?;
+        if progress {
+            SCOPE.with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.censor(self.0.buffers())));
+        }
+        Ok(progress)
     }
 
     fn is_open(&mut self) -> bool {

@@ -8,7 +8,6 @@ use sha2::{Digest as _, Sha256};
 use super::S3Backend;
 use super::ask::{Answer, Ask};
 use super::objects;
-use super::xml::unquoted;
 use crate::backend::{Exchange, Receipt, Upload};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
@@ -34,14 +33,15 @@ pub(crate) fn put(
     };
     let mut reread = false;
     s3.watched(exchange, Operation::Upload, key, length, |attempts| {
-        let answer = retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
+        retry::run(&s3.settings.retry, exchange, Operation::Upload, |attempt| {
             *attempts = attempt;
-            send(s3, exchange, attempt, &ask, file).map_err(|error| {
+            let answer = send(s3, exchange, attempt, &ask, file).map_err(|error| {
                 let same = || Ok(file.source.hash(|_| Ok(()))? == *file.digest);
                 explained(s3, exchange, attempt, error, &mut reread, same)
-            })
-        })?;
-        Ok((Receipt { url: s3.url(key), etag: etag(&answer) }, request_id(&answer)))
+            })?;
+            let etag = answer.etag(Operation::Upload).map_err(|error| error.with_key(key))?;
+            Ok((Receipt { url: s3.url(key), etag }, answer.request_id()))
+        })
     })
 }
 
@@ -139,13 +139,4 @@ pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) -> R
     let value = HeaderValue::from_str(value).map_err(|_| StorageError::config(name, "cannot be sent"))?;
     headers.insert(HeaderName::from_static(name), value);
     Ok(())
-}
-
-/// The store's tag, as it is kept and compared.
-pub(crate) fn etag(answer: &Answer) -> Option<String> {
-    answer.header("etag").map(unquoted)
-}
-
-pub(crate) fn request_id(answer: &Answer) -> String {
-    answer.header("x-amz-request-id").unwrap_or_default().to_owned()
 }

@@ -7,12 +7,12 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
+use super::heard::{Raw, Secrets};
 use crate::backend::{Listed, ListedPart, ListedUpload, Page, SentPart, UploadMarker, UploadPage};
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// An `<Error>` document; stores leave out what they please.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
+/// What an `<Error>` document says, in texts for people; stores leave out what they please.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorBody {
     pub(crate) code: Option<String>,
     pub(crate) message: Option<String>,
@@ -27,23 +27,53 @@ impl ErrorBody {
     }
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct RawError {
+    code: Option<Raw>,
+    message: Option<Raw>,
+    request_id: Option<Raw>,
+    region: Option<Raw>,
+    endpoint: Option<Raw>,
+}
+
 /// Whether a body is an `<Error>` document as a whole; other answers may have elements of that name.
 pub(crate) fn is_error(body: &[u8]) -> bool {
+    root(body).starts_with(b"<Error")
+}
+
+/// Whether a body is the XML result that an operation of S3 answers with.
+pub(crate) fn is_result(body: &[u8]) -> bool {
+    let root = root(body);
+    let end = root.iter().position(|byte| b" \t\r\n/>".contains(byte)).unwrap_or(root.len());
+    root.starts_with(b"<") && root[..end].ends_with(b"Result")
+}
+
+/// A document from its first element on.
+fn root(body: &[u8]) -> &[u8] {
     let text = body.trim_ascii_start();
     let text = match text.strip_prefix(b"<?xml") {
         Some(rest) => rest.iter().position(|byte| *byte == b'>').map_or(rest, |end| &rest[end + 1..]),
         None => text,
     };
-    text.trim_ascii_start().starts_with(b"<Error")
+    text.trim_ascii_start()
 }
 
 /// The error in a body, if the body is one; also behind leading white space.
-pub(crate) fn error_body(body: &[u8]) -> Option<ErrorBody> {
+pub(crate) fn error_body(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
     let text = std::str::from_utf8(body).ok()?.trim_start();
     if !text.contains("<Error") {
         return None;
     }
-    quick_xml::de::from_str(text).ok()
+    let raw: RawError = quick_xml::de::from_str(text).ok()?;
+    let said = |text: Option<Raw>| text.map(|text| text.text(secrets));
+    Some(ErrorBody {
+        code: said(raw.code),
+        message: said(raw.message),
+        request_id: said(raw.request_id),
+        region: said(raw.region),
+        endpoint: said(raw.endpoint),
+    })
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,42 +81,52 @@ pub(crate) fn error_body(body: &[u8]) -> Option<ErrorBody> {
 struct ListBody {
     encoding_type: Option<String>,
     is_truncated: bool,
-    next_continuation_token: Option<String>,
+    next_continuation_token: Option<Raw>,
     contents: Vec<ObjectBody>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ObjectBody {
-    key: String,
+    key: Raw,
     size: u64,
     #[serde(rename = "ETag")]
-    etag: Option<String>,
+    etag: Option<Raw>,
 }
 
 /// A page of `ListObjectsV2`; `prefix` is cut off the keys, what lies outside of it is an error.
-pub(crate) fn list_page(body: &[u8], prefix: &str) -> Result<Page, StorageError> {
-    let list: ListBody = parse(body, Operation::List, "ListBucketResult")?;
+pub(crate) fn list_page(body: &[u8], secrets: &Secrets, prefix: &str) -> Result<Page, StorageError> {
+    let list: ListBody = parse(body, secrets, Operation::List, "ListBucketResult")?;
     let encoded = list.encoding_type.as_deref() == Some("url");
     let objects = list
         .contents
         .into_iter()
-        .map(|object| listed(object, encoded, prefix))
+        .map(|object| listed(object, secrets, encoded, prefix))
         .collect::<Result<Vec<_>, _>>()?;
     let next = match (list.is_truncated, list.next_continuation_token) {
         (false, _) => None,
-        (true, Some(token)) => Some(token),
+        (true, Some(token)) => Some(token.page_token(secrets)?),
         (true, None) => return Err(unexpected(Operation::List, "a truncated listing has no token")),
     };
     Ok(Page { objects, next })
 }
 
-fn listed(object: ObjectBody, encoded: bool, prefix: &str) -> Result<Listed, StorageError> {
-    let key = if encoded { url_decode(&object.key)? } else { object.key };
+fn listed(
+    object: ObjectBody,
+    secrets: &Secrets,
+    encoded: bool,
+    prefix: &str,
+) -> Result<Listed, StorageError> {
+    let key = plain(object.key, encoded)?.key(secrets);
     let Some(key) = key.strip_prefix(prefix) else {
         return Err(unexpected(Operation::List, "a listing holds keys outside of the prefix"));
     };
-    Ok(Listed { key: key.to_owned(), size: object.size, etag: object.etag })
+    let etag = object.etag.map(|tag| tag.etag(secrets, Operation::List)).transpose()?;
+    Ok(Listed { key: key.to_owned(), size: object.size, etag })
+}
+
+fn plain(key: Raw, encoded: bool) -> Result<Raw, StorageError> {
+    if encoded { key.decoded(|key| url_decode(&key)) } else { Ok(key) }
 }
 
 /// Listings encode as forms do: a space may come as `+`, a plus never does.
@@ -99,16 +139,17 @@ fn url_decode(key: &str) -> Result<String, StorageError> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct BegunBody {
-    upload_id: String,
+    upload_id: Raw,
 }
 
-/// The id of a new upload.
-pub(crate) fn upload_id(body: &[u8]) -> Result<String, StorageError> {
-    let begun: BegunBody = parse(body, Operation::Upload, "InitiateMultipartUploadResult")?;
-    if begun.upload_id.is_empty() {
+/// The ID of a new upload.
+pub(crate) fn upload_id(body: &[u8], secrets: &Secrets) -> Result<String, StorageError> {
+    let begun: BegunBody = parse(body, secrets, Operation::Upload, "InitiateMultipartUploadResult")?;
+    let id = begun.upload_id.upload_id(secrets, Operation::Upload)?;
+    if id.is_empty() {
         return Err(unexpected(Operation::Upload, "the answer names no upload"));
     }
-    Ok(begun.upload_id)
+    Ok(id)
 }
 
 /// The body of a `CompleteMultipartUpload`; with the parts' checksums where they were sent with them.
@@ -131,18 +172,14 @@ pub(crate) fn complete_body(parts: &[SentPart], with_checksums: bool) -> String 
 #[derive(Debug, Deserialize)]
 struct CompletedBody {
     #[serde(rename = "ETag")]
-    etag: Option<String>,
+    etag: Option<Raw>,
 }
 
 /// The `ETag` of the object that an upload became.
-pub(crate) fn completed(body: &[u8]) -> Result<Option<String>, StorageError> {
-    let completed: CompletedBody = parse(body, Operation::Upload, "CompleteMultipartUploadResult")?;
-    Ok(completed.etag.map(|tag| unquoted(&tag)).filter(|tag| !tag.is_empty()))
-}
-
-/// A tag without the quotes that some answers have and some leave out.
-pub(crate) fn unquoted(etag: &str) -> String {
-    etag.trim_matches('"').to_owned()
+pub(crate) fn completed(body: &[u8], secrets: &Secrets) -> Result<Option<String>, StorageError> {
+    let completed: CompletedBody = parse(body, secrets, Operation::Upload, "CompleteMultipartUploadResult")?;
+    let etag = completed.etag.map(|tag| tag.etag(secrets, Operation::Upload)).transpose()?;
+    Ok(etag.filter(|tag| !tag.is_empty()))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -159,22 +196,21 @@ struct PartsBody {
 struct PartBody {
     part_number: u32,
     #[serde(rename = "ETag")]
-    etag: Option<String>,
+    etag: Option<Raw>,
     size: u64,
 }
 
 /// A page of `ListParts`, and behind which part the next one begins.
-pub(crate) fn parts_page(body: &[u8]) -> Result<(Vec<ListedPart>, Option<u32>), StorageError> {
-    let list: PartsBody = parse(body, Operation::List, "ListPartsResult")?;
-    let parts: Vec<_> = list
-        .parts
-        .into_iter()
-        .map(|part| ListedPart {
-            number: part.part_number,
-            size: part.size,
-            etag: part.etag.as_deref().map(unquoted),
-        })
-        .collect();
+pub(crate) fn parts_page(
+    body: &[u8],
+    secrets: &Secrets,
+) -> Result<(Vec<ListedPart>, Option<u32>), StorageError> {
+    let list: PartsBody = parse(body, secrets, Operation::List, "ListPartsResult")?;
+    let mut parts = Vec::with_capacity(list.parts.len());
+    for part in list.parts {
+        let etag = part.etag.map(|tag| tag.etag(secrets, Operation::List)).transpose()?;
+        parts.push(ListedPart { number: part.part_number, size: part.size, etag });
+    }
     match (list.is_truncated, list.next_part_number_marker) {
         (false, _) => Ok((parts, None)),
         (true, Some(next)) => Ok((parts, Some(next))),
@@ -187,8 +223,8 @@ pub(crate) fn parts_page(body: &[u8]) -> Result<(Vec<ListedPart>, Option<u32>), 
 struct UploadsBody {
     encoding_type: Option<String>,
     is_truncated: bool,
-    next_key_marker: Option<String>,
-    next_upload_id_marker: Option<String>,
+    next_key_marker: Option<Raw>,
+    next_upload_id_marker: Option<Raw>,
     #[serde(rename = "Upload")]
     uploads: Vec<UploadBody>,
 }
@@ -196,28 +232,28 @@ struct UploadsBody {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct UploadBody {
-    key: String,
-    upload_id: String,
+    key: Raw,
+    upload_id: Raw,
 }
 
 /// A page of `ListMultipartUploads`; `prefix` is cut off the keys.
-pub(crate) fn uploads_page(body: &[u8], prefix: &str) -> Result<UploadPage, StorageError> {
-    let list: UploadsBody = parse(body, Operation::List, "ListMultipartUploadsResult")?;
+pub(crate) fn uploads_page(body: &[u8], secrets: &Secrets, prefix: &str) -> Result<UploadPage, StorageError> {
+    let list: UploadsBody = parse(body, secrets, Operation::List, "ListMultipartUploadsResult")?;
     let encoded = list.encoding_type.as_deref() == Some("url");
-    let plain = |key: String| if encoded { url_decode(&key) } else { Ok(key) };
     let mut uploads = Vec::with_capacity(list.uploads.len());
     for upload in list.uploads {
-        let key = plain(upload.key)?;
+        let key = plain(upload.key, encoded)?.key(secrets);
         let key = key.strip_prefix(prefix).map(str::to_owned);
         let key = key.ok_or_else(|| {
             unexpected(Operation::List, "a list of uploads holds keys outside of the prefix")
         })?;
-        uploads.push(ListedUpload { key, upload_id: upload.upload_id });
+        uploads.push(ListedUpload { key, upload_id: upload.upload_id.upload_id(secrets, Operation::List)? });
     }
     let next = match (list.is_truncated, list.next_key_marker) {
         (false, _) => None,
         (true, Some(key)) => {
-            Some(UploadMarker { key: plain(key)?, upload_id: list.next_upload_id_marker.unwrap_or_default() })
+            let upload_id = list.next_upload_id_marker.unwrap_or_default().page_token(secrets)?;
+            Some(UploadMarker { key: plain(key, encoded)?.page_token(secrets)?, upload_id })
         }
         (true, None) => {
             return Err(unexpected(Operation::List, "a truncated list of uploads has no marker"));
@@ -230,26 +266,41 @@ pub(crate) fn uploads_page(body: &[u8], prefix: &str) -> Result<UploadPage, Stor
 #[serde(default)]
 struct DeleteBody {
     #[serde(rename = "Error")]
-    errors: Vec<DeleteErrorBody>,
+    errors: Vec<RawDeleteError>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct RawDeleteError {
+    key: Raw,
+    code: Option<Raw>,
+    message: Option<Raw>,
 }
 
 /// Why one key of a `DeleteObjects` was not deleted.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct DeleteErrorBody {
+#[derive(Debug)]
+pub(crate) struct KeyRefusal {
     pub(crate) key: String,
-    pub(crate) code: Option<String>,
-    pub(crate) message: Option<String>,
+    /// Empty where the store gave none.
+    pub(crate) code: String,
+    pub(crate) message: String,
 }
 
 /// The keys that a `DeleteObjects` did not delete. An `<Error>` document with status 200 is an error.
-pub(crate) fn delete_errors(body: &[u8]) -> Result<Vec<DeleteErrorBody>, StorageError> {
-    let result: DeleteBody = parse(body, Operation::Delete, "DeleteResult")?;
-    Ok(result.errors)
+pub(crate) fn refused_keys(body: &[u8], secrets: &Secrets) -> Result<Vec<KeyRefusal>, StorageError> {
+    let result: DeleteBody = parse(body, secrets, Operation::Delete, "DeleteResult")?;
+    let said = |text: Option<Raw>| text.unwrap_or_default().text(secrets);
+    let refusal = |raw: RawDeleteError| KeyRefusal {
+        key: raw.key.key(secrets),
+        code: said(raw.code),
+        message: said(raw.message),
+    };
+    Ok(result.errors.into_iter().map(refusal).collect())
 }
 
 fn parse<T: serde::de::DeserializeOwned>(
     body: &[u8],
+    secrets: &Secrets,
     operation: Operation,
     root: &str,
 ) -> Result<T, StorageError> {
@@ -258,8 +309,11 @@ fn parse<T: serde::de::DeserializeOwned>(
     if text.contains("<!DOCTYPE") || !text.contains(&format!("<{root}")) {
         return Err(unexpected(operation, &format!("the answer is no {root}")));
     }
-    quick_xml::de::from_str(text)
-        .map_err(|error| unexpected(operation, "the answer cannot be read").with_source(error))
+    // What does not fit is quoted in the parser's error.
+    quick_xml::de::from_str(text).map_err(|error| {
+        let what = format!("the answer cannot be read: {}", secrets.text(&error.to_string()));
+        unexpected(operation, &what)
+    })
 }
 
 fn unexpected(operation: Operation, what: &str) -> StorageError {
@@ -278,10 +332,10 @@ mod tests {
 
     #[test]
     fn errors_are_read_with_whatever_they_have() {
-        let full = error_body(b" \n<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>m</Message><RequestId>r</RequestId></Error>");
+        let full = error_body(b" \n<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>m</Message><RequestId>r</RequestId></Error>", &Secrets::none());
         assert_eq!(full.unwrap().code.as_deref(), Some("NoSuchBucket"));
-        assert_eq!(error_body(b"<Error><Code>X</Code></Error>").unwrap().message, None);
-        assert_eq!(error_body(b"<html>gateway</html>"), None);
+        assert_eq!(error_body(b"<Error><Code>X</Code></Error>", &Secrets::none()).unwrap().message, None);
+        assert_eq!(error_body(b"<html>gateway</html>", &Secrets::none()), None);
     }
 
     #[test]
@@ -290,23 +344,31 @@ mod tests {
         assert!(is_error(b"   \n \n<Error/>"));
         assert!(!is_error(b"<DeleteResult><Error><Key>k</Key></Error></DeleteResult>"));
         assert!(!is_error(b"") && !is_error(b"<?xml") && !is_error(b"x"));
+        assert!(
+            is_result(b"<?xml version=\"1.0\"?>\n<DeleteResult xmlns=\"x\"/>")
+                && is_result(b"<ListPartsResult>")
+        );
+        assert!(!is_result(b"<html>Result</html>") && !is_result(b"Result") && !is_result(b"<Error/>"));
     }
 
     #[test]
     fn answers_about_uploads_are_read_behind_white_space_and_with_quotes_or_without() {
         let body = b"  \n\n<?xml version=\"1.0\"?><CompleteMultipartUploadResult><Location>x</Location>\
             <ETag>&quot;abc-2&quot;</ETag></CompleteMultipartUploadResult>";
-        assert_eq!(completed(body).unwrap().as_deref(), Some("abc-2"));
+        assert_eq!(completed(body, &Secrets::none()).unwrap().as_deref(), Some("abc-2"));
         let bare = b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>";
-        assert_eq!(completed(bare).unwrap(), None);
-        assert!(completed(b"  \n").is_err() && completed(b"<Error/>").is_err());
+        assert_eq!(completed(bare, &Secrets::none()).unwrap(), None);
+        assert!(
+            completed(b"  \n", &Secrets::none()).is_err()
+                && completed(b"<Error/>", &Secrets::none()).is_err()
+        );
         let none = b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>";
-        assert!(upload_id(none).is_err());
+        assert!(upload_id(none, &Secrets::none()).is_err());
         let parts =
             b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>\
             <Part><PartNumber>2</PartNumber><ETag>t</ETag><Size>5</Size></Part>\
             <Part><PartNumber>3</PartNumber><Size>5</Size></Part></ListPartsResult>";
-        let (parts, next) = parts_page(parts).unwrap();
+        let (parts, next) = parts_page(parts, &Secrets::none()).unwrap();
         assert_eq!((parts[0].number, parts[0].etag.as_deref(), next), (2, Some("t"), Some(2)));
         assert_eq!((parts[1].number, &parts[1].etag), (3, &None));
     }
@@ -329,7 +391,7 @@ mod tests {
                 "<ListBucketResult>{encoding}<IsTruncated>false</IsTruncated><Contents><Key>p/{key}</Key>\
                  <LastModified>x</LastModified><Size>3</Size></Contents></ListBucketResult>"
             );
-            list_page(body.as_bytes(), "p/").unwrap().objects.remove(0).key
+            list_page(body.as_bytes(), &Secrets::none(), "p/").unwrap().objects.remove(0).key
         };
         assert_eq!(page("<EncodingType>url</EncodingType>", "a+b%2Bc%0A"), "a b+c\n");
         assert_eq!(page("", "a+b%2B"), "a+b%2B");
@@ -339,7 +401,8 @@ mod tests {
     fn interleaved_elements_of_a_delete_are_read() {
         let body = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error>\
             <Deleted><Key>c</Key></Deleted><Error><Key>d</Key></Error></DeleteResult>";
-        let keys: Vec<_> = delete_errors(body).unwrap().into_iter().map(|error| error.key).collect();
+        let keys: Vec<_> =
+            refused_keys(body, &Secrets::none()).unwrap().into_iter().map(|error| error.key).collect();
         assert_eq!(keys, ["b", "d"]);
     }
 
@@ -351,13 +414,13 @@ mod tests {
             "",
             "<DeleteResult><Del",
         ] {
-            assert!(delete_errors(body.as_bytes()).is_err(), "{body}");
+            assert!(refused_keys(body.as_bytes(), &Secrets::none()).is_err(), "{body}");
         }
         let endless = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
-        assert!(list_page(endless, "").is_err());
+        assert!(list_page(endless, &Secrets::none(), "").is_err());
         let foreign =
             b"<ListBucketResult><Contents><Key>q/x</Key><Size>1</Size></Contents></ListBucketResult>";
-        assert!(list_page(foreign, "p/").is_err());
+        assert!(list_page(foreign, &Secrets::none(), "p/").is_err());
     }
 
     #[test]
