@@ -21,6 +21,7 @@ use super::work::{self, Context, Ending, Item, Worked};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::tree::digest::PartPlan;
+use crate::tree::walk::Skip;
 
 /// How often the feeding thread looks at what has waited for its batch.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -270,6 +271,7 @@ impl<'a> Flow<'a> {
                 self.succeeded(report);
             }
             Ending::Confirmed(_) => self.tally.confirmed += 1,
+            Ending::Skipped(reason) => report.add_skipped(Skip { path: key.into(), reason }),
             // It is sent, or fails once more, when it is its turn.
             Ending::Failed(_) if self.confirming => {}
             Ending::Failed(error) if self.not_tried(&error) => {}

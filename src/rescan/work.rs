@@ -17,6 +17,7 @@ use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::folder::Folder;
 use crate::tree::source::Source;
 use crate::tree::version::FileStat;
+use crate::tree::walk::SkipReason;
 
 /// What all items of one run share.
 pub(crate) struct Context {
@@ -73,6 +74,8 @@ pub(crate) enum Ending {
     Uploaded(Published, Receipt),
     /// Published as it is; only the stat is news.
     Confirmed(Published),
+    /// Not what is published, by its nature.
+    Skipped(SkipReason),
     Failed(StorageError),
 }
 
@@ -100,6 +103,7 @@ impl Worked {
                 trace.progress.moved(published.stat.size);
                 trace.emit(|| Event::Confirmed { key: key() });
             }
+            Ending::Skipped(_) => trace.progress.file_done(),
             Ending::Failed(error) if error.is_not_tried() => {}
             Ending::Failed(error) => {
                 trace.metrics.uploads_failed(1);
@@ -116,6 +120,7 @@ impl Worked {
             Ending::Uploaded(published, _) | Ending::Confirmed(published) => {
                 Some(Write::Published(key, published.clone()))
             }
+            Ending::Skipped(_) => Some(Write::Settled(key)),
             Ending::Failed(_) if self.item.pending != *before => {
                 Some(Write::Pending(key, self.item.pending.clone()))
             }
@@ -145,6 +150,9 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     exchange.check(Operation::Upload)?;
     let seen = wall_nanos(exchange.clock);
     let source = open_source(context, &item.key, &item.pending.stat)?;
+    if source.is_sizeless() {
+        return Ok(Ending::Skipped(SkipReason::Sizeless));
+    }
     if let Some(transfers) = context.reach.backend.transfers() {
         // What the store cannot take is not even hashed.
         transfers.part_plan(source.stat().size)?;

@@ -99,6 +99,11 @@ impl Source {
         SourceReader { source: self, chunk, offset, end: offset + length }
     }
 
+    /// Whether it is said to be empty and gives bytes all the same.
+    pub(crate) fn is_sizeless(&self) -> bool {
+        self.stat.size == 0 && self.file.read_at(&mut [0], 0).is_ok_and(|count| count > 0)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

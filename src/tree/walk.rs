@@ -54,6 +54,8 @@ pub enum SkipReason {
     Special,
     /// Its name is not UTF-8, or longer than a key may be.
     Name,
+    /// The system says that it is empty, and it gives bytes: a file of `/proc` or the like.
+    Sizeless,
 }
 
 impl SkipReason {
@@ -62,6 +64,7 @@ impl SkipReason {
         match self {
             Self::Symlink => "a symbolic link is not followed",
             Self::Special => "not a regular file",
+            Self::Sizeless => "it is said to be empty and gives bytes, as files of /proc do",
             Self::Name => "its name cannot be a key (not UTF-8, or longer than 1,024 bytes with the prefix)",
         }
     }

@@ -175,6 +175,36 @@ fn f9_nested_mount_that_is_gone_keeps_its_objects() {
     assert_eq!(world.keys(), ["b", "disk/a"]);
 }
 
+/// F6: a file that is said to be empty and gives bytes was published as an empty one. Where nothing may be mounted,
+/// there is nothing to be seen.
+#[test]
+#[cfg(target_os = "linux")]
+fn f6_file_that_is_said_to_be_empty_and_gives_bytes_is_skipped() {
+    let world = World::new();
+    let kernel = world.path("kernel");
+    fs::create_dir(&kernel).unwrap();
+    let run = |program: &str, args: &[&std::ffi::OsStr]| {
+        std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    let bind = ["--bind", "/proc/sys/kernel/random"].map(std::ffi::OsStr::new);
+    if !run("mount", &[&bind[..], &[kernel.as_os_str()]].concat()) {
+        eprintln!("nothing may be mounted here");
+        return;
+    }
+    world.write("empty", "");
+    let site = world.orchestrator();
+    let reports = [site.rescan(), site.rescan()];
+    assert!(run("umount", &[kernel.as_os_str()]));
+    for report in reports {
+        let report = report.unwrap();
+        let skipped: Vec<_> =
+            report.skipped.iter().map(|skip| (skip.path.to_str().unwrap(), skip.reason)).collect();
+        assert!(skipped.contains(&("kernel/boot_id", SkipReason::Sizeless)), "{skipped:?}");
+        assert_eq!(report.pending, 0, "{:?}", site.cache().pending().unwrap());
+    }
+    assert_eq!(world.keys(), ["empty"]);
+}
+
 /// What can be done in a process of its own: with the command.
 #[cfg(feature = "cli")]
 mod in_a_process {
@@ -224,6 +254,48 @@ mod in_a_process {
         mode(&secret, 0o644);
         shell.sync(&world, &[]).code(0).shows("1 deleted");
         all_is_well(&world);
+    }
+
+    /// F4: the folder of a removed file cannot be looked at. It was told as another device, with exit code 0.
+    #[test]
+    fn f4_folder_of_a_removed_file_that_cannot_be_looked_at_is_a_failure() {
+        let world = World::new();
+        for key in ["a", "closed/deep/b", "gone"] {
+            world.write(key, "1");
+        }
+        let shell = Shell::of(&world);
+        shell.sync(&world, &[]).code(0);
+        world.remove("closed/deep/b");
+        world.remove("gone");
+        let closed = world.path("closed");
+        let mode = |path: &std::path::Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(&closed, 0o000);
+        let mut command = shell.std_command(&[
+            "sync",
+            &text(world.root()),
+            DEST,
+            "--json",
+            "--cache",
+            &text(world.cache_path()),
+        ]);
+        if rustix::process::geteuid().is_root() {
+            let state = world.cache_path().parent().unwrap().to_owned();
+            mode(world.root().parent().unwrap(), 0o755);
+            mode(shell.home.path(), 0o755);
+            chown(&state, Some(NOBODY), None).unwrap();
+            chown(world.cache_path(), Some(NOBODY), None).unwrap();
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let object = Ended::of(command.output().unwrap()).code(1).json();
+        assert_eq!((&object["kept"], &object["deleted"]), (&0.into(), &0.into()), "{object}");
+        let failed: Vec<_> =
+            object["failed"].as_array().unwrap().iter().map(|one| one["error"].to_string()).collect();
+        let of_the_look = failed.iter().find(|error| error.contains("closed/deep: Permission denied"));
+        assert!(of_the_look.is_some(), "{failed:?}");
+        mode(&closed, 0o755);
+        shell.sync(&world, &[]).code(0).shows("2 deleted");
     }
 
     /// F8: a limit that ten workers, a cache and a walk hardly fit into.

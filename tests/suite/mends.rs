@@ -790,3 +790,47 @@ fn what_a_verification_finds_is_published_again_by_the_same_run() {
         check_idle(&world, &site);
     }
 }
+
+/// Errors of single keys in one answer were counted as an outage each: twenty-five of them ended a run whose store was
+/// there all the time.
+#[test]
+fn answer_that_puts_off_many_keys_is_one_outage() {
+    let world = World::new();
+    let site = site_with(&world, world.s3_config().retry(RetryPolicy::default().with_attempts(2)));
+    for n in 0..100 {
+        world.write(&format!("f{n:03}"), "x");
+    }
+    rescan(&world, &site);
+    for n in 0..40 {
+        world.remove(&format!("f{n:03}"));
+    }
+    let errors: String = (0..40)
+        .map(|n| format!("<Error><Key>{PREFIX}f{n:03}</Key><Code>InternalError</Code></Error>"))
+        .collect();
+    let body = format!("<DeleteResult>{errors}</DeleteResult>").into_bytes();
+    world.proxy.add(Rule::new(Fault::Answer(200, Vec::new(), body)).method("POST"));
+    let report = rescan(&world, &site);
+    assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, None));
+    assert_eq!((report.failed_count, report.pending, report.deleted_count), (40, 40, 0));
+    assert_eq!(report.metrics.retries, 1, "all of them with one request more");
+    world.proxy.clear_rules();
+    assert_eq!(rescan(&world, &site).deleted_count, 40);
+}
+
+/// A server that accepts and never answers held a first run for ten minutes: six tries of two minutes.
+#[test]
+fn n02_silent_server_is_found_out_by_the_preflight_with_one_try() {
+    let world = World::new();
+    let site = site_with(&world, world.s3_config().answer_timeout(std::time::Duration::from_millis(300)));
+    for n in 0..30 {
+        world.write(&format!("f{n:02}"), "x");
+    }
+    world.proxy.add(Rule::new(Fault::Stall));
+    let report = rescan(&world, &site);
+    assert_eq!(
+        (report.outcome, report.stop_reason),
+        (RescanOutcome::LocalOnly, Some(StopReason::Unavailable))
+    );
+    let outage = report.outage.unwrap();
+    assert_eq!((outage.kind(), outage.attempts(), world.proxy.requests().len()), (ErrorKind::Timeout, 1, 1));
+}

@@ -234,11 +234,7 @@ impl<'a> Batch<'a> {
     /// No further try: keys that are left fail for what was said of them, or for `error`.
     fn give_up(&mut self, error: &StorageError, attempts: u32, elapsed: Duration) {
         for index in self.left() {
-            let of_key = self.put_off.remove(&index).unwrap_or_else(|| {
-                StorageError::new(error.kind(), Operation::Delete, error.message())
-                    .with_code(error.code().map(str::to_owned))
-                    .with_request_id(error.request_id().map(str::to_owned))
-            });
+            let of_key = self.put_off.remove(&index).unwrap_or_else(|| error.repeated());
             let of_key = of_key.with_key(self.keys[index].as_str()).with_attempts(attempts, elapsed);
             let request_id = of_key.request_id().unwrap_or_default().to_owned();
             self.ended[index] = Some(Ended { result: Err(of_key), attempts, request_id });
