@@ -12,6 +12,7 @@
 mod support;
 
 mod answers;
+mod cache_file;
 mod catalog;
 #[cfg(feature = "cli")]
 mod command;
