@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-/// Text from outside, with control characters escaped: a name cannot forge a line of the log.
+/// Text from outside, with control characters and what cannot be seen escaped: a name cannot forge a line of the
+/// log, turn the direction of what stands around it, or look like another name.
 pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in self.0.split_inclusive(char::is_control) {
+        for part in self.0.split_inclusive(is_hidden) {
             match part.chars().next_back() {
-                Some(last) if last.is_control() => {
+                Some(last) if is_hidden(last) => {
                     f.write_str(&part[..part.len() - last.len_utf8()])?;
                     write!(f, "{}", last.escape_default())?;
                 }
@@ -17,5 +18,53 @@ impl fmt::Display for Printable<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a character moves a cursor, ends a line, changes the direction of text or is invisible: Unicode's classes
+/// Cc, Cf, Zl and Zp, and letters without a shape.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S2: marks of direction, controls of the second set and joiners went to terminals as they were.
+    #[test]
+    fn s2_what_turns_or_hides_text_is_escaped() {
+        for c in [
+            '\u{200e}',
+            '\u{200f}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{61c}',
+            '\u{9b}',
+            '\u{85}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{feff}',
+            '\u{2028}',
+            '\u{ad}',
+            '\u{3164}',
+            '\u{e0041}',
+            '\u{7f}',
+            '\n',
+        ] {
+            let shown = Printable(&format!("a{c}b")).to_string();
+            assert_eq!(shown, format!("a{}b", c.escape_default()));
+        }
+        let seen = "name.txt é e\u{301} 日本 עברית ❤\u{fe0f} \u{1f600} 'a' \"b\" \\";
+        assert_eq!(Printable(seen).to_string(), seen);
     }
 }

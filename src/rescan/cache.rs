@@ -1,5 +1,9 @@
 //! The durable cache: what the store has acknowledged, and what is still to be done.
 
+mod access;
+mod file;
+mod open;
+mod overlay;
 mod resolve;
 mod rows;
 mod store;
@@ -51,7 +55,7 @@ pub struct PendingFile {
 }
 
 /// The durable record of what is published, in one file. Cheap to clone; clones share the file, which
-/// one process holds at a time.
+/// one process at a time has open for writing, and any number [for reading](Self::open_read_only).
 ///
 /// It says "published" only of what the store has acknowledged, and it is bound to the destination
 /// that it was first used for.
@@ -92,35 +96,6 @@ impl Drop for RescanLock {
 }
 
 impl CacheManager {
-    /// Opens the cache, or creates it (mode 0600, a missing parent folder 0700), and checks the whole
-    /// file: about 0.3 s for a million records.
-    ///
-    /// # Errors
-    /// [`ErrorKind::CacheLocked`] if another process holds it, [`ErrorKind::CacheDamaged`] if it is no
-    /// cache, is damaged or is from a newer version, [`ErrorKind::Cache`] if it cannot be read or
-    /// written.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let path = path.as_ref();
-        let store = Store::open(path)?;
-        match store.meta(META_FORMAT)?.as_deref() {
-            None => store.apply(&[Write::Meta(META_FORMAT, vec![FORMAT])])?,
-            Some([FORMAT]) => {}
-            Some([upgrade::FROM]) => upgrade::run(&store)?,
-            Some(other) => {
-                let why = format!(
-                    "its format {other:?} is not {FORMAT}: it was written by another version of this library; use that, or a new cache file"
-                );
-                return Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path));
-            }
-        }
-        Ok(Self(Arc::new(Inner {
-            path: path.to_owned(),
-            store,
-            rescanning: AtomicBool::new(false),
-            places: RwLock::new(None),
-        })))
-    }
-
     /// The file.
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -224,9 +224,22 @@ impl Catalog {
         }
     }
 
+    /// Whether it shows what the cache holds now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cache`] if the cache cannot be read.
+    pub fn is_current(&self, cache: &CacheManager) -> Result<bool, StorageError> {
+        write::shows(&self.opened.tail, cache)
+    }
+
     /// When it was written.
     pub fn created(&self) -> SystemTime {
         moment_of(self.opened.tail.created)
+    }
+
+    /// Whether an access came upon damage.
+    pub fn is_damaged(&self) -> bool {
+        false
     }
 
     /// The file.

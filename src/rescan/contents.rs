@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cache::{CacheManager, Row, Rows};
+use super::cache::Rows;
 use super::mailbox::Mailbox;
 use super::reach::Reach;
 use super::record::Published;
 use super::report::VerifyReport;
-use super::verify::lost;
+use super::verify::{Findings, lost};
 use super::work::panicked;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -32,15 +32,15 @@ struct Compared {
 pub(crate) fn compare(
     engine: &Engine,
     reach: &Arc<Reach>,
-    cache: &CacheManager,
+    findings: &mut Findings<'_>,
     report: &mut VerifyReport,
 ) -> Result<(), StorageError> {
     let results = Mailbox::new();
-    let (mut rows, mut under_way, mut failures) = (cache.rows(), 0, 0);
+    let (mut rows, mut under_way, mut failures) = (findings.cache.rows(), 0, 0);
     let mut stopped = Ok(());
     loop {
         while stopped.is_ok() && under_way < 2 * engine.workers() {
-            match next(reach, &mut rows) {
+            match next(reach, findings, &mut rows) {
                 Ok(None) => break,
                 Ok(Some(object)) => start(engine, reach, object, &results),
                 Err(error) => {
@@ -55,27 +55,24 @@ pub(crate) fn compare(
         }
         for compared in results.take(1, PATIENCE) {
             under_way -= 1;
-            let judged = judge(reach, cache, compared, &mut failures, report);
+            let judged = judge(reach, findings, compared, &mut failures, report);
             stopped = stopped.and(judged);
         }
     }
 }
 
-fn next(reach: &Reach, rows: &mut Rows<'_>) -> Result<Option<(RemoteKey, Published)>, StorageError> {
+fn next(
+    reach: &Reach,
+    findings: &Findings<'_>,
+    rows: &mut Rows<'_>,
+) -> Result<Option<(RemoteKey, Published)>, StorageError> {
     reach.exchange().check(Operation::Download)?;
     for row in rows {
-        if let Some((key, published)) = believed(row?) {
+        if let Some((key, published)) = findings.believed(row?) {
             return Ok(Some((RemoteKey::new(key)?, published)));
         }
     }
     Ok(None)
-}
-
-/// A published object whose record is believed. Of the others it is known that they are to be published anew.
-fn believed(row: Row) -> Option<(String, Published)> {
-    let Row { key, published, pending } = row;
-    let attempted = pending.is_some_and(|pending| pending.attempted);
-    published.filter(|_| !attempted).map(|published| (key, published))
 }
 
 fn start(
@@ -106,7 +103,7 @@ fn is_same(reach: &Reach, key: &RemoteKey, published: &Published) -> Result<bool
 /// What an object's content means. An error ends the comparison.
 fn judge(
     reach: &Reach,
-    cache: &CacheManager,
+    findings: &mut Findings<'_>,
     compared: Compared,
     failures: &mut u32,
     report: &mut VerifyReport,
@@ -124,16 +121,16 @@ fn judge(
             *failures = 0;
             report.matching = report.matching.saturating_sub(1);
             report.add_different(key.clone());
-            let pending = cache.pending_record(&key)?;
-            return cache.apply(&[lost(key, &published, pending)]);
+            let pending = findings.cache.pending_record(&key)?;
+            return findings.record(&[lost(key, &published, pending)]);
         }
         Err(error) => error,
     };
     if error.kind() == ErrorKind::NotFound {
         report.matching = report.matching.saturating_sub(1);
         report.add_missing(key.clone());
-        let pending = cache.pending_record(&key)?;
-        return cache.apply(&[lost(key, &published, pending)]);
+        let pending = findings.cache.pending_record(&key)?;
+        return findings.record(&[lost(key, &published, pending)]);
     }
     *failures += 1;
     let refused = error.kind() == ErrorKind::AccessDenied || error.kind().is_fatal_at_first();
@@ -147,10 +144,10 @@ fn judge(
 }
 
 /// What reading all of them will take: objects and bytes.
-pub(crate) fn announce(reach: &Reach, cache: &CacheManager) -> Result<(), StorageError> {
+pub(crate) fn announce(reach: &Reach, findings: &Findings<'_>) -> Result<(), StorageError> {
     let (mut count, mut bytes): (u64, u64) = (0, 0);
-    for row in cache.rows() {
-        let Some((_, published)) = believed(row?) else { continue };
+    for row in findings.cache.rows() {
+        let Some((_, published)) = findings.believed(row?) else { continue };
         count += 1;
         bytes += published.stat.size;
     }

@@ -371,6 +371,7 @@ impl RescanOrchestrator {
         report.unchanged += end.tally.confirmed;
         report.outcome = outcome(end, report);
         if !report.dry_run {
+            self.cache.check_file()?;
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
             self.cache.set_synced(synced)?;
             if let Err(error) = self.keep_catalog() {

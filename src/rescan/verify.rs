@@ -54,7 +54,8 @@ impl CacheManager {
         run: &Run,
     ) -> Result<VerifyReport, StorageError> {
         let destination = backend.destination();
-        if let Some(binding) = self.bind(&destination)? {
+        let binding = self.bind(&destination)?;
+        if let Some(binding) = binding.filter(|_| !self.is_read_only()) {
             self.apply(&[binding])?;
         }
         let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
@@ -114,15 +115,44 @@ pub(crate) fn compare(
         let why = "this backend cannot list; use Verify::Ack";
         return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
     };
-    let seen = listed(transfers, reach, cache, report)?;
-    lacking(cache, &seen, report)?;
+    let mut findings = Findings { cache, unrecorded: HashSet::new() };
+    let seen = listed(transfers, reach, &mut findings, report)?;
+    lacking(&mut findings, &seen, report)?;
     drop(seen);
     if how == Verify::Content {
-        contents::announce(reach, cache)?;
-        contents::compare(engine, reach, cache, report)?;
+        contents::announce(reach, &findings)?;
+        contents::compare(engine, reach, &mut findings, report)?;
     }
     report.complete = true;
     Ok(())
+}
+
+/// What a verification finds goes into the cache; beside one that is open for reading only it is kept for as long as
+/// the verification takes.
+pub(crate) struct Findings<'a> {
+    pub(crate) cache: &'a CacheManager,
+    unrecorded: HashSet<String>,
+}
+
+impl Findings<'_> {
+    pub(crate) fn record(&mut self, writes: &[Write]) -> Result<(), StorageError> {
+        if !self.cache.is_read_only() {
+            return self.cache.apply(writes);
+        }
+        let lost = writes.iter().filter_map(|write| match write {
+            Write::Pending(key, _) => Some(key.clone()),
+            _ => None,
+        });
+        self.unrecorded.extend(lost);
+        Ok(())
+    }
+
+    /// A published object whose record is believed. Of the others it is known that they are to be published anew.
+    pub(crate) fn believed(&self, row: Row) -> Option<(String, Published)> {
+        let Row { key, published, pending } = row;
+        let attempted = pending.is_some_and(|pending| pending.attempted) || self.unrecorded.contains(&key);
+        published.filter(|_| !attempted).map(|published| (key, published))
+    }
 }
 
 /// Keys that were listed, as hashes: 16 bytes a key, whatever its length.
@@ -140,7 +170,7 @@ impl Seen {
 fn listed(
     transfers: &dyn Transfers,
     reach: &Reach,
-    cache: &CacheManager,
+    findings: &mut Findings<'_>,
     report: &mut VerifyReport,
 ) -> Result<Seen, StorageError> {
     let mut seen = Seen { hasher: (RandomState::new(), RandomState::new()), hashes: HashSet::new() };
@@ -150,7 +180,7 @@ fn listed(
         pages.turn(page.next.as_ref(), page.objects.is_empty())?;
         let mut writes = Vec::new();
         for object in page.objects {
-            let (published, pending) = cache.records(&object.key)?;
+            let (published, pending) = findings.cache.records(&object.key)?;
             if published.is_none() && pending.is_none() {
                 report.add_unknown(object.key);
                 continue;
@@ -167,7 +197,7 @@ fn listed(
                 Some(published) => writes.extend(compared(object, &published, pending, report)),
             }
         }
-        cache.apply(&writes)?;
+        findings.record(&writes)?;
         from = page.next;
         if from.is_none() {
             return Ok(seen);
@@ -205,9 +235,9 @@ fn compared(
     }
 }
 
-fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Result<(), StorageError> {
+fn lacking(findings: &mut Findings<'_>, seen: &Seen, report: &mut VerifyReport) -> Result<(), StorageError> {
     let mut writes = Vec::new();
-    for row in cache.rows() {
+    for row in findings.cache.rows() {
         let Row { key, published, pending } = row?;
         if seen.hashes.contains(&seen.hash(&key)) {
             continue;
@@ -225,10 +255,10 @@ fn lacking(cache: &CacheManager, seen: &Seen, report: &mut VerifyReport) -> Resu
             None => {}
         }
         if writes.len() == WRITES_AT_ONCE {
-            cache.apply(&std::mem::take(&mut writes))?;
+            findings.record(&std::mem::take(&mut writes))?;
         }
     }
-    cache.apply(&writes)
+    findings.record(&writes)
 }
 
 /// A published object that is not there as it was acknowledged: its record is not believed any more, and stays

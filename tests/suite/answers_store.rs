@@ -289,7 +289,15 @@ fn i2_login_page_deletes_and_lists_nothing() {
         let world = World::with_workers(2);
         let site = impatient(&world);
         with_files_gone(&world, &site, keys);
+        // The preflight finds it; where it comes later, the deletes do.
         world.proxy.add(Rule::new(portal()));
+        let report = rescan(&world, &site);
+        assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::LocalOnly, 0));
+        let outage = report.outage.unwrap().to_string();
+        assert!(outage.contains("which no S3 store does"), "{outage}");
+        world.proxy.clear_rules();
+        world.proxy.add(Rule::new(portal()).method("POST"));
+        world.proxy.add(Rule::new(portal()).method("DELETE"));
         let report = rescan(&world, &site);
         assert_eq!((report.deleted_count, report.failed_count as usize), (0, keys.len()), "{report:?}");
         says_who_answered(&report);

@@ -13,6 +13,7 @@ mod support;
 
 mod answers;
 mod answers_store;
+mod cache_file;
 mod catalog;
 #[cfg(feature = "cli")]
 mod command;

@@ -23,7 +23,8 @@ DEST is s3://BUCKET or s3://BUCKET/PREFIX.
 Exit codes, the first that fits:
   2    usage or configuration: a flag, the bucket, the region, the certificate, the clock
   5    the store refused the credentials
-  4    refused for safety: too many deletes, DIR missing or empty, the cache in use or another's
+  4    refused for safety: too many deletes, DIR missing or empty, the cache in use, another's
+       or not to be written
   3    the store was unavailable: what is to be done is recorded, and done by the next run
   1    some files failed and are pending, or something was found to differ
   0    published, or nothing to do
@@ -90,6 +91,8 @@ pub(crate) struct SyncArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Speed")]
     pub(crate) deadline: Option<Duration>,
     #[command(flatten)]
+    pub(crate) lock: LockArgs,
+    #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// Print every event as a line of JSON, the report last
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
@@ -103,6 +106,8 @@ pub(crate) struct VerifyArgs {
     pub(crate) content: bool,
     #[command(flatten)]
     pub(crate) speed: SpeedArgs,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
@@ -128,6 +133,8 @@ pub(crate) struct UploadsArgs {
     #[arg(long)]
     pub(crate) abort: bool,
     #[command(flatten)]
+    pub(crate) lock: LockArgs,
+    #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
 
@@ -144,6 +151,15 @@ pub(crate) struct PlaceArgs {
     pub(crate) connection: ConnectionArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// What is done when another run is at work.
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    /// Wait so long for another run with this cache; 0: not at all
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(help_heading = "What is done")]
+    pub(crate) lock_wait: Duration,
 }
 
 /// What a sync does.
@@ -167,7 +183,7 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "N|P%", default_value = "50%", value_parser = max_delete)]
     #[arg(hide_default_value = true)]
     pub(crate) max_delete: MaxDelete,
-    /// Take an empty DIR for what it says, and delete everything
+    /// Allow an empty DIR, deleting everything
     #[arg(long)]
     pub(crate) allow_empty: bool,
     /// Also delete what another DIR published through this cache

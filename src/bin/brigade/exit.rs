@@ -1,5 +1,8 @@
 //! What a run's end means to a shell.
 
+use std::error::Error;
+use std::io;
+
 use bucket_brigade::{ErrorKind, Operation, RescanOutcome, RescanReport, StopReason, StorageError};
 
 /// Done, or nothing to do.
@@ -29,6 +32,7 @@ pub(crate) fn of_error(error: &StorageError) -> u8 {
         ErrorKind::RootMissing
         | ErrorKind::RootEmpty
         | ErrorKind::FirstRunRefused
+        | ErrorKind::Cache
         | ErrorKind::CacheForeign
         | ErrorKind::CacheLocked
         | ErrorKind::CacheDamaged => REFUSED,
@@ -76,8 +80,37 @@ const FLAGS: [(&str, &str); 17] = [
     ("exclude", "--exclude"),
 ];
 
+/// The system's error that an error came of.
+pub(crate) fn cause(error: &StorageError) -> Option<&io::Error> {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        match cause.downcast_ref::<io::Error>() {
+            Some(found) if found.raw_os_error().is_some() => return Some(found),
+            _ => next = cause.source(),
+        }
+    }
+    None
+}
+
+fn system_error(error: &StorageError) -> Option<i32> {
+    cause(error)?.raw_os_error()
+}
+
+/// Limits of the process, whatever was being done when they were met.
+fn limit(error: &StorageError) -> Option<&'static str> {
+    match system_error(error)? {
+        libc::EMFILE => Some("too many open files: raise ulimit -n"),
+        libc::ENFILE => Some("too many open files on this machine: raise fs.file-max"),
+        libc::EFBIG => Some("if the disk can hold such a file, raise ulimit -f"),
+        _ => None,
+    }
+}
+
 /// What to do about an error, where its text does not say it.
 pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
+    if let Some(limit) = limit(error) {
+        return Some(limit);
+    }
     let field = error.message().split(':').next().unwrap_or_default();
     Some(match error.kind() {
         ErrorKind::Config => FLAGS.iter().find(|(name, _)| *name == field)?.1,
@@ -101,11 +134,14 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
         ErrorKind::NotFound | ErrorKind::Rejected | ErrorKind::Integrity => {
             "it stays pending; if it fails again, show the request id to the store's operator"
         }
-        ErrorKind::CacheLocked => "wait for the other run to end, or give this one a --cache of its own",
+        ErrorKind::CacheLocked => {
+            "wait for the other run to end (--lock-wait), or give this one a --cache of its own"
+        }
         ErrorKind::CacheForeign => "choose another file with --cache",
         ErrorKind::CacheDamaged => {
             "move it away: the next sync sends everything again, and deletes nothing that it did not publish itself"
         }
+        ErrorKind::Cache if system_error(error).is_none_or(|number| number == libc::ELOOP) => return None,
         ErrorKind::Cache => {
             "look at the disk's space and permissions; nothing was taken for published that is not"
         }
@@ -134,7 +170,7 @@ mod tests {
             (ErrorKind::CacheLocked, 4),
             (ErrorKind::Connect, 3),
             (ErrorKind::Throttled, 3),
-            (ErrorKind::Cache, 1),
+            (ErrorKind::Cache, 4),
             (ErrorKind::Panicked, 1),
         ] {
             assert_eq!(of_error(&StorageError::new(kind, Operation::Rescan, "x")), code, "{kind:?}");

@@ -1,91 +1,195 @@
 //! The JSON forms of reports and events. Their names are part of the interface: fields are added, never
-//! renamed or taken away.
+//! renamed or taken away. A report is written as it is read: it may hold 100,000 failures.
+
+use std::io;
 
 use bucket_brigade::{
-    AbortedUploads, CacheSummary, Event, PendingFile, PendingKind, RescanReport, StopReason, StorageError,
-    UnfinishedUpload, VerifyReport,
+    AbortedUploads, CacheSummary, Event, Kept, MetricsSnapshot, PendingFile, PendingKind, RescanReport, Skip,
+    StopReason, StorageError, UnfinishedUpload, Uploaded, VerifyReport,
 };
+use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 use serde_json::{Value, json};
 
-/// What failed: where, why, and whether it may go away by itself.
-pub(crate) fn failure(error: &StorageError) -> Value {
-    let path = error.key().map(str::to_owned);
-    let path = path.or_else(|| error.path().map(|path| path.to_string_lossy().into_owned()));
-    json!({ "path": path, "error": error.to_string(), "retryable": error.is_retryable() || error.kind().is_transient() })
+use crate::printable::is_hidden;
+
+/// Writes an object, with what nobody can see escaped.
+pub(crate) fn write(out: impl io::Write, object: &impl Serialize) -> io::Result<()> {
+    object.serialize(&mut serde_json::Serializer::with_formatter(out, Visible)).map_err(Into::into)
 }
 
-fn failures(errors: &[StorageError]) -> Vec<Value> {
-    errors.iter().map(failure).collect()
+/// Escapes what [`Printable`](crate::printable::Printable) does; whoever reads the JSON gets the same text.
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        for part in fragment.split_inclusive(is_hidden) {
+            let Some(last) = part.chars().next_back().filter(|last| is_hidden(*last)) else {
+                writer.write_all(part.as_bytes())?;
+                continue;
+            };
+            writer.write_all(&part.as_bytes()[..part.len() - last.len_utf8()])?;
+            for unit in last.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A list whose items are made one after another.
+struct List<'a, T, U>(&'a [T], fn(&'a T) -> U);
+
+impl<T, U: Serialize> Serialize for List<'_, T, U> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(self.1))
+    }
+}
+
+/// What failed: where, why, and whether it may go away by itself.
+#[derive(Serialize)]
+struct Failure {
+    path: Option<String>,
+    error: String,
+    retryable: bool,
+}
+
+type Failures<'a> = List<'a, StorageError, Failure>;
+
+fn failure(error: &StorageError) -> Failure {
+    let path = error.key().map(str::to_owned);
+    Failure {
+        path: path.or_else(|| error.path().map(|path| path.to_string_lossy().into_owned())),
+        error: error.to_string(),
+        retryable: error.is_retryable() || error.kind().is_transient(),
+    }
+}
+
+fn failures(errors: &[StorageError]) -> Failures<'_> {
+    List(errors, failure)
 }
 
 /// The object that `sync --json` prints.
-pub(crate) fn report(report: &RescanReport) -> Value {
-    json!({
-        "outcome": report.outcome.as_str(),
-        "stop_reason": report.stop_reason.map(StopReason::as_str),
-        "scanned": report.scanned,
-        "unchanged": report.unchanged,
-        "uploaded": report.uploaded_count,
-        "uploaded_bytes": report.uploaded_bytes,
-        "deleted": report.deleted_count,
-        "kept": report.kept_count,
-        "skipped": report.skipped_count,
-        "failed": failures(&report.failed),
-        "failed_count": report.failed_count,
-        "pending": report.pending,
-        "open_uploads": report.open_uploads,
-        "verified": report.verified.as_ref().map(verified),
-        "requests": report.metrics.requests,
-        "connections": report.metrics.connections,
-        "retries": report.metrics.retries,
-        "elapsed_s": report.elapsed.as_secs_f64(),
-    })
+#[derive(Serialize)]
+pub(crate) struct Report<'a> {
+    outcome: &'static str,
+    stop_reason: Option<&'static str>,
+    scanned: u64,
+    unchanged: u64,
+    uploaded: u64,
+    uploaded_bytes: u64,
+    deleted: u64,
+    kept: u64,
+    skipped: u64,
+    failed: Failures<'a>,
+    failed_count: u64,
+    pending: Option<u64>,
+    open_uploads: Option<u64>,
+    verified: Option<Verified<'a>>,
+    requests: u64,
+    connections: u64,
+    retries: u64,
+    elapsed_s: f64,
 }
 
-/// The same object for a run that could not be made: its outcome is `error`, and what failed says why.
-pub(crate) fn refusal(error: &StorageError) -> Value {
-    json!({
-        "outcome": "error",
-        "stop_reason": null,
-        "scanned": 0,
-        "unchanged": 0,
-        "uploaded": 0,
-        "uploaded_bytes": 0,
-        "deleted": 0,
-        "kept": 0,
-        "skipped": 0,
-        "failed": [failure(error)],
-        "failed_count": 1,
-        "pending": null,
-        "open_uploads": null,
-        "verified": null,
-        "requests": 0,
-        "connections": 0,
-        "retries": 0,
-        "elapsed_s": 0.0,
-    })
+pub(crate) fn report(report: &RescanReport) -> Report<'_> {
+    Report {
+        outcome: report.outcome.as_str(),
+        stop_reason: report.stop_reason.map(StopReason::as_str),
+        scanned: report.scanned,
+        unchanged: report.unchanged,
+        uploaded: report.uploaded_count,
+        uploaded_bytes: report.uploaded_bytes,
+        deleted: report.deleted_count,
+        kept: report.kept_count,
+        skipped: report.skipped_count,
+        failed: failures(&report.failed),
+        failed_count: report.failed_count,
+        pending: Some(report.pending),
+        open_uploads: Some(report.open_uploads),
+        verified: report.verified.as_ref().map(verified),
+        requests: report.metrics.requests,
+        connections: report.metrics.connections,
+        retries: report.metrics.retries,
+        elapsed_s: report.elapsed.as_secs_f64(),
+    }
+}
+
+/// What a run had done when an error ended it.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) scanned: u64,
+    pub(crate) metrics: MetricsSnapshot,
+    pub(crate) elapsed_s: f64,
+}
+
+/// The same object for a run that an error ended: its outcome is `error`, and what failed says why.
+pub(crate) fn refusal<'a>(error: &'a StorageError, done: &Done) -> Report<'a> {
+    let Done { scanned, metrics, elapsed_s } = done;
+    Report {
+        outcome: "error",
+        stop_reason: None,
+        scanned: *scanned,
+        unchanged: 0,
+        uploaded: metrics.uploads,
+        uploaded_bytes: metrics.upload_bytes,
+        deleted: metrics.deletes,
+        kept: 0,
+        skipped: 0,
+        failed: failures(std::slice::from_ref(error)),
+        failed_count: 1 + metrics.uploads_failed + metrics.deletes_failed,
+        pending: None,
+        open_uploads: None,
+        verified: None,
+        requests: metrics.requests,
+        connections: metrics.connections,
+        retries: metrics.retries,
+        elapsed_s: *elapsed_s,
+    }
+}
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    key: &'a str,
+    bytes: u64,
+    kind: &'static str,
+    url: &'a str,
+}
+
+#[derive(Serialize)]
+struct KeptKey<'a> {
+    key: &'a str,
+    reason: &'static str,
 }
 
 /// What `plan --json` prints: the report of what would be done, and the lists of it.
-pub(crate) fn plan(planned: &RescanReport) -> Value {
-    let upload: Vec<Value> = planned
-        .uploaded
-        .iter()
-        .map(|file| json!({ "key": file.key, "bytes": file.bytes, "kind": kind(file.kind), "url": file.url }))
-        .collect();
-    let kept: Vec<Value> =
-        planned.kept.iter().map(|kept| json!({ "key": kept.key, "reason": kept.reason.as_str() })).collect();
-    let skipped: Vec<String> = planned.skipped.iter().map(ToString::to_string).collect();
-    let mut object = report(planned);
-    for (name, list) in [
-        ("upload_list", json!(upload)),
-        ("delete_list", json!(planned.deleted)),
-        ("kept_list", json!(kept)),
-        ("skipped_list", json!(skipped)),
-    ] {
-        object[name] = list;
+#[derive(Serialize)]
+pub(crate) struct Plan<'a> {
+    #[serde(flatten)]
+    report: Report<'a>,
+    upload_list: List<'a, Uploaded, Planned<'a>>,
+    delete_list: &'a [String],
+    kept_list: List<'a, Kept, KeptKey<'a>>,
+    skipped_list: List<'a, Skip, String>,
+}
+
+pub(crate) fn plan(planned: &RescanReport) -> Plan<'_> {
+    Plan {
+        report: report(planned),
+        upload_list: List(&planned.uploaded, |file| Planned {
+            key: &file.key,
+            bytes: file.bytes,
+            kind: kind(file.kind),
+            url: &file.url,
+        }),
+        delete_list: &planned.deleted,
+        kept_list: List(&planned.kept, |kept| KeptKey { key: &kept.key, reason: kept.reason.as_str() }),
+        skipped_list: List(&planned.skipped, ToString::to_string),
     }
-    object
 }
 
 fn kind(kind: PendingKind) -> &'static str {
@@ -97,42 +201,78 @@ fn kind(kind: PendingKind) -> &'static str {
     }
 }
 
+#[derive(Serialize)]
+struct PendingKey<'a> {
+    key: &'a str,
+    kind: &'static str,
+    bytes: u64,
+}
+
 /// What `status --json` prints.
-pub(crate) fn status(destination: &str, cache: &str, held: Option<(&CacheSummary, &[PendingFile])>) -> Value {
-    let pending: Vec<Value> = held
-        .map(|(_, pending)| pending.iter())
-        .unwrap_or_default()
-        .map(|file| json!({ "key": file.key, "kind": kind(file.kind), "bytes": file.size }))
-        .collect();
+#[derive(Serialize)]
+pub(crate) struct Status<'a> {
+    destination: &'a str,
+    cache: &'a str,
+    cache_exists: bool,
+    synced: bool,
+    published: u64,
+    published_bytes: u64,
+    open_uploads: u64,
+    pending: List<'a, PendingFile, PendingKey<'a>>,
+}
+
+pub(crate) fn status<'a>(
+    destination: &'a str,
+    cache: &'a str,
+    held: Option<(&'a CacheSummary, &'a [PendingFile])>,
+) -> Status<'a> {
     let summary = held.map(|(summary, _)| summary);
-    json!({
-        "destination": destination,
-        "cache": cache,
-        "cache_exists": summary.is_some(),
-        "synced": summary.is_some_and(|summary| summary.synced),
-        "published": summary.map_or(0, |summary| summary.published),
-        "published_bytes": summary.map_or(0, |summary| summary.published_bytes),
-        "open_uploads": summary.map_or(0, |summary| summary.open_uploads),
-        "pending": pending,
-    })
+    let pending = held.map(|(_, pending)| pending).unwrap_or_default();
+    Status {
+        destination,
+        cache,
+        cache_exists: summary.is_some(),
+        synced: summary.is_some_and(|summary| summary.synced),
+        published: summary.map_or(0, |summary| summary.published),
+        published_bytes: summary.map_or(0, |summary| summary.published_bytes),
+        open_uploads: summary.map_or(0, |summary| summary.open_uploads),
+        pending: List(pending, |file| PendingKey { key: &file.key, kind: kind(file.kind), bytes: file.size }),
+    }
 }
 
 /// What `verify --json` prints, and what a report has where it was asked for.
-pub(crate) fn verified(found: &VerifyReport) -> Value {
-    json!({
-        "good": found.is_good(),
-        "complete": found.complete,
-        "matching": found.matching,
-        "contents": found.contents,
-        "missing": found.missing,
-        "missing_count": found.missing_count,
-        "different": found.different,
-        "different_count": found.different_count,
-        "unknown": found.unknown,
-        "unknown_count": found.unknown_count,
-        "failed": failures(&found.failed),
-        "failed_count": found.failed_count,
-    })
+#[derive(Serialize)]
+#[allow(clippy::struct_field_names, reason = "the names are the interface's")]
+pub(crate) struct Verified<'a> {
+    good: bool,
+    complete: bool,
+    matching: u64,
+    contents: u64,
+    missing: &'a [String],
+    missing_count: u64,
+    different: &'a [String],
+    different_count: u64,
+    unknown: &'a [String],
+    unknown_count: u64,
+    failed: Failures<'a>,
+    failed_count: u64,
+}
+
+pub(crate) fn verified(found: &VerifyReport) -> Verified<'_> {
+    Verified {
+        good: found.is_good(),
+        complete: found.complete,
+        matching: found.matching,
+        contents: found.contents,
+        missing: &found.missing,
+        missing_count: found.missing_count,
+        different: &found.different,
+        different_count: found.different_count,
+        unknown: &found.unknown,
+        unknown_count: found.unknown_count,
+        failed: failures(&found.failed),
+        failed_count: found.failed_count,
+    }
 }
 
 fn unfinished(upload: &UnfinishedUpload) -> Value {
@@ -146,17 +286,29 @@ fn unfinished(upload: &UnfinishedUpload) -> Value {
 }
 
 /// What `uploads --json` prints.
-pub(crate) fn uploads(open: &[UnfinishedUpload]) -> Value {
-    json!({ "open": open.iter().map(unfinished).collect::<Vec<_>>() })
+#[derive(Serialize)]
+pub(crate) struct Uploads<'a> {
+    open: List<'a, UnfinishedUpload, Value>,
+}
+
+pub(crate) fn uploads(open: &[UnfinishedUpload]) -> Uploads<'_> {
+    Uploads { open: List(open, unfinished) }
 }
 
 /// What `uploads --abort --json` prints.
-pub(crate) fn aborted(result: &AbortedUploads) -> Value {
-    json!({
-        "aborted": result.aborted.iter().map(unfinished).collect::<Vec<_>>(),
-        "left": result.left.iter().map(unfinished).collect::<Vec<_>>(),
-        "failed": failures(&result.failed),
-    })
+#[derive(Serialize)]
+pub(crate) struct Aborted<'a> {
+    aborted: List<'a, UnfinishedUpload, Value>,
+    left: List<'a, UnfinishedUpload, Value>,
+    failed: Failures<'a>,
+}
+
+pub(crate) fn aborted(result: &AbortedUploads) -> Aborted<'_> {
+    Aborted {
+        aborted: List(&result.aborted, unfinished),
+        left: List(&result.left, unfinished),
+        failed: failures(&result.failed),
+    }
 }
 
 /// A line of `--json-events`: the event's name, and its fields.
@@ -193,5 +345,21 @@ pub(crate) fn event(event: &Event) -> Value {
         }
         Event::RunFinished { outcome } => json!({ "event": "run_finished", "outcome": outcome }),
         other => json!({ "event": "other", "text": format!("{other:?}") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s2_what_nobody_can_see_is_escaped_and_read_back_as_it_was() {
+        let text = "a\u{202e}b\u{9b}\u{200f}\n\"\\\u{e0041}é\u{1f600}";
+        let mut written = Vec::new();
+        write(&mut written, &json!({ "name": text })).unwrap();
+        let written = String::from_utf8(written).unwrap();
+        let expected = "{\"name\":\"a\\u202eb\\u009b\\u200f\\n\\\"\\\\\\udb40\\udc41é\u{1f600}\"}";
+        assert_eq!(written, expected);
+        assert_eq!(serde_json::from_str::<Value>(&written).unwrap()["name"], text);
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{PlaceArgs, UrlArgs};
 use crate::place::Place;
+use crate::printable::Printable;
 use crate::record::Record;
 use crate::{exit, json, print_json, printed, text};
 
@@ -32,7 +33,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
     let place = Place::find(&args.place)?;
     let record = match Record::find(&place, args.fallback_url.as_deref()) {
         Err(error) if error.kind() == ErrorKind::CacheLocked && !args.all => {
-            text::note("a sync is running: these URLs do not say what is published yet");
+            text::note("another program holds the cache: these URLs do not say what is published yet");
             Record::Nothing
         }
         other => other?,
@@ -49,12 +50,12 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         });
     }
     if args.place.output.json {
-        print_json(&Value::Array(lines.iter().map(Line::json).collect()))?;
+        print_json(&lines.iter().map(Line::json).collect::<Vec<_>>())?;
     } else {
         let mut out = io::stdout().lock();
         for line in &lines {
             if line.state == "unpublished" {
-                text::note(&format!("{} is not published", text::printable(line.key)));
+                text::note(&format!("{} is not published", Printable(line.key)));
             }
             printed(writeln!(out, "{}", line.url))?;
         }
@@ -71,8 +72,10 @@ fn all(record: &Record, as_json: bool) -> Result<(), StorageError> {
     for entry in record.entries() {
         let (key, there) = entry?;
         let line = Line::of(&key, &there);
-        let text = if as_json { line.json().to_string() } else { line.row() };
-        let written = write!(out, "{before}{text}");
+        let written = write!(out, "{before}").and_then(|()| match as_json {
+            true => json::write(&mut out, &line.json()),
+            false => out.write_all(line.row().as_bytes()),
+        });
         if matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             return Ok(());
         }
@@ -111,7 +114,7 @@ impl<'a> Line<'a> {
     fn row(&self) -> String {
         let size = self.size.map_or_else(|| "-".to_owned(), |size| size.to_string());
         let digest = self.digest.as_deref().unwrap_or("-");
-        [&text::printable(self.key), &self.url, size.as_str(), digest, self.state].join("\t") + "\n"
+        [&Printable(self.key).to_string(), &self.url, size.as_str(), digest, self.state].join("\t") + "\n"
     }
 }
 

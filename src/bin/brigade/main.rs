@@ -8,6 +8,8 @@ mod json;
 mod logging;
 mod look;
 mod place;
+#[path = "../../text.rs"]
+mod printable;
 mod progress;
 mod record;
 mod stop;
@@ -19,12 +21,13 @@ use std::process::ExitCode;
 
 use bucket_brigade::{ErrorKind, Operation, StorageError};
 use clap::{CommandFactory, Parser};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::args::{Cli, Command};
 use crate::progress::Display;
 
 fn main() -> ExitCode {
+    stop::survive_limits();
     let command = Cli::parse().command;
     ExitCode::from(run(&command).unwrap_or_else(|error| {
         text::error(&error);
@@ -56,10 +59,11 @@ fn run(command: &Command) -> Result<u8, StorageError> {
         Command::Uploads(args) => check::uploads(args),
         Command::Completions { .. } => Ok(exit::DONE),
     };
-    if let Err(error) = &result
+    // A sync has done something by then, and tells it itself.
+    if let (Err(error), false) = (&result, matches!(command, Command::Sync(_)))
         && output.json
     {
-        print_json(&json::refusal(error))?;
+        print_json(&json::refusal(error, &json::Done::default()))?;
     }
     result
 }
@@ -76,6 +80,7 @@ fn printed(result: io::Result<()>) -> Result<(), StorageError> {
 }
 
 /// One object on a line of its own.
-fn print_json(object: &Value) -> Result<(), StorageError> {
-    printed(writeln!(io::stdout().lock(), "{object}"))
+fn print_json(object: &impl Serialize) -> Result<(), StorageError> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    printed(json::write(&mut out, object).and_then(|()| writeln!(out)).and_then(|()| out.flush()))
 }

@@ -1,20 +1,27 @@
 //! A destination: how it is reached, what its URLs are, and where the record of it lies.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bucket_brigade::{
-    CacheManager, Credentials, Engine, EngineConfig, ErrorKind, Operation, RetryPolicy, S3Address, S3Backend,
-    S3Config, StorageError,
+    CacheManager, CancelToken, Credentials, Engine, EngineConfig, ErrorKind, Operation, RetryPolicy,
+    S3Address, S3Backend, S3Config, StorageError,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::args::{PlaceArgs, SpeedArgs};
 use crate::environment::Environment;
+use crate::text;
 
 /// Characters of a bucket's and a prefix's name that are kept in a cache's.
 const NAME_LENGTH: usize = 64;
+
+/// Whoever waits for a lock looks this often whether it was stopped.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where a command publishes to, from its arguments and the environment.
 pub(crate) struct Place {
@@ -22,6 +29,7 @@ pub(crate) struct Place {
     pub(crate) address: S3Address,
     pub(crate) cache_path: PathBuf,
     profile: Option<String>,
+    quiet: bool,
 }
 
 impl Place {
@@ -50,25 +58,76 @@ impl Place {
             Some(path) => path.clone(),
             None => environment.state_folder()?.join(cache_name(&address.destination())),
         };
-        Ok(Self { config, address, cache_path, profile: connection.profile.clone() })
+        Ok(Self {
+            config,
+            address,
+            cache_path,
+            profile: connection.profile.clone(),
+            quiet: args.output.quiet,
+        })
     }
 
-    /// Opens the cache, which is created if it is not there.
-    pub(crate) fn open_cache(&self) -> Result<CacheManager, StorageError> {
-        CacheManager::open(&self.cache_path)
-    }
-
-    /// The cache, if there is one.
-    pub(crate) fn existing_cache(&self) -> Result<Option<CacheManager>, StorageError> {
-        match self.cache_path.try_exists() {
-            Ok(true) => self.open_cache().map(Some),
-            Ok(false) => Ok(None),
-            Err(error) => {
-                Err(StorageError::new(ErrorKind::Cache, Operation::Cache, "it cannot be looked at")
-                    .with_path(&self.cache_path)
-                    .with_source(error))
+    /// Opens the cache for writing, which is created if it is not there. Waits for another run to end.
+    pub(crate) fn open_cache(
+        &self,
+        wait: Duration,
+        stop: &CancelToken,
+    ) -> Result<CacheManager, StorageError> {
+        let (began, mut told) = (Instant::now(), self.quiet);
+        loop {
+            let left = wait.saturating_sub(began.elapsed());
+            let held = match CacheManager::open_waiting(&self.cache_path, left.min(LOOK_EVERY)) {
+                Err(held) if held.kind() == ErrorKind::CacheLocked => held,
+                other => return other,
+            };
+            let wait = humantime::format_duration(wait);
+            if left.is_zero() {
+                return Err(self.failed(held.kind(), &format!("another run holds this cache; waited {wait}")));
+            }
+            if stop.is_cancelled() {
+                return Err(self.failed(ErrorKind::Cancelled, "stopped while another run held this cache"));
+            }
+            if !std::mem::replace(&mut told, true) {
+                text::note(&format!(
+                    "waiting up to {wait} for the run that holds {}",
+                    self.cache_path.display()
+                ));
             }
         }
+    }
+
+    /// Opens the cache for reading, if there is one: whoever writes it is not hindered.
+    pub(crate) fn read_cache(&self) -> Result<Option<CacheManager>, StorageError> {
+        if self.has_cache()? { CacheManager::open_read_only(&self.cache_path).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether there is a cache, or anything else in its place.
+    pub(crate) fn has_cache(&self) -> Result<bool, StorageError> {
+        match fs::symlink_metadata(&self.cache_path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.failed(ErrorKind::Cache, "it cannot be looked at").with_source(error)),
+        }
+    }
+
+    /// A cache in the directory that is published would be published itself, and change with every run. Nothing is
+    /// made to find out.
+    pub(crate) fn refuse_cache_inside(&self, dir: &Path) -> Result<(), StorageError> {
+        let (root, cache) = (fs::canonicalize(dir), led_to(&self.cache_path));
+        let (Ok(root), Ok(cache)) = (root, cache) else {
+            // Whoever opens them says why.
+            return Ok(());
+        };
+        if !cache.starts_with(&root) {
+            return Ok(());
+        }
+        let (cache, root) = (cache.display(), root.display());
+        let why = format!("{cache} lies inside the root {root}: it would be published");
+        Err(StorageError::config("cache", why))
+    }
+
+    fn failed(&self, kind: ErrorKind, why: &str) -> StorageError {
+        StorageError::new(kind, Operation::Cache, why).with_path(&self.cache_path)
     }
 
     /// The workers, and the store with the credentials of the environment.
@@ -120,6 +179,28 @@ fn given_or<T: Clone>(
     other: impl FnOnce() -> Result<Option<T>, StorageError>,
 ) -> Result<Option<T>, StorageError> {
     if let Some(given) = given { Ok(Some(given.clone())) } else { other() }
+}
+
+/// Where a path leads, of which the end need not be there.
+fn led_to(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let parts: Vec<_> = path.components().collect();
+    for count in (0..=parts.len()).rev() {
+        match fs::canonicalize(parts[..count].iter().collect::<PathBuf>()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(mut there) => {
+                for part in &parts[count..] {
+                    match part {
+                        Component::ParentDir => drop(there.pop()),
+                        other => there.push(other),
+                    }
+                }
+                return Ok(there);
+            }
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 /// One name for one destination, which a person can tell from others.

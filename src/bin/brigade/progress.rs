@@ -11,7 +11,7 @@ use bucket_brigade::{Event, Observer, Progress, ProgressSnapshot};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use indicatif::{BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::text::printable;
+use crate::printable::Printable;
 
 /// How often a terminal is drawn.
 const FRAME: Duration = Duration::from_millis(100);
@@ -125,7 +125,7 @@ impl Watched {
                     lines.add(ProgressBar::new(*bytes).with_style(style(
                         "  {bar:20} {binary_bytes:>11}/{binary_total_bytes:11} {wide_msg}",
                     )));
-                line.set_message(printable(key));
+                line.set_message(Printable(key).to_string());
                 files.insert(key.clone(), line);
             }
             Event::PartFinished { key, bytes, .. } => {

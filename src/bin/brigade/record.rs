@@ -1,15 +1,16 @@
-//! The record of what is published, whoever holds it: the cache, or what its catalog said before the sync that runs now.
+//! The record of what is published: the cache, or the catalog where that says the same or is all that can be read.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bucket_brigade::{
-    CacheManager, CacheSummary, Catalog, ErrorKind, LocalBackend, PendingFile, Resolved, StorageBackend,
-    StorageError,
+    CacheManager, CacheSummary, Catalog, ErrorKind, LocalBackend, Operation, PendingFile, Resolved,
+    StorageBackend, StorageError,
 };
 
 use crate::place::Place;
-use crate::text;
+use crate::{exit, text};
 
 /// What is known of a destination.
 pub(crate) enum Record {
@@ -19,33 +20,34 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// With URLs as the flags say. While a sync holds the cache, the catalog of the last one answers; its
-    /// age is noted. Where there is none, the error says that the cache is held.
+    /// With URLs as the flags say. Nobody who writes the cache is hindered. Where it cannot be read, the catalog
+    /// of the last sync answers, and its age is noted.
     pub(crate) fn find(place: &Place, fallback_url: Option<&str>) -> Result<Self, StorageError> {
         let destination = place.address.destination();
         let store: Arc<dyn StorageBackend> = Arc::new(LocalBackend::new(place.address.get_url(""), "/"));
         let fallback =
             fallback_url.map(|url| Arc::new(LocalBackend::new(url, "/")) as Arc<dyn StorageBackend>);
-        match place.existing_cache() {
-            Ok(None) => Ok(Self::Nothing),
-            Ok(Some(cache)) => {
+        let catalog =
+            Catalog::open_with(Catalog::path_for(&place.cache_path), store.clone(), fallback.clone());
+        match (place.read_cache(), catalog) {
+            (Ok(None), _) => Ok(Self::Nothing),
+            (Ok(Some(cache)), catalog) => {
                 cache.check_destination(&destination)?;
                 cache.use_urls_of(store, fallback);
-                Ok(Self::Cache(cache))
-            }
-            Err(held) if held.kind() == ErrorKind::CacheLocked => {
-                let path = Catalog::path_for(&place.cache_path);
-                if !path.exists() {
-                    return Err(held);
+                // It says the same, and need not be read from its beginning to its end.
+                match catalog {
+                    Ok(catalog) if catalog.is_current(&cache)? => Ok(Self::Catalog(catalog)),
+                    _ => Ok(Self::Cache(cache)),
                 }
-                let catalog = Catalog::open_with(path, store, fallback)?;
+            }
+            (Err(error), Ok(catalog)) if is_kept_from_us(&error) => {
                 catalog.check_destination(&destination)?;
                 let age = SystemTime::now().duration_since(catalog.created()).unwrap_or_default();
                 let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
-                text::note(&format!("a sync is running: this is what the last one left, {age} ago"));
+                text::note(&format!("{error}: this is what the last sync left, {age} ago"));
                 Ok(Self::Catalog(catalog))
             }
-            Err(error) => Err(error),
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -53,7 +55,11 @@ impl Record {
     pub(crate) fn contents(&self) -> Result<Option<(CacheSummary, Vec<PendingFile>)>, StorageError> {
         Ok(match self {
             Self::Cache(cache) => Some((cache.summary()?, cache.pending()?)),
-            Self::Catalog(catalog) => Some((catalog.summary(), catalog.pending())),
+            Self::Catalog(catalog) => {
+                let contents = (catalog.summary(), catalog.pending());
+                undamaged(catalog)?;
+                Some(contents)
+            }
             Self::Nothing => None,
         })
     }
@@ -62,7 +68,10 @@ impl Record {
     pub(crate) fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
         match self {
             Self::Cache(cache) => cache.resolve(key),
-            Self::Catalog(catalog) => Ok(catalog.get(key)),
+            Self::Catalog(catalog) => {
+                let found = catalog.get(key);
+                undamaged(catalog).map(|()| found)
+            }
             Self::Nothing => Ok(None),
         }
     }
@@ -71,8 +80,25 @@ impl Record {
     pub(crate) fn entries(&self) -> Box<dyn Iterator<Item = Result<(String, Resolved), StorageError>> + '_> {
         match self {
             Self::Cache(cache) => Box::new(cache.entries()),
-            Self::Catalog(catalog) => Box::new(catalog.iter().map(Ok)),
+            Self::Catalog(catalog) => {
+                let damage = std::iter::once_with(|| undamaged(catalog).err());
+                Box::new(catalog.iter().map(Ok).chain(damage.flatten().map(Err)))
+            }
             Self::Nothing => Box::new(std::iter::empty()),
         }
     }
+}
+
+/// Whether the cache is there and may only not be read by us, or not now.
+fn is_kept_from_us(error: &StorageError) -> bool {
+    let forbidden = exit::cause(error).is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+    error.kind() == ErrorKind::CacheLocked || (error.kind() == ErrorKind::Cache && forbidden)
+}
+
+fn undamaged(catalog: &Catalog) -> Result<(), StorageError> {
+    if !catalog.is_damaged() {
+        return Ok(());
+    }
+    let why = "it is damaged: delete it; the next sync writes it anew";
+    Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(catalog.path()))
 }

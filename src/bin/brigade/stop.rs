@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use bucket_brigade::{CancelToken, ErrorKind, Operation, StorageError};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::progress::Display;
@@ -17,6 +17,13 @@ const CUT_OFF: &str = "ended: something in flight did not end within 5 s; the ne
 
 /// What is in flight when a signal comes has this long to end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// From now on a write beyond the limit on the size of files (`ulimit -f`) is an error, as on a full disk. By itself
+/// the signal ends the process without a word.
+pub(crate) fn survive_limits() {
+    // Where it cannot be handled all else goes on.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
 
 /// Whether and by what this process was told to stop.
 #[derive(Clone)]

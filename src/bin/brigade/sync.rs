@@ -2,15 +2,18 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bucket_brigade::{
-    CacheManager, ErrorKind, Event, FirstRun, LocalBackend, Observer, Operation, RescanConfig,
+    CacheManager, Engine, ErrorKind, Event, FirstRun, LocalBackend, Observer, Operation, RescanConfig,
     RescanOrchestrator, RescanReport, Run, StopReason, StorageError, Verify,
 };
 
 use crate::args::{FirstRunHow, SyncArgs, VerifyHow};
 use crate::place::Place;
+use crate::printable::Printable;
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
 use crate::{exit, json, print_json, printed, text};
@@ -57,16 +60,57 @@ fn refuse_nothing(args: &SyncArgs, report: &RescanReport) -> Result<(), StorageE
     Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(&args.dir))
 }
 
+/// A run of this process.
+struct Course {
+    began: Instant,
+    engine: OnceLock<Engine>,
+    scanned: Arc<AtomicU64>,
+}
+
+impl Course {
+    fn new() -> Self {
+        Self { began: Instant::now(), engine: OnceLock::new(), scanned: Arc::default() }
+    }
+
+    /// What it has come to.
+    fn done(&self) -> json::Done {
+        json::Done {
+            scanned: self.scanned.load(Ordering::Relaxed),
+            metrics: self.engine.get().map(Engine::metrics).unwrap_or_default(),
+            elapsed_s: self.began.elapsed().as_secs_f64(),
+        }
+    }
+
+    fn before(&self, also: Arc<dyn Observer>) -> Arc<dyn Observer> {
+        let found = self.scanned.clone();
+        Arc::new(move |event: &Event| {
+            if let Event::Planned { scanned, .. } = event {
+                found.store(*scanned, Ordering::Relaxed);
+            }
+            also.event(event);
+        })
+    }
+}
+
 /// Publishes, and tells how it went.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
-    let stop = Stop::on_signals(display)?;
+    let (stop, course) = (Stop::on_signals(display)?, Course::new());
     let events = args.json_events.then(Events::default);
-    let (report, cache) = published(args, &stop, events.as_ref(), display).inspect_err(|error| {
-        if args.json_events {
-            // The error itself goes to standard error, whatever becomes of this.
-            let _ = print_json(&json::refusal(error));
+    let (report, cache) = match published(args, &stop, &course, events.as_ref(), display) {
+        Ok(published) => published,
+        Err(error) => {
+            if args.json_events || args.place.output.json {
+                print_json(&json::refusal(&error, &course.done()))?;
+            }
+            let signal = stop.code().filter(|_| error.kind() == ErrorKind::Cancelled);
+            return signal
+                .map(|signal| {
+                    text::error(&error);
+                    signal
+                })
+                .ok_or(error);
         }
-    })?;
+    };
     let signal = stop.code().filter(|_| report.stop_reason == Some(StopReason::Cancelled));
     let code = signal.unwrap_or_else(|| exit::of_report(&report));
     let told = tell(args, &report, &cache).and(events.map_or(Ok(()), |events| printed(events.written())));
@@ -77,19 +121,26 @@ pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
     Ok(code)
 }
 
+/// What a sync and its plan refuse alike, before anything is made for it.
+fn refuse_places(args: &SyncArgs, place: &Place) -> Result<(), StorageError> {
+    check_dir(&args.dir)?;
+    place.refuse_cache_inside(&args.dir)
+}
+
 fn published(
     args: &SyncArgs,
     stop: &Stop,
+    course: &Course,
     events: Option<&Events>,
     display: &Display,
 ) -> Result<(RescanReport, String), StorageError> {
     let place = Place::find(&args.place)?;
     let (engine, backend) = place.connect(&args.speed, &args.work.header)?;
-    // What is wrong with DIR is told before a cache is made for it.
-    check_dir(&args.dir)?;
-    let cache = place.open_cache()?;
-    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config(args))?;
-    let what = format!("looking at {}", text::printable(&args.dir.to_string_lossy()));
+    let engine = course.engine.get_or_init(|| engine);
+    refuse_places(args, &place)?;
+    let cache = place.open_cache(args.lock.lock_wait, &stop.token)?;
+    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, config(args))?;
+    let what = format!("looking at {}", Printable(&args.dir.to_string_lossy()));
     let follower = Follower::start(display, &what, args.speed.part_threshold.as_u64());
     let verify = match args.verify {
         VerifyHow::Ack => Verify::Ack,
@@ -103,7 +154,7 @@ fn published(
     let run = Run::new()
         .cancel(stop.token.clone())
         .verify(verify)
-        .observer(observer)
+        .observer(course.before(observer))
         .progress(follower.progress.clone());
     let run = args.deadline.into_iter().fold(run, Run::deadline);
     let report = site.rescan_with(&run)?;
@@ -120,7 +171,10 @@ impl Events {
     fn before(self, also: Arc<dyn Observer>) -> Arc<dyn Observer> {
         Arc::new(move |event: &Event| {
             also.event(event);
-            if let Err(error) = writeln!(io::stdout().lock(), "{}", json::event(event)) {
+            let mut line = Vec::new();
+            let made = json::write(&mut line, &json::event(event));
+            line.push(b'\n');
+            if let Err(error) = made.and_then(|()| io::stdout().lock().write_all(&line)) {
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         })
@@ -150,7 +204,7 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
     }
     text::remarks(report);
     if let Some(found) = report.verified.as_ref() {
-        printed(text::verified(found))?;
+        printed(text::verified(found, true))?;
     }
     printed(text::summary(report, &args.place.dest, cache))
 }
@@ -163,13 +217,13 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
     }
     let place = Place::find(&args.place)?;
     let (engine, backend) = place.connect_for_nothing(&args.speed, &args.work.header)?;
-    check_dir(&args.dir)?;
+    refuse_places(args, &place)?;
     // Where nothing was published yet, nothing is left behind either.
     let scratch = tempfile::tempdir().map_err(|error| {
         let what = "no temporary folder can be made";
         StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_source(error)
     })?;
-    let cache = match place.existing_cache()? {
+    let cache = match place.read_cache()? {
         Some(cache) => cache,
         None => CacheManager::open(scratch.path().join("cache"))?,
     };

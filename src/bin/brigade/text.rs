@@ -9,6 +9,7 @@ use bucket_brigade::{
 use indicatif::{BinaryBytes, HumanCount};
 
 use crate::exit;
+use crate::printable::Printable;
 
 /// Lists for people end here; `--json` has all.
 const SHOWN: usize = 20;
@@ -16,18 +17,6 @@ const SHOWN: usize = 20;
 const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
 const GOOD: anstyle::Style = anstyle::AnsiColor::Green.on_default().bold();
 const WARN: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
-
-/// Names as they are, but for characters that move a cursor or end a line.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if c.is_control() {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-        shown
-    })
-}
 
 /// An error and what to do about it.
 pub(crate) fn error(error: &StorageError) {
@@ -79,7 +68,8 @@ pub(crate) fn shortfall(report: &RescanReport, destination: &str) {
     let pending = HumanCount(report.pending);
     let _ = writeln!(
         anstream::stderr(),
-        "{ERROR}error:{ERROR:#} {outcome} {destination}, {pending} pending{why}"
+        "{ERROR}error:{ERROR:#} {outcome} {}, {pending} pending{why}",
+        Printable(destination)
     );
 }
 
@@ -90,7 +80,7 @@ pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> 
     let style = if exit::of_report(report) == exit::DONE { GOOD } else { WARN };
     let why = stopped(report).map(|why| format!(": {why}")).unwrap_or_default();
     let count = HumanCount;
-    writeln!(out, "{style}{outcome}{style:#} {destination}{why}")?;
+    writeln!(out, "{style}{outcome}{style:#} {}{why}", Printable(destination))?;
     writeln!(
         out,
         "{} files: {} uploaded ({}), {} unchanged, {} deleted",
@@ -102,11 +92,12 @@ pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> 
     )?;
     writeln!(
         out,
-        "{} failed, {} pending, {} kept, {} skipped; cache {cache}",
+        "{} failed, {} pending, {} kept, {} skipped; cache {}",
         count(report.failed_count),
         count(report.pending),
         count(report.kept_count),
         count(report.skipped_count),
+        Printable(cache),
     )?;
     writeln!(
         out,
@@ -139,7 +130,7 @@ pub(crate) fn remarks(report: &RescanReport) {
 
 fn kept_line(kept: &Kept) -> String {
     let told = if kept.reason == KeptReason::OtherRoot { "; --allow-new-root deletes it" } else { "" };
-    format!("kept {}: {}{told}", printable(&kept.key), kept.reason.as_str())
+    format!("kept {}: {}{told}", Printable(&kept.key), kept.reason.as_str())
 }
 
 /// What would be done, a line a file.
@@ -147,10 +138,10 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     for file in &report.uploaded {
         let sign = if file.kind == PendingKind::Modified { '~' } else { '+' };
-        writeln!(out, "{sign} {} ({})", printable(&file.key), BinaryBytes(file.bytes))?;
+        writeln!(out, "{sign} {} ({})", Printable(&file.key), BinaryBytes(file.bytes))?;
     }
     for key in &report.deleted {
-        writeln!(out, "- {}", printable(key))?;
+        writeln!(out, "- {}", Printable(key))?;
     }
     for kept in &report.kept {
         writeln!(out, "= {}", kept_line(kept))?;
@@ -191,7 +182,7 @@ pub(crate) fn status(
     held: Option<(&CacheSummary, &[PendingFile])>,
 ) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    writeln!(out, "destination {destination}\ncache       {cache}")?;
+    writeln!(out, "destination {}\ncache       {}", Printable(destination), Printable(cache))?;
     let Some((summary, pending)) = held else {
         return writeln!(out, "nothing was published from here: there is no such cache");
     };
@@ -206,7 +197,7 @@ pub(crate) fn status(
             PendingKind::Removed => '-',
             _ => '~',
         };
-        writeln!(out, "  {sign} {}", printable(&file.key))?;
+        writeln!(out, "  {sign} {}", Printable(&file.key))?;
     }
     more(&mut out, pending.len().saturating_sub(SHOWN) as u64)?;
     if summary.open_uploads > 0 {
@@ -220,17 +211,17 @@ fn more(out: &mut impl Write, count: u64) -> io::Result<()> {
 }
 
 /// What was found to differ, a line an object.
-pub(crate) fn verified(found: &VerifyReport) -> io::Result<()> {
+pub(crate) fn verified(found: &VerifyReport, is_recorded: bool) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     for (what, keys) in
         [("missing", &found.missing), ("different", &found.different), ("unknown", &found.unknown)]
     {
         for key in keys {
-            writeln!(out, "{what} {}", printable(key))?;
+            writeln!(out, "{what} {}", Printable(key))?;
         }
     }
     writeln!(out, "{}", verified_in_short(found))?;
-    if found.missing_count + found.different_count > 0 {
+    if is_recorded && found.missing_count + found.different_count > 0 {
         writeln!(out, "what is missing or different is published again by the next sync")?;
     }
     Ok(())
@@ -257,7 +248,7 @@ fn upload_line(upload: &UnfinishedUpload) -> String {
     let id = upload.upload_id.as_deref().unwrap_or("(its id was lost)");
     let whose = if upload.certain { "" } else { "; perhaps ours, never aborted here" };
     let (sent, size) = (BinaryBytes(upload.sent), BinaryBytes(upload.size));
-    format!("{} {} ({sent} of {size} sent){whose}", printable(&upload.key), printable(id))
+    format!("{} {} ({sent} of {size} sent){whose}", Printable(&upload.key), Printable(id))
 }
 
 /// The uploads that are open.
@@ -284,14 +275,4 @@ pub(crate) fn aborted(result: &AbortedUploads) -> io::Result<()> {
         result.left.len(),
         result.failed.len()
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn s2_names_cannot_move_the_cursor() {
-        assert_eq!(printable("a\u{1b}[2Jb\nü"), "a\\u{1b}[2Jb\\nü");
-    }
 }

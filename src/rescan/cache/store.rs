@@ -1,18 +1,13 @@
 //! redb, and everything that can go wrong with it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use redb::backends::FileBackend;
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition,
-};
+use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 
 use super::super::record::{OpenUpload, Pending, Published, UploadStep, after, decode, encode};
+use super::access::{Access, damaged, guarded, is_damage};
+use super::file::OpenFile;
 use super::META_CHANGES;
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -28,9 +23,6 @@ pub(super) const PARTS: Definition = TableDefinition::new("parts");
 
 /// Keys with open uploads read at a time.
 const UPLOADS_AT_ONCE: usize = 256;
-
-/// Pages that redb may keep in memory.
-const PAGE_CACHE: usize = 16 * 1024 * 1024;
 
 /// One change of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,39 +48,40 @@ impl Write {
 }
 
 pub(super) struct Store {
-    database: Database,
-    path: PathBuf,
+    access: Access,
+    file: OpenFile,
     commits: AtomicU64,
 }
 
 impl Store {
-    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
-        let file = open_file(path)
-            .map_err(|error| StorageError::io(ErrorKind::Cache, Operation::Cache, path, error))?;
-        let database = guarded(path, || {
-            Builder::new()
-                .set_cache_size(PAGE_CACHE)
-                .set_check_integrity_on_open(true)
-                .create_with_backend(FileBackend::new(file).map_err(|error| open_error(path, error))?)
-                .map_err(|error| open_error(path, error))
-        })?;
-        let store = Self { database, path: path.to_owned(), commits: AtomicU64::new(0) };
-        let is_new = store.read(|transaction| match transaction.open_table(META) {
-            Ok(_) => Ok(false),
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(true),
-            Err(error) => Err(error.into()),
-        })?;
-        if is_new {
-            store.create_tables()?;
-        }
-        Ok(store)
+    pub(super) fn new(access: Access, file: OpenFile) -> Self {
+        Self { access, file, commits: AtomicU64::new(0) }
     }
 
-    fn create_tables(&self) -> Result<(), StorageError> {
+    pub(super) fn file(&self) -> &OpenFile {
+        &self.file
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        !matches!(self.access, Access::Writing(_))
+    }
+
+    /// Whether anything was ever committed.
+    pub(super) fn is_made(&self) -> Result<bool, StorageError> {
+        self.read(|transaction| match transaction.open_table(META) {
+            Ok(_) => Ok(true),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Makes the tables, with this as the first fact of the whole.
+    pub(super) fn make(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
         self.write(|transaction| {
-            for table in [META, PUBLISHED, PENDING, UPLOADS, PARTS] {
+            for table in [PUBLISHED, PENDING, UPLOADS, PARTS] {
                 transaction.open_table(table)?;
             }
+            transaction.open_table(META)?.insert(name, value)?;
             Ok(())
         })
     }
@@ -169,6 +162,7 @@ impl Store {
         if writes.is_empty() {
             return Ok(());
         }
+        self.file.check()?;
         self.write(|transaction| {
             let mut tables = Tables {
                 published: transaction.open_table(PUBLISHED)?,
@@ -202,7 +196,7 @@ impl Store {
     ) -> Result<Vec<u8>, StorageError> {
         encoded.map_err(|error| {
             StorageError::new(ErrorKind::Cache, Operation::Cache, "a record cannot be encoded")
-                .with_path(&self.path)
+                .with_path(&self.file.path)
                 .with_key(key)
                 .with_source(error)
         })
@@ -219,15 +213,15 @@ impl Store {
         key: &str,
         bytes: &[u8],
     ) -> Result<T, StorageError> {
-        decode(key, bytes).ok_or_else(|| damaged(&self.path, "a record is damaged").with_key(key))
+        decode(key, bytes).ok_or_else(|| damaged(&self.file.path, "a record is damaged").with_key(key))
     }
 
     fn read<T>(
         &self,
         work: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StorageError> {
-        guarded(&self.path, || {
-            let transaction = self.database.begin_read().map_err(redb::Error::from);
+        guarded(&self.file.path, || {
+            let transaction = self.access.begin_read().map_err(redb::Error::from);
             transaction.and_then(|transaction| work(&transaction)).map_err(|error| self.failed(error))
         })
     }
@@ -236,9 +230,12 @@ impl Store {
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StorageError> {
-        guarded(&self.path, || {
+        let (Access::Writing(database) | Access::Overlaid(database)) = &self.access else {
+            return Err(self.not_writable());
+        };
+        guarded(&self.file.path, || {
             let run = || -> Result<(), redb::Error> {
-                let mut transaction = self.database.begin_write()?;
+                let mut transaction = database.begin_write()?;
                 transaction.set_quick_repair(true);
                 work(&transaction)?;
                 transaction.commit()?;
@@ -250,15 +247,22 @@ impl Store {
         Ok(())
     }
 
+    fn not_writable(&self) -> StorageError {
+        let why = "it is open for reading only: open it for writing to publish or to abort uploads";
+        StorageError::new(ErrorKind::Cache, Operation::Cache, why).with_path(&self.file.path)
+    }
+
     fn failed(&self, error: redb::Error) -> StorageError {
         match error {
             redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } => {
-                damaged(&self.path, &error.to_string())
+                damaged(&self.file.path, &error.to_string())
             }
-            redb::Error::Io(error) => StorageError::io(ErrorKind::Cache, Operation::Cache, &self.path, error),
-            error => {
-                StorageError::new(ErrorKind::Cache, Operation::Cache, error.to_string()).with_path(&self.path)
+            redb::Error::Io(error) if is_damage(&error) => damaged(&self.file.path, &error.to_string()),
+            redb::Error::Io(error) => {
+                StorageError::io(ErrorKind::Cache, Operation::Cache, &self.file.path, error)
             }
+            error => StorageError::new(ErrorKind::Cache, Operation::Cache, error.to_string())
+                .with_path(&self.file.path),
         }
     }
 }
@@ -327,44 +331,7 @@ fn put<T: serde::Serialize>(
     key: &str,
     record: &T,
 ) -> Result<(), redb::Error> {
-    let bytes = encode(key, record).map_err(|error| redb::Error::Io(std::io::Error::other(error)))?;
+    let bytes = encode(key, record).map_err(|error| redb::Error::Io(io::Error::other(error)))?;
     table.insert(key, bytes.as_slice())?;
     Ok(())
-}
-
-fn open_file(path: &Path) -> std::io::Result<File> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    options.open(path)
-}
-
-/// redb may panic on a damaged file; that must not reach the host.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged(path, "the database panicked on it")))
-}
-
-fn damaged(path: &Path, what: &str) -> StorageError {
-    let why = format!(
-        "{what}; nothing was deleted on its word. Move the file away: the next rescan publishes everything once more"
-    );
-    StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
-}
-
-fn open_error(path: &Path, error: DatabaseError) -> StorageError {
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            let why = "another process or orchestrator holds this cache; one at a time";
-            StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
-        }
-        DatabaseError::Storage(redb::StorageError::Io(error))
-            if error.kind() != std::io::ErrorKind::InvalidData
-                && error.kind() != std::io::ErrorKind::UnexpectedEof =>
-        {
-            StorageError::io(ErrorKind::Cache, Operation::Cache, path, error)
-        }
-        error => damaged(path, &error.to_string()),
-    }
 }

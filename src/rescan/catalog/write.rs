@@ -32,6 +32,7 @@ pub(crate) fn update(cache: &CacheManager, now: SystemTime) -> Result<(), Storag
 /// Brings a catalog up to date after a change that no rescan made, if there is one.
 pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
     match peek(&path_for(cache.path())) {
+        _ if cache.is_read_only() => Ok(()),
         Ok(there) if !shows(&there, cache)? => write(cache, Bases::recorded(there), now).map(drop),
         // What is missing or damaged is the next rescan's.
         _ => Ok(()),
@@ -39,7 +40,7 @@ pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), Storag
 }
 
 /// Whether a catalog shows what the cache holds now.
-fn shows(there: &Tail, cache: &CacheManager) -> Result<bool, StorageError> {
+pub(super) fn shows(there: &Tail, cache: &CacheManager) -> Result<bool, StorageError> {
     Ok(there.changes == cache.changes()?
         && there.synced == cache.is_synced()?
         && there.open_uploads == cache.open_upload_count()?)

@@ -183,5 +183,5 @@ fn unwritable_cache_folder_is_named() {
     let world = World::new();
     world.write("a", "1");
     let args = ["sync", &text(world.root()), DEST, "--cache", "/proc/no/cache"];
-    Shell::of(&world).run(&args).code(1).says("/proc/no").says("space and permissions");
+    Shell::of(&world).run(&args).code(4).says("/proc/no").says("space and permissions");
 }

@@ -3,6 +3,7 @@
 mod connection;
 mod errors;
 mod output;
+mod readers;
 mod stopping;
 mod tree;
 mod work;

@@ -190,3 +190,83 @@ fn terminal_sees_one_line_of_progress_and_one_for_each_large_file() {
     );
     all_is_well(&world);
 }
+
+/// S2: a name turned the direction of the line that it stood in, and moved the cursor by a control of the second set.
+/// What people and machines are given has it as an escape; machines read the same name.
+#[test]
+fn s2_marks_of_direction_and_what_is_invisible_are_escaped_wherever_they_are_printed() {
+    let world = World::new();
+    let name = "a\u{202e}txt.exe\u{9b}2J\u{200f}\u{feff}\u{e0041}";
+    let shown = "a\\u{202e}txt.exe\\u{9b}2J\\u{200f}\\u{feff}\\u{e0041}";
+    world.write(name, "1");
+    let shell = Shell::of(&world);
+    shell.plan(&world, &[]).code(0).shows(&format!("+ {shown} (1 B)"));
+    world.store.refuse_put(name, "InvalidArgument");
+    let mut all = vec![shell.sync(&world, &["-v"]).code(1).says(&format!("error: upload {shown}: "))];
+    all.push(shell.ask(&world, "status", &[]).code(0).shows(&format!("  + {shown}\n")));
+    let status = shell.ask(&world, "status", &["--json"]).code(0);
+    assert_eq!(status.json()["pending"][0]["key"], name);
+    assert!(status.out.contains(r"a\u202etxt.exe\u009b2J\u200f\ufeff\udb40\udc41"), "{status:?}");
+    let failed = shell.sync(&world, &["--json"]).code(1);
+    assert_eq!(failed.json()["failed"][0]["path"], name);
+    let plan = shell.plan(&world, &["--json"]).code(0);
+    assert_eq!(plan.json()["upload_list"][0]["key"], name);
+    all.extend([status, failed, plan, shell.ask(&world, "url", &["--all"]).code(0)]);
+    world.store.clear_faults();
+    all.push(shell.sync(&world, &["--json-events", "-v"]).code(0));
+    let urls = shell.ask(&world, "url", &["--all", "--json"]).code(0);
+    assert_eq!(urls.json()[0]["key"], name);
+    all.extend([urls, shell.ask(&world, "url", &["--all"]).code(0).shows(shown)]);
+    all.push(shell.ask(&world, "url", &["no\u{202e}ne"]).code(1).says("no\\u{202e}ne is not published"));
+    let destination = "s3://bucket/\u{202e}etis";
+    all.push(shell.run(&["status", destination]).code(0).shows("\\u{202e}etis"));
+    all.push(shell.run(&["sync", &text(world.root()), destination]).code(0));
+    for ended in all {
+        let raw = |c: char| matches!(c, '\u{202e}' | '\u{9b}' | '\u{200f}' | '\u{feff}' | '\u{e0041}');
+        assert!(!ended.out.contains(raw) && !ended.err.contains(raw), "{ended:?}");
+    }
+    all_is_well(&world);
+}
+
+/// The most memory that a process held so far, in bytes; `None` once it has ended.
+fn peak(child: &std::process::Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// A report of 200,000 failures was built as a tree of values and then as one text: 242 MiB.
+#[test]
+#[cfg(target_os = "linux")]
+fn i8_json_of_many_failures_is_written_as_it_is_made() {
+    let world = World::new();
+    let count = if std::env::var_os("BRIGADE_TEST_LONG").is_some() { 200_000 } else { 40_000 };
+    for n in 0..count {
+        let path = world.path(&format!("d{:03}", n / 1000));
+        if n % 1000 == 0 {
+            std::fs::create_dir(&path).unwrap();
+        }
+        // Nobody can store it, and nobody has to be asked.
+        std::fs::File::create(path.join(format!("f{n:06}"))).unwrap().set_len((5 << 40) + 1).unwrap();
+    }
+    let (root, cache) = (text(world.root()), text(world.cache_path()));
+    let shell = Shell::of(&world);
+    let mut command = shell.std_command(&["sync", &root, DEST, "--cache", &cache, "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut out, mut most, mut length) = (child.stdout.take().unwrap(), 0, 0);
+    let mut chunk = vec![0; 64 << 10];
+    let mut tail = Vec::new();
+    loop {
+        let count = out.read(&mut chunk).unwrap();
+        if count == 0 {
+            break;
+        }
+        most = most.max(peak(&child).unwrap_or_default());
+        length += count;
+        tail.extend_from_slice(&chunk[..count]);
+        tail.drain(..tail.len().saturating_sub(4096));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(length > 150 * count.min(100_000) && tail.ends_with(b"}\n"), "{length} bytes");
+    assert!((1..64 << 20).contains(&most), "{} MiB", most >> 20);
+}

@@ -1,0 +1,61 @@
+//! redb: how it is open, and what is made of its failures.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+
+/// How the database is open.
+pub(super) enum Access {
+    Writing(Database),
+    /// Beside whoever writes it.
+    Reading(ReadOnlyDatabase),
+    /// In memory what a repair changed, or made: nothing of it reaches the file.
+    Overlaid(Database),
+}
+
+impl Access {
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, redb::TransactionError> {
+        match self {
+            Self::Writing(database) | Self::Overlaid(database) => database.begin_read(),
+            Self::Reading(database) => database.begin_read(),
+        }
+    }
+}
+
+/// redb may panic on a damaged file; that must not reach the host.
+pub(super) fn guarded<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged(path, "the database panicked on it")))
+}
+
+/// Whether the file holds less than it says.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+pub(super) fn damaged(path: &Path, what: &str) -> StorageError {
+    let why = format!(
+        "{what}; nothing was deleted on its word. Move the file away: the next rescan publishes everything once more"
+    );
+    StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
+}
+
+/// Why it could not be opened.
+pub(super) fn failed(path: &Path, error: DatabaseError) -> StorageError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            let why = "another process or orchestrator holds this cache; one at a time";
+            StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
+        }
+        DatabaseError::Storage(redb::StorageError::Io(error)) if !is_damage(&error) => {
+            StorageError::io(ErrorKind::Cache, Operation::Cache, path, error)
+        }
+        error => damaged(path, &error.to_string()),
+    }
+}

@@ -1,0 +1,327 @@
+//! The file of the cache: its lock, its place, who may write it, and what limits it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bucket_brigade::{
+    CacheManager, ErrorKind, RescanConfig, RescanOrchestrator, RescanOutcome, Run, StorageBackend,
+    StorageError, Verify,
+};
+
+use crate::support::World;
+use crate::support::oracle::check;
+
+const FILES: usize = 24;
+
+fn tree() -> World {
+    let world = World::with_workers(2);
+    for n in 0..FILES {
+        world.write(&format!("f{n:02}"), format!("content of {n}"));
+    }
+    world
+}
+
+/// Calls this when the request of this number arrives, from 1.
+fn at_request(world: &World, number: usize, act: impl Fn() + Send + Sync + 'static) {
+    let seen = AtomicUsize::new(0);
+    world.proxy.on_request(move |_| {
+        if seen.fetch_add(1, Ordering::SeqCst) + 1 == number {
+            act();
+        }
+    });
+}
+
+fn is_lost(error: &StorageError, world: &World) {
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Cache, Some(world.cache_path().as_path())));
+    assert!(error.to_string().contains("removed or replaced while it was in use"), "{error}");
+}
+
+/// The file was removed in the middle of a run, which went on, ended with "published", and left no record; and
+/// a second run could begin beside it, on a file of its own. The open file is compared with its path at every
+/// commit and at the end.
+#[test]
+fn cache_that_is_removed_during_a_run_is_an_error() {
+    for number in [1, 2, FILES / 2, FILES + 1] {
+        let world = tree();
+        let site = world.orchestrator();
+        let path = world.cache_path();
+        at_request(&world, number, move || fs::remove_file(&path).unwrap());
+        is_lost(&site.rescan().unwrap_err(), &world);
+        world.proxy.on_request(|_| ());
+        drop(site);
+        assert!(!world.cache_path().exists(), "nothing is put in its place");
+        let site = world.orchestrator();
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, FILES as u64));
+    }
+}
+
+#[test]
+fn cache_that_is_replaced_during_a_run_is_an_error_and_the_other_file_is_left_alone() {
+    let world = tree();
+    let site = world.orchestrator();
+    let (path, other) = (world.cache_path(), world.cache_path().with_extension("other"));
+    drop(CacheManager::open(&other).unwrap());
+    let bytes = fs::read(&other).unwrap();
+    at_request(&world, 5, move || fs::rename(&other, &path).unwrap());
+    is_lost(&site.rescan().unwrap_err(), &world);
+    assert_eq!(fs::read(world.cache_path()).unwrap(), bytes);
+    // Its holder can record nothing more, whatever calls it.
+    is_lost(&site.rescan().unwrap_err(), &world);
+}
+
+/// A run that commits nothing finds out at its end.
+#[test]
+fn cache_that_is_removed_while_a_run_only_looks_is_an_error() {
+    let world = tree();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.let_files_settle();
+    site.rescan().unwrap();
+    let path = world.cache_path();
+    at_request(&world, 1, move || fs::remove_file(&path).unwrap());
+    let error = site.rescan_with(&Run::new().verify(Verify::List)).unwrap_err();
+    is_lost(&error, &world);
+}
+
+/// A host may change its directory after it has opened a cache by a relative name.
+#[test]
+fn relative_path_stands_for_the_file_that_it_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    let up = "../".repeat(here.components().count() - 1);
+    let relative = format!("{up}{}", folder.path().strip_prefix("/").unwrap().join("cache").display());
+    let cache = CacheManager::open(relative).unwrap();
+    cache.check_file().unwrap();
+    fs::rename(folder.path().join("cache"), folder.path().join("elsewhere")).unwrap();
+    assert_eq!(cache.check_file().unwrap_err().kind(), ErrorKind::Cache);
+    fs::rename(folder.path().join("elsewhere"), folder.path().join("cache")).unwrap();
+    cache.check_file().unwrap();
+}
+
+/// P3: a lock that is held is waited for as long as is said, and no longer.
+#[test]
+fn p3_lock_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let holder = CacheManager::open(&path).unwrap();
+    let began = std::time::Instant::now();
+    let wait = Duration::from_millis(300);
+    let error = CacheManager::open_waiting(&path, wait).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::CacheLocked, Some(path.as_path())));
+    assert!(began.elapsed() >= wait && error.to_string().contains("300ms"), "{error}");
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || CacheManager::open_waiting(path, Duration::from_secs(600)).map(drop)
+    });
+    drop(holder);
+    waiting.join().unwrap().unwrap();
+}
+
+/// Who reads sees what a writer beside it has committed, and keeps nobody out.
+#[test]
+fn cache_that_is_open_for_reading_follows_its_writer_and_records_nothing() {
+    let world = tree();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    let reader = CacheManager::open_read_only(world.cache_path()).unwrap();
+    reader.use_urls_of(world.backend(), None);
+    assert_eq!(reader.published_count().unwrap(), FILES as u64);
+    world.write("more", "1");
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(reader.published_count().unwrap(), FILES as u64 + 1);
+    assert_eq!(reader.resolve("more").unwrap(), site.cache().resolve("more").unwrap());
+    assert_eq!(reader.summary().unwrap(), site.cache().summary().unwrap());
+    drop(site);
+    // A second writer may come, and a rescan on what is only read fails as soon as it has something to record.
+    drop(world.cache());
+    assert!(reader.is_read_only() && !world.cache().is_read_only());
+    world.write("even more", "1");
+    let backend: Arc<dyn StorageBackend> = world.backend();
+    let config = RescanConfig::new();
+    let reading =
+        RescanOrchestrator::with_config(&world.engine, world.root(), backend, reader.clone(), config);
+    let reading = reading.unwrap();
+    let planned = reading.rescan_with(&Run::new().dry_run(true)).unwrap();
+    assert_eq!(planned.uploaded_count, 1);
+    let error = reading.rescan().unwrap_err();
+    assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("reading only"), "{error}");
+    assert!(!world.keys().contains(&"even more".to_owned()));
+    let missing = CacheManager::open_read_only(world.cache_path().with_extension("no")).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Cache);
+    assert!(!world.cache_path().with_extension("no").exists());
+}
+
+/// P5: what a reader meets on a damaged file is an error or the truth, never a panic.
+#[test]
+fn p5_damaged_cache_is_an_error_for_readers_too() {
+    let world = tree();
+    world.orchestrator().rescan().unwrap();
+    let good = fs::read(world.cache_path()).unwrap();
+    let look = |bytes: &[u8]| {
+        fs::write(world.cache_path(), bytes).unwrap();
+        let cache = CacheManager::open_read_only(world.cache_path())?;
+        cache.use_urls_of(world.backend(), None);
+        cache.summary()?;
+        cache.pending()?;
+        cache.entries().collect::<Result<Vec<_>, _>>().map(|entries| entries.len())
+    };
+    assert_eq!(look(&good).unwrap(), FILES);
+    for bytes in
+        [b"this is no database, but long enough to be one".repeat(100), good[..good.len() / 2].to_vec()]
+    {
+        assert_eq!(look(&bytes).unwrap_err().kind(), ErrorKind::CacheDamaged);
+    }
+    for at in (0..good.len()).step_by(509) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        if let Err(error) = look(&bytes) {
+            assert!(error.to_string().contains("cache"), "byte {at}: {error}");
+        }
+    }
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// S4: a cache that anybody may write, or replace, decides what is deleted and where readers are sent. It was
+/// opened without a word.
+#[test]
+fn s4_cache_that_everybody_may_write_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    drop(CacheManager::open(&path).unwrap());
+    let opened = || {
+        let (writing, reading) = (CacheManager::open(&path).map(drop), CacheManager::open_read_only(&path));
+        assert_eq!(writing.is_ok(), reading.is_ok());
+        writing
+    };
+    mode(&path, 0o602);
+    let error = opened().unwrap_err();
+    assert!(error.kind() == ErrorKind::Cache && error.to_string().contains("chmod o-w"), "{error}");
+    mode(&path, 0o600);
+    mode(folder.path(), 0o777);
+    let error = opened().unwrap_err();
+    assert!(error.to_string().contains("chmod o-w") && error.path() == Some(path.as_path()), "{error}");
+    // As /tmp is: others cannot take the file's place.
+    mode(folder.path(), 0o1777);
+    opened().unwrap();
+    mode(folder.path(), 0o770);
+    mode(&path, 0o660);
+    opened().unwrap();
+}
+
+/// "Too many levels of symbolic links" was all that a planted, or well-meant, link was answered with.
+#[test]
+fn s4_symbolic_link_is_told_as_one_with_the_path_it_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("cache"), folder.path().join("link"));
+    drop(CacheManager::open(&path).unwrap());
+    symlink(&path, &link).unwrap();
+    for error in [CacheManager::open(&link).unwrap_err(), CacheManager::open_read_only(&link).unwrap_err()] {
+        let says = format!("is a symbolic link; give the path it leads to: {}", path.display());
+        assert!(error.kind() == ErrorKind::Cache && error.to_string().contains(&says), "{error}");
+    }
+    symlink(folder.path().join("nowhere"), folder.path().join("dangling")).unwrap();
+    let error = CacheManager::open(folder.path().join("dangling")).unwrap_err();
+    assert!(error.to_string().contains("is a symbolic link"), "{error}");
+    assert!(!folder.path().join("nowhere").exists());
+}
+
+#[cfg(feature = "cli")]
+mod command {
+    use std::process::Command;
+
+    use super::*;
+    use crate::command::{DEST, Ended, Shell, all_is_well, text};
+
+    /// A sync whose cache was removed meanwhile ended with exit code 0 and "published".
+    #[test]
+    fn sync_whose_cache_is_removed_meanwhile_ends_with_code_4() {
+        let world = tree();
+        let shell = Shell::of(&world);
+        let path = world.cache_path();
+        at_request(&world, 8, move || fs::remove_file(&path).unwrap());
+        let ended = shell.sync(&world, &["--json"]).code(4);
+        let ended = ended.says("removed or replaced while it was in use").says(&text(world.cache_path()));
+        assert_eq!(ended.json()["outcome"], "error");
+        world.proxy.on_request(|_| ());
+        shell.sync(&world, &[]).code(0).shows("24 uploaded");
+        all_is_well(&world);
+    }
+
+    #[test]
+    fn s4_cache_that_a_group_may_write_is_warned_of() {
+        let world = tree();
+        let shell = Shell::of(&world);
+        let quiet = shell.sync(&world, &[]).code(0);
+        assert!(!quiet.err.contains("group"), "{quiet:?}");
+        mode(&world.cache_path(), 0o660);
+        shell.sync(&world, &[]).code(0).says("warning: ").says("its group may write").says("chmod g-w");
+        mode(&world.cache_path(), 0o600);
+        mode(world.cache_path().parent().unwrap(), 0o770);
+        shell.sync(&world, &[]).code(0).says("warning: ").says("chmod g-w");
+        shell.ask(&world, "status", &[]).code(0).says("chmod g-w");
+        mode(world.cache_path().parent().unwrap(), 0o777);
+        shell.sync(&world, &[]).code(4).says("chmod o-w");
+        shell.ask(&world, "status", &[]).code(4).says("chmod o-w");
+        mode(world.cache_path().parent().unwrap(), 0o700);
+        all_is_well(&world);
+    }
+
+    fn limited(world: &World, limit: &str, args: &[&str]) -> Ended {
+        let sync = Shell::of(world).std_command(args);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("{limit}; exec \"$@\""), "sh"]);
+        limited.arg(sync.get_program()).args(sync.get_args()).env_clear().env("PATH", "/usr/bin:/bin");
+        limited.envs(sync.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ended::of(limited.output().unwrap())
+    }
+
+    /// A limit on the size of files killed the command by SIGXFSZ, without a word and with nothing recorded.
+    #[test]
+    fn p4_limit_on_the_size_of_files_is_an_error_like_any_other() {
+        let world = tree();
+        for n in 0..600 {
+            world.write(&format!("more/{n:04} {}", "x".repeat(100)), "1");
+        }
+        let (root, cache) = (text(world.root()), text(world.cache_path()));
+        let args = ["sync", &root, DEST, "--cache", &cache];
+        // In blocks of 512 bytes: no cache can be made, a cache can be made and not grow.
+        for limit in [16, 200, 280] {
+            let ended = limited(&world, &format!("ulimit -f {limit}"), &args).code(4);
+            ended.says("File too large").says(&cache).says("ulimit -f");
+            Shell::of(&world).ask(&world, "status", &[]).code(0);
+        }
+        Shell::of(&world).sync(&world, &[]).code(0);
+        all_is_well(&world);
+    }
+
+    /// "let this user read it" was the advice where the process had used up its file descriptors.
+    #[test]
+    fn f8_too_many_open_files_are_told_as_that() {
+        let world = tree();
+        let (root, cache) = (text(world.root()), text(world.cache_path()));
+        let mut told = 0;
+        for descriptors in 4..24 {
+            let limit = format!("ulimit -n {descriptors}");
+            let ended = limited(&world, &limit, &["sync", &root, DEST, "--cache", &cache, "--retries", "0"]);
+            assert!(!ended.err.contains("let this user read it"), "{descriptors}: {ended:?}");
+            if ended.err.contains("os error 24") {
+                assert!(ended.code != 0, "{descriptors}: {ended:?}");
+                told += 1;
+                ended.says("too many open files: raise ulimit -n");
+            }
+        }
+        assert!(told > 0);
+        Shell::of(&world).sync(&world, &[]).code(0);
+        all_is_well(&world);
+    }
+}
