@@ -804,10 +804,10 @@ fn answer_that_puts_off_many_keys_is_one_outage() {
     for n in 0..40 {
         world.remove(&format!("f{n:03}"));
     }
-    let errors: String = (0..40)
+    let errors: Vec<_> = (0..40)
         .map(|n| format!("<Error><Key>{PREFIX}f{n:03}</Key><Code>InternalError</Code></Error>"))
         .collect();
-    let body = format!("<DeleteResult>{errors}</DeleteResult>").into_bytes();
+    let body = format!("<DeleteResult>{}</DeleteResult>", errors.concat()).into_bytes();
     world.proxy.add(Rule::new(Fault::Answer(200, Vec::new(), body)).method("POST"));
     let report = rescan(&world, &site);
     assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, None));

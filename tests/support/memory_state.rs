@@ -123,6 +123,7 @@ impl Upload {
 }
 
 /// The bucket's content, the logs and the faults.
+#[allow(clippy::struct_excessive_bools, reason = "each is a nature of a store")]
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) objects: BTreeMap<String, StoredObject>,

@@ -45,20 +45,24 @@ pub(crate) fn failures(errors: &[StorageError], count: u64) {
 }
 
 /// What is still to be known of a run that did not do everything.
-fn stopped(report: &RescanReport) -> Option<&'static str> {
+fn stopped(report: &RescanReport) -> Option<String> {
+    let cause = report.outage.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
     if report.outcome == RescanOutcome::LocalOnly {
-        return Some("Cloud sync failed: the store is unavailable; the next sync catches up");
+        return Some(format!("Cloud sync failed: the store is unavailable{cause}; the next sync catches up"));
     }
-    Some(match report.stop_reason? {
+    let why = match report.stop_reason? {
         StopReason::Cancelled => "stopped; the next sync goes on",
         StopReason::Deadline => "the deadline passed; the next sync goes on",
         StopReason::DeletesRefused => {
             "too many files are gone: nothing was deleted; look at DIR, and raise --max-delete if that is right"
         }
         StopReason::Credentials => "the store refused the credentials; what was done before stands",
-        StopReason::Unavailable => "the store became unavailable; the next sync goes on",
+        StopReason::Unavailable => {
+            return Some(format!("the store became unavailable{cause}; the next sync goes on"));
+        }
         _ => "stopped early; the next sync goes on",
-    })
+    };
+    Some(why.to_owned())
 }
 
 /// For those who get no summary: that not everything was done, and why.
@@ -195,6 +199,7 @@ pub(crate) fn status(
         let sign = match file.kind {
             PendingKind::Added => '+',
             PendingKind::Removed => '-',
+            PendingKind::Unsettled => '?',
             _ => '~',
         };
         writeln!(out, "  {sign} {}", Printable(&file.key))?;
@@ -213,16 +218,26 @@ fn more(out: &mut impl Write, count: u64) -> io::Result<()> {
 /// What was found to differ, a line an object.
 pub(crate) fn verified(found: &VerifyReport, is_recorded: bool) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    for (what, keys) in
-        [("missing", &found.missing), ("different", &found.different), ("unknown", &found.unknown)]
-    {
+    for (what, keys) in [
+        ("missing", &found.missing),
+        ("different", &found.different),
+        ("not believed", &found.unsettled),
+        ("unknown", &found.unknown),
+    ] {
         for key in keys {
             writeln!(out, "{what} {}", Printable(key))?;
         }
     }
     writeln!(out, "{}", verified_in_short(found))?;
-    if is_recorded && found.missing_count + found.different_count > 0 {
+    if is_recorded && found.missing_count + found.different_count + found.unsettled_count > 0 {
         writeln!(out, "what is missing or different is published again by the next sync")?;
+    }
+    if found.sizes_only > 0 {
+        let count = HumanCount(found.sizes_only);
+        writeln!(
+            out,
+            "only sizes were compared of {count} objects: the store lists no ETags; --content reads them"
+        )?;
     }
     Ok(())
 }
@@ -233,9 +248,19 @@ pub(crate) fn verified_in_short(found: &VerifyReport) -> String {
         0 => String::new(),
         read => format!(", {} read", HumanCount(read)),
     };
+    let unsettled = match found.unsettled_count {
+        0 => String::new(),
+        count => {
+            format!(", {} not believed since an earlier verification or a lost answer", HumanCount(count))
+        }
+    };
+    let repaired = match found.repaired {
+        0 => String::new(),
+        count => format!("; {} were published again", HumanCount(count)),
+    };
     let partly = if found.complete { "" } else { "; not everything was looked at" };
     format!(
-        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable{partly}",
+        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable{unsettled}{repaired}{partly}",
         HumanCount(found.matching),
         HumanCount(found.missing_count),
         HumanCount(found.different_count),

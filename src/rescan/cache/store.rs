@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 
 use super::super::record::{OpenUpload, Pending, Published, UploadStep, after, decode, encode};
+use super::META_CHANGES;
 use super::access::{Access, damaged, guarded, is_damage};
 use super::file::OpenFile;
-use super::META_CHANGES;
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
 

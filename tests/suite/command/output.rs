@@ -16,7 +16,7 @@ use crate::support::proxy::{Fault, Rule};
 const MIB: usize = 1024 * 1024;
 
 /// The schema of `--json` as the README has it.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "connections",
     "deleted",
     "elapsed_s",
@@ -24,6 +24,7 @@ const FIELDS: [&str; 18] = [
     "failed_count",
     "kept",
     "open_uploads",
+    "outage",
     "outcome",
     "pending",
     "requests",
@@ -110,6 +111,12 @@ fn quiet_says_failures_only_and_verbose_says_more() {
     world.proxy.refuse();
     let away = shell.sync(&world, &["-q", "--retries", "0"]).code(3).says("Connection refused");
     assert_eq!(away.out, "");
+    let host = world.proxy.endpoint().trim_start_matches("http://").to_owned();
+    let cause = format!("(list: {host}: Connection refused");
+    shell.sync(&world, &["--retries", "0"]).code(3).shows(&cause);
+    let object = shell.sync(&world, &["--json", "--retries", "0"]).code(3).json();
+    let outage = object["outage"]["error"].as_str().unwrap();
+    assert!(outage.contains(&host) && outage.contains("refused"), "{outage}");
     world.proxy.accept_again();
     shell.sync(&world, &["-vvv"]).code(0);
     let logging = shell.set("RUST_LOG", "bucket_brigade=info");
