@@ -43,9 +43,15 @@ pub(super) fn check_bucket(name: &str) -> Result<(), StorageError> {
     Err(StorageError::config("bucket", format!("{name:?}: {problem}")))
 }
 
+/// An address without what a signed one has behind it.
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
 /// Scheme and authority, nothing else.
 pub(super) fn check_endpoint(text: &str) -> Result<String, StorageError> {
-    let wrong = |problem: &str| StorageError::config("endpoint", format!("{text:?}: {problem}"));
+    let wrong =
+        |problem: &str| StorageError::config("endpoint", format!("{:?}: {problem}", without_query(text)));
     if text.contains('@') {
         return Err(StorageError::config("endpoint", "it holds a user name; use credentials instead"));
     }
@@ -94,7 +100,7 @@ pub(super) fn is_aws(host: &str) -> bool {
 pub(super) fn check_base(field: &str, url: &str) -> Result<String, StorageError> {
     let absolute = url.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
     if !absolute || url.contains('#') {
-        let why = format!("{url:?} is no absolute URL without a query");
+        let why = format!("{:?} is no absolute URL without a query", without_query(url));
         return Err(StorageError::config(field, why));
     }
     Ok(url.to_owned())

@@ -355,6 +355,17 @@ mod tests {
         }
     }
 
+    /// A signed URL in the place of an endpoint was repeated whole by the error.
+    #[test]
+    fn i7_query_of_an_endpoint_is_not_repeated() {
+        let signed = "https://h/key?X-Amz-Signature=CANARY";
+        let error = config().endpoint(signed).validate().err().map(|error| error.to_string());
+        let text = error.unwrap();
+        assert!(text.contains("\"https://h/key\": it has a path") && !text.contains("CANARY"), "{text}");
+        let error = config().public_url(signed).validate().err().map(|error| error.to_string());
+        assert!(!error.unwrap().contains("CANARY"));
+    }
+
     #[test]
     fn stores_are_addressed_by_their_defaults() {
         let aws = |bucket: &str, region: &str| {

@@ -509,7 +509,7 @@ fn i7_i8_upload_ids_that_cannot_be_meant_are_refused() {
 fn i7_endpoint_of_a_redirect_is_named_without_its_path_and_query() {
     let world = World::with_workers(2);
     world.write("f", "x");
-    let body = "<Error><Code>PermanentRedirect</Code><Endpoint>https://user:word@b.eu.example:99/key?X-Amz-Signature=CANARY\
+    let body = "<Error><Code>PermanentRedirect</Code><Endpoint>https://user:word@b.eu.example:99/key?token=CANARY\
                 </Endpoint></Error>";
     world.proxy.add(Rule::new(Fault::Answer(301, Vec::new(), body.as_bytes().to_vec())));
     let text = impatient(&world).rescan().unwrap_err().to_string();
