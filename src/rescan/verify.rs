@@ -177,7 +177,7 @@ fn listed(
     let (mut from, mut pages) = (None, Pages::new());
     loop {
         let page = transfers.list(&reach.exchange(), from.as_deref())?;
-        pages.turn(page.next.as_ref(), page.objects.is_empty())?;
+        pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
         let mut writes = Vec::new();
         for object in page.objects {
             let (published, pending) = findings.cache.records(&object.key)?;
