@@ -5,21 +5,21 @@
 //! name was finished and synced before, and is never changed in place.
 
 mod format;
+mod keys;
 mod write;
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fst::map::Stream;
-use fst::{IntoStreamer, Streamer};
 use memmap2::{Mmap, MmapOptions};
 
 use self::format::{Base, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
+use self::keys::{Keys, Walk};
 use self::write::Bases;
 pub(crate) use self::write::{follow, update};
 use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls, foreign};
@@ -38,6 +38,11 @@ const SUFFIX: &str = ".catalog";
 /// that found something keeps it true;
 /// [`refresh`](Self::refresh) takes notice of that. Clones share the mapping and are cheap; each has the version that it
 /// had until it is refreshed itself. It may be inherited over `fork`: nothing in it changes.
+///
+/// The checksum shows damage by accident. A file that somebody made to do harm may have the right one: what an access
+/// comes upon in it then counts as not there, [`is_damaged`](Self::is_damaged) and [`refresh`](Self::refresh) say so,
+/// and the next rescan writes the file anew. Such an access may call the host's panic hook; the panic itself goes no
+/// further.
 ///
 /// ```no_run
 /// use bucket_brigade::Catalog;
@@ -63,7 +68,7 @@ struct Opened {
     mapping: Arc<Mmap>,
     identity: Identity,
     head: Head,
-    keys: fst::Map<Section>,
+    keys: Keys,
     tail: Tail,
 }
 
@@ -147,11 +152,12 @@ impl Catalog {
     /// that was there stays.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), and [`ErrorKind::CacheDamaged`] while the version that is there is
+    /// [damaged](Self::is_damaged).
     pub fn refresh(&mut self) -> Result<bool, StorageError> {
         let metadata = std::fs::metadata(&self.path).map_err(|error| unreadable(&self.path, error))?;
         if Identity::of(&metadata) == self.opened.identity {
-            return Ok(false);
+            return if self.is_damaged() { Err(flawed(&self.path, Flaw::Damaged)) } else { Ok(false) };
         }
         let opened = Arc::new(Opened::open(&self.path)?);
         *self = Self { opened, ..self.clone() }.checked()?;
@@ -161,8 +167,8 @@ impl Catalog {
     /// Where a key is to be read now; `None` if it is neither published nor on disk. As
     /// [`CacheManager::resolve`], without a lock and without allocating more than the URL.
     pub fn get(&self, key: &str) -> Option<Resolved> {
-        let known = self.opened.known(self.opened.keys.get(key)?)?;
-        self.resolved(key, &known)
+        let number = self.opened.keys.number_of(key)?;
+        self.resolved(key, &self.opened.known(number)?)
     }
 
     fn resolved(&self, key: &str, known: &Known) -> Option<Resolved> {
@@ -179,16 +185,15 @@ impl Catalog {
 
     /// Those that begin so.
     pub fn prefix(&self, prefix: &str) -> Entries<'_> {
-        let keys = self.opened.keys.range().ge(prefix).into_stream();
-        Entries { catalog: self, prefix: prefix.to_owned(), keys }
+        Entries { catalog: self, prefix: prefix.to_owned(), keys: self.opened.keys.walk(prefix) }
     }
 
     /// What was still to be done when it was written, in key order. Looks at every key.
     pub fn pending(&self) -> Vec<PendingFile> {
-        let mut keys = self.opened.keys.stream();
+        let mut keys = self.opened.keys.walk("");
         let mut pending = Vec::new();
-        while let Some((key, record)) = keys.next() {
-            if let Some(Known { pending: Some((kind, facts)), .. }) = self.opened.known(record) {
+        while let Some((key, number)) = keys.next_key() {
+            if let Some(Known { pending: Some((kind, facts)), .. }) = self.opened.known(number) {
                 let key = String::from_utf8_lossy(key).into_owned();
                 pending.push(PendingFile { key, kind, size: facts.size });
             }
@@ -237,9 +242,10 @@ impl Catalog {
         moment_of(self.opened.tail.created)
     }
 
-    /// Whether an access came upon damage.
+    /// Whether an access of this version, or of a clone of it, came upon damage: what it asked for may be missing from
+    /// its answer. Delete the file, or let the next rescan write it anew.
     pub fn is_damaged(&self) -> bool {
-        false
+        self.opened.keys.is_damaged()
     }
 
     /// The file.
@@ -267,20 +273,20 @@ impl<'a> IntoIterator for &'a Catalog {
 pub struct Entries<'a> {
     catalog: &'a Catalog,
     prefix: String,
-    keys: Stream<'a>,
+    keys: Walk<'a>,
 }
 
 impl Iterator for Entries<'_> {
     type Item = (String, Resolved);
 
     fn next(&mut self) -> Option<Self::Item> {
+        let opened = &self.catalog.opened;
         loop {
-            let (key, record) = self.keys.next()?;
-            if !key.starts_with(self.prefix.as_bytes()) {
-                return None;
-            }
-            let key = std::str::from_utf8(key).ok()?;
-            if let Some(resolved) = self.catalog.resolved(key, &self.catalog.opened.known(record)?) {
+            let (key, number) = self.keys.next_key()?;
+            let Ok(key) = std::str::from_utf8(key) else {
+                return opened.keys.note_damage();
+            };
+            if let Some(resolved) = self.catalog.resolved(key, &opened.known(number)?) {
                 return Some((key.to_owned(), resolved));
             }
         }
@@ -322,21 +328,40 @@ impl Opened {
         let tail_at = usize::try_from(head.tail_at()).map_err(|_| damaged())?;
         let keys_at = usize::try_from(head.tail_at() - head.keys_len).map_err(|_| damaged())?;
         let tail = postcard::from_bytes(&mapping[tail_at..]).map_err(|_| damaged())?;
-        let keys = fst::Map::new(Section(mapping.clone(), keys_at..tail_at)).map_err(|_| damaged())?;
-        if keys.len() as u64 != head.records {
-            return Err(damaged());
-        }
+        let keys = Keys::new(Section(mapping.clone(), keys_at..tail_at), head.records).ok_or_else(damaged)?;
         Ok(Self { mapping, identity: Identity::of(&metadata), head, keys, tail })
     }
 
+    /// What the record of a number says.
     fn known(&self, number: u64) -> Option<Known> {
+        self.decoded(number).or_else(|| self.keys.note_damage())
+    }
+
+    fn decoded(&self, number: u64) -> Option<Known> {
         let section = |at: u64, number: u64, length: usize, count: u64| {
-            let at = usize::try_from(at + number * length as u64).ok().filter(|_| number < count)?;
+            // A section whose numbers are below its count lies in the file.
+            let at =
+                usize::try_from(at + Some(number).filter(|number| *number < count)? * length as u64).ok()?;
             self.mapping.get(at..at + length)
         };
         let record = section(HEAD as u64, number, RECORD, self.head.records)?;
         let details_at = HEAD as u64 + self.head.records * RECORD as u64;
         format::decode(record, |number| section(details_at, number.into(), DETAIL, self.head.details))
+    }
+
+    /// Whether every key has the record that it had when it was written.
+    fn is_sound(&self) -> bool {
+        let mut keys = self.keys.walk("");
+        let mut expected = 0;
+        while let Some((key, number)) = keys.next_key() {
+            let known =
+                self.known(number).filter(|known| known.published.is_some() || known.pending.is_some());
+            if number != expected || known.is_none() || std::str::from_utf8(key).is_err() {
+                return false;
+            }
+            expected += 1;
+        }
+        expected == self.head.records && !self.keys.is_damaged()
     }
 }
 
@@ -362,19 +387,6 @@ fn open_file(path: &Path) -> Result<(File, Metadata), StorageError> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
     let metadata = file.metadata().map_err(unread)?;
     if metadata.is_file() { Ok((file, metadata)) } else { Err(flawed(path, Flaw::Foreign)) }
-}
-
-/// What a catalog says of the whole, unverified.
-fn peek(path: &Path) -> Result<Tail, StorageError> {
-    let unread = |error| unreadable(path, error);
-    let (mut file, metadata) = open_file(path)?;
-    let mut start = [0; HEAD];
-    file.read_exact(&mut start).map_err(unread)?;
-    let head = Head::decode(&start, metadata.size()).map_err(|flaw| flawed(path, flaw))?;
-    file.seek(SeekFrom::Start(head.tail_at())).map_err(unread)?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).map_err(unread)?;
-    postcard::from_bytes(&tail).map_err(|_| flawed(path, Flaw::Damaged))
 }
 
 fn unreadable(path: &Path, error: io::Error) -> StorageError {

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::super::cache::{CacheManager, Known, Places, Row};
 use super::format::{self, Base, HEAD, Head, RECORD, Tail};
-use super::{path_for, peek};
+use super::{Opened, path_for};
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::url_below;
@@ -20,20 +20,25 @@ use crate::tree::version::nanos_of;
 /// Bytes that are gathered for one write.
 const BUFFER: usize = 256 * 1024;
 
-/// Writes the catalog of a cache, unless the one that is there says the same. The cache is locked by the caller.
+/// Writes the catalog of a cache, unless the one that is there is whole and says the same. The cache is locked by the
+/// caller.
 pub(crate) fn update(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
     let urls = Bases::of(cache.places()?);
-    match peek(&path_for(cache.path())) {
-        Ok(there) if urls.are_those_of(&there) && shows(&there, cache)? => Ok(()),
+    match Opened::open(&path_for(cache.path())) {
+        Ok(there) if urls.are_those_of(&there.tail) && shows(&there.tail, cache)? && there.is_sound() => {
+            Ok(())
+        }
         _ => write(cache, urls, now).map(drop),
     }
 }
 
 /// Brings a catalog up to date after a change that no rescan made, if there is one.
 pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
-    match peek(&path_for(cache.path())) {
-        _ if cache.is_read_only() => Ok(()),
-        Ok(there) if !shows(&there, cache)? => write(cache, Bases::recorded(there), now).map(drop),
+    if cache.is_read_only() {
+        return Ok(());
+    }
+    match Opened::open(&path_for(cache.path())) {
+        Ok(there) if !shows(&there.tail, cache)? => write(cache, Bases::recorded(there.tail), now).map(drop),
         // What is missing or damaged is the next rescan's.
         _ => Ok(()),
     }
