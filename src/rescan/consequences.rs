@@ -39,7 +39,9 @@ impl Flow<'_> {
         } else {
             self.tally.outages_in_a_row = 0;
         }
-        let denied = kind == ErrorKind::AccessDenied && !self.tally.permitted;
+        // Who may write and not delete has published all the same.
+        let to_delete = error.operation() == Operation::Delete;
+        let denied = kind == ErrorKind::AccessDenied && !self.tally.permitted && !to_delete;
         if denied || (!self.tally.reached && kind.is_fatal_at_first()) {
             return self.refused_at_first(error);
         }
