@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// An authority, and what a server shows that it vouches for.
 pub struct TestCa {
@@ -31,6 +31,18 @@ impl TestCa {
         Self::made(&["localhost", "127.0.0.1"], true)
     }
 
+    /// A server whose certificate signed itself, and is what its clients are told to trust; `is_ca` is what
+    /// `openssl req -x509` makes of it.
+    pub fn self_signed(is_ca: bool) -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("the names can be certified");
+        params.is_ca = if is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
+        let certificate = params.self_signed(&key).expect("it signs itself");
+        let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Self { pem: certificate.pem(), config: server_config(certificate.der().clone(), private) }
+    }
+
     fn made(names: &[&str], expired: bool) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
         let mut params = CertificateParams::new(Vec::new()).expect("no name is wrong");
@@ -46,14 +58,7 @@ impl TestCa {
         }
         let server = server.signed_by(&server_key, &issuer).expect("the authority signs");
         let private = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the versions are supported")
-            .with_no_client_auth()
-            .with_single_cert(vec![server.der().clone()], private)
-            .expect("the key is the certificate's");
-        Self { pem: ca.pem(), config: Arc::new(config) }
+        Self { pem: ca.pem(), config: server_config(server.der().clone(), private) }
     }
 
     /// What a server is configured with.
@@ -67,4 +72,15 @@ impl TestCa {
         std::fs::write(&path, &self.pem).expect("the folder can be written");
         path
     }
+}
+
+fn server_config(certificate: CertificateDer<'static>, private: PrivateKeyDer<'static>) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the versions are supported")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], private)
+        .expect("the key is the certificate's");
+    Arc::new(config)
 }

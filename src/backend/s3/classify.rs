@@ -247,6 +247,9 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
         ErrorKind::Tls if plain => lost.advise(&format!(
             "{host} seems to speak http, not https: write the endpoint as http://{host}, or as its https address"
         )),
+        ErrorKind::Tls if error.to_string().contains("CaUsedAsEndEntity") => lost.advise(
+            "the server's certificate is that of an authority (CA:TRUE), which may sign others and not stand for a server: make it with basicConstraints=critical,CA:FALSE, or let it sign one for the server",
+        ),
         ErrorKind::Tls => lost.advise(TLS_ADVICE),
         // The TLS layer's own word for an end in the middle of its handshake; other ends come with a text.
         ErrorKind::Network if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => {

@@ -73,6 +73,29 @@ fn a_ca_of_ones_own_is_trusted_when_it_is_named() {
     shell.sync(&world, &["--ca-file", "/no/such/file"]).code(2).says("/no/such/file");
 }
 
+/// N14b: a certificate that signed itself is its own authority. As `openssl req -x509` makes it, it may sign others
+/// and so may not stand for a server: "CaUsedAsEndEntity" was all that was said of that.
+#[test]
+fn n14b_certificate_that_signed_itself_is_trusted_or_the_reason_is_told() {
+    let world = some_files(2);
+    for (is_ca, folder) in [(false, "plain"), (true, "ca")] {
+        let ca = TestCa::self_signed(is_ca);
+        let server = S3Server::start_tls(world.store.service(), ca.server_config());
+        let shell = Shell::of(&world).set("AWS_ENDPOINT_URL_S3", &server.endpoint());
+        fs::create_dir(shell.path(folder)).unwrap();
+        let pem = text(ca.write_into(&shell.path(folder)));
+        let cache = text(shell.path("cache"));
+        let args = ["sync", &text(world.root()), DEST, "--cache", &cache, "--ca-file", &pem];
+        if is_ca {
+            let refused =
+                shell.run(&args).code(2).says("127.0.0.1").says("is that of an authority (CA:TRUE)");
+            refused.says("basicConstraints=critical,CA:FALSE");
+        } else {
+            shell.run(&args).code(0).shows("2 uploaded");
+        }
+    }
+}
+
 #[test]
 fn addresses_are_as_they_are_asked_for() {
     let shell = Shell::bare();

@@ -3,6 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use crate::command::{DEST, Shell, all_is_well, some_files, text};
@@ -113,15 +116,112 @@ fn wrong_directories_and_destinations_are_refused_by_name() {
     assert!(world.proxy.requests().is_empty());
 }
 
+/// Names of everything below a folder.
+fn names(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        found.push(entry.path());
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(names(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// `plan` said what would be published, `sync` refused, and left a cache, or its folder, in the tree: it made them
+/// before it looked where they are.
 #[test]
-fn a_cache_inside_the_directory_is_refused() {
+fn cache_inside_the_directory_is_refused_by_plan_and_sync_alike_and_leaves_nothing_there() {
     let world = some_files(1);
-    let cache = text(world.path("cache"));
-    Shell::of(&world)
-        .run(&["sync", &text(world.root()), DEST, "--cache", &cache])
-        .code(2)
-        .says("would be published");
-    assert!(world.keys().is_empty());
+    let shell = Shell::of(&world);
+    let (root, folder) = (world.root(), world.root().parent().unwrap().to_owned());
+    let link = |to: PathBuf, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+    link(root.clone(), "to-tree");
+    link(root.join("d0"), "to-folder");
+    let before = names(&root);
+    for cache in [
+        root.join("cache"),
+        root.join("new/folder/cache"),
+        root.join("d0/f000.txt"),
+        root.join("d0/../cache"),
+        root.join("missing/../../tree/cache"),
+        folder.join("to-tree/cache"),
+        folder.join("to-folder/new/cache"),
+        folder.join("to-folder/../cache"),
+    ] {
+        for dir in [root.clone(), folder.join("to-tree")] {
+            let run = |command: &str| {
+                let ended = shell.run(&[command, &text(dir.clone()), DEST, "--cache", &text(cache.clone())]);
+                let ended =
+                    ended.code(2).says("cache: ").says("lies inside the root").says("would be published");
+                ended.says("--cache").err
+            };
+            assert_eq!(run("plan"), run("sync"), "{}", cache.display());
+            assert_eq!(names(&root), before, "{}", cache.display());
+        }
+    }
+    // What is only called like it is outside.
+    let beside = folder.join("tree-cache");
+    shell.run(&["sync", &text(root), DEST, "--cache", &text(beside)]).code(0).shows("1 uploaded");
+    assert_eq!(world.keys(), ["d0/f000.txt"]);
+}
+
+/// What else is wrong with a cache's path is told by a plan as by a sync, and by both before anything is made.
+#[test]
+fn plan_refuses_what_sync_refuses() {
+    let world = some_files(2);
+    let shell = Shell::of(&world);
+    let root = text(world.root());
+    std::os::unix::fs::symlink(shell.path("elsewhere"), shell.path("link")).unwrap();
+    fs::write(shell.path("no-cache"), "something else").unwrap();
+    fs::set_permissions(shell.path("no-cache"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (link, no_cache) = (text(shell.path("link")), text(shell.path("no-cache")));
+    for (args, code) in [
+        (vec![&root, DEST, "--cache", &link], 4),
+        (vec![&root, DEST, "--cache", &no_cache], 4),
+        (vec!["/no/such/dir", DEST], 4),
+        (vec![&root, DEST, "--include", "nothing"], 4),
+        (vec![&root, DEST, "--exclude", "["], 2),
+        (vec![&root, DEST, "--batch-size", "0"], 2),
+        (vec![&root, "s3://bucket/a//b"], 2),
+        (vec![&root, DEST, "--endpoint-url", "https://h", "--ca-file", "/no/such/file"], 2),
+    ] {
+        let error = |command: &str| {
+            let ended = shell.run(&[&[command], &args[..]].concat()).code(code);
+            ended.err.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(error("plan"), error("sync"), "{args:?}");
+    }
+    assert!(world.keys().is_empty() && !shell.path("elsewhere").exists());
+}
+
+/// A run that had published something and was then ended by an error said in its JSON that nothing was sent.
+#[test]
+fn i6_json_of_a_run_that_an_error_ended_counts_what_was_sent() {
+    let world = some_files(40);
+    let shell = Shell::of(&world);
+    world.write("d0/f000.txt", "x".repeat(1000));
+    let cache = world.cache_path();
+    let seen = AtomicUsize::new(0);
+    world.proxy.on_request(move |_| {
+        if seen.fetch_add(1, Ordering::SeqCst) == 30 {
+            fs::remove_file(&cache).unwrap();
+        }
+    });
+    world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("PUT").times(1));
+    let ended = shell.sync(&world, &["--json", "--batch-size", "2"]).code(4);
+    let object = ended.json();
+    assert_eq!((&object["outcome"], &object["scanned"]), (&"error".into(), &40.into()));
+    let uploaded = object["uploaded"].as_u64().unwrap();
+    assert!(uploaded >= 25 && uploaded as usize <= world.keys().len(), "{object}");
+    assert!(object["uploaded_bytes"].as_u64().unwrap() > 1000, "{object}");
+    assert!(object["requests"].as_u64().unwrap() > uploaded && object["retries"] == 1, "{object}");
+    assert!(object["connections"].as_u64().unwrap() >= 1 && object["elapsed_s"].as_f64().unwrap() > 0.0);
+    assert_eq!((&object["failed_count"], &object["failed"].as_array().unwrap().len()), (&1.into(), &1));
+    world.proxy.on_request(|_| ());
+    shell.sync(&world, &[]).code(0);
+    all_is_well(&world);
 }
 
 /// Uploads stand, deletes are pending, and the reason is said once for each.
