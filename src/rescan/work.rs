@@ -171,7 +171,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
         None => (hash(&exchange, &source)?, settled),
     };
     // A digest of two versions must not be taken for the file's.
-    source.check_unchanged()?;
+    source.check_as_opened()?;
     (item.pending.settled, item.pending.digest) = (settled, Some(digest));
     let record = |etag| context.published(stat, settled, digest, etag);
     if let Some(there) = believed.filter(|there| there.digest == digest) {

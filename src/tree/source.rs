@@ -108,6 +108,15 @@ impl Source {
         &self.path
     }
 
+    /// Whether what was opened is as it was, by whatever name: what was hashed is one version. The name is looked at
+    /// once, when the last bytes are due.
+    pub(crate) fn check_as_opened(&self) -> Result<(), StorageError> {
+        if fstat(&self.file).is_ok_and(|stat| FileStat::of(&stat) == self.stat) {
+            return Ok(());
+        }
+        Err(changed(&self.path, "it changed while it was being read"))
+    }
+
     /// Whether what the name leads to is still what was opened, and as it was. An inode that is open
     /// is given to no other file, so one look at the name tells of both.
     pub(crate) fn check_unchanged(&self) -> Result<(), StorageError> {
