@@ -72,10 +72,11 @@ fn all(record: &Record, as_json: bool) -> Result<(), StorageError> {
     for entry in record.entries() {
         let (key, there) = entry?;
         let line = Line::of(&key, &there);
-        let written = write!(out, "{before}").and_then(|()| match as_json {
-            true => json::write(&mut out, &line.json()),
-            false => out.write_all(line.row().as_bytes()),
-        });
+        let mut write = || {
+            out.write_all(before.as_bytes())?;
+            if as_json { json::write(&mut out, &line.json()) } else { out.write_all(line.row().as_bytes()) }
+        };
+        let written = write();
         if matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             return Ok(());
         }

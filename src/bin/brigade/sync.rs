@@ -103,12 +103,11 @@ pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
                 print_json(&json::refusal(&error, &course.done()))?;
             }
             let signal = stop.code().filter(|_| error.kind() == ErrorKind::Cancelled);
-            return signal
-                .map(|signal| {
-                    text::error(&error);
-                    signal
-                })
-                .ok_or(error);
+            let Some(signal) = signal else {
+                return Err(error);
+            };
+            text::error(&error);
+            return Ok(signal);
         }
     };
     let signal = stop.code().filter(|_| report.stop_reason == Some(StopReason::Cancelled));

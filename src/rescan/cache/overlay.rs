@@ -11,6 +11,13 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 const PAGE: usize = 4096;
 
+/// The page that an offset is in, and where in it.
+fn place(offset: u64) -> (u64, usize) {
+    let size = PAGE as u64;
+    // It is less than a page.
+    (offset / size, usize::try_from(offset % size).unwrap_or_default())
+}
+
 type Page = Box<[u8; PAGE]>;
 
 /// A file whose changes stay in memory: those of a repair, or of a database in which nothing was recorded yet.
@@ -57,7 +64,7 @@ impl Overlay {
 /// The pieces of `length` bytes at an offset: page, where in it, how many bytes.
 fn pieces(mut offset: u64, mut length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     std::iter::from_fn(move || {
-        let (number, within) = (offset / PAGE as u64, (offset % PAGE as u64) as usize);
+        let (number, within) = place(offset);
         let count = length.min(PAGE - within);
         offset += count as u64;
         length -= count;
@@ -77,12 +84,11 @@ impl StorageBackend for Overlay {
         }
         for (number, within, count) in pieces(offset, out.len()) {
             let (piece, rest) = out.split_at_mut(count);
-            match changes.pages.get(&number) {
-                Some(page) => piece.copy_from_slice(&page[within..within + count]),
-                None => {
-                    let page = self.page_below(changes.below, number)?;
-                    piece.copy_from_slice(&page[within..within + count]);
-                }
+            if let Some(page) = changes.pages.get(&number) {
+                piece.copy_from_slice(&page[within..within + count]);
+            } else {
+                let page = self.page_below(changes.below, number)?;
+                piece.copy_from_slice(&page[within..within + count]);
             }
             out = rest;
         }
@@ -94,7 +100,7 @@ impl StorageBackend for Overlay {
         if length < changes.length {
             changes.below = changes.below.min(length);
             changes.pages.retain(|number, _| number * (PAGE as u64) < length);
-            let (last, within) = (length / PAGE as u64, (length % PAGE as u64) as usize);
+            let (last, within) = place(length);
             if let Some(page) = changes.pages.get_mut(&last) {
                 page[within..].fill(0);
             }

@@ -6,7 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use fst::raw::{Fst, Node};
+use fst::raw::{Fst, Node, Output};
 
 use super::Section;
 use crate::key::MAX_KEY_BYTES;
@@ -49,7 +49,7 @@ impl Keys {
             return None;
         }
         match catch_unwind(AssertUnwindSafe(|| self.map.get(key))) {
-            Ok(number) => number.map(|number| number.value()),
+            Ok(number) => number.map(Output::value),
             Err(_) => self.note_damage(),
         }
     }
@@ -109,16 +109,15 @@ impl<'a> Step<'a> {
     }
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     /// The next key and its number.
     pub(super) fn next_key(&mut self) -> Option<(&[u8], u64)> {
         let keys = self.keys;
-        let found = match catch_unwind(AssertUnwindSafe(|| self.advance())) {
-            Ok(Ok(found)) => found,
-            Ok(Err(Damage)) | Err(_) => {
-                self.stack.clear();
-                keys.note_damage()
-            }
+        let found = if let Ok(Ok(found)) = catch_unwind(AssertUnwindSafe(|| self.advance())) {
+            found
+        } else {
+            self.stack.clear();
+            keys.note_damage()
         };
         found.map(|number| (self.key.as_slice(), number))
     }

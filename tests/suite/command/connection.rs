@@ -74,7 +74,7 @@ fn a_ca_of_ones_own_is_trusted_when_it_is_named() {
 }
 
 /// N14b: a certificate that signed itself is its own authority. As `openssl req -x509` makes it, it may sign others
-/// and so may not stand for a server: "CaUsedAsEndEntity" was all that was said of that.
+/// and so may not stand for a server: `CaUsedAsEndEntity` was all that was said of that.
 #[test]
 fn n14b_certificate_that_signed_itself_is_trusted_or_the_reason_is_told() {
     let world = some_files(2);
