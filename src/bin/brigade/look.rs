@@ -55,7 +55,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         let mut out = io::stdout().lock();
         for line in &lines {
             if line.state == "unpublished" {
-                text::note(&format!("{} is not published", Printable(line.key)));
+                text::note(&format!("{} is not published", line.key));
             }
             printed(writeln!(out, "{}", line.url))?;
         }
