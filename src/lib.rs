@@ -54,7 +54,8 @@
 //!
 //! # Many readers
 //!
-//! One process holds the cache; a rescan writes its [`Catalog`] beside it, a memory-mapped file from which any number of
+//! One process at a time writes the cache, others may read it beside that ([`CacheManager::open_read_only`]). A rescan
+//! writes its [`Catalog`] beside it, a memory-mapped file from which any number of
 //! threads and processes learn without a lock where a key is to be read now. Make [`Engine`], [`CacheManager`] and
 //! [`RescanOrchestrator`] after a fork; a catalog may be inherited over it.
 //!
@@ -66,7 +67,7 @@
 //! | some files failed, something is left to do | `Ok`, [`Partial`](RescanOutcome::Partial); the failures are in the report |
 //! | the store cannot be reached, or fails throughout | `Ok`, [`LocalOnly`](RescanOutcome::LocalOnly); the warning "Cloud sync failed" |
 //! | cancelled, deadline, deletes refused, credentials refused in the middle | `Ok`, `Partial`, with a [`StopReason`] |
-//! | configuration, bucket, certificate or credentials wrong; cache in use, foreign or damaged; root missing or empty | `Err` |
+//! | configuration, bucket, certificate or credentials wrong; cache in use, foreign, damaged or removed; root missing or empty | `Err` |
 //!
 //! # The log
 //!
@@ -88,6 +89,7 @@
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
 //! | warn | `uploads that were left open may not be aborted; …` | `error` |
 //! | warn | `http endpoint: …` (once a backend) | `bucket`, `host` |
+//! | warn | `the cache can be forged: …` (when it is opened) | `path` |
 //! | warn | `the end of a failed rescan is not recorded` | `error` |
 //! | error | `rescan failed` | `destination`, `error` |
 //! | error | `an observer panicked`, `a worker's job panicked` | |

@@ -1,6 +1,6 @@
 //! The catalog: what is published, in an immutable file that any number of processes read at once.
 //!
-//! The cache has one holder; its catalog is what all others read. It is written anew where something changed and
+//! The cache has one writer; its catalog is what all others read without a lock. It is written anew where something changed and
 //! takes the old one's place by a rename, so that a reader has one whole version or another. A file that has the
 //! name was finished and synced before, and is never changed in place.
 

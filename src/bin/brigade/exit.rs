@@ -115,7 +115,7 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
     Some(match error.kind() {
         ErrorKind::Config => FLAGS.iter().find(|(name, _)| *name == field)?.1,
         ErrorKind::Region => "--region sets it",
-        ErrorKind::Tls => "--ca-file sets it",
+        ErrorKind::Tls if error.message().contains("ca_file") => "--ca-file sets it",
         ErrorKind::RootEmpty if error.message().contains("allow_empty") => "--allow-empty does",
         ErrorKind::AccessDenied if error.operation() == Operation::Delete => {
             "the delete stays pending; what was uploaded stands"

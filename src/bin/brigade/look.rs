@@ -55,7 +55,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         let mut out = io::stdout().lock();
         for line in &lines {
             if line.state == "unpublished" {
-                text::note(&format!("{} is not published", Printable(line.key)));
+                text::note(&format!("{} is not published", line.key));
             }
             printed(writeln!(out, "{}", line.url))?;
         }
@@ -72,9 +72,11 @@ fn all(record: &Record, as_json: bool) -> Result<(), StorageError> {
     for entry in record.entries() {
         let (key, there) = entry?;
         let line = Line::of(&key, &there);
-        let written = write!(out, "{before}").and_then(|()| {
+        let mut write = || {
+            out.write_all(before.as_bytes())?;
             if as_json { json::write(&mut out, &line.json()) } else { out.write_all(line.row().as_bytes()) }
-        });
+        };
+        let written = write();
         if matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             return Ok(());
         }

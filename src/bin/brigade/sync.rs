@@ -103,7 +103,9 @@ pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
                 print_json(&json::refusal(&error, &course.done()))?;
             }
             let signal = stop.code().filter(|_| error.kind() == ErrorKind::Cancelled);
-            let Some(signal) = signal else { return Err(error) };
+            let Some(signal) = signal else {
+                return Err(error);
+            };
             text::error(&error);
             return Ok(signal);
         }

@@ -32,7 +32,7 @@ pub(crate) fn error(error: &StorageError) {
 
 /// Something to know that is no error.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{WARN}note:{WARN:#} {text}");
+    let _ = writeln!(anstream::stderr(), "{WARN}note:{WARN:#} {}", Printable(text));
 }
 
 /// Every failure of a run, and how many more there were than its list holds.

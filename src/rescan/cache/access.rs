@@ -53,6 +53,11 @@ pub(super) fn failed(path: &Path, error: DatabaseError) -> StorageError {
             let why = "another process or orchestrator holds this cache; one at a time";
             StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
         }
+        // A writer is about to put it right.
+        DatabaseError::RepairAborted => {
+            let why = "another process has begun to open this cache";
+            StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
+        }
         DatabaseError::Storage(redb::StorageError::Io(error)) if !is_damage(&error) => {
             StorageError::io(ErrorKind::Cache, Operation::Cache, path, error)
         }

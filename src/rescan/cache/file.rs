@@ -68,7 +68,7 @@ impl OpenFile {
             Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => return Ok(()),
             Err(error) if !is_absent(&error) => return Ok(()),
             _ => {
-                "the file was removed or replaced while it was in use: what was published since is not recorded. The next rescan publishes it once more"
+                "the file was removed or replaced while it was in use: nothing more can be recorded in it. Open it anew; what is not recorded is published once more"
             }
         };
         Err(StorageError::new(ErrorKind::Cache, Operation::Cache, why).with_path(&self.path))

@@ -11,6 +11,13 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 const PAGE: usize = 4096;
 
+/// The page that an offset is in, and where in it.
+fn place(offset: u64) -> (u64, usize) {
+    let size = PAGE as u64;
+    // It is less than a page.
+    (offset / size, usize::try_from(offset % size).unwrap_or_default())
+}
+
 type Page = Box<[u8; PAGE]>;
 
 /// A file whose changes stay in memory: those of a repair, or of a database in which nothing was recorded yet.
@@ -52,12 +59,6 @@ impl Overlay {
         }
         Ok(page)
     }
-}
-
-/// The number of the page that a byte lies in, and where in it.
-fn place(offset: u64) -> (u64, usize) {
-    // The rest of a division by a page fits.
-    (offset / PAGE as u64, usize::try_from(offset % PAGE as u64).unwrap_or_default())
 }
 
 /// The pieces of `length` bytes at an offset: page, where in it, how many bytes.

@@ -56,6 +56,35 @@ fn p3_syncs_beside_tight_pollers_never_fail() {
     all_is_well(&world);
 }
 
+/// Readers come upon what a killed run left, and put it right or wait for the sync that does.
+#[test]
+fn p1_readers_and_syncs_after_a_killed_run_get_along() {
+    let world = some_files(5);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    for round in 0..8 {
+        world.write("d0/f000.txt", format!("version {round}"));
+        let held = held(&world);
+        let mut child = started(&shell, &world, &[]);
+        assert!(held.wait_for_arrivals(1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        held.release();
+        world.proxy.clear_rules();
+        std::thread::scope(|scope| {
+            let (world, shell) = (&world, &shell);
+            let readers = ["status", "status", "uploads"]
+                .map(|command| scope.spawn(move || shell.ask(world, command, &[])));
+            let sync = shell.sync(world, &[]);
+            for reader in readers {
+                reader.join().unwrap().code(0);
+            }
+            sync.code(0);
+        });
+    }
+    all_is_well(&world);
+}
+
 fn started(shell: &Shell, world: &World, args: &[&str]) -> Child {
     let (root, cache) = (text(world.root()), text(world.cache_path()));
     let mut command = shell.std_command(&[&["sync", &root, DEST, "--cache", &cache], args].concat());
