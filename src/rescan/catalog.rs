@@ -18,14 +18,13 @@ use std::time::SystemTime;
 
 use memmap2::{Mmap, MmapOptions};
 
-use self::format::{Base, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
+use self::format::{DETAIL, Flaw, HEAD, Head, RECORD, Tail};
 use self::keys::{Keys, Walk};
 use self::write::Bases;
 pub(crate) use self::write::{follow, update};
-use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls, foreign};
+use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, foreign};
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::key::url_below;
 use crate::tree::version::moment_of;
 
 /// The name of a cache's catalog is the cache's and this.
@@ -296,16 +295,6 @@ impl Iterator for Entries<'_> {
 impl std::fmt::Debug for Entries<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Entries").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
-}
-
-impl Urls for Tail {
-    fn store(&self, key: &str) -> String {
-        url_below(&self.store.url, key)
-    }
-
-    fn fallback(&self, key: &str) -> Option<String> {
-        self.fallback.as_ref().map(|Base { url, .. }| url_below(url, key))
     }
 }
 

@@ -13,8 +13,9 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::cache::{Facts, Known};
+use super::super::cache::{Facts, Known, Urls};
 use super::super::record::PendingKind;
+use crate::key::url_below;
 use crate::tree::digest::Digest;
 
 const MAGIC: [u8; 8] = *b"brigcatl";
@@ -135,6 +136,16 @@ pub(super) struct Tail {
     pub(super) pending: u64,
     pub(super) open_uploads: u64,
     pub(super) synced: bool,
+}
+
+impl Urls for Tail {
+    fn store(&self, key: &str) -> String {
+        url_below(&self.store.url, key)
+    }
+
+    fn fallback(&self, key: &str) -> Option<String> {
+        self.fallback.as_ref().map(|Base { url, .. }| url_below(url, key))
+    }
 }
 
 /// What stands before the keys in a place's URLs.
