@@ -24,6 +24,8 @@ const VERSION: u32 = 1;
 pub(super) const HEAD: usize = 64;
 pub(super) const RECORD: usize = 56;
 pub(super) const DETAIL: usize = 96;
+/// The tail is a few URLs and numbers.
+const LONGEST_TAIL: u64 = 1 << 20;
 
 /// The record has no detail.
 const NO_DETAIL: u32 = u32::MAX;
@@ -89,7 +91,10 @@ impl Head {
             keys_len: number(4),
             tail_len: number(5),
         };
-        let is_whole = u32_at(bytes, 12) == 0 && head.file_len == file_len && head.length() == Some(file_len);
+        let is_whole = u32_at(bytes, 12) == 0
+            && head.file_len == file_len
+            && head.length() == Some(file_len)
+            && head.tail_len <= LONGEST_TAIL;
         if is_whole { Ok(head) } else { Err(Flaw::Damaged) }
     }
 
