@@ -41,6 +41,8 @@ const META_SURVEYED: &str = "surveyed";
 const META_SYNCED: &str = "synced";
 /// Another random number with every change of what is published or pending.
 const META_CHANGES: &str = "changes";
+/// The checksum of the catalog that was last written.
+const META_CATALOG: &str = "catalog";
 
 /// A key with something still to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,6 +226,19 @@ impl CacheManager {
     pub(crate) fn changes(&self) -> Result<u64, StorageError> {
         let id = self.0.store.meta(META_CHANGES)?;
         Ok(id.and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes))
+    }
+
+    /// Whether a catalog of this checksum is the one that was last written.
+    pub(crate) fn is_its_catalog(&self, checksum: u64) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_CATALOG)?.as_deref() == Some(&checksum.to_le_bytes()))
+    }
+
+    /// Notes the catalog that was written, where anything can be.
+    pub(crate) fn note_catalog(&self, checksum: u64) -> Result<(), StorageError> {
+        if self.is_read_only() {
+            return Ok(());
+        }
+        self.apply(&[Write::Meta(META_CATALOG, checksum.to_le_bytes().to_vec())])
     }
 
     /// What the cache knows of a root, and what is to be recorded of it.

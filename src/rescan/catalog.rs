@@ -4,27 +4,24 @@
 //! takes the old one's place by a rename, so that a reader has one whole version or another. A file that has the
 //! name was finished and synced before, and is never changed in place.
 
+mod file;
 mod format;
 mod keys;
 mod write;
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use memmap2::{Mmap, MmapOptions};
-
-use self::format::{DETAIL, Flaw, HEAD, Head, RECORD, Tail};
-use self::keys::{Keys, Walk};
+use self::file::{Identity, Opened, flawed, unreadable};
+use self::format::{Base, Flaw, Tail};
+use self::keys::Walk;
 use self::write::Bases;
 pub(crate) use self::write::{follow, update};
-use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, foreign};
+use super::cache::{CacheManager, CacheSummary, Known, PendingFile, Places, Resolved, Urls, foreign};
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::url_below;
 use crate::tree::version::moment_of;
 
 /// The name of a cache's catalog is the cache's and this.
@@ -60,40 +57,6 @@ pub struct Catalog {
     /// URLs of places that are not a base and a key.
     places: Option<Places>,
     opened: Arc<Opened>,
-}
-
-/// One version of the file.
-struct Opened {
-    mapping: Arc<Mmap>,
-    identity: Identity,
-    head: Head,
-    keys: Keys,
-    tail: Tail,
-}
-
-/// A part of the mapping.
-struct Section(Arc<Mmap>, Range<usize>);
-
-impl AsRef<[u8]> for Section {
-    fn as_ref(&self) -> &[u8] {
-        &self.0[self.1.clone()]
-    }
-}
-
-/// What tells one version of the file from another. While a version is mapped, no other file gets its inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    mtime: (i64, i64),
-    size: u64,
-}
-
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
-        let mtime = (metadata.mtime(), metadata.mtime_nsec());
-        Self { device: metadata.dev(), inode: metadata.ino(), mtime, size: metadata.size() }
-    }
 }
 
 impl Catalog {
@@ -228,12 +191,13 @@ impl Catalog {
         }
     }
 
-    /// Whether it shows what the cache holds now.
+    /// Whether it is the one that was last written for the cache, and shows what that holds now.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the cache cannot be read.
     pub fn is_current(&self, cache: &CacheManager) -> Result<bool, StorageError> {
-        write::shows(&self.opened.tail, cache)
+        let is_its_own = cache.is_its_catalog(self.opened.head.checksum)?;
+        Ok(is_its_own && write::shows(&self.opened.tail, cache)?)
     }
 
     /// When it was written.
@@ -298,99 +262,18 @@ impl std::fmt::Debug for Entries<'_> {
     }
 }
 
-impl Opened {
-    fn open(path: &Path) -> Result<Self, StorageError> {
-        let unread = |error| unreadable(path, error);
-        let (file, metadata) = open_file(path)?;
-        if metadata.size() < HEAD as u64 {
-            let mut start = Vec::new();
-            (&file).read_to_end(&mut start).map_err(unread)?;
-            return Err(flawed(path, Head::decode(&start, metadata.size()).err().unwrap_or(Flaw::Damaged)));
-        }
-        let mapping = Arc::new(map(&file).map_err(unread)?);
-        let head = Head::decode(&mapping, mapping.len() as u64).map_err(|flaw| flawed(path, flaw))?;
-        let damaged = || flawed(path, Flaw::Damaged);
-        if !head.vouches_for(&mapping[HEAD..]) {
-            return Err(damaged());
-        }
-        // A length that is in memory is a usize.
-        let tail_at = usize::try_from(head.tail_at()).map_err(|_| damaged())?;
-        let keys_at = usize::try_from(head.tail_at() - head.keys_len).map_err(|_| damaged())?;
-        let tail = postcard::from_bytes(&mapping[tail_at..]).map_err(|_| damaged())?;
-        let keys = Keys::new(Section(mapping.clone(), keys_at..tail_at), head.records).ok_or_else(damaged)?;
-        Ok(Self { mapping, identity: Identity::of(&metadata), head, keys, tail })
+impl Urls for Tail {
+    fn store(&self, key: &str) -> String {
+        url_below(&self.store.url, key)
     }
 
-    /// What the record of a number says.
-    fn known(&self, number: u64) -> Option<Known> {
-        self.decoded(number).or_else(|| self.keys.note_damage())
+    fn fallback(&self, key: &str) -> Option<String> {
+        self.fallback.as_ref().map(|Base { url, .. }| url_below(url, key))
     }
-
-    fn decoded(&self, number: u64) -> Option<Known> {
-        let section = |at: u64, number: u64, length: usize, count: u64| {
-            // A section whose numbers are below its count lies in the file.
-            let at =
-                usize::try_from(at + Some(number).filter(|number| *number < count)? * length as u64).ok()?;
-            self.mapping.get(at..at + length)
-        };
-        let record = section(HEAD as u64, number, RECORD, self.head.records)?;
-        let details_at = HEAD as u64 + self.head.records * RECORD as u64;
-        format::decode(record, |number| section(details_at, number.into(), DETAIL, self.head.details))
-    }
-
-    /// Whether every key has the record that it had when it was written.
-    fn is_sound(&self) -> bool {
-        let mut keys = self.keys.walk("");
-        let mut expected = 0;
-        while let Some((key, number)) = keys.next_key() {
-            let known =
-                self.known(number).filter(|known| known.published.is_some() || known.pending.is_some());
-            if number != expected || known.is_none() || std::str::from_utf8(key).is_err() {
-                return false;
-            }
-            expected += 1;
-        }
-        expected == self.head.records && !self.keys.is_damaged()
-    }
-}
-
-/// The one mapping of this library.
-#[allow(unsafe_code)]
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: what a mapping shows must not change while it is there, and the file must not become shorter. A file
-    // with a catalog's name was written under another name, synced, made read-only and renamed (`write.rs`);
-    // nothing here ever opens it for writing, and it is only ever replaced by another file, which leaves this one as
-    // it is for those who map it. Whoever truncates it by hand ends its readers; the README says so.
-    unsafe { MmapOptions::new().populate().map(file) }
 }
 
 fn path_for(cache: &Path) -> PathBuf {
     let mut path = cache.as_os_str().to_owned();
     path.push(SUFFIX);
     path.into()
-}
-
-/// A regular file; anything else that has the name is not waited for.
-fn open_file(path: &Path) -> Result<(File, Metadata), StorageError> {
-    let unread = |error| unreadable(path, error);
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
-    let metadata = file.metadata().map_err(unread)?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(flawed(path, Flaw::Foreign)) }
-}
-
-fn unreadable(path: &Path, error: io::Error) -> StorageError {
-    let missing = error.kind() == io::ErrorKind::NotFound;
-    let error = StorageError::io(ErrorKind::Cache, Operation::Cache, path, error);
-    if missing { error.advise("there is no catalog yet: a rescan writes it") } else { error }
-}
-
-fn flawed(path: &Path, flaw: Flaw) -> StorageError {
-    let why = match flaw {
-        Flaw::Foreign => "it is no catalog: give the name of a cache's, CACHE.catalog".to_owned(),
-        Flaw::Newer(version) => format!(
-            "its version {version} is newer than this library: use a newer one, or delete it; the next rescan writes it anew"
-        ),
-        Flaw::Damaged => "it is damaged: delete it; the next rescan writes it anew".to_owned(),
-    };
-    StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
 }

@@ -13,9 +13,8 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::cache::{Facts, Known, Urls};
+use super::super::cache::{Facts, Known};
 use super::super::record::PendingKind;
-use crate::key::url_below;
 use crate::tree::digest::Digest;
 
 const MAGIC: [u8; 8] = *b"brigcatl";
@@ -25,6 +24,8 @@ const VERSION: u32 = 2;
 pub(super) const HEAD: usize = 64;
 pub(super) const RECORD: usize = 56;
 pub(super) const DETAIL: usize = 96;
+/// The tail is a few URLs and numbers.
+const LONGEST_TAIL: u64 = 1 << 20;
 
 /// The record has no detail.
 const NO_DETAIL: u32 = u32::MAX;
@@ -89,7 +90,10 @@ impl Head {
             keys_len: number(4),
             tail_len: number(5),
         };
-        let is_whole = u32_at(bytes, 12) == 0 && head.file_len == file_len && head.length() == Some(file_len);
+        let is_whole = u32_at(bytes, 12) == 0
+            && head.file_len == file_len
+            && head.length() == Some(file_len)
+            && head.tail_len <= LONGEST_TAIL;
         if is_whole { Ok(head) } else { Err(Flaw::Damaged) }
     }
 
@@ -136,16 +140,6 @@ pub(super) struct Tail {
     pub(super) pending: u64,
     pub(super) open_uploads: u64,
     pub(super) synced: bool,
-}
-
-impl Urls for Tail {
-    fn store(&self, key: &str) -> String {
-        url_below(&self.store.url, key)
-    }
-
-    fn fallback(&self, key: &str) -> Option<String> {
-        self.fallback.as_ref().map(|Base { url, .. }| url_below(url, key))
-    }
 }
 
 /// What stands before the keys in a place's URLs.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use fst::raw::{Fst, Node, Output};
 
-use super::Section;
+use super::file::Section;
 use crate::key::MAX_KEY_BYTES;
 
 /// The map from keys to the numbers of their records.

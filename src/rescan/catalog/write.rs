@@ -10,8 +10,9 @@ use fst::MapBuilder;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::super::cache::{CacheManager, Known, Places, Row};
+use super::file::read_through;
 use super::format::{self, Base, HEAD, Head, RECORD, Tail};
-use super::{Opened, path_for};
+use super::path_for;
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::url_below;
@@ -20,27 +21,32 @@ use crate::tree::version::nanos_of;
 /// Bytes that are gathered for one write.
 const BUFFER: usize = 256 * 1024;
 
-/// Writes the catalog of a cache, unless the one that is there is whole and says the same. The cache is locked by the
-/// caller.
+/// Writes the catalog of a cache, unless the one that is there is whole, was written for it, and says the same. The
+/// cache is locked by the caller.
 pub(crate) fn update(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
     let urls = Bases::of(cache.places()?);
-    match Opened::open(&path_for(cache.path())) {
-        Ok(there) if urls.are_those_of(&there.tail) && shows(&there.tail, cache)? && there.is_sound() => {
-            Ok(())
-        }
+    match vouched_for(cache)? {
+        Some(there) if urls.are_those_of(&there) && shows(&there, cache)? => Ok(()),
         _ => write(cache, urls, now).map(drop),
     }
 }
 
 /// Brings a catalog up to date after a change that no rescan made, if there is one.
 pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
-    if cache.is_read_only() {
-        return Ok(());
-    }
-    match Opened::open(&path_for(cache.path())) {
-        Ok(there) if !shows(&there.tail, cache)? => write(cache, Bases::recorded(there.tail), now).map(drop),
+    match vouched_for(cache)? {
+        Some(there) if !cache.is_read_only() && !shows(&there, cache)? => {
+            write(cache, Bases::recorded(there), now).map(drop)
+        }
         // What is missing or damaged is the next rescan's.
         _ => Ok(()),
+    }
+}
+
+/// What the catalog that is there says of the whole, if it is the one that was last written.
+fn vouched_for(cache: &CacheManager) -> Result<Option<Tail>, StorageError> {
+    match read_through(&path_for(cache.path())) {
+        Ok((checksum, there)) if cache.is_its_catalog(checksum)? => Ok(Some(there)),
+        _ => Ok(None),
     }
 }
 
@@ -97,8 +103,9 @@ pub(super) fn write(cache: &CacheManager, urls: Bases, now: SystemTime) -> Resul
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut draft = Draft::begin(&temporary, folder).map_err(failed)?;
     let written = fill(&mut draft, cache, urls, now).and_then(|tail| draft.finish(&tail).map_err(failed));
-    let placed = written.and_then(|()| {
-        fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)
+    let placed = written.and_then(|checksum| {
+        fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)?;
+        cache.note_catalog(checksum)
     });
     if placed.is_err() {
         // What is left of it is removed by the next one, too.
@@ -182,8 +189,8 @@ impl Draft {
         Ok(())
     }
 
-    /// What was set aside comes behind the records, then the tail; the head last.
-    fn finish(self, tail: &Tail) -> io::Result<()> {
+    /// What was set aside comes behind the records, then the tail; the head last. Gives the checksum.
+    fn finish(self, tail: &Tail) -> io::Result<u64> {
         let Self { mut out, records, details, details_count, keys } = self;
         let keys = keys.into_inner().map_err(io::Error::other)?;
         append(&mut out, details)?;
@@ -200,9 +207,11 @@ impl Draft {
             keys_len,
             tail_len: tail.len() as u64,
         };
-        file.write_all_at(&head.seal(&mut hasher).encode(), 0)?;
+        let head = head.seal(&mut hasher);
+        file.write_all_at(&head.encode(), 0)?;
         file.set_permissions(Permissions::from_mode(0o444))?;
-        file.sync_all()
+        file.sync_all()?;
+        Ok(head.checksum)
     }
 }
 
