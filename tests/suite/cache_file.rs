@@ -325,3 +325,27 @@ mod command {
         all_is_well(&world);
     }
 }
+
+/// A cache in which nothing is recorded, or that has to be put right, is made in memory for those who only read. A
+/// rescan with it published the whole tree, and its record was gone with the process.
+#[test]
+fn i2_rescan_with_a_cache_that_is_open_for_reading_publishes_nothing() {
+    let world = tree();
+    fs::create_dir_all(world.cache_path().parent().unwrap()).unwrap();
+    fs::write(world.cache_path(), "").unwrap();
+    fs::set_permissions(world.cache_path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let cache = CacheManager::open_read_only(world.cache_path()).unwrap();
+    assert!(cache.is_read_only());
+    let site = RescanOrchestrator::new(&world.engine, world.root(), world.backend(), cache).unwrap();
+    let plan = site.rescan_with(&Run::new().dry_run(true)).unwrap();
+    assert_eq!(plan.uploaded_count, FILES as u64);
+    let error = site.rescan().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cache);
+    assert!(error.to_string().contains("open for reading only"), "{error}");
+    assert!(world.keys().is_empty() && world.proxy.requests().is_empty());
+    drop(site);
+    let site = world.orchestrator();
+    let report = site.rescan().unwrap();
+    check(&world, &site, &report);
+    assert_eq!(report.uploaded_count, FILES as u64);
+}

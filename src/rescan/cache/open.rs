@@ -57,8 +57,8 @@ impl CacheManager {
     /// that records. Neither the file nor its folder need be writable. Rescans that find something to do fail,
     /// dry runs do not; what a [verification](Self::verify) finds is not recorded.
     ///
-    /// A cache that a killed process left is put right first; where it cannot be written, in memory. One in which
-    /// nothing was ever recorded is empty.
+    /// A cache that a killed process left is put right first, and one of the format before is upgraded; where it
+    /// cannot be written, in memory. One in which nothing was ever recorded is empty.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`ErrorKind::Cache`] if there is no such file. [`ErrorKind::CacheLocked`] only where a
@@ -70,22 +70,20 @@ impl CacheManager {
 
     fn of(path: &Path, store: Store) -> Result<Self, StorageError> {
         store.file().warn_of_group();
-        match store.meta(META_FORMAT)?.as_deref() {
-            None => store.apply(&[Write::Meta(META_FORMAT, vec![FORMAT])])?,
-            Some([FORMAT]) => {}
-            Some([upgrade::FROM]) if store.is_read_only() => {
-                drop(store);
-                Self::open(path)?;
-                return Self::open_read_only(path);
+        let store = match store.meta(META_FORMAT)?.as_deref() {
+            None => {
+                store.apply(&[Write::Meta(META_FORMAT, vec![FORMAT])])?;
+                store
             }
-            Some([upgrade::FROM]) => upgrade::run(&store)?,
+            Some([FORMAT]) => store,
+            Some([upgrade::FROM]) => store.upgraded(path)?,
             Some(other) => {
                 let why = format!(
                     "its format {other:?} is not {FORMAT}: it was written by another version of this library; use that, or a new cache file"
                 );
                 return Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path));
             }
-        }
+        };
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
             store,
@@ -188,6 +186,28 @@ impl Store {
         let database =
             FileBackend::new(file).and_then(|file| builder(mode).open_read_only_with_backend(file));
         Ok(database.map(|database| Self::new(Access::Reading(database), opened)))
+    }
+
+    /// Writes the format before this one anew; where the file cannot be written, in memory.
+    fn upgraded(self, path: &Path) -> Result<Self, StorageError> {
+        if !self.is_read_only() {
+            upgrade::run(&self)?;
+            return Ok(self);
+        }
+        drop(self);
+        match Self::open(path) {
+            Ok(writing) => {
+                upgrade::run(&writing)?;
+                drop(writing);
+                Self::open_read_only(path)
+            }
+            Err(error) if error.kind() == ErrorKind::Cache => {
+                let overlaid = Self::overlay(path)?;
+                upgrade::run(&overlaid)?;
+                Ok(overlaid)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes it, or puts it right, in memory.

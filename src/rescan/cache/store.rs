@@ -162,6 +162,10 @@ impl Store {
         if writes.is_empty() {
             return Ok(());
         }
+        // What reaches no disk must not be published by.
+        if self.is_read_only() {
+            return Err(self.not_writable());
+        }
         self.file.check()?;
         self.write(|transaction| {
             let mut tables = Tables {

@@ -296,3 +296,29 @@ fn cache_in_which_nothing_is_recorded_yet_is_an_empty_one() {
     shell.sync(&world, &[]).code(0).shows("1 uploaded");
     all_is_well(&world);
 }
+
+/// A cache of the format before this one was upgraded by whoever read it, and where it could not be written nothing
+/// could be read.
+#[test]
+fn readers_work_on_a_cache_of_the_format_before_that_they_may_not_write() {
+    let world = World::new();
+    // Where the cache was published to.
+    let shell = Shell::of(&world).set("AWS_ENDPOINT_URL", "http://127.0.0.1:45351");
+    let before = include_bytes!("../../support/format2.cache");
+    for disk in [Disk::Mounted, Disk::Forbidden].into_iter().filter(|disk| disk.is_there()) {
+        let folder = world.cache_path().parent().unwrap().to_owned();
+        fs::create_dir_all(&folder).unwrap();
+        mode(&folder, 0o700);
+        let _ = fs::remove_file(world.cache_path());
+        fs::write(world.cache_path(), before).unwrap();
+        published_for_all(&world, &shell);
+        let status = disk.ask(&world, &shell, "status", &[]).code(0).shows("published   6 objects");
+        status.shows("  + open.bin\n").shows("  - gone.js\n").shows("open        1 multipart uploads");
+        disk.ask(&world, &shell, "url", &["a.html"]).code(0).shows("/bucket/site/a.html");
+        assert_eq!(fs::read(world.cache_path()).unwrap(), before);
+    }
+    mode(world.cache_path().parent().unwrap(), 0o700);
+    mode(&world.cache_path(), 0o600);
+    shell.ask(&world, "status", &[]).code(0).shows("published   6 objects");
+    assert_ne!(fs::read(world.cache_path()).unwrap(), before, "upgraded, where it can be");
+}
