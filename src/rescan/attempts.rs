@@ -85,8 +85,8 @@ impl<'a> Attempts<'a> {
                 continue;
             }
             let published = match self.kind {
-                PendingKind::Added => None,
-                _ => self.cache.published_record(&key)?,
+                PendingKind::Modified => self.cache.published_record(&key)?,
+                _ => None,
             };
             return Ok(Some(Wanted { key: RemoteKey::new(key)?, pending, marked: false, published }));
         }

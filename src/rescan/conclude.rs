@@ -11,6 +11,8 @@ pub(crate) struct End {
     pub(crate) tally: Tally,
     /// Something could not be read, or not everything was looked at.
     pub(crate) blocked: bool,
+    /// A dry run: keys would stay pending.
+    pub(crate) unsettled: bool,
 }
 
 impl End {
@@ -27,7 +29,7 @@ impl End {
         let Some(stop) = StopReason::of(&error) else {
             return Err(error);
         };
-        Ok(Self { tally: Tally::stopped(stop), blocked: true })
+        Ok(Self { tally: Tally::stopped(stop), blocked: true, unsettled: false })
     }
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn outcome(end: &End, report: &RescanReport) -> RescanOutcome {
         return RescanOutcome::LocalOnly;
     }
     let differs = report.verified.as_ref().is_some_and(|found| !found.is_good());
-    let pending = !report.dry_run && report.pending > 0;
+    let pending = if report.dry_run { end.unsettled } else { report.pending > 0 };
     if end.blocked || tally.stop.is_some() || report.failed_count > 0 || pending || differs {
         return RescanOutcome::Partial;
     }

@@ -104,7 +104,7 @@ impl Flow<'_> {
         }
         if self.tally.good_signatures == 0 {
             let asked = transfers.preflight(&self.context.exchange());
-            if asked.is_err_and(|error| error.kind() != ErrorKind::AccessDenied) {
+            if asked.is_err_and(|error| error.kind() == ErrorKind::Credentials) {
                 return false;
             }
             self.tally.good_signatures = self.window();

@@ -27,8 +27,8 @@ struct Compared {
     same: Result<bool, StorageError>,
 }
 
-/// Reads every published object whose record is believed and compares its digest. What is not what was acknowledged counts as not
-/// published from then on.
+/// Reads every published object whose record is believed and compares its digest. What is not what was
+/// acknowledged counts as not published from then on.
 pub(crate) fn compare(
     engine: &Engine,
     reach: &Arc<Reach>,

@@ -11,7 +11,6 @@ use super::batch::Batches;
 use super::cache::CacheManager;
 use super::larges::Larges;
 use super::mailbox::Mailbox;
-use super::obstacles::Obstructed;
 use super::parts::Outcome;
 use super::record::{Pending, PendingKind};
 use super::recorder::Recorder;
@@ -47,8 +46,6 @@ pub(crate) struct Flow<'a> {
     pub(super) limits: Limits,
     batches: Batches,
     pub(super) larges: Larges,
-    /// Uploads that were refused, perhaps for an object that is to be deleted.
-    pub(super) obstructed: Vec<Obstructed>,
     /// Files are hashed to be compared, and nothing is sent.
     pub(super) confirming: bool,
     /// Large files that were hashed so, differ, and wait for their turn.
@@ -94,7 +91,7 @@ impl<'a> Flow<'a> {
         let batches = Batches::new(limits.batch_size);
         // A flow before this one, of the same run, has closed it behind itself.
         context.offline.store(false, Relaxed);
-        let (larges, obstructed, tally) = (Larges::default(), Vec::new(), Tally::default());
+        let (larges, tally) = (Larges::default(), Tally::default());
         Self {
             engine,
             context,
@@ -103,7 +100,6 @@ impl<'a> Flow<'a> {
             limits,
             batches,
             larges,
-            obstructed,
             confirming: false,
             hashed: BTreeSet::new(),
             only: None,

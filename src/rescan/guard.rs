@@ -1,7 +1,7 @@
 //! Whether a run may delete at all (I3), from plain values.
 
 /// What is known when the deletes of a run are due.
-pub(crate) struct Facts {
+pub(crate) struct Conditions {
     /// Keys that are to be deleted.
     pub(crate) removed: u64,
     /// The most that may be.
@@ -27,14 +27,14 @@ pub(crate) enum Refusal {
 }
 
 /// The first reason to delete nothing, if there is one.
-pub(crate) fn refusal(facts: &Facts) -> Option<Refusal> {
+pub(crate) fn refusal(conditions: &Conditions) -> Option<Refusal> {
     let reasons = [
-        (facts.removed == 0, Refusal::NothingToDelete),
-        (facts.stopped, Refusal::Stopped),
-        (facts.blocked, Refusal::Blocked),
-        (facts.failed_uploads > 0, Refusal::UploadsFailed),
-        (facts.removed > facts.limit, Refusal::TooMany),
-        (!facts.same_root, Refusal::RootReplaced),
+        (conditions.removed == 0, Refusal::NothingToDelete),
+        (conditions.stopped, Refusal::Stopped),
+        (conditions.blocked, Refusal::Blocked),
+        (conditions.failed_uploads > 0, Refusal::UploadsFailed),
+        (conditions.removed > conditions.limit, Refusal::TooMany),
+        (!conditions.same_root, Refusal::RootReplaced),
     ];
     reasons.into_iter().find_map(|(is_so, refusal)| is_so.then_some(refusal))
 }
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn i3_deletes_need_a_whole_scan_all_uploads_few_enough_removals_and_the_same_root() {
-        let good = || Facts {
+        let good = || Conditions {
             removed: 10,
             limit: 10,
             stopped: false,
@@ -53,16 +53,16 @@ mod tests {
             failed_uploads: 0,
             same_root: true,
         };
-        for (facts, expected) in [
+        for (conditions, expected) in [
             (good(), None),
-            (Facts { removed: 0, ..good() }, Some(Refusal::NothingToDelete)),
-            (Facts { stopped: true, ..good() }, Some(Refusal::Stopped)),
-            (Facts { blocked: true, ..good() }, Some(Refusal::Blocked)),
-            (Facts { failed_uploads: 1, ..good() }, Some(Refusal::UploadsFailed)),
-            (Facts { removed: 11, ..good() }, Some(Refusal::TooMany)),
-            (Facts { same_root: false, ..good() }, Some(Refusal::RootReplaced)),
+            (Conditions { removed: 0, ..good() }, Some(Refusal::NothingToDelete)),
+            (Conditions { stopped: true, ..good() }, Some(Refusal::Stopped)),
+            (Conditions { blocked: true, ..good() }, Some(Refusal::Blocked)),
+            (Conditions { failed_uploads: 1, ..good() }, Some(Refusal::UploadsFailed)),
+            (Conditions { removed: 11, ..good() }, Some(Refusal::TooMany)),
+            (Conditions { same_root: false, ..good() }, Some(Refusal::RootReplaced)),
         ] {
-            assert_eq!(refusal(&facts), expected);
+            assert_eq!(refusal(&conditions), expected);
         }
     }
 }

@@ -7,15 +7,8 @@ use super::cache::Row;
 use super::flow::Flow;
 use super::record::PendingKind;
 use super::report::RescanReport;
+use super::tally::Obstructed;
 use crate::error::{ErrorKind, StorageError};
-
-/// An upload that was refused while an object was in its way.
-pub(super) struct Obstructed {
-    key: String,
-    refusal: StorageError,
-    /// What is to be deleted and is above the key, or below it.
-    obstacles: Vec<String>,
-}
 
 impl Flow<'_> {
     /// The error, unless what is to be deleted may be its reason: then it waits.
@@ -36,7 +29,7 @@ impl Flow<'_> {
         if obstacles.is_empty() {
             return Some(error);
         }
-        self.obstructed.push(Obstructed { key: key.to_owned(), refusal: error, obstacles });
+        self.tally.obstructed.push(Obstructed { key: key.to_owned(), refusal: error, obstacles });
         None
     }
 
@@ -62,13 +55,13 @@ impl Flow<'_> {
     }
 
     pub(super) fn has_obstacles(&self) -> bool {
-        !self.obstructed.is_empty()
+        !self.tally.obstructed.is_empty()
     }
 
     /// Deletes what is in the way, if `may_delete`, and uploads what was refused for it once more. Otherwise the
     /// refusals stand.
     pub(super) fn clear_obstacles(&mut self, may_delete: bool, report: &mut RescanReport) {
-        let obstructed = std::mem::take(&mut self.obstructed);
+        let obstructed = std::mem::take(&mut self.tally.obstructed);
         if !may_delete {
             for Obstructed { refusal, .. } in obstructed {
                 self.tally.failed_uploads += 1;

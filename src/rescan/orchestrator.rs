@@ -13,7 +13,7 @@ use super::cache::{CacheManager, Root, Write};
 use super::catalog;
 use super::conclude::{End, announce, outcome};
 use super::flow::{Flow, Limits};
-use super::guard::{self, Facts, Refusal};
+use super::guard::{self, Conditions, Refusal};
 use super::plan::{Plan, Scope, plan};
 use super::preflight::preflight;
 use super::reach::Reach;
@@ -212,6 +212,7 @@ impl RescanOrchestrator {
         if report.dry_run {
             let refused = plan.removed > self.config.max_delete.limit(plan.published);
             end.tally.stop = refused.then_some(StopReason::DeletesRefused);
+            end.unsettled = plan.unsettled > 0;
         } else if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
             end.tally = self.carry_out(context, &plan, report)?;
         }
@@ -344,7 +345,7 @@ impl RescanOrchestrator {
 
     /// Deletes come last, and only if everything before went well and they are not too many.
     fn why_not_delete(&self, context: &Context, plan: &Plan, flow: &Flow<'_>) -> Option<Refusal> {
-        guard::refusal(&Facts {
+        guard::refusal(&Conditions {
             removed: plan.removed,
             limit: self.config.max_delete.limit(plan.published),
             stopped: flow.tally.is_stopped(),

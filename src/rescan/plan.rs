@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) bytes: u64,
     /// Modified files that may hold what is published all the same: their size is that of it.
     pub(crate) may_be_same: u64,
+    /// Keys for which nothing can be done, and which stay pending.
+    pub(crate) unsettled: u64,
     /// What was published before.
     pub(crate) published: u64,
     /// Something could not be read: nothing may be deleted.
@@ -298,6 +300,7 @@ impl Planner<'_> {
     /// Keeps what is known of a key for which nothing can be done now.
     fn unsettled(&mut self, key: &str, stat: FileStat, reason: KeptReason) -> Pending {
         self.report.add_kept(key.to_owned(), reason);
+        self.plan.unsettled += 1;
         unsettled(stat)
     }
 

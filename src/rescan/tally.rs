@@ -3,6 +3,14 @@
 use super::report::StopReason;
 use crate::error::StorageError;
 
+/// An upload that was refused while an object was in its way.
+pub(crate) struct Obstructed {
+    pub(crate) key: String,
+    pub(crate) refusal: StorageError,
+    /// What is to be deleted and is above the key, or below it.
+    pub(crate) obstacles: Vec<String>,
+}
+
 /// What became of the work so far.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -24,6 +32,8 @@ pub(crate) struct Tally {
     pub(crate) refused: Vec<StorageError>,
     /// Refusals of signatures that are taken for their keys' own, before that is asked again.
     pub(crate) good_signatures: usize,
+    /// Uploads that were refused, perhaps for an object that is to be deleted.
+    pub(crate) obstructed: Vec<Obstructed>,
     pub(crate) stop: Option<StopReason>,
     /// Every other request would end like this one.
     pub(crate) fatal: Option<StorageError>,

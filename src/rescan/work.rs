@@ -104,6 +104,8 @@ impl Worked {
                 trace.emit(|| Event::Confirmed { key: key() });
             }
             Ending::Skipped(_) => trace.progress.file_done(),
+            // It is told when it is its turn to be sent.
+            Ending::Failed(_) if context.hash_only.load(Ordering::Relaxed) => {}
             Ending::Failed(error) if error.is_not_tried() => {}
             Ending::Failed(error) => {
                 trace.metrics.uploads_failed(1);

@@ -76,6 +76,8 @@ fn i2_added_file_that_may_be_stored_and_is_gone_is_said_until_the_store_settles_
         let kept: Vec<_> = report.kept.iter().map(|kept| (kept.key.as_str(), kept.reason)).collect();
         assert_eq!(kept, [("leaving", KeptReason::Unsettled)]);
         assert_eq!(report.deleted_count, 0, "nothing proves that it is ours");
+        let plan = site.rescan_with(&Run::new().dry_run(true)).unwrap();
+        assert_eq!((plan.outcome, plan.kept_count), (RescanOutcome::Partial, 1), "a plan foretells it");
     }
     assert_eq!(site.cache().pending().unwrap()[0].kind, PendingKind::Unsettled);
     // The list has it: it stays unsettled. Once it is away, the list says so, too.
@@ -245,6 +247,15 @@ fn wrong_signature_of_one_key_is_no_trouble_with_the_credentials() {
     assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, None));
     assert_eq!((report.uploaded_count, report.failed_count), (30, 30));
     assert!(report.failed.iter().all(|error| error.key().is_some_and(|key| key.starts_with("a+"))));
+    world.proxy.clear_rules();
+    heals(&world, &site);
+    // That the store cannot be asked again says nothing of the credentials.
+    world.write("a+31", "x");
+    world.write("h", "x");
+    world.proxy.add(Rule::new(answer(500, "InternalError")).method("GET").skip(1));
+    world.proxy.add(of_key("PUT", "a%2B", answer(403, "SignatureDoesNotMatch")));
+    let report = rescan(&world, &site);
+    assert_eq!((report.stop_reason, report.uploaded_count, report.failed_count), (None, 1, 1));
     world.proxy.clear_rules();
     heals(&world, &site);
     // Where the preflight's signature is wrong as well by then, it is the credentials.
@@ -654,10 +665,8 @@ fn s5_folder_swapped_for_a_link_leads_nowhere_while_files_are_opened_and_looked_
     let (folder, outside) = (world.path("d"), world.root().with_extension("outside"));
     world.proxy.on_request(move |seen| {
         if seen.method == "PUT" && !outside.exists() {
-            // The very same file, by another name: no stat tells it from the one of the tree.
-            fs::create_dir(&outside).unwrap();
-            fs::hard_link(folder.join("f"), outside.join("f")).unwrap();
-            fs::remove_dir_all(&folder).unwrap();
+            // The very same file, outside: no stat tells it from the one of the tree.
+            fs::rename(&folder, &outside).unwrap();
             symlink(&outside, &folder).unwrap();
         }
     });
@@ -838,4 +847,30 @@ fn n02_silent_server_is_found_out_by_the_preflight_with_one_try() {
     );
     let outage = report.outage.unwrap();
     assert_eq!((outage.kind(), outage.attempts(), world.proxy.requests().len()), (ErrorKind::Timeout, 1, 1));
+}
+
+/// Files that may be what is published are hashed before the store is asked. One that cannot be read then is tried once
+/// more when it is its turn, and is told once.
+#[test]
+fn file_that_fails_while_it_is_compared_is_told_once() {
+    let world = World::new();
+    world.write("a", "1");
+    world.write("b", "1");
+    world.let_files_settle();
+    let site = world.orchestrator();
+    rescan(&world, &site);
+    world.write("a", "2");
+    let path = world.path("a");
+    let vanish = Arc::new(move |event: &bucket_brigade::Event| {
+        if matches!(event, bucket_brigade::Event::Planned { .. }) {
+            fs::remove_file(&path).unwrap();
+        }
+    });
+    world.events.lock().unwrap().clear();
+    let report = site.rescan_with(&Run::new().observer(vanish)).unwrap();
+    check(&world, &site, &report);
+    assert_eq!((report.failed_count, report.metrics.uploads_failed), (1, 1));
+    assert_eq!(report.failed[0].kind(), ErrorKind::SourceVanished);
+    let told = |event: &&bucket_brigade::Event| matches!(event, bucket_brigade::Event::UploadFailed { .. });
+    assert_eq!(world.events.lock().unwrap().iter().filter(told).count(), 1);
 }

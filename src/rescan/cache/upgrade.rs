@@ -1,6 +1,6 @@
 //! Caches of the format before this one are written anew when they are opened.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::super::record::{OpenUpload, Pending, encode};
 use super::store::{META, PENDING, Store, UPLOADS};
@@ -18,7 +18,7 @@ const META_SENDING: &str = "sending";
 const PAGE: usize = 1024;
 
 /// An open upload as format 2 has it: without the headers that it was begun with.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct OpenUpload2 {
     token: String,
     stat: FileStat,

@@ -2,7 +2,6 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::super::cache::Known;
 use super::format::{self, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
-use super::keys::Keys;
+use super::keys::{Keys, Section};
 use crate::error::{ErrorKind, Operation, StorageError};
 
 /// Bytes that are read at a time.
@@ -25,15 +24,6 @@ pub(super) struct Opened {
     pub(super) head: Head,
     pub(super) keys: Keys,
     pub(super) tail: Tail,
-}
-
-/// A part of the mapping.
-pub(super) struct Section(Arc<Mmap>, Range<usize>);
-
-impl AsRef<[u8]> for Section {
-    fn as_ref(&self) -> &[u8] {
-        &self.0[self.1.clone()]
-    }
 }
 
 /// What tells one version of the file from another. While a version is mapped, no other file gets its inode.
@@ -71,7 +61,8 @@ impl Opened {
         let tail_at = usize::try_from(head.tail_at()).map_err(|_| damaged())?;
         let keys_at = usize::try_from(head.tail_at() - head.keys_len).map_err(|_| damaged())?;
         let tail = postcard::from_bytes(&mapping[tail_at..]).map_err(|_| damaged())?;
-        let keys = Keys::new(Section(mapping.clone(), keys_at..tail_at), head.records).ok_or_else(damaged)?;
+        let keys =
+            Keys::new(Section::new(mapping.clone(), keys_at..tail_at), head.records).ok_or_else(damaged)?;
         Ok(Self { mapping, identity: Identity::of(&metadata), head, keys, tail })
     }
 

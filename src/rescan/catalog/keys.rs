@@ -3,13 +3,30 @@
 //! The `fst` crate trusts its bytes: an address that leads nowhere is a panic there, and one that leads back is an
 //! endless walk. Here every access is fenced, a walk only goes to lower addresses, and what breaks a rule is damage.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use fst::raw::{Fst, Node, Output};
+use memmap2::Mmap;
 
-use super::file::Section;
 use crate::key::MAX_KEY_BYTES;
+
+/// A part of the mapping.
+pub(super) struct Section(Arc<Mmap>, Range<usize>);
+
+impl AsRef<[u8]> for Section {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[self.1.clone()]
+    }
+}
+
+impl Section {
+    pub(super) fn new(mapping: Arc<Mmap>, range: Range<usize>) -> Self {
+        Self(mapping, range)
+    }
+}
 
 /// The map from keys to the numbers of their records.
 pub(super) struct Keys {
