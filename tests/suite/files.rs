@@ -146,6 +146,13 @@ fn f2_clock_that_is_stepped_back_costs_hashing_and_no_upload() {
     check_idle(&world, &site);
 }
 
+/// Whether a program did what it was asked to do with a place.
+#[cfg(target_os = "linux")]
+fn run(program: &str, args: &[&str], place: &std::path::Path) -> bool {
+    let output = std::process::Command::new(program).args(args).arg(place).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
 /// F9: a disk inside the tree is not mounted: what was published from it is kept. Where nothing may be mounted, there is
 /// nothing to be seen.
 #[test]
@@ -154,11 +161,7 @@ fn f9_nested_mount_that_is_gone_keeps_its_objects() {
     let world = World::new();
     let disk = world.path("disk");
     fs::create_dir(&disk).unwrap();
-    let run = |program: &str, args: &[&std::ffi::OsStr]| {
-        std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-    };
-    let words = ["-t", "tmpfs", "tmpfs"].map(std::ffi::OsStr::new);
-    if !run("mount", &[&words[..], &[disk.as_os_str()]].concat()) {
+    if !run("mount", &["-t", "tmpfs", "tmpfs"], &disk) {
         eprintln!("nothing may be mounted here");
         return;
     }
@@ -166,7 +169,7 @@ fn f9_nested_mount_that_is_gone_keeps_its_objects() {
     world.write("b", "1");
     let site = world.orchestrator();
     let published = site.rescan();
-    assert!(run("umount", &[disk.as_os_str()]));
+    assert!(run("umount", &[], &disk));
     assert_eq!(published.unwrap().uploaded_count, 2);
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
@@ -183,18 +186,14 @@ fn f6_file_that_is_said_to_be_empty_and_gives_bytes_is_skipped() {
     let world = World::new();
     let kernel = world.path("kernel");
     fs::create_dir(&kernel).unwrap();
-    let run = |program: &str, args: &[&std::ffi::OsStr]| {
-        std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-    };
-    let bind = ["--bind", "/proc/sys/kernel/random"].map(std::ffi::OsStr::new);
-    if !run("mount", &[&bind[..], &[kernel.as_os_str()]].concat()) {
+    if !run("mount", &["--bind", "/proc/sys/kernel/random"], &kernel) {
         eprintln!("nothing may be mounted here");
         return;
     }
     world.write("empty", "");
     let site = world.orchestrator();
     let reports = [site.rescan(), site.rescan()];
-    assert!(run("umount", &[kernel.as_os_str()]));
+    assert!(run("umount", &[], &kernel));
     for report in reports {
         let report = report.unwrap();
         let skipped: Vec<_> =

@@ -10,6 +10,7 @@ mod work;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
 use assert_cmd::Command;
 use bucket_brigade::RescanOutcome;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::oracle::{check, check_idle};
+use crate::support::proxy::{Fault, Latch, Rule, latch};
 use crate::support::server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::{SESSION_TOKEN, World};
 
@@ -154,6 +156,20 @@ pub(crate) fn all_is_well(world: &World) {
     world.let_files_settle();
     site.rescan().unwrap();
     check_idle(world, &site);
+}
+
+/// A sync under way; what it says is kept.
+pub(crate) fn started(shell: &Shell, world: &World, args: &[&str]) -> Child {
+    let (root, cache) = (text(world.root()), text(world.cache_path()));
+    let mut command = shell.std_command(&[&["sync", &root, DEST, "--cache", &cache], args].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Keeps back the answers to uploads, but for so many at first.
+pub(crate) fn held(world: &World, after: u64) -> Latch {
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("PUT").skip(after));
+    held
 }
 
 /// A tree of some files.

@@ -5,13 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bucket_brigade::Catalog;
 
-use crate::command::{DEST, Ended, Shell, all_is_well, some_files, text};
-use crate::support::proxy::{Fault, Latch, Rule, latch};
+use crate::command::{DEST, Ended, Shell, all_is_well, held, some_files, started, text};
 use crate::support::{PREFIX, World};
 
 /// Beside a poller that asked `status` each second one of 30 syncs ended with exit code 4, beside a tight one 17:
@@ -64,7 +63,7 @@ fn p1_readers_and_syncs_after_a_killed_run_get_along() {
     shell.sync(&world, &[]).code(0);
     for round in 0..8 {
         world.write("d0/f000.txt", format!("version {round}"));
-        let held = held(&world);
+        let held = held(&world, 0);
         let mut child = started(&shell, &world, &[]);
         assert!(held.wait_for_arrivals(1));
         child.kill().unwrap();
@@ -85,25 +84,12 @@ fn p1_readers_and_syncs_after_a_killed_run_get_along() {
     all_is_well(&world);
 }
 
-fn started(shell: &Shell, world: &World, args: &[&str]) -> Child {
-    let (root, cache) = (text(world.root()), text(world.cache_path()));
-    let mut command = shell.std_command(&[&["sync", &root, DEST, "--cache", &cache], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// The answers to uploads are kept back.
-fn held(world: &World) -> Latch {
-    let held = latch();
-    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("PUT"));
-    held
-}
-
 /// P3: a sync that finds another one at work waits for its end, as long as it is told to.
 #[test]
 fn p3_sync_waits_for_another_one() {
     let world = some_files(3);
     let shell = Shell::of(&world);
-    let held = held(&world);
+    let held = held(&world, 0);
     let first = started(&shell, &world, &[]);
     assert!(held.wait_for_arrivals(1));
     let refused = shell.sync(&world, &["--lock-wait", "0"]).code(4).says(&text(world.cache_path()));
@@ -127,7 +113,7 @@ fn p3_sync_waits_for_another_one() {
 fn p2_sync_that_waits_for_the_lock_is_stopped_at_once() {
     let world = some_files(3);
     let shell = Shell::of(&world);
-    let held = held(&world);
+    let held = held(&world, 0);
     let first = started(&shell, &world, &[]);
     assert!(held.wait_for_arrivals(1));
     let mut second = started(&shell, &world, &["--lock-wait", "1h"]);
@@ -259,7 +245,7 @@ fn p1_readers_read_what_a_killed_run_left_on_a_read_only_disk() {
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
     world.write("new", "1");
-    let held = held(&world);
+    let held = held(&world, 0);
     let mut child = started(&shell, &world, &[]);
     assert!(held.wait_for_arrivals(1));
     child.kill().unwrap();

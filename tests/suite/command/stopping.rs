@@ -5,23 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::{DEST, Ended, Shell, all_is_well, some_files, text};
-use crate::support::World;
-use crate::support::proxy::{Fault, Latch, Rule, latch};
-
-/// A sync under way, and what holds it there.
-fn started(shell: &Shell, world: &World, args: &[&str]) -> Child {
-    let (root, cache) = (text(world.root()), text(world.cache_path()));
-    let mut command = shell.std_command(&[&["sync", &root, DEST, "--cache", &cache], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// The answers to uploads are kept back, from the sixth on.
-fn held(world: &World) -> Latch {
-    let held = latch();
-    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("PUT").skip(5));
-    held
-}
+use crate::command::{DEST, Ended, Shell, all_is_well, held, some_files, started, text};
+use crate::support::proxy::{Fault, Rule, latch};
 
 fn send(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
@@ -38,7 +23,7 @@ fn p2_first_signal_stops_gently() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let world = some_files(60);
         let shell = Shell::of(&world);
-        let held = held(&world);
+        let held = held(&world, 5);
         let child = started(&shell, &world, &["--json", "--batch-size", "4"]);
         assert!(held.wait_for_arrivals(4));
         send(&child, signal);
@@ -61,7 +46,7 @@ fn p2_first_signal_stops_gently() {
 fn p2_a_store_that_does_not_answer_is_left_within_five_seconds() {
     let world = some_files(60);
     let shell = Shell::of(&world);
-    let held = held(&world);
+    let held = held(&world, 5);
     let child = started(&shell, &world, &["--json"]);
     assert!(held.wait_for_arrivals(4));
     let began = Instant::now();
@@ -80,7 +65,7 @@ fn p2_a_store_that_does_not_answer_is_left_within_five_seconds() {
 fn p2_second_signal_ends_at_once_and_the_next_sync_converges() {
     let world = some_files(60);
     let shell = Shell::of(&world);
-    let held = held(&world);
+    let held = held(&world, 5);
     let child = started(&shell, &world, &["--json"]);
     assert!(held.wait_for_arrivals(4));
     send(&child, Signal::INT);
@@ -117,7 +102,7 @@ fn p2_verify_stops_too() {
 fn p3_two_at_once_on_one_cache() {
     let world = some_files(30);
     let shell = Shell::of(&world);
-    let held = held(&world);
+    let held = held(&world, 5);
     let child = started(&shell, &world, &[]);
     assert!(held.wait_for_arrivals(1));
     let second = shell.sync(&world, &["--lock-wait", "0"]).code(4).says(&text(world.cache_path()));
