@@ -73,9 +73,9 @@ impl Connections {
     }
 
     /// Runs `call` with the agent; its traffic counts for the exchange, each placeholder of `hidden` becomes its
-    /// secret on the wire, and what the answer repeats of the `secrets` is written over. A try that is not the first asks whether a kept connection
-    /// is open, whenever it was used. Also tells whether the server closed the connection before it had taken
-    /// a body.
+    /// secret on the wire, and what the answer repeats of the `secrets` is written over. A try that is not the
+    /// first asks whether a kept connection is open, whenever it was used. Also tells whether the server closed
+    /// the connection before it had taken a body.
     pub(crate) fn with<T>(
         &self,
         exchange: &Exchange<'_>,
