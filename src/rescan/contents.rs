@@ -81,13 +81,13 @@ fn start(
     (key, published): (RemoteKey, Published),
     results: &Mailbox<Compared>,
 ) {
-    let (reach, results) = (reach.clone(), results.clone());
-    engine.submit(move || {
+    let reach = reach.clone();
+    results.submit(engine, move || {
         let read = std::panic::AssertUnwindSafe(|| is_same(&reach, &key, &published));
         let same = std::panic::catch_unwind(read)
             .unwrap_or_else(|panic| Err(panicked(Operation::Download, &*panic)))
             .map_err(|error| error.with_key(key.as_str()));
-        results.push(Compared { key, published, same });
+        Compared { key, published, same }
     });
 }
 

@@ -33,12 +33,12 @@ impl Flow<'_> {
                 let Some(wanted) = self.fed(|flow| flow.next_deletes(&mut rows, report)) else {
                     break;
                 };
-                let (context, results) = (self.context.clone(), results.clone());
-                self.engine.submit(move || {
+                let context = self.context.clone();
+                results.submit(self.engine, move || {
                     let keys: Vec<_> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
                     let before = |wanted: Wanted| (wanted.key.into_string(), wanted.pending);
                     let before = wanted.into_iter().map(before).collect();
-                    results.push((before, work::delete(&context, &keys)));
+                    (before, work::delete(&context, &keys))
                 });
                 in_flight += 1;
             }

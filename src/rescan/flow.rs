@@ -238,10 +238,8 @@ impl<'a> Flow<'a> {
     }
 
     fn start(&self, item: Item, recorded: Pending, results: &Mailbox<Done>) {
-        let (context, results) = (self.context.clone(), results.clone());
-        self.engine.submit(move || {
-            results.push(Done::File(Box::new((work::publish(&context, item), recorded))));
-        });
+        let context = self.context.clone();
+        results.submit(self.engine, move || Done::File(Box::new((work::publish(&context, item), recorded))));
     }
 
     /// Results, as soon as there are enough of them: while more wait before the pool than it has workers,

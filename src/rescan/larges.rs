@@ -94,9 +94,8 @@ impl Flow<'_> {
             source,
             upload,
         };
-        let results = feed.results.clone();
         self.larges.under_way += 1;
-        self.engine.submit(move || results.push(Done::Part(number, job.run(task))));
+        feed.results.submit(self.engine, move || Done::Part(number, job.run(task)));
     }
 
     pub(super) fn settle_part(&mut self, number: u64, outcome: Outcome, report: &mut RescanReport) {

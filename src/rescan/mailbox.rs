@@ -4,6 +4,8 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::engine::Engine;
+
 /// Cheap to clone; clones are the same box.
 pub(crate) struct Mailbox<T>(Arc<(Mutex<State<T>>, Condvar)>);
 
@@ -24,6 +26,16 @@ impl<T> Mailbox<T> {
     pub(crate) fn new() -> Self {
         let state = State { items: Vec::new(), urgent: false, wanted: None };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
+    }
+
+    /// Has a worker do something, and takes its result. By then the job holds nothing any more: no open file, and
+    /// not the cache, which may be closed and opened again as soon as a run has its last result.
+    pub(crate) fn submit(&self, engine: &Engine, job: impl FnOnce() -> T + Send + 'static)
+    where
+        T: Send + 'static,
+    {
+        let results = self.clone();
+        engine.submit(move || results.push(job()));
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -75,6 +87,8 @@ impl<T> Mailbox<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(600);
@@ -91,6 +105,25 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(got, (0..100).collect::<Vec<_>>());
         assert!(mailbox.take(1, Duration::ZERO).is_empty());
+    }
+
+    /// A cache was in use for a moment after a run had ended: a worker that had given its result still held it.
+    #[test]
+    fn a_job_holds_nothing_once_its_result_is_there() {
+        struct SlowToGo(Arc<AtomicBool>);
+        impl Drop for SlowToGo {
+            fn drop(&mut self) {
+                std::thread::sleep(Duration::from_millis(50));
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (mailbox, gone) = (Mailbox::new(), Arc::new(AtomicBool::new(false)));
+        let held = SlowToGo(gone.clone());
+        mailbox.submit(&Engine::new().unwrap(), move || {
+            let _held = &held;
+        });
+        mailbox.take(1, LONG);
+        assert!(gone.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Does one task. Never panics.
-    pub(crate) fn run(&self, task: Task) -> Outcome {
+    pub(crate) fn run(self, task: Task) -> Outcome {
         let attempt = catch_unwind(AssertUnwindSafe(|| self.attempt(task)));
         match attempt {
             Ok(Ok(outcome)) => outcome,
