@@ -31,7 +31,7 @@
 //!   file is there, and reported and kept pending ([`PendingKind::Unsettled`]) if its file is gone.
 //! - Deletes come last, and only when every upload of the run is acknowledged (what is published may still refer to
 //!   what is gone), everything could be read, the root is there, not empty and the same folder all the time, and the
-//!   removals are within [`MaxDelete`]. Only what this cache published from this root is ever deleted.
+//!   removals are few enough ([`RescanConfig::max_delete`]). Only what this cache published from this root is ever deleted.
 //! - Nothing outside the root is read: files are opened from its descriptor, through no link, whatever is renamed
 //!   meanwhile. (A backend of four methods opens them by their path.)
 //! - A rescan of an unchanged tree sends no request, reads no file's content and commits nothing, once its
@@ -83,7 +83,7 @@
 //! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `cause` (why the store could not be reached or could not work, the first time), `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
 //! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
 //! | warn | `deletes wait for a run without errors` | `pending_deletes`, `reason` |
-//! | warn | `too many files are gone: …` | `gone`, `published`, `max_delete` |
+//! | warn | `too many files are gone: …` | `why`, `gone`, `published` |
 //! | warn | `N objects under the prefix were not published by this cache; …` (first run) | `destination` |
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
@@ -134,8 +134,8 @@ pub use rescan::catalog::{Catalog, Entries};
 pub use rescan::orchestrator::RescanOrchestrator;
 pub use rescan::record::PendingKind;
 pub use rescan::report::{
-    Kept, KeptReason, REPORT_LIST_LIMIT, RescanOutcome, RescanReport, StopReason, UnknownObjects, Uploaded,
-    VerifyReport,
+    DeletesRefused, Kept, KeptReason, REPORT_LIST_LIMIT, RescanOutcome, RescanReport, StopReason, TooMany,
+    UnknownObjects, Uploaded, VerifyReport,
 };
 pub use rescan::run::Run;
 pub use rescan::uploads::{AbortedUploads, UnfinishedUpload};

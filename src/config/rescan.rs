@@ -3,18 +3,15 @@ use std::sync::Arc;
 use crate::backend::StorageBackend;
 use crate::error::StorageError;
 
-/// How many published files may disappear in one run.
+/// The most objects that one run may delete.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum MaxDelete {
     /// This many.
     Count(u64),
-    /// This share of what is published, from 0 to 1; but up to 10 files always pass.
+    /// This share of what is published, from 0 to 1, rounded down.
     Share(f64),
 }
-
-/// Deletes that always pass a [`MaxDelete::Share`].
-const ALWAYS_PASS: u64 = 10;
 
 impl MaxDelete {
     /// The most deletes of one run, for so many published files.
@@ -23,7 +20,7 @@ impl MaxDelete {
             Self::Count(count) => count,
             // The share of a count of files is far below 2^52 and never negative.
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            Self::Share(share) => ((published as f64 * share) as u64).max(ALWAYS_PASS),
+            Self::Share(share) => (published as f64 * share) as u64,
         }
     }
 }
@@ -61,7 +58,7 @@ pub struct RescanConfig {
     pub(crate) batch_size: Option<usize>,
     pub(crate) parts_in_flight: Option<usize>,
     pub(crate) whole_file_digest: bool,
-    pub(crate) max_delete: MaxDelete,
+    pub(crate) max_delete: Option<MaxDelete>,
     pub(crate) delete: bool,
     pub(crate) allow_empty: bool,
     pub(crate) allow_new_root: bool,
@@ -78,7 +75,7 @@ impl Default for RescanConfig {
             batch_size: None,
             parts_in_flight: None,
             whole_file_digest: false,
-            max_delete: MaxDelete::Share(0.5),
+            max_delete: None,
             delete: true,
             allow_empty: false,
             allow_new_root: false,
@@ -121,10 +118,12 @@ impl RescanConfig {
         self
     }
 
-    /// The most deletes of one run; beyond it none is made, and uploads stand. Default: half of
-    /// what is published.
+    /// The most deletes of one run: a hard cap, beyond which none is made, and uploads stand. Default: no cap,
+    /// but a tree that shrank is refused: it deletes nothing if it has less than half as many files as are published,
+    /// or not one of those that are. Up to ten deletes pass that. A build that gives most of its files new names is
+    /// neither.
     pub fn max_delete(mut self, limit: MaxDelete) -> Self {
-        self.max_delete = limit;
+        self.max_delete = Some(limit);
         self
     }
 
@@ -134,8 +133,8 @@ impl RescanConfig {
         self
     }
 
-    /// Whether an empty root means that everything was removed. Default false: it is taken for a
-    /// disk that is not mounted, and refused.
+    /// Whether an empty root means that everything was removed, and is to be deleted. Default false: it is taken
+    /// for a disk that is not mounted, and refused.
     pub fn allow_empty(mut self, yes: bool) -> Self {
         self.allow_empty = yes;
         self
@@ -199,7 +198,7 @@ impl RescanConfig {
         if self.batch_size.is_some_and(|size| !(1..=10_000).contains(&size)) {
             return Err(StorageError::config("batch_size", "it is not from 1 to 10,000"));
         }
-        if let MaxDelete::Share(share) = self.max_delete
+        if let Some(MaxDelete::Share(share)) = self.max_delete
             && !(0.0..=1.0).contains(&share)
         {
             return Err(StorageError::config("max_delete", format!("a share of {share} is not from 0 to 1")));
@@ -215,8 +214,8 @@ mod tests {
     #[test]
     fn a_share_rounds_down_and_ten_always_pass() {
         assert_eq!(MaxDelete::Share(0.5).limit(101), 50);
-        assert_eq!(MaxDelete::Share(0.5).limit(4), 10);
-        assert_eq!(MaxDelete::Share(0.0).limit(1_000_000), 10);
+        assert_eq!(MaxDelete::Share(0.5).limit(4), 2);
+        assert_eq!(MaxDelete::Share(0.0).limit(1_000_000), 0);
         assert_eq!(MaxDelete::Count(0).limit(1_000_000), 0);
     }
 

@@ -58,7 +58,6 @@ impl Flow<'_> {
         &mut self,
         refusal: Refusal,
         plan: &Plan,
-        limit: u64,
         root: &Path,
         report: &mut RescanReport,
     ) {
@@ -66,11 +65,12 @@ impl Flow<'_> {
             Refusal::NothingToDelete | Refusal::Stopped => return,
             Refusal::Blocked => "something could not be read",
             Refusal::UploadsFailed => "uploads failed, and what is published may still refer to what is gone",
-            Refusal::TooMany => {
+            Refusal::TooMany(refused) => {
                 self.stop(StopReason::DeletesRefused);
+                report.deletes_refused = Some(refused);
                 self.context.reach.trace.warn(
-                    "too many files are gone: nothing was deleted; raise max_delete if that is right",
-                    &[("gone", &plan.removed), ("published", &plan.published), ("max_delete", &limit)],
+                    "too many files are gone: nothing was deleted; look at the tree, and set max_delete if that is right",
+                    &[("why", &refused), ("gone", &refused.removed), ("published", &refused.published)],
                 );
                 return;
             }

@@ -13,7 +13,7 @@ use super::cache::{CacheManager, Root, Write};
 use super::catalog;
 use super::conclude::{End, announce, outcome};
 use super::flow::{Flow, Limits};
-use super::guard::{self, Conditions, Refusal};
+use super::guard::{self, Allowed, Conditions, Refusal};
 use super::plan::{Plan, Scope, plan};
 use super::preflight::preflight;
 use super::reach::Reach;
@@ -210,8 +210,8 @@ impl RescanOrchestrator {
         });
         let mut end = End { blocked: plan.blocked, ..End::default() };
         if report.dry_run {
-            let refused = plan.removed > self.config.max_delete.limit(plan.published);
-            end.tally.stop = refused.then_some(StopReason::DeletesRefused);
+            report.deletes_refused = guard::too_many(plan.counts(), self.allowed());
+            end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
         } else if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
             end.tally = self.carry_out(context, &plan, report)?;
@@ -328,10 +328,7 @@ impl RescanOrchestrator {
         }
         match self.why_not_delete(context, plan, &flow) {
             None => flow.delete(report),
-            Some(refusal) => {
-                let limit = self.config.max_delete.limit(plan.published);
-                flow.refuse_deletes(refusal, plan, limit, &self.root, report);
-            }
+            Some(refusal) => flow.refuse_deletes(refusal, plan, &self.root, report),
         }
         flow.settle_refusals(report);
         report.outage = flow.tally.outage.take();
@@ -346,13 +343,17 @@ impl RescanOrchestrator {
     /// Deletes come last, and only if everything before went well and they are not too many.
     fn why_not_delete(&self, context: &Context, plan: &Plan, flow: &Flow<'_>) -> Option<Refusal> {
         guard::refusal(&Conditions {
-            removed: plan.removed,
-            limit: self.config.max_delete.limit(plan.published),
+            counts: plan.counts(),
+            allowed: self.allowed(),
             stopped: flow.tally.is_stopped(),
             blocked: plan.blocked,
             failed_uploads: flow.tally.failed_uploads,
             same_root: context.root.is_at(&self.root).unwrap_or(false),
         })
+    }
+
+    fn allowed(&self) -> Allowed {
+        Allowed { max_delete: self.config.max_delete, empty: self.config.allow_empty }
     }
 
     fn keep_catalog(&self) -> Result<(), StorageError> {

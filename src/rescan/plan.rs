@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::cache::{CacheManager, KnownRoot, Row, Write};
+use super::guard::Counts;
 use super::kept::Keeper;
 use super::record::{Pending, PendingKind, Published};
 use super::report::{KeptReason, RescanReport};
@@ -64,6 +65,10 @@ pub(crate) struct Plan {
     pub(crate) may_be_same: u64,
     /// Keys for which nothing can be done, and which stay pending.
     pub(crate) unsettled: u64,
+    /// Files that were walked.
+    pub(crate) files: u64,
+    /// Published files among them, changed or not.
+    pub(crate) common: u64,
     /// What was published before.
     pub(crate) published: u64,
     /// Something could not be read: nothing may be deleted.
@@ -73,6 +78,12 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
         self.added == 0 && self.modified == 0 && self.removed == 0
+    }
+
+    /// What decides whether these are too many deletes.
+    pub(crate) fn counts(&self) -> Counts {
+        let Self { files, common, removed, published, .. } = *self;
+        Counts { files, common, removed, published }
     }
 
     /// Whether all that there is to do may turn out to be done: files were touched, or are too young to be trusted.
@@ -192,6 +203,8 @@ impl Planner<'_> {
         };
         let (published, pending) = row.map_or((None, None), |row| (row.published, row.pending));
         self.report.scanned += u64::from(file.is_some());
+        self.plan.files += u64::from(file.is_some());
+        self.plan.common += u64::from(file.is_some() && published.is_some());
         let old = published.as_ref().map(|record| (record.stat, record.settled));
         let new = file.as_ref().map(|file| (file.stat, true));
         let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);

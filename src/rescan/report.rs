@@ -1,5 +1,6 @@
 //! What a rescan did.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::record::PendingKind;
@@ -45,7 +46,7 @@ pub enum StopReason {
     Cancelled,
     /// The deadline passed.
     Deadline,
-    /// More files are gone than `max_delete` allows.
+    /// Too many files are gone; [`RescanReport::deletes_refused`] says how many, and which rule they break.
     DeletesRefused,
     /// The store refused the credentials.
     Credentials,
@@ -72,6 +73,53 @@ impl StopReason {
             Self::DeletesRefused => "deletes_refused",
             Self::Credentials => "credentials",
             Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Why deletes are too many for one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TooMany {
+    /// The tree has less than half as many files as are published: perhaps a part of it is missing.
+    Shrunk,
+    /// None of the published files is in the tree: perhaps it is another tree.
+    NoneInCommon,
+    /// They are more than `max_delete`, which is this many.
+    Cap(u64),
+}
+
+/// Deletes that were too many for one run: none was made, and they stay pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeletesRefused {
+    /// Why.
+    pub reason: TooMany,
+    /// Published files that are gone.
+    pub removed: u64,
+    /// Files in the tree.
+    pub files: u64,
+    /// Files that are published, but for those that are kept.
+    pub published: u64,
+}
+
+impl fmt::Display for DeletesRefused {
+    /// The numbers in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, removed, files, published } = self;
+        match reason {
+            TooMany::Shrunk => {
+                write!(f, "the tree has {files} files, less than half of the {published} published")
+            }
+            TooMany::NoneInCommon => {
+                write!(f, "the tree ({files} files) has none of the {published} published files")
+            }
+            TooMany::Cap(limit) => {
+                write!(
+                    f,
+                    "{removed} of {published} published files are gone, and {limit} deletes are allowed"
+                )
+            }
         }
     }
 }
@@ -234,6 +282,8 @@ pub struct RescanReport {
     pub outcome: RescanOutcome,
     /// Why it stopped early, if it did.
     pub stop_reason: Option<StopReason>,
+    /// Deletes that were too many for one run, if they were.
+    pub deletes_refused: Option<DeletesRefused>,
     /// Whether it only planned; then `uploaded` and `deleted` hold what would have been done.
     pub dry_run: bool,
     /// Files found.
@@ -284,6 +334,7 @@ impl RescanReport {
         Self {
             outcome: RescanOutcome::Unchanged,
             stop_reason: None,
+            deletes_refused: None,
             dry_run,
             scanned: 0,
             unchanged: 0,
