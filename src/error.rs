@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::kind::{ErrorKind, Operation};
-use crate::text::Printable;
+use crate::text::{Printable, PrintablePath};
 
 /// Whether and when to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,7 +274,7 @@ impl fmt::Display for Details {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.operation)?;
         if let Some(path) = &self.path {
-            write!(f, " {}", Printable(&path.to_string_lossy()))?;
+            write!(f, " {}", PrintablePath(path))?;
         } else if let Some(key) = &self.key {
             write!(f, " {}", Printable(key))?;
         }

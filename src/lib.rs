@@ -84,6 +84,7 @@
 //! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
 //! | warn | `deletes wait for a run without errors` | `pending_deletes`, `reason` |
 //! | warn | `too many files are gone: …` | `why`, `gone`, `published` |
+//! | warn | `files that look private are about to be published; …` (once a run) | `first`, `count`, `exclude` (patterns) |
 //! | warn | `N objects under the prefix were not published by this cache; …` (first run) | `destination` |
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
@@ -142,5 +143,6 @@ pub use rescan::uploads::{AbortedUploads, UnfinishedUpload};
 pub use retry::RetryPolicy;
 pub use tree::diff::FileDiff;
 pub use tree::digest::{Digest, PartPlan};
+pub use tree::folder::FollowSymlinks;
 pub use tree::version::{FileEntry, FileStat, Version};
 pub use tree::walk::{Skip, SkipReason};

@@ -1,6 +1,8 @@
 //! Text that others wrote, made harmless.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Text from outside, with control characters and what cannot be seen escaped: a name cannot forge a line of the
 /// log, turn the direction of what stands around it, or look like another name.
@@ -16,6 +18,18 @@ impl fmt::Display for Printable<'_> {
                 }
                 _ => f.write_str(part)?,
             }
+        }
+        Ok(())
+    }
+}
+
+/// The same of a path; bytes that are not UTF-8 are shown as `\xff`.
+pub(crate) struct PrintablePath<'a>(pub(crate) &'a Path);
+
+impl fmt::Display for PrintablePath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.as_os_str().as_bytes().utf8_chunks() {
+            write!(f, "{}{}", Printable(chunk.valid()), chunk.invalid().escape_ascii())?;
         }
         Ok(())
     }
@@ -66,5 +80,12 @@ mod tests {
         }
         let seen = "name.txt é e\u{301} 日本 עברית ❤\u{fe0f} \u{1f600} 'a' \"b\" \\";
         assert_eq!(Printable(seen).to_string(), seen);
+        assert_eq!(PrintablePath(Path::new(seen)).to_string(), seen);
+    }
+
+    #[test]
+    fn k2_bytes_that_are_no_text_are_shown_by_their_numbers() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"a\xff/\xc3\xa9\n\xfe"));
+        assert_eq!(PrintablePath(path).to_string(), "a\\xff/\u{e9}\\n\\xfe");
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod diff;
 pub(crate) mod digest;
 pub(crate) mod filter;
 pub(crate) mod folder;
+pub(crate) mod private;
 pub(crate) mod source;
 pub(crate) mod version;
 pub(crate) mod walk;

@@ -5,6 +5,7 @@ mod ask;
 mod body;
 mod classify;
 mod client;
+mod content_type;
 pub(crate) mod credentials;
 mod delete;
 mod download;

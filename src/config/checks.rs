@@ -13,12 +13,11 @@ const MOST_OF_HEADERS: usize = 4 * 1024;
 pub(crate) const UPLOAD_TOKEN: &str = "x-amz-meta-brigade-upload";
 
 /// Headers that are set per request, or would change what is signed or sent.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 13] = [
     "authorization",
     "connection",
     "content-length",
     "content-md5",
-    "content-type",
     "expect",
     "host",
     "te",

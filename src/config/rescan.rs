@@ -1,7 +1,11 @@
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::StorageBackend;
 use crate::error::StorageError;
+use crate::tree::filter::Filter;
+use crate::tree::folder::FollowSymlinks;
 
 /// The most objects that one run may delete.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,6 +66,7 @@ pub struct RescanConfig {
     pub(crate) delete: bool,
     pub(crate) allow_empty: bool,
     pub(crate) allow_new_root: bool,
+    pub(crate) follow_symlinks: FollowSymlinks,
     pub(crate) include: Vec<String>,
     pub(crate) exclude: Vec<String>,
     pub(crate) first_run: FirstRun,
@@ -79,6 +84,7 @@ impl Default for RescanConfig {
             delete: true,
             allow_empty: false,
             allow_new_root: false,
+            follow_symlinks: FollowSymlinks::No,
             include: Vec::new(),
             exclude: Vec::new(),
             first_run: FirstRun::Overwrite,
@@ -148,6 +154,12 @@ impl RescanConfig {
         self
     }
 
+    /// Which symbolic links are followed. Default: none.
+    pub fn follow_symlinks(mut self, which: FollowSymlinks) -> Self {
+        self.follow_symlinks = which;
+        self
+    }
+
     /// Publishes only files that this pattern, or another one given so, matches; without any, all. A pattern
     /// without `/` is matched with each name in a path (`*.html`, `assets`), one with `/` with the path from
     /// the root (`/assets`, `docs/**/*.txt`). `*` and `?` match within a name, `**` any folders, `[a-z]` and
@@ -165,6 +177,26 @@ impl RescanConfig {
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
         self.exclude.push(pattern.into());
         self
+    }
+
+    /// The same for every pattern in a file: one a line, UTF-8. Empty lines, and those that begin with `#`, are none;
+    /// spaces at the end of a line are not part of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with the file, if it cannot be read, and with its line, if
+    /// that is no pattern.
+    pub fn include_from(mut self, path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        self.include.extend(patterns_of("include", path.as_ref())?);
+        Ok(self)
+    }
+
+    /// Excludes what a pattern in a file matches, written as for [`include_from`](Self::include_from).
+    ///
+    /// # Errors
+    /// As [`include_from`](Self::include_from).
+    pub fn exclude_from(mut self, path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        self.exclude.extend(patterns_of("exclude", path.as_ref())?);
+        Ok(self)
     }
 
     /// What the first run does about objects that are there already.
@@ -207,9 +239,61 @@ impl RescanConfig {
     }
 }
 
+fn patterns_of(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        StorageError::config(field, format!("{}: {error}", path.display())).with_source(error)
+    })?;
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim_end).enumerate();
+    let patterns = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let checked = patterns.map(|(number, line)| {
+        let wrong = |why: &str| {
+            StorageError::config(field, format!("{}, line {}: {why}", path.display(), number + 1))
+        };
+        if line.starts_with('!') {
+            let why = format!(
+                "{line:?}: a pattern cannot take another one back; write \\! for a name that begins so"
+            );
+            return Err(wrong(&why));
+        }
+        let checked = Filter::new(&[], &[line.to_owned()]);
+        checked.map_err(|error| wrong(error.message().trim_start_matches("exclude: ")))?;
+        Ok(line.to_owned())
+    });
+    checked.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_are_read_from_a_file_and_a_wrong_one_is_named_by_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("patterns");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            RescanConfig::new().exclude("first").exclude_from(&path)
+        };
+        let config = read("\u{feff}# of ours\r\n*.map\r\n\n/drafts/  \n\\#odd\n").unwrap();
+        assert_eq!(config.exclude, ["first", "*.map", "/drafts/", "\\#odd"]);
+        let filter = Filter::new(&[], &config.exclude).unwrap();
+        assert!(!filter.admits("a/b.map") && !filter.admits("#odd") && filter.admits("# of ours"));
+        for (text, line, why) in [
+            ("a\n../b", 2, "matches no path below"),
+            ("\n\n[", 3, "is no pattern"),
+            ("!a", 1, "take another"),
+        ] {
+            let error = read(text).map(|_| ()).unwrap_err();
+            let message = error.message();
+            assert!(
+                message.starts_with("exclude: ") && message.contains(&format!("patterns, line {line}: ")),
+                "{message}"
+            );
+            assert!(message.contains(why) && !message.contains("exclude: \""), "{message}");
+        }
+        let error = RescanConfig::new().include_from(folder.path().join("none")).map(|_| ()).unwrap_err();
+        assert!(error.message().starts_with("include: ") && error.message().contains("/none: "), "{error}");
+    }
 
     #[test]
     fn a_share_rounds_down_and_ten_always_pass() {

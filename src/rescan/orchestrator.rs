@@ -170,7 +170,7 @@ impl RescanOrchestrator {
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
         let context = Arc::new(self.prepare(run, trace, began)?);
-        let mut end = self.publish(&context, trace, report)?;
+        let mut end = self.publish(&context, trace, run.force, report)?;
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
         }
@@ -180,7 +180,7 @@ impl RescanOrchestrator {
         }
         // What is not there as it was acknowledged is published once more, and looked at.
         let lost = report.begin_again();
-        let mut again = self.publish(&context, trace, report)?;
+        let mut again = self.publish(&context, trace, false, report)?;
         again.follows(&end);
         if again.tally.stop.is_none() {
             again.tally.stop =
@@ -195,9 +195,10 @@ impl RescanOrchestrator {
         &self,
         context: &Arc<Context>,
         trace: &Trace,
+        force: bool,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let plan = match self.plan(context, report) {
+        let plan = match self.plan(context, force, report) {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
@@ -265,10 +266,10 @@ impl RescanOrchestrator {
                 format!("{} lies inside the root {}: it would be published", own.display(), root.display());
             return Err(StorageError::config("cache", why));
         }
-        Ok((folder, stat))
+        Ok((folder.following(self.config.follow_symlinks), stat))
     }
 
-    fn plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
+    fn plan(&self, context: &Context, force: bool, report: &mut RescanReport) -> Result<Plan, StorageError> {
         let scope = Scope {
             root: &context.root,
             known: context.known,
@@ -279,6 +280,7 @@ impl RescanOrchestrator {
             filter: &self.filter,
             exchange: context.exchange(),
             dry_run: report.dry_run,
+            force,
         };
         plan(&scope, report)
     }

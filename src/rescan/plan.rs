@@ -2,7 +2,7 @@
 //! sent. Whatever happens afterwards, the next run finds it.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::cache::{CacheManager, KnownRoot, Row, Write};
@@ -19,9 +19,10 @@ use crate::key::MAX_KEY_BYTES;
 use crate::tree::diff::{Change, classify, merge};
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
+use crate::tree::private;
 use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, nanos_of};
-use crate::tree::walk::{Found, SkipReason, walk};
+use crate::tree::walk::{Found, walk};
 
 /// Planned changes written in one transaction.
 const WRITES_AT_ONCE: usize = 4096;
@@ -40,6 +41,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) exchange: Exchange<'a>,
     /// Nothing is recorded.
     pub(crate) dry_run: bool,
+    /// Nothing published is believed.
+    pub(crate) force: bool,
 }
 
 impl Scope<'_> {
@@ -118,15 +121,17 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
         },
         writes: Vec::new(),
         seen: wall_nanos(scope.exchange.clock),
+        private: None,
     };
     planner.run()?;
+    planner.warn_of_private();
     Ok(planner.plan)
 }
 
 /// A root without a single file, where files were published, is a disk that is not mounted.
 fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
     let mut found = walk(scope.root, scope.key_room(), scope.filter);
-    if found.any(|found| !matches!(found, Found::Skipped(_))) {
+    if found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_))) {
         return Ok(());
     }
     let what = if scope.filter.is_trivial() {
@@ -147,6 +152,8 @@ struct Planner<'a> {
     keeper: Keeper<'a>,
     writes: Vec<Write>,
     seen: i64,
+    /// Files to be sent whose names say that they are private: the first, how many, and what excludes them.
+    private: Option<(String, u64, BTreeSet<&'static str>)>,
 }
 
 impl Planner<'_> {
@@ -183,10 +190,9 @@ impl Planner<'_> {
                 self.plan.blocked = true;
                 self.report.add_failed(error);
             }
+            Found::Unnamable(error) => self.report.add_failed(error),
             Found::Skipped(skip) => {
-                if skip.reason != SkipReason::Name
-                    && let Some(key) = skip.path.to_str()
-                {
+                if let Some(key) = skip.path.to_str() {
                     self.keeper.skipped.insert(key.to_owned());
                 }
                 self.report.add_skipped(skip);
@@ -207,7 +213,8 @@ impl Planner<'_> {
         self.plan.common += u64::from(file.is_some() && published.is_some());
         let old = published.as_ref().map(|record| (record.stat, record.settled));
         let new = file.as_ref().map(|file| (file.stat, true));
-        let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);
+        let forced = self.scope.force && published.is_some() && file.is_some();
+        let attempted = forced || pending.as_ref().is_some_and(|pending| pending.attempted);
         let same = |old: &(FileStat, bool), new: &(FileStat, bool)| !attempted && old.1 && old.0 == new.0;
         let mut change = classify(old.as_ref(), new.as_ref(), same);
         if let (true, Some(Change::Modified), Some(there), false) =
@@ -218,12 +225,12 @@ impl Planner<'_> {
         }
         let wanted = match (change, file, &published) {
             (Some(Change::Added), Some(file), _) => {
-                self.uploading(PendingKind::Added, &file, pending.as_ref())
+                self.uploading(PendingKind::Added, &file, pending.as_ref(), attempted)
             }
             (Some(Change::Modified), Some(file), published) => {
                 let same_size = published.as_ref().is_some_and(|there| there.stat.size == file.stat.size);
                 self.plan.may_be_same += u64::from(same_size && !attempted);
-                self.uploading(PendingKind::Modified, &file, pending.as_ref())
+                self.uploading(PendingKind::Modified, &file, pending.as_ref(), attempted)
             }
             (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, attempted),
             (Some(Change::Unchanged), Some(file), Some(published)) => {
@@ -273,6 +280,7 @@ impl Planner<'_> {
         kind: PendingKind,
         file: &FileEntry,
         before: Option<&Pending>,
+        attempted: bool,
     ) -> Option<Pending> {
         let stat = file.stat;
         if let Some(error) = self.scope.refuses(stat.size).filter(|_| self.scope.dry_run) {
@@ -284,9 +292,24 @@ impl Planner<'_> {
             _ => self.plan.modified += 1,
         }
         self.plan.bytes += stat.size;
+        if let Some(pattern) = private::pattern_of(file.key.as_str()) {
+            let first = || (file.key.as_str().to_owned(), 0, BTreeSet::new());
+            let (_, count, patterns) = self.private.get_or_insert_with(first);
+            *count += 1;
+            patterns.insert(pattern);
+        }
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
-        let attempted = before.is_some_and(|before| before.attempted);
         Some(Pending { kind, stat, settled: stat.is_settled(self.seen), digest, attempted })
+    }
+
+    /// Says once what is perhaps not meant for everybody.
+    fn warn_of_private(&self) {
+        let Some((first, count, patterns)) = &self.private else { return };
+        let exclude = patterns.iter().copied().collect::<Vec<_>>().join(" ");
+        self.scope.exchange.trace.warn(
+            "files that look private are about to be published; exclude them if they are not meant for everybody",
+            &[("first", first), ("count", count), ("exclude", &exclude)],
+        );
     }
 
     fn deleting(&mut self, key: &str, published: &Published, attempted: bool) -> Option<Pending> {

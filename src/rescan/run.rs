@@ -21,6 +21,7 @@ pub struct Run {
     pub(crate) cancel: CancelToken,
     pub(crate) deadline: Option<Duration>,
     pub(crate) dry_run: bool,
+    pub(crate) force: bool,
     pub(crate) verify: Verify,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) progress: Option<Progress>,
@@ -49,6 +50,14 @@ impl Run {
     /// after another, to see whether they did.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
+        self
+    }
+
+    /// Sends every file again, also what is published as it is: after somebody changed objects, or with other headers
+    /// than before. What such a run leaves to be done when it is stopped, the next one sends, whether it is told to
+    /// or not.
+    pub fn force(mut self, yes: bool) -> Self {
+        self.force = yes;
         self
     }
 

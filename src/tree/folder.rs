@@ -1,7 +1,8 @@
-//! A folder that is held open. What lies below it is reached from its descriptor and through no link, so
-//! nothing outside of it is read, whatever happens to the path meanwhile.
+//! A folder that is held open. What lies below it is reached from its descriptor and, unless somebody wants it
+//! otherwise, through no link, so nothing outside of it is read, whatever happens to the path meanwhile.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,26 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::{Errno, Result};
 
+/// Which symbolic links in a tree are followed. A file or folder that a link leads to is published under the link's
+/// own path, as if it lay there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FollowSymlinks {
+    /// None: they are skipped, and reported.
+    #[default]
+    No,
+    /// Those that lead to something inside the root. Others are skipped, and reported.
+    Inside,
+    /// All, wherever they lead. Whoever may make a link in the tree decides what is published.
+    All,
+}
+
 /// An open folder and the path that it was opened by.
 #[derive(Debug)]
 pub(crate) struct Folder {
     descriptor: OwnedFd,
     path: PathBuf,
+    links: FollowSymlinks,
 }
 
 /// Enough to look at a file or a folder, without the right to read it where the system can do that.
@@ -26,7 +42,17 @@ impl Folder {
     /// Opens the folder that `path` leads to, also through links.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { descriptor: openat(CWD, path, flags, Mode::empty())?, path: path.to_owned() })
+        let descriptor = openat(CWD, path, flags, Mode::empty())?;
+        Ok(Self { descriptor, path: path.to_owned(), links: FollowSymlinks::No })
+    }
+
+    /// Follows links from now on, as far as that. The folder's path is one without links.
+    pub(crate) fn following(self, links: FollowSymlinks) -> Self {
+        Self { links, ..self }
+    }
+
+    pub(crate) fn follows_links(&self) -> bool {
+        self.links != FollowSymlinks::No
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -44,8 +70,32 @@ impl Folder {
         Ok(here.st_ino == there.st_ino && here.st_dev == there.st_dev)
     }
 
-    /// Opens what lies at `below`, a path of plain names. A link on the way, or at its end, is `ELOOP`.
+    /// Opens what lies at `below`, a path of plain names. A link on the way, or at its end, that is not to be
+    /// followed is `ELOOP`; one that leads out of where links may lead is `EXDEV`.
     pub(crate) fn open_below(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
+        match (self.open_without_links(below, flags), self.links) {
+            (Err(Errno::LOOP), FollowSymlinks::Inside) => {
+                self.open_without_links(&self.led_to(below)?, flags)
+            }
+            (Err(Errno::LOOP), FollowSymlinks::All) => openat(
+                &self.descriptor,
+                below,
+                flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC,
+                Mode::empty(),
+            ),
+            (opened, _) => opened,
+        }
+    }
+
+    /// Where the links of a path lead to, as a path in this folder without any. It is opened by that, so that a link
+    /// that is changed meanwhile leads no further.
+    fn led_to(&self, below: &Path) -> Result<PathBuf> {
+        let there = fs::canonicalize(self.path.join(below))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        there.strip_prefix(&self.path).map(Path::to_owned).map_err(|_| Errno::XDEV)
+    }
+
+    fn open_without_links(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         #[cfg(target_os = "linux")]
         match open_beneath(&self.descriptor, below, flags) {
@@ -75,14 +125,33 @@ impl Folder {
         openat(&self.descriptor, ".", flags, Mode::empty())
     }
 
-    /// What `stat` says of the path `below`, following no link on the way or at its end.
+    /// What `stat` says of the path `below`. Where no link is followed, one at its end is said to be one, and one on
+    /// the way is `ELOOP`.
     pub(crate) fn stat(&self, below: &Path) -> Result<Stat> {
+        let found = self.stat_without_links(below);
+        let is_followed = |stat: &Stat| file_type(stat).is_symlink() && self.follows_links();
+        match found {
+            Ok(stat) if is_followed(&stat) => self.stat_followed(below),
+            Err(Errno::LOOP) if self.follows_links() => self.stat_followed(below),
+            found => found,
+        }
+    }
+
+    /// What `stat` says of where the links of a path lead to.
+    pub(crate) fn stat_followed(&self, below: &Path) -> Result<Stat> {
+        match self.links {
+            FollowSymlinks::All => statat(&self.descriptor, below, AtFlags::empty()),
+            _ => self.stat_without_links(&self.led_to(below)?),
+        }
+    }
+
+    fn stat_without_links(&self, below: &Path) -> Result<Stat> {
         match (below.parent(), below.file_name()) {
             (Some(above), Some(name)) if above.as_os_str().is_empty() => {
                 statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
             }
             (Some(above), Some(name)) => {
-                let folder = self.open_below(above, TO_LOOK | OFlags::DIRECTORY)?;
+                let folder = self.open_without_links(above, TO_LOOK | OFlags::DIRECTORY)?;
                 statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
             }
             _ => self.stat_self(),
@@ -139,7 +208,6 @@ pub(crate) fn is_absent(error: Errno) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -177,6 +245,45 @@ mod tests {
         assert!(file_type(&folder.stat(Path::new("a/link")).unwrap()).is_symlink());
         assert_eq!(folder.stat(Path::new("a/link/file")).map(|_| ()), Err(Errno::LOOP));
         assert!(file_type(&folder.stat(Path::new("")).unwrap()).is_dir());
+    }
+
+    #[test]
+    fn s5_links_that_are_followed_lead_no_further_than_they_may() {
+        let (place, folder) = tree();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "of another tree").unwrap();
+        symlink(outside.path(), place.path().join("out")).unwrap();
+        symlink(place.path().join("a/b"), place.path().join("absolute")).unwrap();
+        symlink("a/absent", place.path().join("dangling")).unwrap();
+        symlink("circle", place.path().join("circle")).unwrap();
+        let root = fs::canonicalize(place.path()).unwrap();
+        drop(folder);
+        let with = |links| Folder::open(&root).unwrap().following(links);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let all_ways = |below: &str| {
+            let below = Path::new(below);
+            [FollowSymlinks::No, FollowSymlinks::Inside, FollowSymlinks::All].map(|links| {
+                let folder = with(links);
+                let opened = folder.open_below(below, flags).map(drop);
+                let seen = folder.stat(below).map(|stat| file_type(&stat).is_symlink());
+                assert_eq!(opened.is_ok(), seen == Ok(false), "{below:?} {links:?}: {opened:?} {seen:?}");
+                opened
+            })
+        };
+        let (yes, link) = (Ok(()), Err(Errno::LOOP));
+        for (below, expected) in [
+            ("a/b/file", [yes, yes, yes]),
+            ("a/link/file", [link, yes, yes]),
+            ("a/file link", [link, yes, yes]),
+            ("absolute/file", [link, yes, yes]),
+            ("out", [link, Err(Errno::XDEV), yes]),
+            ("out/secret", [link, Err(Errno::XDEV), yes]),
+            ("dangling", [link, Err(Errno::NOENT), Err(Errno::NOENT)]),
+            ("circle", [link, link, link]),
+        ] {
+            assert_eq!(all_ways(below), expected, "{below}");
+        }
+        assert!(with(FollowSymlinks::Inside).lists(Path::new("a/link/file")).unwrap());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The walk: every file below a root, in the order of keys, following no links.
+//! The walk: every file below a root, in the order of keys, following links only where the root does.
 
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
@@ -8,11 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, FileType, statat};
+use rustix::fs::{AtFlags, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
+use crate::text::PrintablePath;
 use crate::tree::filter::Filter;
 use crate::tree::folder::{Folder, file_type};
 use crate::tree::version::{FileEntry, FileStat, Version};
@@ -23,6 +24,8 @@ pub(crate) enum Found {
     File(FileEntry),
     /// Not published and not followed; what was published there is kept.
     Skipped(Skip),
+    /// A file, or a folder, whose name leaves no key: it cannot be published, nor ever was.
+    Unnamable(StorageError),
     /// Something could not be read: nothing may be deleted on this run.
     Failed(StorageError),
 }
@@ -40,7 +43,7 @@ pub struct Skip {
 impl fmt::Display for Skip {
     /// The path, with control characters and what is not UTF-8 escaped, and the reason.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.as_os_str().as_bytes().escape_ascii(), self.reason.as_str())
+        write!(f, "{}: {}", PrintablePath(&self.path), self.reason.as_str())
     }
 }
 
@@ -50,10 +53,14 @@ impl fmt::Display for Skip {
 pub enum SkipReason {
     /// A symbolic link.
     Symlink,
+    /// A symbolic link that leads out of the root, where only those inside are followed.
+    Outside,
+    /// A symbolic link that leads to a folder that it lies in, or to itself.
+    Loop,
+    /// A symbolic link that leads to nothing.
+    Dangling,
     /// A fifo, socket or device.
     Special,
-    /// Its name is not UTF-8, or longer than a key may be.
-    Name,
     /// The system says that it is empty, and it gives bytes: a file of `/proc` or the like.
     Sizeless,
 }
@@ -63,9 +70,11 @@ impl SkipReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Symlink => "a symbolic link is not followed",
+            Self::Outside => "a symbolic link that leads out of the tree is not followed",
+            Self::Loop => "a symbolic link that leads back to where it lies",
+            Self::Dangling => "a symbolic link that leads nowhere",
             Self::Special => "not a regular file",
             Self::Sizeless => "it is said to be empty and gives bytes, as files of /proc do",
-            Self::Name => "its name cannot be a key (not UTF-8, or longer than 1,024 bytes with the prefix)",
         }
     }
 }
@@ -75,7 +84,7 @@ impl SkipReason {
 /// is not looked at; files that it does not include are not there.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
-    let first = Listing { path: PathBuf::new(), entries: vec![root_itself].into_iter() };
+    let first = Listing { path: PathBuf::new(), identity: None, entries: vec![root_itself].into_iter() };
     Walk { root, longest, filter, begun: vec![first] }
 }
 
@@ -91,6 +100,8 @@ pub(crate) struct Walk<'a> {
 struct Listing {
     /// Below the root.
     path: PathBuf,
+    /// Device and inode, where links are followed: none may lead here from below.
+    identity: Option<(u64, u64)>,
     entries: std::vec::IntoIter<Entry>,
 }
 
@@ -103,6 +114,7 @@ struct Entry {
 enum InFolder {
     Folder,
     File(FileStat),
+    Unnamable,
     Skipped(SkipReason),
     Failed(Errno),
 }
@@ -119,18 +131,20 @@ impl Iterator for Walk<'_> {
             };
             let path = listing.path.join(name);
             match found {
-                InFolder::Folder => match self.list(&path) {
-                    Ok(entries) => self.begun.push(Listing { path, entries: entries.into_iter() }),
+                InFolder::Folder => match self.list(path.clone()) {
+                    Ok(listing) => self.begun.push(listing),
                     // It was a folder a moment ago.
                     Err(Errno::LOOP) => return Some(skipped(path, SkipReason::Symlink)),
+                    Err(Errno::XDEV) => return Some(skipped(path, SkipReason::Outside)),
                     Err(error) => return Some(Found::Failed(self.failure(&path, error))),
                 },
                 InFolder::File(stat) => {
                     return Some(match RemoteKey::from_relative(&path) {
                         Some(Ok(key)) => Found::File(FileEntry { key, stat, digest: None }),
-                        _ => skipped(path, SkipReason::Name),
+                        _ => self.unnamable(&path),
                     });
                 }
+                InFolder::Unnamable => return Some(self.unnamable(&path)),
                 InFolder::Skipped(reason) => return Some(skipped(path, reason)),
                 InFolder::Failed(error) => return Some(Found::Failed(self.failure(&path, error))),
             }
@@ -140,8 +154,9 @@ impl Iterator for Walk<'_> {
 
 impl Walk<'_> {
     /// What is in a folder, in the order of keys.
-    fn list(&self, folder: &Path) -> rustix::io::Result<Vec<Entry>> {
-        let mut listed = self.root.list(folder)?;
+    fn list(&self, path: PathBuf) -> rustix::io::Result<Listing> {
+        let mut listed = self.root.list(&path)?;
+        let identity = if self.root.follows_links() { Some(identity(&listed.stat()?)) } else { None };
         let mut entries = Vec::new();
         while let Some(entry) = listed.read() {
             let entry = entry?;
@@ -150,7 +165,7 @@ impl Walk<'_> {
                 continue;
             }
             let name = OsStr::from_bytes(name).to_owned();
-            if let Some(found) = self.look_at(listed.fd()?, &folder.join(&name), &name, entry.file_type()) {
+            if let Some(found) = self.look_at(listed.fd()?, identity, &path.join(&name), entry.file_type()) {
                 entries.push(Entry { name, found });
             }
         }
@@ -158,21 +173,22 @@ impl Walk<'_> {
             let is_folder = |entry: &Entry| matches!(entry.found, InFolder::Folder);
             name_order((a.name.as_bytes(), is_folder(a)), (b.name.as_bytes(), is_folder(b)))
         });
-        Ok(entries)
+        Ok(Listing { path, identity, entries: entries.into_iter() })
     }
 
     /// What a name in an open folder is; `None`: nothing that anybody wants to hear of.
     fn look_at(
         &self,
         folder: BorrowedFd<'_>,
+        identity: Option<(u64, u64)>,
         path: &Path,
-        name: &OsStr,
         listed: FileType,
     ) -> Option<InFolder> {
         let text = path.to_str();
         if text.is_some_and(|path| self.filter.excludes(path)) {
             return None;
         }
+        let name = path.file_name().unwrap_or_default();
         let stat = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let kind = match listed {
             // Not every file system says it in its lists.
@@ -182,16 +198,45 @@ impl Walk<'_> {
             },
             known => known,
         };
+        if kind.is_symlink() && self.root.follows_links() {
+            return match self.led_to(path, identity) {
+                Ok(stat) => self.sorted_out(path, file_type(&stat), || Ok(stat)),
+                Err(other) => Some(other),
+            };
+        }
+        self.sorted_out(path, kind, stat)
+    }
+
+    /// What a link leads to.
+    fn led_to(&self, path: &Path, folder: Option<(u64, u64)>) -> Result<Stat, InFolder> {
+        let stat = self.root.stat_followed(path).map_err(|error| match error {
+            Errno::XDEV => InFolder::Skipped(SkipReason::Outside),
+            Errno::LOOP => InFolder::Skipped(SkipReason::Loop),
+            Errno::NOENT | Errno::NOTDIR => InFolder::Skipped(SkipReason::Dangling),
+            other => InFolder::Failed(other),
+        })?;
+        let above = self.begun.iter().map(|listing| listing.identity);
+        let is_above =
+            file_type(&stat).is_dir() && above.chain([folder]).any(|one| one == Some(identity(&stat)));
+        if is_above { Err(InFolder::Skipped(SkipReason::Loop)) } else { Ok(stat) }
+    }
+
+    /// What something of this kind is to the walk.
+    fn sorted_out(
+        &self,
+        path: &Path,
+        kind: FileType,
+        stat: impl FnOnce() -> rustix::io::Result<Stat>,
+    ) -> Option<InFolder> {
+        let text = path.to_str();
         let length = path.as_os_str().len();
         Some(match kind {
             // Not one key below it would be short enough, nor need the system take its path.
-            FileType::Directory if length + 2 > self.longest => InFolder::Skipped(SkipReason::Name),
+            FileType::Directory if length + 2 > self.longest => InFolder::Unnamable,
             FileType::Directory => InFolder::Folder,
             FileType::Symlink => InFolder::Skipped(SkipReason::Symlink),
             FileType::RegularFile if text.is_some_and(|path| !self.filter.admits(path)) => return None,
-            FileType::RegularFile if text.is_none() || length > self.longest => {
-                InFolder::Skipped(SkipReason::Name)
-            }
+            FileType::RegularFile if text.is_none() || length > self.longest => InFolder::Unnamable,
             FileType::RegularFile => match stat() {
                 Ok(stat) if file_type(&stat).is_file() => InFolder::File(FileStat::of(&stat)),
                 Ok(stat) if file_type(&stat).is_symlink() => InFolder::Skipped(SkipReason::Symlink),
@@ -202,11 +247,26 @@ impl Walk<'_> {
         })
     }
 
+    fn unnamable(&self, path: &Path) -> Found {
+        let why = if path.to_str().is_none() {
+            "not published: its name is not UTF-8, as keys are".to_owned()
+        } else {
+            format!("not published: its path is longer than the {} bytes that a key may have", self.longest)
+        };
+        let error = StorageError::new(ErrorKind::InvalidKey, Operation::Walk, why);
+        Found::Unnamable(error.with_path(self.root.path().join(path)))
+    }
+
     fn failure(&self, path: &Path, error: Errno) -> StorageError {
         let kind =
             if error == Errno::NOENT { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
         StorageError::io(kind, Operation::Walk, &self.root.path().join(path), error.into())
     }
+}
+
+fn identity(stat: &Stat) -> (u64, u64) {
+    let found = FileStat::of(stat);
+    (found.device, found.inode)
 }
 
 fn skipped(path: PathBuf, reason: SkipReason) -> Found {
@@ -228,7 +288,7 @@ impl Version {
         for found in walk(&folder, MAX_KEY_BYTES, &filter) {
             match found {
                 Found::File(entry) => entries.push(entry),
-                Found::Skipped(_) => {}
+                Found::Skipped(_) | Found::Unnamable(_) => {}
                 Found::Failed(error) => return Err(error),
             }
         }
@@ -251,6 +311,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tree::folder::FollowSymlinks;
 
     fn found(root: &Path, longest: usize, filter: &Filter) -> Vec<Found> {
         walk(&Folder::open(root).unwrap(), longest, filter).collect()
@@ -297,18 +358,71 @@ mod tests {
         assert_eq!(keys(root.path()), ["file"]);
     }
 
+    /// Links to folders and files beside them, out of the tree, to nothing, to themselves, to folders above them, and
+    /// to each other's folders.
+    #[test]
+    fn f6_followed_links_are_where_they_lie_and_loops_are_found() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outside.path().join("x"), "of another tree").unwrap();
+        for file in ["a/1", "b/2"] {
+            fs::create_dir_all(root.path().join(file).parent().unwrap()).unwrap();
+            fs::write(root.path().join(file), "x").unwrap();
+        }
+        for (target, link) in [
+            ("../b", "a/to-b"),
+            ("../a", "b/to-a"),
+            ("a/1", "one"),
+            ("gone", "nowhere"),
+            ("self", "self"),
+            ("..", "a/up"),
+        ] {
+            std::os::unix::fs::symlink(target, root.path().join(link)).unwrap();
+        }
+        std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
+        std::os::unix::net::UnixListener::bind(outside.path().join("socket")).unwrap();
+        let canonical = fs::canonicalize(root.path()).unwrap();
+        let filter = Filter::default();
+        let seen = |links| {
+            let folder = Folder::open(&canonical).unwrap().following(links);
+            let found = walk(&folder, MAX_KEY_BYTES, &filter);
+            let (mut keys, mut skips) = (Vec::new(), Vec::new());
+            for found in found {
+                match found {
+                    Found::File(entry) => keys.push(entry.key.into_string()),
+                    Found::Skipped(skip) => skips.push((skip.path.display().to_string(), skip.reason)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            (keys, skips)
+        };
+        let (keys, skips) = seen(FollowSymlinks::No);
+        assert_eq!((keys, skips.len()), (vec!["a/1".to_owned(), "b/2".to_owned()], 7));
+        let inside = ["a/1", "a/to-b/2", "b/2", "b/to-a/1", "one"];
+        let loops = ["a/to-b/to-a", "a/up", "b/to-a/to-b", "b/to-a/up", "self"];
+        let loops = loops.map(|path| (path.to_owned(), SkipReason::Loop));
+        let dangling = ("nowhere".to_owned(), SkipReason::Dangling);
+        let (keys, skips) = seen(FollowSymlinks::Inside);
+        assert_eq!(keys, inside);
+        let out = ("out".to_owned(), SkipReason::Outside);
+        assert_eq!(skips, [&loops[..4], &[dangling.clone(), out], &loops[4..]].concat());
+        let (keys, skips) = seen(FollowSymlinks::All);
+        assert_eq!(keys, [&inside[..], &["out/x"]].concat());
+        let socket = ("out/socket".to_owned(), SkipReason::Special);
+        assert_eq!(skips, [&loops[..4], &[dangling, socket], &loops[4..]].concat());
+    }
+
     // Other systems refuse such names themselves.
     #[cfg(target_os = "linux")]
     #[test]
-    fn k2_names_that_are_not_utf8_or_too_long_are_skipped_and_the_others_go_on() {
+    fn k2_names_that_are_not_utf8_or_too_long_are_errors_and_the_others_go_on() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join(OsStr::from_bytes(b"bad\xff")), "x").unwrap();
         fs::write(root.path().join("n".repeat(200)), "x").unwrap();
         let found = found(root.path(), 199, &Filter::default());
-        assert!(found.iter().all(|f| matches!(f, Found::Skipped(s) if s.reason == SkipReason::Name)));
+        assert!(found.iter().all(|f| matches!(f, Found::Unnamable(e) if e.kind() == ErrorKind::InvalidKey)));
         assert_eq!((found.len(), keys(root.path()).len()), (2, 1));
-        let Found::Skipped(skip) = &found[0] else { panic!("{found:?}") };
-        assert!(skip.to_string().starts_with("bad\\xff: its name"), "{skip}");
+        let Found::Unnamable(error) = &found[0] else { panic!("{found:?}") };
+        assert!(error.to_string().contains("bad\\xff: not published: its name is not UTF-8"), "{error}");
     }
 
     /// A folder was swapped for a link while the walk went on; it was entered by its path, and files outside of the

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bucket_brigade::{
     ErrorKind, KeptReason, LocalBackend, MaxDelete, RescanConfig, RescanOrchestrator, RescanOutcome,
-    RescanReport, Run, SkipReason, StorageBackend, Verify,
+    RescanReport, Run, StorageBackend, Verify,
 };
 use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
@@ -184,15 +184,20 @@ fn k2_names_that_are_not_utf8_are_reported_escaped_and_the_others_go_on() {
         fs::write(path, "never published").unwrap();
     }
     let site = world.orchestrator();
-    for outcome in [RescanOutcome::Published, RescanOutcome::Unchanged] {
+    let root = fs::canonicalize(world.root()).unwrap();
+    for uploaded in [2, 0] {
         let report = rescan(&world, &site);
-        assert_eq!(report.outcome, outcome);
-        assert!(report.skipped.iter().all(|skip| skip.reason == SkipReason::Name));
-        let skipped: BTreeSet<_> =
-            report.skipped.iter().map(|skip| skip.path.as_os_str().as_bytes()).collect();
-        assert_eq!((skipped, report.skipped_count), (BTreeSet::from(foreign), 4));
-        let shown = format!("{:?}", report.skipped);
-        assert!(shown.contains("bad\\xFE") && shown.contains("bad\\xFF"), "{shown}");
+        assert_eq!(
+            (report.outcome, report.uploaded_count),
+            (RescanOutcome::Partial, uploaded),
+            "not all is published"
+        );
+        assert!(report.failed.iter().all(|error| error.kind() == ErrorKind::InvalidKey));
+        let named = report.failed.iter().map(|error| error.path().unwrap().strip_prefix(&root).unwrap());
+        let named: BTreeSet<_> = named.map(|path| path.as_os_str().as_bytes()).collect();
+        assert_eq!((named, report.failed_count), (BTreeSet::from(foreign), 4));
+        let shown: Vec<_> = report.failed.iter().map(ToString::to_string).collect();
+        assert!(shown[0].contains("bad\\xfe") && shown[1].contains("bad\\xff"), "{shown:?}");
         assert_eq!(world.keys(), ["bad\u{fffd}", "ok"]);
         assert_eq!(world.objects()["bad\u{fffd}"], b"of the lossy name");
     }
@@ -245,7 +250,7 @@ fn key_of(letter: char, bytes: usize) -> String {
 }
 
 #[test]
-fn k4_keys_of_up_to_1024_bytes_with_their_prefix_are_published_and_a_longer_one_is_skipped() {
+fn k4_keys_of_up_to_1024_bytes_with_their_prefix_are_published_and_a_longer_one_fails() {
     let world = World::new();
     let [shorter, longest, too_long] = [('a', 1023), ('b', 1024), ('c', 1025)].map(|(letter, bytes)| {
         let key = key_of(letter, bytes - PREFIX.len());
@@ -255,9 +260,9 @@ fn k4_keys_of_up_to_1024_bytes_with_their_prefix_are_published_and_a_longer_one_
     world.write("short", "x");
     let site = world.orchestrator_with(any_delete());
     let report = site.rescan().unwrap();
-    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 3));
-    assert_eq!((report.skipped_count, report.skipped[0].reason), (1, SkipReason::Name));
-    assert_eq!(report.skipped[0].path, Path::new(&too_long));
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Partial, 3));
+    assert_eq!((report.failed_count, report.failed[0].kind()), (1, ErrorKind::InvalidKey));
+    assert!(report.failed[0].path().unwrap().ends_with(&too_long));
     assert_eq!(world.keys(), [shorter.as_str(), longest.as_str(), "short"]);
     // For the oracle every file has to be published.
     world.remove(&too_long);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
     ErrorKind, FirstRun, KeptReason, MaxDelete, RescanConfig, RescanOrchestrator, RescanOutcome, S3Backend,
-    SkipReason, StopReason, StorageBackend, StorageError,
+    StopReason, StorageBackend, StorageError,
 };
 
 use crate::support::oracle::{check, check_idle};
@@ -82,9 +82,9 @@ fn deletes_are_not_forgotten_after_an_upload_error() {
 }
 
 /// Folders below each other were deeper than the system opens (`ENAMETOOLONG`): an error that blocked all deletes
-/// for ever. Nothing so deep can be a key: it is skipped, and said. (What may not be read is row F4.)
+/// for ever. Nothing so deep can be a key: it is a failure of its own, and deletes go on. (What may not be read is row F4.)
 #[test]
-fn folder_too_deep_for_any_key_is_skipped_and_blocks_nothing() {
+fn folder_too_deep_for_any_key_is_a_failure_and_blocks_nothing() {
     let world = World::new();
     world.write("keep/a", "1");
     world.write("other", "2");
@@ -94,9 +94,11 @@ fn folder_too_deep_for_any_key_is_skipped_and_blocks_nothing() {
     make_too_deep(&world);
     let report = site.rescan().unwrap();
     check(&world, &site, &report);
-    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Published, 1), "{:?}", report.failed);
-    assert_eq!((report.skipped_count, report.skipped[0].reason), (1, SkipReason::Name));
-    assert!(report.skipped[0].path.starts_with("deep"));
+    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Partial, 1), "{:?}", report.failed);
+    assert_eq!((report.failed_count, report.failed[0].kind()), (1, ErrorKind::InvalidKey));
+    assert!(
+        report.failed[0].path().unwrap().starts_with(fs::canonicalize(world.root()).unwrap().join("deep"))
+    );
     assert_eq!(world.keys(), ["keep/a"]);
 }
 

@@ -2,11 +2,13 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use sha2::{Digest as _, Sha256};
 
 use super::S3Backend;
 use super::ask::{Answer, Ask};
+use super::content_type::content_type;
 use super::objects;
 use crate::backend::{Exchange, Receipt, Upload};
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -106,8 +108,9 @@ fn second_opinion(error: StorageError, same: impl FnOnce() -> Result<bool, Stora
 /// What is stored with an object besides its bytes.
 pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMap, StorageError> {
     let mut headers = s3.settings.headers.clone();
-    let mime = mime_guess::from_path(key.as_str()).first_or_octet_stream();
-    set(&mut headers, "content-type", mime.as_ref())?;
+    if !headers.contains_key(CONTENT_TYPE) {
+        set(&mut headers, "content-type", &content_type(key.as_str()))?;
+    }
     Ok(headers)
 }
 

@@ -2,6 +2,7 @@
 //! renamed or taken away. A report is written as it is read: it may hold 100,000 failures.
 
 use std::io;
+use std::path::Path;
 
 use bucket_brigade::{
     AbortedUploads, CacheSummary, Event, Kept, MetricsSnapshot, PendingFile, PendingKind, RescanReport, Skip,
@@ -11,7 +12,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 use serde_json::{Value, json};
 
-use crate::printable::is_hidden;
+use crate::printable::{PrintablePath, is_hidden};
 
 /// Writes an object, with what nobody can see escaped.
 pub(crate) fn write(out: impl io::Write, object: &impl Serialize) -> io::Result<()> {
@@ -63,10 +64,15 @@ type Failures<'a> = List<'a, StorageError, Failure>;
 fn failure(error: &StorageError) -> Failure {
     let path = error.key().map(str::to_owned);
     Failure {
-        path: path.or_else(|| error.path().map(|path| path.to_string_lossy().into_owned())),
+        path: path.or_else(|| error.path().map(path_of)),
         error: error.to_string(),
         retryable: error.is_retryable() || error.kind().is_transient(),
     }
+}
+
+/// A path that is not UTF-8 is shown as it is in the error.
+fn path_of(path: &Path) -> String {
+    path.to_str().map_or_else(|| PrintablePath(path).to_string(), str::to_owned)
 }
 
 fn failures(errors: &[StorageError]) -> Failures<'_> {
