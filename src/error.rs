@@ -254,6 +254,11 @@ impl StorageError {
         self.details.retry != Retry::Never
     }
 
+    /// Whether the next run may do better with nothing changed: trying again may help, or the store was unavailable.
+    pub fn may_go_away(&self) -> bool {
+        self.is_retryable() || self.kind().is_transient()
+    }
+
     /// Whether it only says that its run had stopped before.
     pub(crate) fn is_not_tried(&self) -> bool {
         matches!(self.details.kind, ErrorKind::Cancelled | ErrorKind::Deadline | ErrorKind::Unavailable)

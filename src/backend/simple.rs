@@ -34,7 +34,7 @@ fn put_simply(
         // Only an unchanged file is handed to a backend that opens it by its name.
         file.source.check_unchanged()?;
         let url = backend.upload_file(file.source.path(), key)?;
-        exchange.trace.progress.moved(bytes);
+        exchange.trace.progress.bytes_sent(bytes);
         Ok(Receipt { url, etag: None })
     })?;
     // It was stored, but nobody knows which version of it.

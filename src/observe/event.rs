@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use crate::error::{ErrorKind, StorageError};
+
 /// What happened. Sizes are bytes; keys stand before the prefix.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -43,6 +45,8 @@ pub enum Event {
         bytes: u64,
         /// The size of the whole file.
         of: u64,
+        /// It was there from an earlier run, and was not sent now.
+        resumed: bool,
     },
     /// A file was sent and acknowledged.
     UploadFinished {
@@ -52,6 +56,8 @@ pub enum Event {
         bytes: u64,
         /// Its public URL.
         url: String,
+        /// An earlier version of it was published before.
+        replaced: bool,
     },
     /// A file could not be published; it stays pending.
     UploadFailed {
@@ -59,6 +65,10 @@ pub enum Event {
         key: String,
         /// Why.
         reason: String,
+        /// Of what class the reason is.
+        kind: ErrorKind,
+        /// Whether it may go away by itself.
+        retryable: bool,
     },
     /// A file turned out to hold what is published already.
     Confirmed {
@@ -76,6 +86,10 @@ pub enum Event {
         key: String,
         /// Why.
         reason: String,
+        /// Of what class the reason is.
+        kind: ErrorKind,
+        /// Whether it may go away by itself.
+        retryable: bool,
     },
     /// A request is tried again.
     Retrying {
@@ -100,6 +114,18 @@ pub enum Event {
         /// `published`, `unchanged`, `partial`, `local_only` or `error`.
         outcome: &'static str,
     },
+}
+
+impl Event {
+    pub(crate) fn upload_failed(key: String, error: &StorageError) -> Self {
+        let (kind, retryable) = (error.kind(), error.may_go_away());
+        Self::UploadFailed { key, reason: error.to_string(), kind, retryable }
+    }
+
+    pub(crate) fn delete_failed(key: String, error: &StorageError) -> Self {
+        let (kind, retryable) = (error.kind(), error.may_go_away());
+        Self::DeleteFailed { key, reason: error.to_string(), kind, retryable }
+    }
 }
 
 /// Receives every event, on the thread where it happens: be quick, and do not call back into the
@@ -158,6 +184,8 @@ struct Counts {
     files_failed: AtomicU64,
     bytes_total: AtomicU64,
     bytes_done: AtomicU64,
+    bytes_hashed: AtomicU64,
+    bytes_sent: AtomicU64,
     deletes_total: AtomicU64,
     deletes_done: AtomicU64,
 }
@@ -178,8 +206,12 @@ pub struct ProgressSnapshot {
     pub files_failed: u64,
     /// Bytes of the files to be uploaded.
     pub bytes_total: u64,
-    /// Bytes handed to the connection, repetitions not counted twice.
+    /// Bytes that need nothing more: sent, there from an earlier run, or found to be unchanged.
     pub bytes_done: u64,
+    /// Bytes read to hash them: of the files to be uploaded, and of parts that are read again.
+    pub bytes_hashed: u64,
+    /// Bytes of files handed to the connection on this run, repetitions not counted twice.
+    pub bytes_sent: u64,
     /// Objects to be deleted.
     pub deletes_total: u64,
     /// Objects deleted.
@@ -201,6 +233,8 @@ impl Progress {
             files_failed: counts.files_failed.load(Relaxed),
             bytes_total: counts.bytes_total.load(Relaxed),
             bytes_done: counts.bytes_done.load(Relaxed),
+            bytes_hashed: counts.bytes_hashed.load(Relaxed),
+            bytes_sent: counts.bytes_sent.load(Relaxed),
             deletes_total: counts.deletes_total.load(Relaxed),
             deletes_done: counts.deletes_done.load(Relaxed),
         }
@@ -224,13 +258,24 @@ impl Progress {
         self.0.deletes_done.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn moved(&self, bytes: u64) {
-        self.0.bytes_done.fetch_add(bytes, Relaxed);
+    pub(crate) fn bytes_hashed(&self, bytes: u64) {
+        self.0.bytes_hashed.fetch_add(bytes, Relaxed);
     }
 
-    /// What a failed try had moved is to be moved again.
-    pub(crate) fn unmoved(&self, bytes: u64) {
+    pub(crate) fn bytes_sent(&self, bytes: u64) {
+        self.0.bytes_sent.fetch_add(bytes, Relaxed);
+        self.bytes_present(bytes);
+    }
+
+    /// What a failed try had sent is to be sent again.
+    pub(crate) fn bytes_lost(&self, bytes: u64) {
+        self.0.bytes_sent.fetch_sub(bytes, Relaxed);
         self.0.bytes_done.fetch_sub(bytes, Relaxed);
+    }
+
+    /// The store has these bytes already.
+    pub(crate) fn bytes_present(&self, bytes: u64) {
+        self.0.bytes_done.fetch_add(bytes, Relaxed);
     }
 }
 

@@ -79,6 +79,12 @@ impl Trace {
         self.emit(|| Event::Log { level, message, fields: texts });
     }
 
+    /// Bytes of a file were read to hash them.
+    pub(crate) fn bytes_hashed(&self, count: u64) {
+        self.metrics.bytes_hashed(count);
+        self.progress.bytes_hashed(count);
+    }
+
     pub(crate) fn warn(&self, message: &str, fields: Fields<'_>) {
         self.log(Level::Warn, message, fields);
     }

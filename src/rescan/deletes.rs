@@ -142,7 +142,7 @@ impl Flow<'_> {
                 continue;
             }
             trace.metrics.deletes_failed(1);
-            trace.emit(|| Event::DeleteFailed { key, reason: error.to_string() });
+            trace.emit(|| Event::delete_failed(key, &error));
             self.tally.failed_deletes += 1;
             // However many keys an answer names, it is one outage.
             if error.kind().is_transient() && std::mem::replace(&mut told, true) {

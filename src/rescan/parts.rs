@@ -147,7 +147,7 @@ impl Job {
     fn hash(&self, exchange: &Exchange<'_>, offset: u64, length: u64) -> Result<[u8; 32], StorageError> {
         let source = self.source()?;
         let sha256 = source.hash_range(offset, length, |count| {
-            exchange.trace.metrics.bytes_hashed(count);
+            exchange.trace.bytes_hashed(count);
             exchange.check(Operation::Read)
         })?;
         source.check_unchanged()?;
@@ -173,7 +173,7 @@ impl Job {
         let (source, upload) = (self.source()?, self.upload()?);
         let done = part.is_done();
         let etag = if let Some(held) = part.held.filter(|_| done) {
-            exchange.trace.progress.moved(length);
+            exchange.trace.progress.bytes_present(length);
             held.etag
         } else {
             let part = PartUpload { upload, source, number, offset, length, sha256: &sha256 };
@@ -186,6 +186,7 @@ impl Job {
             number,
             bytes: length,
             of: source.stat().size,
+            resumed: done,
         });
         Ok(part)
     }

@@ -12,9 +12,8 @@ use crate::tree::walk::Skip;
 /// observer gets every event.
 pub const REPORT_LIST_LIMIT: usize = 100_000;
 
-/// How a rescan ended, from best to worst.
+/// How a rescan ended, from best to worst. There are no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum RescanOutcome {
     /// There was nothing to do.
     Unchanged,
@@ -296,6 +295,10 @@ pub struct RescanReport {
     pub uploaded_bytes: u64,
     /// The files uploaded, up to [`REPORT_LIST_LIMIT`], in the order in which they were done.
     pub uploaded: Vec<Uploaded>,
+    /// Objects that lay there already and were taken over without being sent. This version takes over none.
+    pub adopted_count: u64,
+    /// Their keys, up to [`REPORT_LIST_LIMIT`].
+    pub adopted: Vec<String>,
     /// Objects deleted.
     pub deleted_count: u64,
     /// Their keys, up to [`REPORT_LIST_LIMIT`], in the order in which they were done.
@@ -341,6 +344,8 @@ impl RescanReport {
             uploaded_count: 0,
             uploaded_bytes: 0,
             uploaded: Vec::new(),
+            adopted_count: 0,
+            adopted: Vec::new(),
             deleted_count: 0,
             deleted: Vec::new(),
             failed_count: 0,

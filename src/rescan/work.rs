@@ -92,15 +92,20 @@ impl Worked {
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
             Ending::Uploaded(published, receipt) => {
-                let bytes = published.stat.size;
+                let (bytes, replaced) = (published.stat.size, self.item.published.is_some());
                 trace.metrics.uploads(1);
                 trace.metrics.upload_bytes(bytes);
                 trace.progress.file_done();
-                trace.emit(|| Event::UploadFinished { key: key(), bytes, url: receipt.url.clone() });
+                trace.emit(|| Event::UploadFinished {
+                    key: key(),
+                    bytes,
+                    url: receipt.url.clone(),
+                    replaced,
+                });
             }
             Ending::Confirmed(published) => {
                 trace.progress.file_done();
-                trace.progress.moved(published.stat.size);
+                trace.progress.bytes_present(published.stat.size);
                 trace.emit(|| Event::Confirmed { key: key() });
             }
             Ending::Skipped(_) => trace.progress.file_done(),
@@ -110,7 +115,7 @@ impl Worked {
             Ending::Failed(error) => {
                 trace.metrics.uploads_failed(1);
                 trace.progress.file_failed();
-                trace.emit(|| Event::UploadFailed { key: key(), reason: error.to_string() });
+                trace.emit(|| Event::upload_failed(key(), error));
             }
         }
     }
@@ -229,7 +234,7 @@ fn is_the_same_in_parts(
     };
     let hashes = (1..=plan.count()).filter_map(|number| plan.part(number)).map(|(offset, length)| {
         source.hash_range(offset, length, |count| {
-            exchange.trace.metrics.bytes_hashed(count);
+            exchange.trace.bytes_hashed(count);
             exchange.check(Operation::Read)
         })
     });
@@ -240,7 +245,7 @@ fn is_the_same_in_parts(
 
 fn hash(exchange: &Exchange<'_>, source: &Source) -> Result<Digest, StorageError> {
     source.hash(|count| {
-        exchange.trace.metrics.bytes_hashed(count);
+        exchange.trace.bytes_hashed(count);
         exchange.check(Operation::Read)
     })
 }

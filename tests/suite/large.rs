@@ -261,8 +261,8 @@ fn progress_and_events_tell_of_each_part_with_its_bytes() {
     let parts = Arc::new(Mutex::new(Vec::new()));
     let sink = parts.clone();
     let observer: Arc<dyn Observer> = Arc::new(move |event: &Event| {
-        if let Event::PartFinished { key, number, bytes, of } = event {
-            sink.lock().unwrap().push((key.clone(), *number, *bytes, *of));
+        if let Event::PartFinished { key, number, bytes, of, resumed } = event {
+            sink.lock().unwrap().push((key.clone(), *number, *bytes, *of, *resumed));
         }
     });
     let progress = Progress::default();
@@ -272,9 +272,10 @@ fn progress_and_events_tell_of_each_part_with_its_bytes() {
     let mut parts = parts.lock().unwrap().clone();
     parts.sort();
     let length = bytes.len() as u64;
-    let part = |number, bytes| ("f".to_owned(), number, bytes, length);
+    let part = |number, bytes| ("f".to_owned(), number, bytes, length, false);
     assert_eq!(parts, [part(1, 8 << 20), part(2, 8 << 20), part(3, (4 << 20) + 5)]);
-    assert_eq!((progress.snapshot().bytes_done, progress.snapshot().files_done), (length, 1));
+    let at = progress.snapshot();
+    assert_eq!((at.bytes_done, at.bytes_sent, at.bytes_hashed, at.files_done), (length, length, length, 1));
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Read for Timed<'_> {
         self.left = self.left.saturating_sub(count as u64);
         if self.counts {
             self.moved += count as u64;
-            self.exchange.trace.progress.moved(count as u64);
+            self.exchange.trace.progress.bytes_sent(count as u64);
         }
         Ok(count)
     }

@@ -182,7 +182,7 @@ impl Client {
                 self.judge(ask, answer, exchange.clock.wall(), &used)
             });
         if result.is_err() {
-            exchange.trace.progress.unmoved(timed.moved);
+            exchange.trace.progress.bytes_lost(timed.moved);
         }
         match result {
             // It cannot have taken what it did not read.
@@ -207,7 +207,7 @@ impl Client {
         let mut timed = Timed::new(exchange, ask, body, true);
         let result = sink(&mut timed).map_err(|error| self.lost(ask.operation, ureq::Error::from(error)));
         if result.is_err() {
-            exchange.trace.progress.unmoved(timed.moved);
+            exchange.trace.progress.bytes_lost(timed.moved);
         }
         result
     }

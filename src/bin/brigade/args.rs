@@ -1,13 +1,15 @@
 //! What can be said on the command line.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, reason = "these are the texts of --help")]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bucket_brigade::MaxDelete;
 use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use http::Uri;
 
@@ -41,7 +43,7 @@ Examples:
 /// Publish a directory tree to S3-compatible storage, and keep it published
 #[derive(Debug, Parser)]
 #[command(name = "brigade", version, styles = STYLES, term_width = 90, after_help = EXIT_CODES)]
-#[command(disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -74,6 +76,71 @@ pub(crate) enum Command {
     },
 }
 
+/// Flags that change nothing about a command: it takes them, as the flags of one command serve another, and its help
+/// has those that matter there.
+const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
+    (
+        "plan",
+        &[
+            "dry_run",
+            "fallback_url",
+            "verify",
+            "deadline",
+            "header",
+            "batch_size",
+            "chunk_size",
+            "part_size",
+            "part_threshold",
+            "retries",
+            "lock_wait",
+            "json_events",
+            "ca_file",
+            "first_run",
+        ],
+    ),
+    ("status", &["ca_file", "public_url", "virtual_host", "quiet", "verbose"]),
+    ("url", &["ca_file", "quiet", "verbose"]),
+    ("verify", &["public_url", "chunk_size", "part_size", "part_threshold"]),
+    ("uploads", &["public_url"]),
+];
+
+/// The command line, its help cut to what matters to each command.
+pub(crate) fn command() -> clap::Command {
+    WITHOUT_EFFECT.iter().fold(Cli::command(), |all, (name, flags)| {
+        all.mut_subcommand(name, |command| {
+            flags.iter().fold(command, |command, flag| command.mut_arg(flag, |arg| arg.hide(true)))
+        })
+    })
+}
+
+/// Reads the command line of this process, or ends it: with help, or with what is wrong.
+pub(crate) fn parse() -> Cli {
+    parsed(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+fn parsed(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(args);
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(without_opposites)
+}
+
+/// Takes a suggestion away that means the opposite of what was written.
+fn without_opposites(mut error: clap::Error) -> clap::Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.split(['=', ' ']).next().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    };
+    let (given, suggested) = (text(ContextKind::InvalidArg), text(ContextKind::SuggestedArg));
+    if given.starts_with("--no-") == suggested.starts_with("--no-") || suggested.is_empty() {
+        return error;
+    }
+    error.remove(ContextKind::SuggestedArg);
+    if given.starts_with("--del") {
+        let tip = "what is gone from DIR is deleted without a flag; --no-delete leaves it".to_owned();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
     /// The directory to publish
@@ -81,6 +148,9 @@ pub(crate) struct SyncArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
+    /// Say what would be done, and do nothing, as plan does
+    #[arg(long, help_heading = "What is done")]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) speed: SpeedArgs,
     /// Make sure by ack (the answers; default), list, or content
@@ -170,19 +240,32 @@ pub(crate) struct WorkArgs {
     /// Publish only what matches (repeatable): *.html, /assets
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
-    /// Leave out what matches (repeatable); what is published is kept
+    /// Leave out what matches (repeatable); what is there is kept
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
+    /// The same for each line of a file (repeatable); # comments
+    #[arg(long, value_name = "FILE")]
+    pub(crate) include_from: Vec<PathBuf>,
+    /// The same for each line of a file (repeatable); # comments
+    #[arg(long, value_name = "FILE")]
+    pub(crate) exclude_from: Vec<PathBuf>,
+    /// Follow links that stay inside DIR; =all: every link
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "inside")]
+    #[arg(hide_possible_values = true)]
+    pub(crate) follow_symlinks: Option<FollowHow>,
     /// Header of every object (repeatable), 'Name: value'
     #[arg(long, value_name = "LINE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
     /// Delete nothing; what is gone from DIR is kept and said
     #[arg(long)]
     pub(crate) no_delete: bool,
-    /// Delete nothing if more are gone, such as 5% [default: 50%]
-    #[arg(long, value_name = "N|P%", default_value = "50%", value_parser = max_delete)]
-    #[arg(hide_default_value = true)]
-    pub(crate) max_delete: MaxDelete,
+    /// Delete nothing if more are gone; without it a DIR that lost
+    /// half of its files, or has none of them, deletes nothing
+    #[arg(long, value_name = "N|P%", value_parser = max_delete)]
+    pub(crate) max_delete: Option<MaxDelete>,
+    /// Send every file again, also what is published as it is
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Allow an empty DIR, deleting everything
     #[arg(long)]
     pub(crate) allow_empty: bool,
@@ -265,7 +348,7 @@ pub(crate) struct OutputArgs {
     /// No progress, no summary: failures only
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// Log uploads and deletes (-v), every request (-vv)
+    /// List and log what is done (-v), log every request (-vv)
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
 }
@@ -275,6 +358,12 @@ pub(crate) enum VerifyHow {
     Ack,
     List,
     Content,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum FollowHow {
+    Inside,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -306,13 +395,24 @@ fn max_delete(text: &str) -> Result<MaxDelete, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_holds_together() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_suggestion_never_means_the_opposite() {
+        let said = |flag: &str| {
+            let args = ["brigade", "sync", ".", "s3://b", flag].map(OsString::from);
+            parsed(args).unwrap_err().to_string()
+        };
+        let text = said("--delete");
+        assert!(text.contains("is deleted without a flag") && !text.contains("similar"), "{text}");
+        assert!(!said("--no-force").contains("similar argument exists: '--force'"));
+        assert!(said("--no-deletes").contains("similar argument exists: '--no-delete'"));
+        assert!(said("--excludes").contains("similar argument exists: '--exclude'"));
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
     if !args.abort {
         let open = cache.unfinished_uploads(&engine, &*backend)?;
         if args.place.output.json {
-            print_json(&json::uploads(&open))?;
+            print_json(&json::inquiry::uploads(&open))?;
         } else {
             printed(text::uploads(&open))?;
         }
@@ -110,7 +110,7 @@ pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
     let result = cache.abort_uploads(&engine, &*backend)?;
     text::failures(&result.failed, result.failed.len() as u64);
     if args.place.output.json {
-        print_json(&json::aborted(&result))?;
+        print_json(&json::inquiry::aborted(&result))?;
     } else if !args.place.output.quiet {
         printed(text::aborted(&result))?;
     }

@@ -1,12 +1,14 @@
 //! The JSON forms of reports and events. Their names are part of the interface: fields are added, never
 //! renamed or taken away. A report is written as it is read: it may hold 100,000 failures.
 
+pub(crate) mod inquiry;
+
 use std::io;
 use std::path::Path;
 
 use bucket_brigade::{
-    AbortedUploads, CacheSummary, Event, Kept, MetricsSnapshot, PendingFile, PendingKind, RescanReport, Skip,
-    StopReason, StorageError, UnfinishedUpload, Uploaded, VerifyReport,
+    DeletesRefused, Kept, MetricsSnapshot, PendingKind, RescanReport, Skip, StopReason, StorageError,
+    TooMany, Uploaded, VerifyReport,
 };
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
@@ -66,7 +68,7 @@ fn failure(error: &StorageError) -> Failure {
     Failure {
         path: path.or_else(|| error.path().map(path_of)),
         error: error.to_string(),
-        retryable: error.is_retryable() || error.kind().is_transient(),
+        retryable: error.may_go_away(),
     }
 }
 
@@ -79,15 +81,17 @@ fn failures(errors: &[StorageError]) -> Failures<'_> {
     List(errors, failure)
 }
 
-/// The object that `sync --json` prints.
+/// The counts that `sync --json` and `plan --json` print.
 #[derive(Serialize)]
-pub(crate) struct Report<'a> {
+struct Report<'a> {
     outcome: &'static str,
     stop_reason: Option<&'static str>,
+    deletes_refused: Option<Value>,
     scanned: u64,
     unchanged: u64,
     uploaded: u64,
     uploaded_bytes: u64,
+    adopted: u64,
     deleted: u64,
     kept: u64,
     skipped: u64,
@@ -103,14 +107,16 @@ pub(crate) struct Report<'a> {
     elapsed_s: f64,
 }
 
-pub(crate) fn report(report: &RescanReport) -> Report<'_> {
+fn report(report: &RescanReport) -> Report<'_> {
     Report {
         outcome: report.outcome.as_str(),
         stop_reason: report.stop_reason.map(StopReason::as_str),
+        deletes_refused: report.deletes_refused.as_ref().map(deletes_refused),
         scanned: report.scanned,
         unchanged: report.unchanged,
         uploaded: report.uploaded_count,
         uploaded_bytes: report.uploaded_bytes,
+        adopted: report.adopted_count,
         deleted: report.deleted_count,
         kept: report.kept_count,
         skipped: report.skipped_count,
@@ -127,24 +133,64 @@ pub(crate) fn report(report: &RescanReport) -> Report<'_> {
     }
 }
 
+fn deletes_refused(refused: &DeletesRefused) -> Value {
+    let (reason, limit) = match refused.reason {
+        TooMany::Shrunk => ("shrunk", None),
+        TooMany::NoneInCommon => ("none_in_common", None),
+        TooMany::Cap(limit) => ("cap", Some(limit)),
+        _ => ("other", None),
+    };
+    let DeletesRefused { removed, files, published, .. } = refused;
+    json!({ "reason": reason, "limit": limit, "removed": removed, "files": files, "published": published })
+}
+
 /// What a run had done when an error ended it.
 #[derive(Default)]
 pub(crate) struct Done {
     pub(crate) scanned: u64,
     pub(crate) metrics: MetricsSnapshot,
     pub(crate) elapsed_s: f64,
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) deleted: Vec<String>,
+}
+
+/// A file that was sent before an error ended its run.
+pub(crate) struct Sent {
+    pub(crate) key: String,
+    pub(crate) bytes: u64,
+    pub(crate) url: String,
+    pub(crate) replaced: bool,
 }
 
 /// The same object for a run that an error ended: its outcome is `error`, and what failed says why.
-pub(crate) fn refusal<'a>(error: &'a StorageError, done: &Done) -> Report<'a> {
-    let Done { scanned, metrics, elapsed_s } = done;
+pub(crate) fn refusal<'a>(error: &'a StorageError, done: &'a Done) -> Synced<'a> {
+    let listed = |sent: &'a Sent| File {
+        key: &sent.key,
+        bytes: sent.bytes,
+        kind: kind(if sent.replaced { PendingKind::Modified } else { PendingKind::Added }),
+        url: &sent.url,
+    };
+    Synced {
+        report: counts_at_error(error, done),
+        uploaded_list: Files::Sent(List(&done.sent, listed)),
+        deleted_list: &done.deleted,
+        kept_list: List(&[], kept_key),
+        skipped_list: List(&[], ToString::to_string),
+        adopted_list: &[],
+    }
+}
+
+fn counts_at_error<'a>(error: &'a StorageError, done: &Done) -> Report<'a> {
+    let Done { scanned, metrics, elapsed_s, .. } = done;
     Report {
         outcome: "error",
         stop_reason: None,
+        deletes_refused: None,
         scanned: *scanned,
         unchanged: 0,
         uploaded: metrics.uploads,
         uploaded_bytes: metrics.upload_bytes,
+        adopted: 0,
         deleted: metrics.deletes,
         kept: 0,
         skipped: 0,
@@ -162,7 +208,7 @@ pub(crate) fn refusal<'a>(error: &'a StorageError, done: &Done) -> Report<'a> {
 }
 
 #[derive(Serialize)]
-struct Planned<'a> {
+struct File<'a> {
     key: &'a str,
     bytes: u64,
     kind: &'static str,
@@ -175,12 +221,51 @@ struct KeptKey<'a> {
     reason: &'static str,
 }
 
+fn file(file: &Uploaded) -> File<'_> {
+    File { key: &file.key, bytes: file.bytes, kind: kind(file.kind), url: &file.url }
+}
+
+fn kept_key(kept: &Kept) -> KeptKey<'_> {
+    KeptKey { key: &kept.key, reason: kept.reason.as_str() }
+}
+
+/// Files of a report, or of a run that has none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Files<'a> {
+    Uploaded(List<'a, Uploaded, File<'a>>),
+    Sent(List<'a, Sent, File<'a>>),
+}
+
+/// What `sync --json` prints: the report of what was done, and the lists of it.
+#[derive(Serialize)]
+pub(crate) struct Synced<'a> {
+    #[serde(flatten)]
+    report: Report<'a>,
+    uploaded_list: Files<'a>,
+    deleted_list: &'a [String],
+    kept_list: List<'a, Kept, KeptKey<'a>>,
+    skipped_list: List<'a, Skip, String>,
+    adopted_list: &'a [String],
+}
+
+pub(crate) fn synced(done: &RescanReport) -> Synced<'_> {
+    Synced {
+        report: report(done),
+        uploaded_list: Files::Uploaded(List(&done.uploaded, file)),
+        deleted_list: &done.deleted,
+        kept_list: List(&done.kept, kept_key),
+        skipped_list: List(&done.skipped, ToString::to_string),
+        adopted_list: &done.adopted,
+    }
+}
+
 /// What `plan --json` prints: the report of what would be done, and the lists of it.
 #[derive(Serialize)]
 pub(crate) struct Plan<'a> {
     #[serde(flatten)]
     report: Report<'a>,
-    upload_list: List<'a, Uploaded, Planned<'a>>,
+    upload_list: List<'a, Uploaded, File<'a>>,
     delete_list: &'a [String],
     kept_list: List<'a, Kept, KeptKey<'a>>,
     skipped_list: List<'a, Skip, String>,
@@ -189,14 +274,9 @@ pub(crate) struct Plan<'a> {
 pub(crate) fn plan(planned: &RescanReport) -> Plan<'_> {
     Plan {
         report: report(planned),
-        upload_list: List(&planned.uploaded, |file| Planned {
-            key: &file.key,
-            bytes: file.bytes,
-            kind: kind(file.kind),
-            url: &file.url,
-        }),
+        upload_list: List(&planned.uploaded, file),
         delete_list: &planned.deleted,
-        kept_list: List(&planned.kept, |kept| KeptKey { key: &kept.key, reason: kept.reason.as_str() }),
+        kept_list: List(&planned.kept, kept_key),
         skipped_list: List(&planned.skipped, ToString::to_string),
     }
 }
@@ -208,45 +288,6 @@ fn kind(kind: PendingKind) -> &'static str {
         PendingKind::Removed => "removed",
         PendingKind::Unsettled => "unsettled",
         _ => "other",
-    }
-}
-
-#[derive(Serialize)]
-struct PendingKey<'a> {
-    key: &'a str,
-    kind: &'static str,
-    bytes: u64,
-}
-
-/// What `status --json` prints.
-#[derive(Serialize)]
-pub(crate) struct Status<'a> {
-    destination: &'a str,
-    cache: &'a str,
-    cache_exists: bool,
-    synced: bool,
-    published: u64,
-    published_bytes: u64,
-    open_uploads: u64,
-    pending: List<'a, PendingFile, PendingKey<'a>>,
-}
-
-pub(crate) fn status<'a>(
-    destination: &'a str,
-    cache: &'a str,
-    held: Option<(&'a CacheSummary, &'a [PendingFile])>,
-) -> Status<'a> {
-    let summary = held.map(|(summary, _)| summary);
-    let pending = held.map(|(_, pending)| pending).unwrap_or_default();
-    Status {
-        destination,
-        cache,
-        cache_exists: summary.is_some(),
-        synced: summary.is_some_and(|summary| summary.synced),
-        published: summary.map_or(0, |summary| summary.published),
-        published_bytes: summary.map_or(0, |summary| summary.published_bytes),
-        open_uploads: summary.map_or(0, |summary| summary.open_uploads),
-        pending: List(pending, |file| PendingKey { key: &file.key, kind: kind(file.kind), bytes: file.size }),
     }
 }
 
@@ -290,79 +331,6 @@ pub(crate) fn verified(found: &VerifyReport) -> Verified<'_> {
         repaired: found.repaired,
         failed: failures(&found.failed),
         failed_count: found.failed_count,
-    }
-}
-
-fn unfinished(upload: &UnfinishedUpload) -> Value {
-    json!({
-        "key": upload.key,
-        "upload_id": upload.upload_id,
-        "bytes": upload.size,
-        "sent_bytes": upload.sent,
-        "certain": upload.certain,
-    })
-}
-
-/// What `uploads --json` prints.
-#[derive(Serialize)]
-pub(crate) struct Uploads<'a> {
-    open: List<'a, UnfinishedUpload, Value>,
-}
-
-pub(crate) fn uploads(open: &[UnfinishedUpload]) -> Uploads<'_> {
-    Uploads { open: List(open, unfinished) }
-}
-
-/// What `uploads --abort --json` prints.
-#[derive(Serialize)]
-pub(crate) struct Aborted<'a> {
-    aborted: List<'a, UnfinishedUpload, Value>,
-    left: List<'a, UnfinishedUpload, Value>,
-    failed: Failures<'a>,
-}
-
-pub(crate) fn aborted(result: &AbortedUploads) -> Aborted<'_> {
-    Aborted {
-        aborted: List(&result.aborted, unfinished),
-        left: List(&result.left, unfinished),
-        failed: failures(&result.failed),
-    }
-}
-
-/// A line of `--json-events`: the event's name, and its fields.
-pub(crate) fn event(event: &Event) -> Value {
-    match event {
-        Event::RunStarted { destination } => json!({ "event": "run_started", "destination": destination }),
-        Event::Planned { scanned, to_upload, bytes, to_delete } => json!({
-            "event": "planned", "scanned": scanned, "to_upload": to_upload, "bytes": bytes, "to_delete": to_delete,
-        }),
-        Event::UploadStarted { key, bytes } => {
-            json!({ "event": "upload_started", "key": key, "bytes": bytes })
-        }
-        Event::PartFinished { key, number, bytes, of } => json!({
-            "event": "part_finished", "key": key, "number": number, "bytes": bytes, "of": of,
-        }),
-        Event::UploadFinished { key, bytes, url } => {
-            json!({ "event": "upload_finished", "key": key, "bytes": bytes, "url": url })
-        }
-        Event::UploadFailed { key, reason } => {
-            json!({ "event": "upload_failed", "key": key, "reason": reason })
-        }
-        Event::Confirmed { key } => json!({ "event": "confirmed", "key": key }),
-        Event::Deleted { key } => json!({ "event": "deleted", "key": key }),
-        Event::DeleteFailed { key, reason } => {
-            json!({ "event": "delete_failed", "key": key, "reason": reason })
-        }
-        Event::Retrying { reason, attempt, wait } => json!({
-            "event": "retrying", "reason": reason, "attempt": attempt, "wait_s": wait.as_secs_f64(),
-        }),
-        Event::Log { level, message, fields } => {
-            let fields: serde_json::Map<String, Value> =
-                fields.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-            json!({ "event": "log", "level": level.as_str().to_lowercase(), "message": message, "fields": fields })
-        }
-        Event::RunFinished { outcome } => json!({ "event": "run_finished", "outcome": outcome }),
-        other => json!({ "event": "other", "text": format!("{other:?}") }),
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn status(args: &PlaceArgs) -> Result<u8, StorageError> {
     let held = held.as_ref().map(|(summary, pending)| (summary, pending.as_slice()));
     let (destination, path) = (place.address.destination(), place.cache_path.display().to_string());
     if args.output.json {
-        print_json(&json::status(&destination, &path, held))?;
+        print_json(&json::inquiry::status(&destination, &path, held))?;
     } else {
         printed(text::status(&destination, &path, held))?;
     }

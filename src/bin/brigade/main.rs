@@ -2,7 +2,9 @@
 
 mod args;
 mod check;
+mod course;
 mod environment;
+mod events;
 mod exit;
 mod json;
 mod logging;
@@ -20,15 +22,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use bucket_brigade::{ErrorKind, Operation, StorageError};
-use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
-use crate::args::{Cli, Command};
+use crate::args::Command;
 use crate::progress::Display;
 
 fn main() -> ExitCode {
     stop::survive_limits();
-    let command = Cli::parse().command;
+    let command = args::parse().command;
     ExitCode::from(run(&command).unwrap_or_else(|error| {
         text::error(&error);
         exit::of_error(&error)
@@ -44,15 +45,15 @@ fn run(command: &Command) -> Result<u8, StorageError> {
         Command::Uploads(args) => &args.place.output,
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "brigade", &mut script);
+            clap_complete::generate(*shell, &mut args::command(), "brigade", &mut script);
             return printed(io::stdout().write_all(&script)).map(|()| exit::DONE);
         }
     };
     let display = Display::new(output.quiet);
     logging::start(output, &display)?;
     let result = match command {
-        Command::Sync(args) => sync::sync(args, &display),
-        Command::Plan(args) => sync::plan(args, &display),
+        Command::Sync(args) if !args.dry_run => sync::sync(args, &display),
+        Command::Sync(args) | Command::Plan(args) => sync::plan(args, &display),
         Command::Status(args) => look::status(args),
         Command::Url(args) => look::url(args),
         Command::Verify(args) => check::verify(args, &display),
@@ -60,7 +61,8 @@ fn run(command: &Command) -> Result<u8, StorageError> {
         Command::Completions { .. } => Ok(exit::DONE),
     };
     // A sync has done something by then, and tells it itself.
-    if let (Err(error), false) = (&result, matches!(command, Command::Sync(_)))
+    let is_told = matches!(command, Command::Sync(args) if !args.dry_run);
+    if let (Err(error), false) = (&result, is_told)
         && output.json
     {
         print_json(&json::refusal(error, &json::Done::default()))?;

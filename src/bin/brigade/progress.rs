@@ -1,6 +1,7 @@
 //! How far a run is: lines that stand still on a terminal, a line now and then elsewhere.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -154,7 +155,8 @@ struct Painter {
     /// On a terminal.
     line: Option<ProgressBar>,
     planned: bool,
-    began: Instant,
+    /// When the first byte was seen to be sent.
+    sending: Option<Instant>,
 }
 
 impl Painter {
@@ -167,7 +169,7 @@ impl Painter {
             }
             _ => None,
         };
-        Self { line, planned: false, began: Instant::now() }
+        Self { line, planned: false, sending: None }
     }
 
     fn pace(&self) -> Duration {
@@ -176,10 +178,12 @@ impl Painter {
 
     fn paint(&mut self, at: &ProgressSnapshot, retries: u64) {
         let is_planned = at.files_total + at.deletes_total > 0;
+        let sending = (at.bytes_sent > 0).then(|| self.sending.get_or_insert_with(Instant::now).elapsed());
+        let rate = sending.map(|since| Rate::of(at, since));
         let Some(line) = &self.line else {
             if is_planned {
                 // Nobody is left to tell when standard error is closed.
-                let _ = writeln!(anstream::stderr(), "{}", plain(at, retries, self.began.elapsed()));
+                let _ = writeln!(anstream::stderr(), "{}", plain(at, retries, rate.as_ref()));
             }
             return;
         };
@@ -188,14 +192,13 @@ impl Painter {
             return;
         }
         if !std::mem::replace(&mut self.planned, true) {
-            line.set_style(style(
-                "{bar:24} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {msg}",
-            ));
+            line.set_style(style("{bar:24} {binary_bytes}/{binary_total_bytes}  {msg}"));
             line.reset();
         }
         line.set_length(at.bytes_total);
         line.set_position(at.bytes_done);
-        line.set_message(counts(at, retries));
+        let rate = rate.map(|rate| format!("{rate}  ")).unwrap_or_default();
+        line.set_message(rate + &counts(at, retries));
     }
 
     fn clear(&self) {
@@ -205,8 +208,32 @@ impl Painter {
     }
 }
 
+/// How fast a run sends, and how long it will take at that. What the store had already counts as done, not as sent.
+struct Rate {
+    per_second: u64,
+    left: Duration,
+}
+
+impl Rate {
+    fn of(at: &ProgressSnapshot, sending: Duration) -> Self {
+        let millis = u64::try_from(sending.as_millis()).unwrap_or(u64::MAX).max(1);
+        let per_second = at.bytes_sent.saturating_mul(1000) / millis;
+        let left = at.bytes_total.saturating_sub(at.bytes_done) / per_second.max(1);
+        Self { per_second, left: Duration::from_secs(left) }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s, {} left", BinaryBytes(self.per_second), HumanDuration(self.left))
+    }
+}
+
 fn counts(at: &ProgressSnapshot, retries: u64) -> String {
     let mut text = format!("{}/{} files", HumanCount(at.files_done), HumanCount(at.files_total));
+    if at.bytes_sent == 0 && at.bytes_hashed > 0 {
+        text = format!("{text}  {} hashed", BinaryBytes(at.bytes_hashed));
+    }
     for (count, name) in [(at.deletes_done, "deleted"), (at.files_failed, "failed"), (retries, "retries")] {
         if count > 0 {
             text = format!("{text}  {} {name}", HumanCount(count));
@@ -215,18 +242,10 @@ fn counts(at: &ProgressSnapshot, retries: u64) -> String {
     text
 }
 
-fn plain(at: &ProgressSnapshot, retries: u64, elapsed: Duration) -> String {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = at.bytes_done.saturating_mul(1000) / millis;
-    let left = at.bytes_total.saturating_sub(at.bytes_done) / rate.max(1);
-    format!(
-        "{}, {} of {}, {}/s, {} left",
-        counts(at, retries),
-        BinaryBytes(at.bytes_done),
-        BinaryBytes(at.bytes_total),
-        BinaryBytes(rate),
-        HumanDuration(Duration::from_secs(left)),
-    )
+fn plain(at: &ProgressSnapshot, retries: u64, rate: Option<&Rate>) -> String {
+    let rate = rate.map(|rate| format!(", {rate}")).unwrap_or_default();
+    let (done, total) = (BinaryBytes(at.bytes_done), BinaryBytes(at.bytes_total));
+    format!("{}, {done} of {total}{rate}", counts(at, retries))
 }
 
 #[cfg(test)]
@@ -238,7 +257,15 @@ mod tests {
         let progress = Progress::new();
         let mut at = progress.snapshot();
         (at.files_done, at.files_total, at.bytes_done, at.bytes_total) = (1200, 3000, 4 << 20, 12 << 20);
-        let line = plain(&at, 3, Duration::from_secs(4));
-        assert_eq!(line, "1,200/3,000 files  3 retries, 4.00 MiB of 12.00 MiB, 1.00 MiB/s, 8 seconds left");
+        at.bytes_hashed = 8 << 20;
+        let line = plain(&at, 3, None);
+        assert_eq!(line, "1,200/3,000 files  8.00 MiB hashed  3 retries, 4.00 MiB of 12.00 MiB");
+        // Half of what is done was there before.
+        at.bytes_sent = 2 << 20;
+        let line = plain(&at, 3, Some(&Rate::of(&at, Duration::from_secs(4))));
+        assert_eq!(
+            line,
+            "1,200/3,000 files  3 retries, 4.00 MiB of 12.00 MiB, 512.00 KiB/s, 16 seconds left"
+        );
     }
 }

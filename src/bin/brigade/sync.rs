@@ -1,17 +1,16 @@
 //! `sync` and `plan`: one rescan, or what it would do.
 
-use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
 
 use bucket_brigade::{
-    CacheManager, Engine, ErrorKind, Event, FirstRun, LocalBackend, Observer, Operation, RescanConfig,
+    CacheManager, ErrorKind, FirstRun, FollowSymlinks, LocalBackend, Operation, RescanConfig,
     RescanOrchestrator, RescanReport, Run, StopReason, StorageError, Verify,
 };
 
-use crate::args::{FirstRunHow, SyncArgs, VerifyHow};
+use crate::args::{FirstRunHow, FollowHow, SyncArgs, VerifyHow};
+use crate::course::Course;
+use crate::events::Events;
 use crate::place::Place;
 use crate::printable::Printable;
 use crate::progress::{Display, Follower};
@@ -27,7 +26,7 @@ fn check_dir(dir: &Path) -> Result<(), StorageError> {
     Err(StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(dir))
 }
 
-fn config(args: &SyncArgs) -> RescanConfig {
+fn config(args: &SyncArgs) -> Result<RescanConfig, StorageError> {
     let work = &args.work;
     let first_run = match work.first_run {
         FirstRunHow::Overwrite => FirstRun::Overwrite,
@@ -35,17 +34,24 @@ fn config(args: &SyncArgs) -> RescanConfig {
     };
     let mut config = RescanConfig::new()
         .batch_size(args.speed.batch_size)
-        .max_delete(work.max_delete)
         .delete(!work.no_delete)
         .allow_empty(work.allow_empty)
         .allow_new_root(work.allow_new_root)
-        .first_run(first_run);
+        .first_run(first_run)
+        .follow_symlinks(match work.follow_symlinks {
+            None => FollowSymlinks::No,
+            Some(FollowHow::Inside) => FollowSymlinks::Inside,
+            Some(FollowHow::All) => FollowSymlinks::All,
+        });
+    config = work.max_delete.into_iter().fold(config, RescanConfig::max_delete);
     config = work.include.iter().fold(config, RescanConfig::include);
     config = work.exclude.iter().fold(config, RescanConfig::exclude);
-    match &work.fallback_url {
+    config = work.include_from.iter().try_fold(config, RescanConfig::include_from)?;
+    config = work.exclude_from.iter().try_fold(config, RescanConfig::exclude_from)?;
+    Ok(match &work.fallback_url {
         Some(url) => config.fallback(Arc::new(LocalBackend::new(url, &args.dir))),
         None => config,
-    }
+    })
 }
 
 /// A tree without a file is a mistake as long as nobody says that it is none.
@@ -54,52 +60,24 @@ fn refuse_nothing(args: &SyncArgs, report: &RescanReport) -> Result<(), StorageE
     if !nothing || args.work.allow_empty {
         return Ok(());
     }
-    let filtered = !args.work.include.is_empty() || !args.work.exclude.is_empty();
+    let work = &args.work;
+    let patterns = [!work.include.is_empty(), !work.exclude.is_empty()];
+    let files = [!work.include_from.is_empty(), !work.exclude_from.is_empty()];
+    let filtered = [patterns, files].concat().contains(&true);
     let why = if filtered { "--include and --exclude leave no file" } else { "it holds no file" };
     let why = format!("{why}: nothing was published and nothing deleted; --allow-empty permits it");
     Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(&args.dir))
 }
 
-/// A run of this process.
-struct Course {
-    began: Instant,
-    engine: OnceLock<Engine>,
-    scanned: Arc<AtomicU64>,
-}
-
-impl Course {
-    fn new() -> Self {
-        Self { began: Instant::now(), engine: OnceLock::new(), scanned: Arc::default() }
-    }
-
-    /// What it has come to.
-    fn done(&self) -> json::Done {
-        json::Done {
-            scanned: self.scanned.load(Ordering::Relaxed),
-            metrics: self.engine.get().map(Engine::metrics).unwrap_or_default(),
-            elapsed_s: self.began.elapsed().as_secs_f64(),
-        }
-    }
-
-    fn before(&self, also: Arc<dyn Observer>) -> Arc<dyn Observer> {
-        let found = self.scanned.clone();
-        Arc::new(move |event: &Event| {
-            if let Event::Planned { scanned, .. } = event {
-                found.store(*scanned, Ordering::Relaxed);
-            }
-            also.event(event);
-        })
-    }
-}
-
 /// Publishes, and tells how it went.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
-    let (stop, course) = (Stop::on_signals(display)?, Course::new());
+    let machine = args.json_events || args.place.output.json;
+    let (stop, course) = (Stop::on_signals(display)?, Course::new(machine));
     let events = args.json_events.then(Events::default);
     let (report, cache) = match published(args, &stop, &course, events.as_ref(), display) {
         Ok(published) => published,
         Err(error) => {
-            if args.json_events || args.place.output.json {
+            if machine {
                 print_json(&json::refusal(&error, &course.done()))?;
             }
             let signal = stop.code().filter(|_| error.kind() == ErrorKind::Cancelled);
@@ -138,7 +116,7 @@ fn published(
     let engine = course.engine.get_or_init(|| engine);
     refuse_places(args, &place)?;
     let cache = place.open_cache(args.lock.lock_wait, &stop.token)?;
-    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, config(args))?;
+    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, config(args)?)?;
     let what = format!("looking at {}", Printable(&args.dir.to_string_lossy()));
     let follower = Follower::start(display, &what, args.speed.part_threshold.as_u64());
     let verify = match args.verify {
@@ -153,6 +131,7 @@ fn published(
     let run = Run::new()
         .cancel(stop.token.clone())
         .verify(verify)
+        .force(args.work.force)
         .observer(course.before(observer))
         .progress(follower.progress.clone());
     let run = args.deadline.into_iter().fold(run, Run::deadline);
@@ -160,29 +139,6 @@ fn published(
     drop(follower);
     refuse_nothing(args, &report)?;
     Ok((report, place.cache_path.display().to_string()))
-}
-
-/// Every event as a line, on the thread where it happens: a slow reader slows the run, and loses nothing.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Option<io::Error>>>);
-
-impl Events {
-    fn before(self, also: Arc<dyn Observer>) -> Arc<dyn Observer> {
-        Arc::new(move |event: &Event| {
-            also.event(event);
-            let mut line = Vec::new();
-            let made = json::write(&mut line, &json::event(event));
-            line.push(b'\n');
-            if let Err(error) = made.and_then(|()| io::stdout().lock().write_all(&line)) {
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            }
-        })
-    }
-
-    /// Why lines are missing, if any are.
-    fn written(&self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
-    }
 }
 
 fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), StorageError> {
@@ -196,7 +152,7 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
         text::shortfall(report, &args.place.dest);
     }
     if machine {
-        return print_json(&json::report(report));
+        return print_json(&json::synced(report));
     }
     if args.place.output.quiet {
         return Ok(());
@@ -205,13 +161,16 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
     if let Some(found) = report.verified.as_ref() {
         printed(text::verified(found, true))?;
     }
+    if args.place.output.verbose > 0 {
+        printed(text::done(report))?;
+    }
     printed(text::summary(report, &args.place.dest, cache))
 }
 
 /// Tells what `sync` would do.
 pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
     if args.json_events {
-        let why = "--json-events: a plan has no events; --json prints it as one object";
+        let why = "--json-events: a dry run has no events; --json prints it as one object";
         return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
     }
     let place = Place::find(&args.place)?;
@@ -226,9 +185,9 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
         Some(cache) => cache,
         None => CacheManager::open(scratch.path().join("cache"))?,
     };
-    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config(args))?;
+    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config(args)?)?;
     let follower = Follower::start(display, "looking", u64::MAX);
-    let report = site.rescan_with(&Run::new().dry_run(true))?;
+    let report = site.rescan_with(&Run::new().dry_run(true).force(args.work.force))?;
     drop(follower);
     refuse_nothing(args, &report)?;
     text::failures(&report.failed, report.failed_count);

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use bucket_brigade::{
-    AbortedUploads, CacheSummary, ErrorKind, Kept, KeptReason, PendingFile, PendingKind, RescanOutcome,
-    RescanReport, StopReason, StorageError, UnfinishedUpload, VerifyReport,
+    AbortedUploads, CacheSummary, DeletesRefused, ErrorKind, Kept, KeptReason, PendingFile, PendingKind,
+    RescanOutcome, RescanReport, StopReason, StorageError, TooMany, UnfinishedUpload, VerifyReport,
 };
 use indicatif::{BinaryBytes, HumanCount};
 
@@ -53,9 +53,7 @@ fn stopped(report: &RescanReport) -> Option<String> {
     let why = match report.stop_reason? {
         StopReason::Cancelled => "stopped; the next sync goes on",
         StopReason::Deadline => "the deadline passed; the next sync goes on",
-        StopReason::DeletesRefused => {
-            "too many files are gone: nothing was deleted; look at DIR, and raise --max-delete if that is right"
-        }
+        StopReason::DeletesRefused => return report.deletes_refused.map(|refused| refusal(&refused)),
         StopReason::Credentials => "the store refused the credentials; what was done before stands",
         StopReason::Unavailable => {
             return Some(format!("the store became unavailable{cause}; the next sync goes on"));
@@ -63,6 +61,18 @@ fn stopped(report: &RescanReport) -> Option<String> {
         _ => "stopped early; the next sync goes on",
     };
     Some(why.to_owned())
+}
+
+/// Which rule the deletes break, what the rules are, and what to say where that is right.
+fn refusal(refused: &DeletesRefused) -> String {
+    let way_out = match refused.reason {
+        TooMany::NoneInCommon if refused.files == 0 => "--allow-empty".to_owned(),
+        _ => format!("--max-delete {}", refused.removed),
+    };
+    format!(
+        "nothing was deleted: {refused}; if that is right, {way_out} (--max-delete N or P% is a hard cap; without it a \
+         DIR with less than half as many files as are published, or with none of those, deletes nothing)"
+    )
 }
 
 /// For those who get no summary: that not everything was done, and why.
@@ -137,9 +147,12 @@ fn kept_line(kept: &Kept) -> String {
     format!("kept {}: {}{told}", Printable(&kept.key), kept.reason.as_str())
 }
 
-/// What would be done, a line a file.
-pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
-    let mut out = anstream::stdout().lock();
+/// What was done, a line a file.
+pub(crate) fn done(report: &RescanReport) -> io::Result<()> {
+    lists(&mut anstream::stdout().lock(), report)
+}
+
+fn lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()> {
     for file in &report.uploaded {
         let sign = if file.kind == PendingKind::Modified { '~' } else { '+' };
         writeln!(out, "{sign} {} ({})", Printable(&file.key), BinaryBytes(file.bytes))?;
@@ -155,7 +168,13 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
     }
     let listed = report.uploaded.len() + report.deleted.len() + report.kept.len() + report.skipped.len();
     let all = report.uploaded_count + report.deleted_count + report.kept_count + report.skipped_count;
-    more(&mut out, all.saturating_sub(listed as u64))?;
+    more(&mut out, all.saturating_sub(listed as u64))
+}
+
+/// What would be done, a line a file.
+pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    lists(&mut out, report)?;
     writeln!(
         out,
         "{} files: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
@@ -171,8 +190,8 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
         writeln!(out, "something could not be read: sync would delete nothing before that is mended")?;
     }
     match stopped(report) {
-        Some(_) if report.stop_reason == Some(StopReason::DeletesRefused) => {
-            writeln!(out, "too many files are gone: sync would delete nothing; --max-delete is the limit")
+        Some(why) if report.stop_reason == Some(StopReason::DeletesRefused) => {
+            writeln!(out, "sync would delete nothing: {}", why.trim_start_matches("nothing was deleted: "))
         }
         Some(why) => writeln!(out, "{why}"),
         None => Ok(()),

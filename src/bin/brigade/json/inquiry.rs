@@ -1,0 +1,82 @@
+//! The JSON forms of what only asks: `status` and `uploads`.
+
+use bucket_brigade::{AbortedUploads, CacheSummary, PendingFile, UnfinishedUpload};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Failures, List, failures, kind};
+
+#[derive(Serialize)]
+struct PendingKey<'a> {
+    key: &'a str,
+    kind: &'static str,
+    bytes: u64,
+}
+
+/// What `status --json` prints.
+#[derive(Serialize)]
+pub(crate) struct Status<'a> {
+    destination: &'a str,
+    cache: &'a str,
+    cache_exists: bool,
+    synced: bool,
+    published: u64,
+    published_bytes: u64,
+    open_uploads: u64,
+    pending: List<'a, PendingFile, PendingKey<'a>>,
+}
+
+pub(crate) fn status<'a>(
+    destination: &'a str,
+    cache: &'a str,
+    held: Option<(&'a CacheSummary, &'a [PendingFile])>,
+) -> Status<'a> {
+    let summary = held.map(|(summary, _)| summary);
+    let pending = held.map(|(_, pending)| pending).unwrap_or_default();
+    Status {
+        destination,
+        cache,
+        cache_exists: summary.is_some(),
+        synced: summary.is_some_and(|summary| summary.synced),
+        published: summary.map_or(0, |summary| summary.published),
+        published_bytes: summary.map_or(0, |summary| summary.published_bytes),
+        open_uploads: summary.map_or(0, |summary| summary.open_uploads),
+        pending: List(pending, |file| PendingKey { key: &file.key, kind: kind(file.kind), bytes: file.size }),
+    }
+}
+
+fn unfinished(upload: &UnfinishedUpload) -> Value {
+    json!({
+        "key": upload.key,
+        "upload_id": upload.upload_id,
+        "bytes": upload.size,
+        "sent_bytes": upload.sent,
+        "certain": upload.certain,
+    })
+}
+
+/// What `uploads --json` prints.
+#[derive(Serialize)]
+pub(crate) struct Uploads<'a> {
+    open: List<'a, UnfinishedUpload, Value>,
+}
+
+pub(crate) fn uploads(open: &[UnfinishedUpload]) -> Uploads<'_> {
+    Uploads { open: List(open, unfinished) }
+}
+
+/// What `uploads --abort --json` prints.
+#[derive(Serialize)]
+pub(crate) struct Aborted<'a> {
+    aborted: List<'a, UnfinishedUpload, Value>,
+    left: List<'a, UnfinishedUpload, Value>,
+    failed: Failures<'a>,
+}
+
+pub(crate) fn aborted(result: &AbortedUploads) -> Aborted<'_> {
+    Aborted {
+        aborted: List(&result.aborted, unfinished),
+        left: List(&result.left, unfinished),
+        failed: failures(&result.failed),
+    }
+}
