@@ -23,6 +23,7 @@ mod uploads;
 mod xml;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -103,7 +104,7 @@ impl S3Backend {
         let settings = config.validate()?;
         let bucket = settings.address.bucket.name();
         let destination = settings.address.destination();
-        if settings.address.bucket.scheme() == "http" {
+        if settings.address.bucket.scheme() == "http" && !is_loopback(&settings.address.host) {
             engine.trace().warn(
                 "http endpoint: requests are signed, but anyone on the way can read them",
                 &[("bucket", &bucket), ("host", &settings.address.host)],
@@ -355,5 +356,39 @@ impl Transfers for S3Backend {
 impl fmt::Debug for S3Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3Backend").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}
+/// Whether what is sent to a host, which may have a port, stays on this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let is_local_name = name == "localhost" || name.strip_suffix(".localhost").is_some();
+    is_local_name || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_of_this_machine_is_known_by_its_name_or_address() {
+        for host in
+            ["localhost", "localhost:9000", "s3.localhost", "127.0.0.1:1", "127.1.2.3", "[::1]:9000", "[::1]"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "example.com",
+            "localhost.example.com",
+            "10.0.0.1",
+            "128.0.0.1",
+            "[2001:db8::1]:1",
+            "mylocalhost",
+            "",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 }

@@ -71,7 +71,7 @@ pub enum ErrorKind {
     /// The cache is damaged, or was written by a newer version.
     CacheDamaged = 63,
 
-    /// The root is missing or no directory.
+    /// The root is missing.
     RootMissing = 70,
     /// The root is empty although files were published from it.
     RootEmpty = 71,

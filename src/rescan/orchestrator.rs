@@ -31,6 +31,7 @@ use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
+use crate::text::PrintablePath;
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
 use crate::tree::version::FileStat;
@@ -115,7 +116,7 @@ impl RescanOrchestrator {
     ///
     /// # Errors
     /// When nothing can be done, or nothing would be right: the root is missing
-    /// ([`ErrorKind::RootMissing`]) or empty ([`ErrorKind::RootEmpty`]); the cache is in use
+    /// ([`ErrorKind::RootMissing`]), a file ([`ErrorKind::Config`]) or empty ([`ErrorKind::RootEmpty`]); the cache is in use
     /// ([`ErrorKind::CacheLocked`]), foreign, damaged or unwritable; or the first request shows that the
     /// configuration, the bucket, the certificate or the credentials are wrong.
     pub fn rescan(&self) -> Result<RescanReport, StorageError> {
@@ -253,10 +254,8 @@ impl RescanOrchestrator {
         let root = fs::canonicalize(&self.root).map_err(missing)?;
         let metadata = fs::metadata(&root).map_err(missing)?;
         if !metadata.is_dir() {
-            let why = "it is a file; the root is a directory";
-            return Err(
-                StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(&self.root)
-            );
+            let why = format!("{} is a file; the root is a directory", PrintablePath(&self.root));
+            return Err(StorageError::config("root", why));
         }
         let folder = Folder::open(&root).map_err(|error| missing(error.into()))?;
         let stat = FileStat::of(&folder.stat_self().map_err(|error| missing(error.into()))?);

@@ -152,7 +152,7 @@ struct Planner<'a> {
     keeper: Keeper<'a>,
     writes: Vec<Write>,
     seen: i64,
-    /// Files to be sent whose names say that they are private: the first, how many, and what excludes them.
+    /// New files whose names say that they are private: the first, how many, and what excludes them.
     private: Option<(String, u64, BTreeSet<&'static str>)>,
 }
 
@@ -292,7 +292,10 @@ impl Planner<'_> {
             _ => self.plan.modified += 1,
         }
         self.plan.bytes += stat.size;
-        if let Some(pattern) = private::pattern_of(file.key.as_str()) {
+        // What is out already is no news.
+        if kind == PendingKind::Added
+            && let Some(pattern) = private::pattern_of(file.key.as_str())
+        {
             let first = || (file.key.as_str().to_owned(), 0, BTreeSet::new());
             let (_, count, patterns) = self.private.get_or_insert_with(first);
             *count += 1;

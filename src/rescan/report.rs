@@ -106,12 +106,13 @@ impl fmt::Display for DeletesRefused {
     /// The numbers in words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { reason, removed, files, published } = self;
+        let files = format!("{files} {}", if *files == 1 { "file" } else { "files" });
         match reason {
             TooMany::Shrunk => {
-                write!(f, "the tree has {files} files, less than half of the {published} published")
+                write!(f, "the tree has {files}, less than half of the {published} published")
             }
             TooMany::NoneInCommon => {
-                write!(f, "the tree ({files} files) has none of the {published} published files")
+                write!(f, "the tree ({files}) has none of the {published} published files")
             }
             TooMany::Cap(limit) => {
                 write!(

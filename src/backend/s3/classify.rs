@@ -90,13 +90,20 @@ pub(crate) fn refusal(mut facts: Refusal<'_>) -> StorageError {
     let body = std::mem::take(&mut facts.body);
     let header = |name: &str| header(facts.headers, name);
     let kind = kind_of(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
-    let kind = if refuses_the_clock(&facts, &body) { ErrorKind::ClockSkew } else { kind };
+    let kind = if refuses_the_clock(&facts, &body) {
+        ErrorKind::ClockSkew
+    } else if kind == ErrorKind::AccessDenied && refuses_the_key(&body) {
+        ErrorKind::Credentials
+    } else {
+        kind
+    };
     let (code, message) = (body.code, body.message);
     let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(clipped));
     let region = header("x-amz-bucket-region").map(clipped).or(body.region);
     let endpoint = body.endpoint.as_deref().or_else(|| header("location")).and_then(place_of);
     let mut text = format!("the store answered {}", facts.status.as_u16());
-    for part in [&code, &message].into_iter().flatten() {
+    let key_id = body.access_key_id.map(|id| format!("(access key {id})"));
+    for part in [&code, &message, &key_id].into_iter().flatten() {
         text.push(' ');
         text.push_str(part);
     }
@@ -118,6 +125,16 @@ fn refuses_the_clock(facts: &Refusal<'_>, body: &ErrorBody) -> bool {
     let off = says.contains("too old") || says.contains("too far in the ");
     let skew = skew(header(facts.headers, "date"), facts.signed);
     vague && about_time && off && skew.is_some_and(|(_, by)| by > SHORTEST_SKEW)
+}
+
+/// Whether it is the key or the signature that is refused although the code is that of a policy: Garage answers
+/// `AccessDenied` with "Forbidden: No such key: GK…" and "Forbidden: Invalid signature" (its
+/// `signature/payload.rs`), Ceph's older gateways the latter.
+fn refuses_the_key(body: &ErrorBody) -> bool {
+    let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let words = ["invalid signature", "no such key", "invalid access key"];
+    matches!(body.code.as_deref(), Some("AccessDenied") | None)
+        && words.iter().any(|words| says.contains(words))
 }
 
 /// The scheme, if any, and host of an address: its path and query are the request's, which may be signed.
@@ -319,6 +336,33 @@ mod tests {
         let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
         assert!(region.to_string().contains("set region to that"), "{region}");
         assert!(region.to_string().contains("eu-west-1"));
+    }
+
+    /// As Garage and older gateways of Ceph say it. It was told as a policy that lacks a permission.
+    #[test]
+    fn a_key_that_is_refused_in_other_words_is_no_matter_of_policy() {
+        let of = |code, message| {
+            refusal(Refusal {
+                operation: Operation::Upload,
+                status: StatusCode::FORBIDDEN,
+                headers: &HeaderMap::new(),
+                body: said(code, message),
+                bucket: "b",
+                now: noon(),
+                signed: noon(),
+            })
+        };
+        for message in ["Forbidden: Invalid signature", "Forbidden: No such key: GK31c2f218a2e44f485b94239e"]
+        {
+            let error = of("AccessDenied", message);
+            assert_eq!(error.kind(), ErrorKind::Credentials);
+            assert!(
+                error.message().contains(message) && error.message().contains("check access key"),
+                "{error}"
+            );
+        }
+        assert_eq!(of("AccessDenied", "Forbidden: Operation is not allowed").kind(), ErrorKind::AccessDenied);
+        assert_eq!(of("NoSuchKey", "No such key").kind(), ErrorKind::AccessDenied);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) struct ErrorBody {
     pub(crate) request_id: Option<String>,
     pub(crate) region: Option<String>,
     pub(crate) endpoint: Option<String>,
+    pub(crate) access_key_id: Option<String>,
 }
 
 impl ErrorBody {
@@ -35,6 +36,8 @@ struct RawError {
     request_id: Option<Raw>,
     region: Option<Raw>,
     endpoint: Option<Raw>,
+    #[serde(rename = "AWSAccessKeyId")]
+    access_key_id: Option<Raw>,
 }
 
 /// Whether a body is an `<Error>` document as a whole; other answers may have elements of that name.
@@ -73,6 +76,7 @@ pub(crate) fn error_body(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
         request_id: said(raw.request_id),
         region: said(raw.region),
         endpoint: said(raw.endpoint),
+        access_key_id: said(raw.access_key_id),
     })
 }
 

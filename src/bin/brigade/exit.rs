@@ -76,8 +76,8 @@ const FLAGS: [(&str, &str); 17] = [
     ("bucket", "DEST"),
     ("bucket_prefix", "DEST"),
     ("header", "--header"),
-    ("include", "--include"),
-    ("exclude", "--exclude"),
+    ("include", "--include, --include-from"),
+    ("exclude", "--exclude, --exclude-from"),
 ];
 
 /// The system's error that an error came of.
@@ -115,8 +115,8 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
     Some(match error.kind() {
         ErrorKind::Config => FLAGS.iter().find(|(name, _)| *name == field)?.1,
         ErrorKind::Region => "--region sets it",
+        _ if error.message().contains("speak http") => "--endpoint-url sets it",
         ErrorKind::Tls if error.message().contains("ca_file") => "--ca-file sets it",
-        ErrorKind::RootEmpty if error.message().contains("allow_empty") => "--allow-empty does",
         ErrorKind::AccessDenied if error.operation() == Operation::Delete => {
             "the delete stays pending; what was uploaded stands"
         }
@@ -130,22 +130,22 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
         | ErrorKind::Unavailable
         | ErrorKind::Protocol
         | ErrorKind::Throttled
-        | ErrorKind::Server => "it stays pending: sync again later",
+        | ErrorKind::Server => match error.operation() {
+            Operation::Upload | Operation::Delete => "it stays pending: sync again later",
+            _ => "try again later",
+        },
         ErrorKind::NotFound | ErrorKind::Rejected | ErrorKind::Integrity => {
             "it stays pending; if it fails again, show the request id to the store's operator"
         }
         ErrorKind::CacheLocked => {
             "wait for the other run to end (--lock-wait), or give this one a --cache of its own"
         }
-        ErrorKind::CacheForeign => "choose another file with --cache",
-        ErrorKind::CacheDamaged => {
-            "move it away: the next sync sends everything again, and deletes nothing that it did not publish itself"
-        }
+        ErrorKind::CacheForeign => "--cache sets it",
         ErrorKind::Cache if system_error(error).is_none_or(|number| number == libc::ELOOP) => return None,
         ErrorKind::Cache => {
             "look at the disk's space and permissions; nothing was taken for published that is not"
         }
-        ErrorKind::FirstRunRefused => "choose another prefix, or --first-run overwrite",
+        ErrorKind::FirstRunRefused => "--first-run sets it",
         _ => return None,
     })
 }

@@ -15,8 +15,7 @@ const SAID_OTHERWISE: [&str; 3] =
     ["rescan ended with something left to do", "Cloud sync failed", "rescan failed"];
 
 /// What is worth knowing, and no failure.
-const NO_FAILURES: [&str; 3] =
-    ["http endpoint: ", "objects under the prefix were not published", "the cache can be forged: "];
+const NO_FAILURES: [&str; 2] = ["http endpoint: ", "the cache can be forged: "];
 
 /// Warnings in plain words; with `-v` every record with its time, as `RUST_LOG` or the number of `v`s wants it.
 pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), StorageError> {

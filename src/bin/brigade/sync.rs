@@ -12,7 +12,7 @@ use crate::args::{FirstRunHow, FollowHow, SyncArgs, VerifyHow};
 use crate::course::Course;
 use crate::events::Events;
 use crate::place::Place;
-use crate::printable::Printable;
+use crate::printable::{Printable, PrintablePath};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
 use crate::{exit, json, print_json, printed, text};
@@ -20,7 +20,11 @@ use crate::{exit, json, print_json, printed, text};
 fn check_dir(dir: &Path) -> Result<(), StorageError> {
     let why = match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => "it is a file; DIR is a directory, all of which is published".to_owned(),
+        Ok(_) => {
+            let why =
+                format!("{} is a file; DIR is a directory, all of which is published", PrintablePath(dir));
+            return Err(StorageError::config("DIR", why));
+        }
         Err(error) => format!("{error}; nothing was deleted. Is it mounted?"),
     };
     Err(StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(dir))

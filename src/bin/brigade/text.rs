@@ -24,6 +24,7 @@ pub(crate) fn error(error: &StorageError) {
     let text = match error.kind() {
         // A list of places has lines of its own, which the library escapes.
         ErrorKind::Config => error.to_string().replace("\\n", "\n"),
+        ErrorKind::RootEmpty => error.to_string().replace("; allow_empty permits", "; --allow-empty permits"),
         _ => error.to_string(),
     };
     // Nobody is left to tell when standard error is closed.

@@ -41,7 +41,7 @@ pub(super) fn is_damage(error: &io::Error) -> bool {
 
 pub(super) fn damaged(path: &Path, what: &str) -> StorageError {
     let why = format!(
-        "{what}; nothing was deleted on its word. Move the file away: the next rescan publishes everything once more"
+        "{what}; nothing was deleted on its word. Move the file away: the next rescan publishes everything once more, and deletes nothing that it did not publish itself"
     );
     StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
 }

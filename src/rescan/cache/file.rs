@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::Trace;
+use crate::text::PrintablePath;
 
 const GROUP_MAY_WRITE: u32 = 0o020;
 const ALL_MAY_WRITE: u32 = 0o002;
@@ -41,6 +42,9 @@ impl OpenFile {
         let failed = |error| unopened(path, error);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(is_folder(path));
+        }
         let shared = check_writers(path, &metadata)?;
         let opened = Self {
             shared,
@@ -87,7 +91,17 @@ fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path))
 }
 
+fn is_folder(path: &Path) -> StorageError {
+    StorageError::config(
+        "cache",
+        format!("{} is a folder; give a file, which may be new", PrintablePath(path)),
+    )
+}
+
 fn unopened(path: &Path, error: io::Error) -> StorageError {
+    if error.kind() == io::ErrorKind::IsADirectory {
+        return is_folder(path);
+    }
     if error.raw_os_error() != Some(libc::ELOOP) {
         return StorageError::io(ErrorKind::Cache, Operation::Cache, path, error);
     }

@@ -39,7 +39,7 @@ impl CacheManager {
     /// # Errors
     /// [`ErrorKind::CacheLocked`] if another process has it open for writing, [`ErrorKind::CacheDamaged`] if it is no
     /// cache, is damaged or is from a newer version, [`ErrorKind::Cache`] if it cannot be read or
-    /// written, is a symbolic link, or may be written by anybody.
+    /// written, is a symbolic link, or may be written by anybody, [`ErrorKind::Config`] if it is a folder.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self::open_waiting(path, Duration::ZERO)
     }

@@ -101,7 +101,7 @@ fn wrong_directories_and_destinations_are_refused_by_name() {
     let shell = Shell::of(&world);
     let root = text(world.root());
     let sync = |dir: &str, dest: &str| shell.run(&["sync", dir, dest]);
-    sync(&format!("{root}/d0/f000.txt"), DEST).code(4).says("f000.txt: it is a file; DIR is a directory");
+    sync(&format!("{root}/d0/f000.txt"), DEST).code(2).says("f000.txt is a file; DIR is a directory");
     sync("/no/such/dir", DEST).code(4).says("/no/such/dir").says("mounted");
     sync(&root, "my/bucket").code(2).says("\"my/bucket\" does not begin with s3://; write s3://BUCKET");
     sync(&root, "s3:///my/bucket").code(2).says("names no bucket");
@@ -271,7 +271,7 @@ fn p5_damaged_cache_says_what_to_do() {
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
     fs::write(world.cache_path(), "no cache at all").unwrap();
-    shell.sync(&world, &[]).code(4).says(&text(world.cache_path())).says("move it away");
+    shell.sync(&world, &[]).code(4).says(&text(world.cache_path())).says("Move the file away");
     shell.ask(&world, "status", &[]).code(4);
     fs::remove_file(world.cache_path()).unwrap();
     shell.sync(&world, &[]).code(0).shows("3 uploaded");

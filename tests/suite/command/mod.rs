@@ -1,6 +1,7 @@
 //! The command `brigade`, as a shell sees it.
 
 mod connection;
+mod deploys;
 mod errors;
 mod output;
 mod readers;
