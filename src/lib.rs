@@ -49,7 +49,7 @@
 //!   [`RetryPolicy`], a run that is cancelled by 3 s for answers under way.
 //! - No global state, no signal handler, no logger installed, no thread but the engine's own, one recorder
 //!   a run, and one for each look-up of a host name (the system's cannot be ended; at most one a destination at a
-//!   time). No environment variable read unless asked for by [`Credentials::from_env`]; on macOS `SSL_CERT_FILE` and
+//!   time). No environment variable read unless asked for by a function of the name `from_env`; on macOS `SSL_CERT_FILE` and
 //!   `SSL_CERT_DIR` are, where certificates are looked for.
 //!
 //! # Many readers
@@ -122,6 +122,8 @@ mod tree;
 pub use backend::local::LocalBackend;
 pub use backend::s3::S3Backend;
 pub use backend::s3::credentials::Credentials;
+#[cfg(feature = "profiles")]
+pub use backend::s3::profiles::AwsEnvironment;
 pub use backend::{Deleted, Exchange, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};
 pub use config::{FirstRun, MaxDelete, RescanConfig, S3Address, S3Config, Verify};

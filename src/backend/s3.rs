@@ -13,6 +13,8 @@ mod heard;
 pub(crate) mod keyring;
 mod objects;
 mod parts;
+#[cfg(feature = "profiles")]
+pub(crate) mod profiles;
 mod resolve;
 mod scope;
 mod sign;

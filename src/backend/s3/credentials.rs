@@ -36,7 +36,7 @@ impl Credentials {
     }
 
     /// Takes `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if it is there, `AWS_SESSION_TOKEN`
-    /// from the environment. Nothing else in this library reads the environment.
+    /// from the environment. Profiles in `~/.aws` are read with the feature `profiles`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names the missing variable.

@@ -3,7 +3,6 @@
 mod args;
 mod check;
 mod course;
-mod environment;
 mod events;
 mod exit;
 mod json;

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bucket_brigade::{
-    CacheManager, CancelToken, Credentials, Engine, EngineConfig, ErrorKind, Operation, RetryPolicy,
-    S3Address, S3Backend, S3Config, StorageError,
+    AwsEnvironment, CacheManager, CancelToken, Credentials, Engine, EngineConfig, ErrorKind, Operation,
+    RetryPolicy, S3Address, S3Backend, S3Config, StorageError,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::args::{PlaceArgs, SpeedArgs};
-use crate::environment::Environment;
 use crate::text;
 
 /// Characters of a bucket's and a prefix's name that are kept in a cache's.
@@ -36,15 +35,15 @@ impl Place {
     /// Reads no credentials and sends nothing.
     pub(crate) fn find(args: &PlaceArgs) -> Result<Self, StorageError> {
         let connection = &args.connection;
-        let environment = Environment::new(&variable, connection.profile.as_deref());
+        let aws = environment(connection.profile.as_deref());
         let mut config = S3Config::for_url(&args.dest)?;
-        if let Some(endpoint) = given_or(connection.endpoint_url.as_ref(), || environment.endpoint())? {
+        if let Some(endpoint) = given_or(connection.endpoint_url.as_ref(), || aws.endpoint_url())? {
             config = config.endpoint(endpoint);
         }
-        if let Some(region) = given_or(connection.region.as_ref(), || environment.region())? {
+        if let Some(region) = given_or(connection.region.as_ref(), || aws.region())? {
             config = config.region(region);
         }
-        if let Some(path) = given_or(connection.ca_file.as_ref(), || environment.ca_file())? {
+        if let Some(path) = given_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
             config = config.ca_file(path);
         }
         if let Some(url) = &connection.public_url {
@@ -56,7 +55,7 @@ impl Place {
         let address = config.address()?;
         let cache_path = match &args.cache {
             Some(path) => path.clone(),
-            None => environment.state_folder()?.join(cache_name(&address.destination())),
+            None => state_folder(&|name| std::env::var_os(name))?.join(cache_name(&address.destination())),
         };
         Ok(Self {
             config,
@@ -136,8 +135,8 @@ impl Place {
         speed: &SpeedArgs,
         headers: &[(String, String)],
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        let profile = self.profile.clone();
-        let find = move || Environment::new(&variable, profile.as_deref()).credentials();
+        let aws = environment(self.profile.as_deref());
+        let find = move || aws.credentials();
         let config = self.config.clone().credentials(find()?).renew_credentials(find);
         connect_with(config, speed, headers)
     }
@@ -170,8 +169,19 @@ fn connect_with(
     Ok((engine, backend))
 }
 
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name)
+fn environment(profile: Option<&str>) -> AwsEnvironment {
+    profile.into_iter().fold(AwsEnvironment::from_env(), AwsEnvironment::profile)
+}
+
+/// Where records of what is published are kept: below `XDG_STATE_HOME`, or `~/.local/state`.
+fn state_folder(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, StorageError> {
+    let path = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let given = path("XDG_STATE_HOME").filter(|path| path.is_absolute());
+    let base = given.or_else(|| path("HOME").map(|home| home.join(".local/state")));
+    base.map(|base| base.join("brigade")).ok_or_else(|| {
+        let why = "neither XDG_STATE_HOME nor HOME is set: say with --cache where it is kept";
+        StorageError::config("cache", why)
+    })
 }
 
 fn given_or<T: Clone>(
@@ -219,6 +229,18 @@ fn cache_name(destination: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_state_folder_is_below_xdg_state_home_or_home() {
+        let folder = |variables: &'static [(&str, &str)]| {
+            let find = |name: &str| variables.iter().find(|(other, _)| *other == name);
+            state_folder(&|name| find(name).map(|(_, value)| OsString::from(value)))
+        };
+        assert_eq!(folder(&[("HOME", "/home/a")]).unwrap(), PathBuf::from("/home/a/.local/state/brigade"));
+        let both = folder(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/var/state")]);
+        assert_eq!(both.unwrap(), PathBuf::from("/var/state/brigade"));
+        assert!(folder(&[]).unwrap_err().message().contains("--cache"));
+    }
 
     #[test]
     fn caches_of_different_destinations_have_different_names() {

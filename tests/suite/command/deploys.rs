@@ -40,7 +40,9 @@ fn i3_tree_that_shrank_or_is_another_one_deletes_nothing_and_an_empty_one_needs_
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
     let files = world.objects();
-    files.keys().for_each(|key| world.remove(key));
+    for key in files.keys() {
+        world.remove(key);
+    }
     world.write("other", "1");
     let refused = shell.sync(&world, &["--json"]).code(4);
     let why = &refused.json()["deletes_refused"];

@@ -85,7 +85,7 @@ fn http_endpoint_spoken_to_with_https_says_so() {
     });
     let shell = Shell::of(&world).set("AWS_ENDPOINT_URL", &format!("https://{host}"));
     let says = format!("seems to speak http, not https: write the endpoint as http://{host}");
-    shell.sync(&world, &[]).code(2).says(&says);
+    shell.sync(&world, &[]).code(2).says(&says).says("--endpoint-url");
     answers.join().unwrap();
     // Others only hang up.
     let host = world.proxy.endpoint().replace("http://", "https://");

@@ -1,10 +1,14 @@
-//! What is taken from the environment: the variables and files that other tools of AWS read.
+//! The variables and files that AWS's own tools read.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bucket_brigade::{Credentials, ErrorKind, Operation, StorageError};
 use ini::{Ini, ParseOption, Properties};
+
+use super::credentials::Credentials;
+use crate::error::{ErrorKind, Operation, StorageError};
 
 const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
 /// What a profile may have in the place of keys; none of it is understood here.
@@ -17,16 +21,56 @@ const OTHER_WAYS: [&str; 6] = [
     "credential_source",
 ];
 
-/// The variables of this process, and the profile that is asked for.
-pub(crate) struct Environment<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<OsString>,
-    profile: Option<&'a str>,
+type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+/// Credentials, region and endpoint from where AWS's command line takes them: the `AWS_*` variables, then the profiles
+/// in `~/.aws/credentials` and `~/.aws/config` (or where `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE` say).
+/// Variables and files are read anew with each question, so it may be asked again when credentials have expired.
+/// Roles, single sign-on and machines' own credentials are not asked.
+///
+/// With the feature `profiles`.
+///
+/// ```no_run
+/// use bucket_brigade::{AwsEnvironment, S3Config};
+/// # fn main() -> Result<(), bucket_brigade::StorageError> {
+/// let aws = AwsEnvironment::from_env().profile("ci");
+/// let mut config = S3Config::new("releases").credentials(aws.credentials()?);
+/// if let Some(region) = aws.region()? {
+///     config = config.region(region);
+/// }
+/// if let Some(endpoint) = aws.endpoint_url()? {
+///     config = config.endpoint(endpoint);
+/// }
+/// let config = config.renew_credentials(move || aws.credentials());
+/// # let _ = config; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AwsEnvironment {
+    lookup: Arc<Lookup>,
+    profile: Option<String>,
 }
 
-impl<'a> Environment<'a> {
-    /// `profile` is the one that was named on the command line.
-    pub(crate) fn new(lookup: &'a dyn Fn(&str) -> Option<OsString>, profile: Option<&'a str>) -> Self {
-        Self { lookup, profile }
+impl fmt::Debug for AwsEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsEnvironment").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+impl AwsEnvironment {
+    /// The variables of this process.
+    pub fn from_env() -> Self {
+        Self::with_lookup(|name| std::env::var_os(name))
+    }
+
+    fn with_lookup(lookup: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
+        Self { lookup: Arc::new(lookup), profile: None }
+    }
+
+    /// Names the profile. It comes before the variables that hold keys then; without it they come first, and the
+    /// profile is that of `AWS_PROFILE` or `AWS_DEFAULT_PROFILE`, or `default`.
+    pub fn profile(mut self, name: impl Into<String>) -> Self {
+        self.profile = Some(name.into());
+        self
     }
 
     /// A variable that is set and not empty.
@@ -53,37 +97,39 @@ impl<'a> Environment<'a> {
         Ok(None)
     }
 
-    /// `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's.
-    pub(crate) fn region(&self) -> Result<Option<String>, StorageError> {
+    /// `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's `region`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a file cannot be read, is none of profiles, or does not have the profile that was
+    /// named.
+    pub fn region(&self) -> Result<Option<String>, StorageError> {
         match self.first(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
             Some(region) => Ok(Some(region)),
             None => Ok(self.config()?.value("region")),
         }
     }
 
-    /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or the profile's for S3, or for all services.
-    pub(crate) fn endpoint(&self) -> Result<Option<String>, StorageError> {
+    /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or the profile's `endpoint_url`: that of its `services` for `s3`,
+    /// or its own.
+    ///
+    /// # Errors
+    /// As [`region`](Self::region).
+    pub fn endpoint_url(&self) -> Result<Option<String>, StorageError> {
         match self.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])? {
             Some(endpoint) => Ok(Some(endpoint)),
             None => Ok(self.config()?.endpoint()),
         }
     }
 
-    /// `AWS_CA_BUNDLE`, or the profile's.
-    pub(crate) fn ca_file(&self) -> Result<Option<PathBuf>, StorageError> {
+    /// `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for [`S3Config::ca_file`](crate::S3Config::ca_file).
+    ///
+    /// # Errors
+    /// As [`region`](Self::region).
+    pub fn ca_bundle(&self) -> Result<Option<PathBuf>, StorageError> {
         match self.path("AWS_CA_BUNDLE") {
             Some(path) => Ok(Some(path)),
             None => Ok(self.config()?.value("ca_bundle").map(PathBuf::from)),
         }
-    }
-
-    /// Where records of what is published are kept: below `XDG_STATE_HOME`, or `~/.local/state`.
-    pub(crate) fn state_folder(&self) -> Result<PathBuf, StorageError> {
-        let given = self.path("XDG_STATE_HOME").filter(|path| path.is_absolute());
-        let base = given.or_else(|| self.home().map(|home| home.join(".local/state")));
-        base.map(|base| base.join("brigade")).ok_or_else(|| {
-            wrong("cache", "neither XDG_STATE_HOME nor HOME is set: say with --cache where it is kept")
-        })
     }
 
     fn home(&self) -> Option<PathBuf> {
@@ -99,8 +145,8 @@ impl<'a> Environment<'a> {
     }
 
     fn profile_name(&self) -> Result<String, StorageError> {
-        match self.profile {
-            Some(name) => Ok(name.to_owned()),
+        match &self.profile {
+            Some(name) => Ok(name.clone()),
             None => Ok(self
                 .first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])?
                 .unwrap_or_else(|| "default".to_owned())),
@@ -136,8 +182,12 @@ impl<'a> Environment<'a> {
         Err(wrong("profile", &format!("there is no {}", places.join(" and no "))))
     }
 
-    /// The variables; else the profile in the file of credentials; else that in the configuration.
-    pub(crate) fn credentials(&self) -> Result<Credentials, StorageError> {
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; else the profile in the file of
+    /// credentials; else that in the configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that names every place that was looked at and what it lacks; no error quotes a file.
+    pub fn credentials(&self) -> Result<Credentials, StorageError> {
         let mut looked = Vec::new();
         if self.profile.is_none() {
             if let Some(credentials) = self.variables()? {
@@ -329,8 +379,11 @@ mod tests {
             self
         }
 
-        fn with<T>(&self, profile: Option<&str>, ask: impl FnOnce(&Environment<'_>) -> T) -> T {
-            ask(&Environment::new(&|name| self.variables.get(name).map(OsString::from), profile))
+        fn with<T>(&self, profile: Option<&str>, ask: impl FnOnce(&AwsEnvironment) -> T) -> T {
+            let variables = self.variables.clone();
+            let environment =
+                AwsEnvironment::with_lookup(move |name| variables.get(name).map(OsString::from));
+            ask(&profile.into_iter().fold(environment, AwsEnvironment::profile))
         }
     }
 
@@ -342,7 +395,7 @@ mod tests {
         let home = Home::new(CREDENTIALS, CONFIG);
         let read = |home: &Home, profile| {
             home.with(profile, |env| {
-                (env.region().unwrap(), env.endpoint().unwrap(), env.credentials().is_ok())
+                (env.region().unwrap(), env.endpoint_url().unwrap(), env.credentials().is_ok())
             })
         };
         let text = |text: &str| Some(text.to_owned());
@@ -370,7 +423,7 @@ mod tests {
         let home = Home::new(credentials, config);
         home.with(None, |env| {
             assert_eq!(env.region().unwrap().as_deref(), Some("r-1"));
-            assert_eq!(env.endpoint().unwrap().as_deref(), Some("http://e"));
+            assert_eq!(env.endpoint_url().unwrap().as_deref(), Some("http://e"));
             env.credentials().unwrap();
         });
     }
@@ -379,9 +432,10 @@ mod tests {
     fn without_a_home_the_files_that_variables_name_are_read_all_the_same() {
         let home = Home::new("", "[default]\naws_access_key_id=A\naws_secret_access_key=S\n");
         let config = home.folder.path().join(".aws/config");
-        let variables = |name: &str| (name == "AWS_CONFIG_FILE").then(|| config.clone().into_os_string());
-        Environment::new(&variables, None).credentials().unwrap();
-        let error = Environment::new(&|_| None, None).credentials().unwrap_err();
+        let variables =
+            move |name: &str| (name == "AWS_CONFIG_FILE").then(|| config.clone().into_os_string());
+        AwsEnvironment::with_lookup(variables).credentials().unwrap();
+        let error = AwsEnvironment::with_lookup(|_| None).credentials().unwrap_err();
         assert_eq!(error.message().matches("HOME is not set").count(), 2, "{error}");
     }
 
@@ -393,7 +447,8 @@ mod tests {
             error.starts_with("profile: there is no [typo] in ") && error.contains("[profile typo]"),
             "{error}"
         );
-        let error = home.set("AWS_PROFILE", "typo").with(None, |env| env.endpoint().unwrap_err()).to_string();
+        let error =
+            home.set("AWS_PROFILE", "typo").with(None, |env| env.endpoint_url().unwrap_err()).to_string();
         assert!(error.contains("[typo]"), "{error}");
     }
 
@@ -423,16 +478,5 @@ mod tests {
         let error = home.with(None, |env| env.credentials().unwrap_err()).to_string();
         assert!(error.contains(".aws/credentials: it is no file of profiles"), "{error}");
         assert!(!error.contains("CANARY"), "{error}");
-    }
-
-    #[test]
-    fn the_state_folder_is_below_xdg_state_home_or_home() {
-        let home = Home::new("", "");
-        let default = home.folder.path().join(".local/state/brigade");
-        assert_eq!(home.with(None, |env| env.state_folder().unwrap()), default);
-        let home = home.set("XDG_STATE_HOME", "/var/state");
-        assert_eq!(home.with(None, |env| env.state_folder().unwrap()), PathBuf::from("/var/state/brigade"));
-        let none = Environment::new(&|_| None, None);
-        assert!(none.state_folder().unwrap_err().message().contains("--cache"));
     }
 }
