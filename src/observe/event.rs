@@ -157,6 +157,19 @@ pub struct ChannelObserver {
 
 /// An observer and the channel that it feeds. When `capacity` events wait unread, further ones are
 /// dropped and counted ([`ChannelObserver::missed`]): a slow reader never holds up an upload.
+///
+/// ```
+/// use bucket_brigade::{Event, Level, Receiver, channel};
+/// let (observer, receiver): (_, Receiver<Event>) = channel(1000);
+/// # drop(observer);
+/// for event in receiver {
+///     match event {
+///         Event::UploadFailed { key, kind, retryable, .. } => println!("{key}: {kind:?}, again: {retryable}"),
+///         Event::Log { level: Level::Warn, message, .. } => println!("{message}"),
+///         _ => {}
+///     }
+/// }
+/// ```
 pub fn channel(capacity: usize) -> (Arc<ChannelObserver>, Receiver<Event>) {
     let (sender, receiver) = crossbeam_channel::bounded(capacity);
     (Arc::new(ChannelObserver { sender, missed: AtomicU64::new(0) }), receiver)
@@ -270,6 +283,11 @@ impl Progress {
     /// What a failed try had sent is to be sent again.
     pub(crate) fn bytes_lost(&self, bytes: u64) {
         self.0.bytes_sent.fetch_sub(bytes, Relaxed);
+        self.bytes_missing(bytes);
+    }
+
+    /// What the store had is gone, and is to be sent again.
+    pub(crate) fn bytes_missing(&self, bytes: u64) {
         self.0.bytes_done.fetch_sub(bytes, Relaxed);
     }
 

@@ -488,8 +488,8 @@ fn stored(config: impl FnOnce(S3Config) -> S3Config, key: &str, bytes: &str) -> 
 #[test]
 fn s3_content_type_is_by_name() {
     for (key, expected) in [
-        ("index.html", "text/html"),
-        ("deep/INDEX.HTML", "text/html"),
+        ("index.html", "text/html; charset=utf-8"),
+        ("deep/INDEX.HTML", "text/html; charset=utf-8"),
         ("image.png", "image/png"),
         ("app.wasm", "application/wasm"),
         ("data.no-such-type", "application/octet-stream"),
@@ -511,7 +511,7 @@ fn s3_fixed_headers_arrive_with_every_object() {
         assert_eq!(object.cache_control.as_deref(), Some("public, max-age=60"));
         assert_eq!(object.storage_class.as_deref(), Some("STANDARD_IA"));
         assert_eq!(object.metadata["release"], "1.2 (beta)");
-        assert_eq!(object.content_type.as_deref(), Some("text/html"));
+        assert_eq!(object.content_type.as_deref(), Some("text/html; charset=utf-8"));
     }
 }
 

@@ -278,6 +278,37 @@ fn progress_and_events_tell_of_each_part_with_its_bytes() {
     assert_eq!((at.bytes_done, at.bytes_sent, at.bytes_hashed, at.files_done), (length, length, length, 1));
 }
 
+/// What was there from an earlier run counted as sent: rate and time left were wrong by it.
+#[test]
+fn progress_of_a_resumed_file_tells_what_was_there_from_what_is_sent() {
+    let world = World::new();
+    let length = world.write_random("f", 20 * MIB, 1).len() as u64;
+    world.let_files_settle();
+    let third = Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).path_contains("partNumber=3");
+    world.proxy.add(third);
+    let no_retry = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+    let no_retry = no_retry.retry(bucket_brigade::RetryPolicy::default().with_attempts(1));
+    let backend = Arc::new(bucket_brigade::S3Backend::new(&world.engine, no_retry).unwrap());
+    let report = world.orchestrator_on(backend, RescanConfig::new()).rescan().unwrap();
+    assert_eq!(report.open_uploads, 1);
+    world.proxy.clear_rules();
+    let resumed = Arc::new(Mutex::new(Vec::new()));
+    let sink = resumed.clone();
+    let observer: Arc<dyn Observer> = Arc::new(move |event: &Event| {
+        if let Event::PartFinished { number, resumed, .. } = event {
+            sink.lock().unwrap().push((*number, *resumed));
+        }
+    });
+    let (progress, site) = (Progress::default(), in_small_parts(&world));
+    let report = site.rescan_with(&Run::new().observer(observer).progress(progress.clone())).unwrap();
+    check(&world, &site, &report);
+    let at = progress.snapshot();
+    assert_eq!((at.bytes_total, at.bytes_done, at.bytes_sent), (length, length, 4 << 20));
+    let mut resumed = resumed.lock().unwrap().clone();
+    resumed.sort_unstable();
+    assert_eq!(resumed, [(1, true), (2, true), (3, false)]);
+}
+
 #[test]
 fn whole_file_digest_is_what_sha256sum_prints() {
     let world = World::new();

@@ -675,30 +675,33 @@ fn s5_folder_swapped_for_a_link_leads_nowhere_while_files_are_opened_and_looked_
     assert_eq!((report.failed_count, report.failed[0].kind()), (1, ErrorKind::SourceChanged));
 }
 
-/// A cache of the format before this one is read, and goes on. It was written by the program of that format: six
-/// objects published, one of them a multipart upload; one delete and one modified file pending, an added file
-/// that was refused, and a multipart upload that is open.
+/// A cache of the format before this one is read, and goes on, and one of this format is what later versions will
+/// have to read. Each was written by a program of its format: six objects published, one of them a multipart upload;
+/// one delete and one modified file pending, an added file that was refused, and a multipart upload that is open.
 #[test]
-fn cache_of_the_format_before_is_upgraded_in_place() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("cache");
-    fs::write(&path, include_bytes!("../support/format2.cache")).unwrap();
-    for _ in 0..2 {
-        let cache = CacheManager::open(&path).unwrap();
-        let published: Vec<_> =
-            cache.published().unwrap().entries().map(|entry| entry.key.as_str().to_owned()).collect();
-        assert_eq!(published, ["a.html", "b/c d.css", "gone.js", "index.html", "large.bin", "left.bin"]);
-        let pending: Vec<_> =
-            cache.pending().unwrap().into_iter().map(|file| (file.key, file.kind)).collect();
-        let expected = [
-            ("gone.js", PendingKind::Removed),
-            ("index.html", PendingKind::Modified),
-            ("open.bin", PendingKind::Added),
-            ("refused.txt", PendingKind::Added),
-        ];
-        assert_eq!(pending, expected.map(|(key, kind)| (key.to_owned(), kind)));
-        let summary = cache.summary().unwrap();
-        assert_eq!((summary.published, summary.pending, summary.open_uploads), (6, 4, 1));
+fn caches_of_this_format_and_the_one_before_are_read_and_go_on() {
+    let files = [&include_bytes!("../support/format2.cache")[..], include_bytes!("../support/format3.cache")];
+    for bytes in files {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        fs::write(&path, bytes).unwrap();
+        for _ in 0..2 {
+            let cache = CacheManager::open(&path).unwrap();
+            let published: Vec<_> =
+                cache.published().unwrap().entries().map(|entry| entry.key.as_str().to_owned()).collect();
+            assert_eq!(published, ["a.html", "b/c d.css", "gone.js", "index.html", "large.bin", "left.bin"]);
+            let pending: Vec<_> =
+                cache.pending().unwrap().into_iter().map(|file| (file.key, file.kind)).collect();
+            let expected = [
+                ("gone.js", PendingKind::Removed),
+                ("index.html", PendingKind::Modified),
+                ("open.bin", PendingKind::Added),
+                ("refused.txt", PendingKind::Added),
+            ];
+            assert_eq!(pending, expected.map(|(key, kind)| (key.to_owned(), kind)));
+            let summary = cache.summary().unwrap();
+            assert_eq!((summary.published, summary.pending, summary.open_uploads), (6, 4, 1));
+        }
     }
 }
 

@@ -145,7 +145,6 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
         ErrorKind::Cache => {
             "look at the disk's space and permissions; nothing was taken for published that is not"
         }
-        ErrorKind::FirstRunRefused => "--first-run sets it",
         _ => return None,
     })
 }

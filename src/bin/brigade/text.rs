@@ -25,6 +25,10 @@ pub(crate) fn error(error: &StorageError) {
         // A list of places has lines of its own, which the library escapes.
         ErrorKind::Config => error.to_string().replace("\\n", "\n"),
         ErrorKind::RootEmpty => error.to_string().replace("; allow_empty permits", "; --allow-empty permits"),
+        ErrorKind::FirstRunRefused => error.to_string().replace(
+            "first_run is Refuse; use another prefix, or Overwrite",
+            "--first-run is refuse; use another prefix, or --first-run overwrite",
+        ),
         _ => error.to_string(),
     };
     // Nobody is left to tell when standard error is closed.

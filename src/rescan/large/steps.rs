@@ -8,6 +8,7 @@ use super::super::work::{Context, given_up};
 use super::{Large, Restart, Stage, Whole, is_resumable};
 use crate::backend::SentPart;
 use crate::error::Operation;
+use crate::observe::event::Event;
 use crate::tree::digest::PartPlan;
 use crate::tree::source::Source;
 
@@ -93,6 +94,7 @@ impl Large {
         match opened {
             Opened::Upload { upload, plan, parts } => {
                 self.adopt(plan, parts);
+                self.tell_resumed(context);
                 self.upload = Some(Arc::new(upload));
                 self.began.get_or_insert(context.reach.clock.now());
                 self.enter(Stage::Send);
@@ -101,6 +103,7 @@ impl Large {
                 // Of what was sent when the file was too young, the stat does not tell.
                 self.item.pending.settled &= settled;
                 self.adopt(plan, parts);
+                context.reach.trace.progress.bytes_present(plan.size());
                 self.upload = Some(Arc::new(upload));
                 self.began.get_or_insert(context.reach.clock.now());
                 self.there = Some(receipt);
@@ -117,6 +120,30 @@ impl Large {
             let sha256 = found.sha256.or(own.sha256);
             *own = Part { sha256, ..found };
         }
+    }
+
+    /// Parts that need not be sent, nor looked at.
+    fn tell_resumed(&self, context: &Context) {
+        let trace = &context.reach.trace;
+        for number in self.done_parts() {
+            let bytes = self.length_of(number);
+            trace.progress.bytes_present(bytes);
+            trace.emit(|| Event::PartFinished {
+                key: self.item.key.as_str().to_owned(),
+                number,
+                bytes,
+                of: self.plan.size(),
+                resumed: true,
+            });
+        }
+    }
+
+    fn done_parts(&self) -> impl Iterator<Item = u32> + '_ {
+        (1..).zip(&self.parts).filter(|(_, part)| part.is_done()).map(|(number, _)| number)
+    }
+
+    fn length_of(&self, number: u32) -> u64 {
+        self.plan.part(number).map_or(0, |(_, length)| length)
     }
 
     /// Goes on to the next stage where this one is done.
@@ -158,7 +185,7 @@ impl Large {
     fn fall_back(&mut self, context: &Context) {
         let failure = self.failure.as_ref();
         if self.restart == Restart::Due && context.may_send() {
-            return self.begin_again();
+            return self.begin_again(context);
         }
         let keep = failure.is_some_and(is_resumable);
         let outage = failure.is_some_and(|error| error.kind().is_transient());
@@ -175,7 +202,9 @@ impl Large {
     }
 
     /// The upload, or parts of it, are gone; what was hashed still counts.
-    fn begin_again(&mut self) {
+    fn begin_again(&mut self, context: &Context) {
+        let done = self.done_parts().map(|number| self.length_of(number)).sum();
+        context.reach.trace.progress.bytes_missing(done);
         self.restart = Restart::Done;
         let failure = self.failure.take();
         let gone = failure.is_some_and(|error| error.code() == Some("NoSuchUpload"));

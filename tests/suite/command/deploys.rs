@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::command::{DEST, Shell, all_is_well, some_files, text};
 use crate::support::proxy::{Fault, Rule};
-use crate::support::server::ACCESS_KEY;
-use crate::support::{PREFIX, World};
+use crate::support::server::{ACCESS_KEY, SECRET_KEY};
+use crate::support::{PREFIX, SESSION_TOKEN, World};
 
 fn names_of<'a>(object: &'a Value, list: &str) -> Vec<&'a str> {
     let name = |item: &'a Value| item.as_str().or_else(|| item["key"].as_str()).unwrap();
@@ -344,6 +344,54 @@ fn first_run_beside_others_objects_is_said_to_quiet_ones_too() {
         .code(0)
         .says("1 objects under the prefix were not published by this cache");
     assert!(!told.err.contains("http endpoint"), "{told:?}");
+}
+
+/// The README's files for cron and systemd, as they stand but for places and keys.
+#[test]
+fn examples_of_cron_and_systemd_run_as_they_stand() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let block = |holds: &str| {
+        let mut blocks = readme.split("```").skip(1).step_by(2);
+        let found = blocks.find(|block| block.contains(holds)).unwrap();
+        found.split_once('\n').unwrap().1.to_owned()
+    };
+    let world = some_files(2);
+    let shell = Shell::of(&world);
+    let (file, state) = (shell.path("site.env"), shell.path("state"));
+    let keys = block("AWS_SECRET_ACCESS_KEY=wJalr")
+        .replace("AKIAIOSFODNN7EXAMPLE", ACCESS_KEY)
+        .replace("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", SECRET_KEY)
+        .replace("/var/lib", state.to_str().unwrap());
+    let endpoint = world.proxy.endpoint();
+    fs::write(&file, format!("{keys}AWS_ENDPOINT_URL={endpoint}\nAWS_SESSION_TOKEN={SESSION_TOKEN}\n"))
+        .unwrap();
+    let here = |line: &str| {
+        line.replace("/etc/brigade/site.env", file.to_str().unwrap())
+            .replace("/usr/local/bin/brigade", env!("CARGO_BIN_EXE_brigade"))
+            .replace("/srv/www", world.root().to_str().unwrap())
+            .replace("s3://site", DEST)
+    };
+    let run = |line: &str| {
+        let ended = std::process::Command::new("sh").args(["-c", &here(line)]).env_clear().output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{line}: {ended:?}");
+    };
+    let cron = block("17 * * * *");
+    let cron = cron.trim().strip_prefix("17 * * * *").unwrap();
+    run(cron);
+    assert_eq!(world.keys().len(), 2);
+    assert!(state.join("brigade").read_dir().unwrap().next().is_some(), "the cache is where the file says");
+    // A unit has one setting a line; its file of variables has no shell in it.
+    let unit = block("[Service]");
+    let setting = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    assert_eq!(setting("EnvironmentFile="), "/etc/brigade/site.env");
+    assert!(
+        keys.lines().all(|line| line.split_once('=').is_some_and(|(name, _)| !name.contains(' '))),
+        "{keys}"
+    );
+    assert!(!unit.contains("SuccessExitStatus"));
+    world.write("new", "1");
+    run(&format!("env $(cat /etc/brigade/site.env) {}", setting("ExecStart=")));
+    assert_eq!(world.keys().len(), 3);
 }
 
 /// An error and its advice said the same thing twice.
