@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::kind::{ErrorKind, Operation};
+pub use crate::error::kind::{ErrorKind, Operation};
 use crate::text::{Printable, PrintablePath};
 
 /// Whether and when to try again.

@@ -106,27 +106,30 @@
 //! four methods of [`StorageBackend`].
 
 mod backend;
+mod batch_queue;
 mod clock;
-mod config;
 mod engine;
 mod error;
 mod gate;
 mod key;
 mod observe;
+mod request_context;
 mod rescan;
 mod retry;
 mod secret;
+mod state;
 mod text;
 mod tree;
 
 pub use backend::local::LocalBackend;
 pub use backend::s3::S3Backend;
-pub use backend::s3::credentials::Credentials;
+pub use backend::s3::address::S3Address;
+pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
-pub use backend::s3::profiles::AwsEnvironment;
-pub use backend::{Deleted, Exchange, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
+pub use backend::s3::auth::providers::AwsEnvironment;
+pub use backend::s3::config::S3Config;
+pub use backend::{Deleted, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};
-pub use config::{FirstRun, MaxDelete, RescanConfig, S3Address, S3Config, Verify};
 pub use crossbeam_channel::Receiver;
 pub use engine::{DEFAULT_WORKERS, Engine, EngineConfig};
 pub use error::{ErrorKind, Operation, StorageError};
@@ -134,17 +137,21 @@ pub use key::{MAX_KEY_BYTES, RemoteKey};
 pub use log::Level;
 pub use observe::event::{ChannelObserver, Event, Observer, Progress, ProgressSnapshot, channel};
 pub use observe::metrics::MetricsSnapshot;
-pub use rescan::cache::{CacheManager, CacheSummary, KeyState, PendingFile, Resolved};
-pub use rescan::catalog::{Catalog, Entries};
+pub use request_context::RequestContext;
+pub use rescan::config::{FirstRun, MaxDelete, RescanConfig, Verify};
+pub use rescan::multipart::unfinished::{AbortedUploads, UnfinishedUpload};
+pub use rescan::options::Run;
 pub use rescan::orchestrator::RescanOrchestrator;
-pub use rescan::record::PendingKind;
 pub use rescan::report::{
     DeletesRefused, Kept, KeptReason, REPORT_LIST_LIMIT, RescanOutcome, RescanReport, StopReason, TooMany,
     UnknownObjects, Uploaded, VerifyReport,
 };
-pub use rescan::run::Run;
-pub use rescan::uploads::{AbortedUploads, UnfinishedUpload};
 pub use retry::RetryPolicy;
+pub use state::cache::{CacheManager, PendingFile};
+pub use state::catalog::{Catalog, Entries};
+pub use state::records::PendingKind;
+pub use state::resolve::{KeyState, Resolved};
+pub use state::summary::CacheSummary;
 pub use tree::diff::FileDiff;
 pub use tree::digest::{Digest, PartPlan};
 pub use tree::folder::FollowSymlinks;

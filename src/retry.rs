@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::backend::Exchange;
 use crate::error::{ErrorKind, Operation, Retry, StorageError};
 use crate::observe::event::Event;
+use crate::request_context::RequestContext;
 
 /// How often a request is tried and how long to wait between. The defaults are those of the AWS
 /// SDKs ("Error retries and exponential backoff in AWS"): full jitter over a doubling base.
@@ -100,7 +100,7 @@ impl Spent {
 /// `step` gets the number of the try, from 1.
 pub(crate) fn run<T>(
     policy: &RetryPolicy,
-    exchange: &Exchange<'_>,
+    exchange: &RequestContext<'_>,
     operation: Operation,
     mut step: impl FnMut(u32) -> Result<T, StorageError>,
 ) -> Result<T, StorageError> {
@@ -141,7 +141,7 @@ pub(crate) fn run<T>(
     }
 }
 
-fn announce(exchange: &Exchange<'_>, error: &StorageError, attempt: u32, wait: Duration) {
+fn announce(exchange: &RequestContext<'_>, error: &StorageError, attempt: u32, wait: Duration) {
     exchange.trace.metrics.retries(1);
     exchange.trace.log(
         log::Level::Debug,
@@ -160,11 +160,11 @@ mod tests {
     use crate::gate::Gate;
     use crate::observe::trace::Trace;
 
-    fn with_exchange<T>(f: impl FnOnce(&Exchange<'_>, &VirtualClock) -> T) -> T {
+    fn with_exchange<T>(f: impl FnOnce(&RequestContext<'_>, &VirtualClock) -> T) -> T {
         let (cancel, clock) = (CancelToken::new(), VirtualClock::new());
         let (gate, trace) = (Arc::new(Gate::new(10)), Trace::default());
         let deadline = Some(Duration::from_secs(3600));
-        f(&Exchange { cancel: &cancel, deadline, clock: &clock, gate: &gate, trace: &trace }, &clock)
+        f(&RequestContext { cancel: &cancel, deadline, clock: &clock, gate: &gate, trace: &trace }, &clock)
     }
 
     fn failure(kind: ErrorKind) -> StorageError {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::StorageBackend;
+use crate::backend::StorageBackend;
 use crate::error::{Operation, StorageError};
 use crate::key::{RemoteKey, join_url};
 

@@ -1,27 +1,17 @@
 //! Any store that speaks S3.
 
 mod acknowledgement;
-mod ask;
-mod body;
-mod classify;
+pub(crate) mod address;
+pub(crate) mod auth;
+pub(crate) mod checks;
 mod client;
+pub(crate) mod config;
 mod content_type;
-pub(crate) mod credentials;
-mod delete;
-mod download;
-mod heard;
-pub(crate) mod keyring;
-mod objects;
-mod parts;
-#[cfg(feature = "profiles")]
-pub(crate) mod profiles;
-mod resolve;
-mod scope;
-mod sign;
-mod transport;
-mod trust;
-mod upload;
-mod uploads;
+mod errors;
+mod http;
+mod operations;
+mod redaction;
+mod request;
 mod xml;
 
 use std::fmt;
@@ -33,20 +23,24 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::{
-    Assembly, Begun, Deleted, Exchange, Finished, Page, PartUpload, Receipt, Reconciled, SentPart,
-    StorageBackend, Transfers, Upload, UploadMarker, UploadName, UploadPage, new_token, sealed,
+use crate::backend::s3::client::Client;
+use crate::backend::s3::config::{S3Config, S3Settings};
+use crate::backend::s3::operations::{
+    delete_objects, get_object, list_objects, multipart, multipart_lookup, put_object,
+};
+use crate::backend::{
+    Assembly, Begun, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, SentPart, StorageBackend,
+    Transfers, Upload, UploadMarker, UploadName, UploadPage, new_token, sealed,
 };
 use crate::clock::CancelToken;
-use crate::config::{S3Config, S3Settings};
 use crate::engine::Engine;
 use crate::error::{Operation, StorageError};
 use crate::gate::Gate;
 use crate::key::{RemoteKey, encode_path};
-use crate::observe::trace::Outcome;
+use crate::observe::trace::RequestEnd;
+use crate::request_context::RequestContext;
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
-use client::Client;
 
 /// Publishes to a bucket of any S3-compatible store: AWS, R2, `MinIO`, Garage, Ceph, Spaces, B2,
 /// GCS. Connections are kept and shared by all threads; files are streamed from disk.
@@ -140,11 +134,11 @@ impl S3Backend {
     /// Runs a step for a caller that brings no exchange of its own.
     fn alone<T>(
         &self,
-        step: impl FnOnce(&Exchange<'_>) -> Result<T, StorageError>,
+        step: impl FnOnce(&RequestContext<'_>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         self.gate.close_circuit();
         let cancel = CancelToken::new();
-        step(&Exchange {
+        step(&RequestContext {
             cancel: &cancel,
             deadline: None,
             clock: &**self.engine.clock(),
@@ -156,7 +150,7 @@ impl S3Backend {
     /// All steps of a large file one after another, for a caller without workers. What fails is aborted.
     fn upload_in_parts(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         key: &RemoteKey,
         source: &Source,
         plan: &PartPlan,
@@ -164,12 +158,12 @@ impl S3Backend {
         self.watched(exchange, Operation::Upload, key.as_str(), plan.size(), |attempts| {
             *attempts = 1;
             let token = new_token();
-            let upload_id = parts::begin(self, exchange, key, &token).upload_id?;
+            let upload_id = multipart::begin(self, exchange, key, &token).upload_id?;
             let upload = UploadName { key: key.clone(), token, upload_id };
             let finished = self.parts_in_order(exchange, &upload, source, plan);
             let finished = finished.inspect_err(|_| {
                 // The failure is what the caller should see.
-                let _ = parts::abort(self, exchange, &upload);
+                let _ = multipart::abort(self, exchange, &upload);
             })?;
             Ok((finished.receipt, finished.request_id))
         })
@@ -177,7 +171,7 @@ impl S3Backend {
 
     fn parts_in_order(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         upload: &UploadName,
         source: &Source,
         plan: &PartPlan,
@@ -187,16 +181,16 @@ impl S3Backend {
         {
             let sha256 = source.hash_range(offset, length, |_| Ok(()))?;
             let part = PartUpload { upload, source, number, offset, length, sha256: &sha256 };
-            sent.push(SentPart { etag: parts::part(self, exchange, &part)?, sha256 });
+            sent.push(SentPart { etag: multipart::part(self, exchange, &part)?, sha256 });
         }
         source.check_unchanged()?;
-        parts::finish(self, exchange, &Assembly { upload, parts: &sent, size: plan.size() })
+        multipart::finish(self, exchange, &Assembly { upload, parts: &sent, size: plan.size() })
     }
 
     /// An upload or delete with its two records. `step` counts its tries and gives the request's id.
     fn watched<T>(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         operation: Operation,
         key: &str,
         bytes: u64,
@@ -217,7 +211,7 @@ impl S3Backend {
     #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
     fn report(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         operation: Operation,
         key: &str,
         bytes: u64,
@@ -231,7 +225,7 @@ impl S3Backend {
         let (operation, outcome) = (operation.as_str(), outcome.as_str());
         exchange.trace.ended(
             Level::Info,
-            &Outcome { operation, key, bucket, bytes, attempts, elapsed, outcome, request_id },
+            &RequestEnd { operation, key, bucket, bytes, attempts, elapsed, outcome, request_id },
         );
     }
 }
@@ -240,13 +234,13 @@ impl StorageBackend for S3Backend {
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
         let key = RemoteKey::new(remote_key)?;
         let source = Source::open(local_path)?;
-        let plan = parts::plan(self, source.stat().size).map_err(|error| error.with_key(remote_key))?;
+        let plan = multipart::plan(self, source.stat().size).map_err(|error| error.with_key(remote_key))?;
         let receipt = if let Some(plan) = plan {
             self.alone(|exchange| self.upload_in_parts(exchange, &key, &source, &plan))?
         } else {
             let digest = source.hash(|_| Ok(()))?;
             let file = Upload { source: &source, key: &key, digest: &digest };
-            self.alone(|exchange| upload::put(self, exchange, &file))?
+            self.alone(|exchange| put_object::put(self, exchange, &file))?
         };
         Ok(receipt.url)
     }
@@ -255,7 +249,7 @@ impl StorageBackend for S3Backend {
         let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
         let key = RemoteKey::new(remote_key).map_err(as_delete)?;
         self.settings.address.prefix.join_checked(&key).map_err(as_delete)?;
-        self.alone(|exchange| delete::delete_one(self, exchange, &key))
+        self.alone(|exchange| delete_objects::delete_one(self, exchange, &key))
     }
 
     fn get_url(&self, remote_key: &str) -> String {
@@ -278,34 +272,38 @@ impl StorageBackend for S3Backend {
 impl sealed::Sealed for S3Backend {}
 
 impl Transfers for S3Backend {
-    fn preflight(&self, exchange: &Exchange<'_>) -> Result<(), StorageError> {
-        objects::preflight(self, exchange)
+    fn preflight(&self, exchange: &RequestContext<'_>) -> Result<(), StorageError> {
+        list_objects::preflight(self, exchange)
     }
 
     fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
-        upload::headers_digest(self, key)
+        put_object::headers_digest(self, key)
     }
 
-    fn put(&self, exchange: &Exchange<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
-        upload::put(self, exchange, file)
+    fn put(&self, exchange: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
+        put_object::put(self, exchange, file)
     }
 
     fn content(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         key: &RemoteKey,
         size: u64,
         part_size: Option<u64>,
     ) -> Result<Option<Digest>, StorageError> {
-        download::content(self, exchange, key, size, part_size)
+        get_object::content(self, exchange, key, size, part_size)
     }
 
-    fn delete_many(&self, exchange: &Exchange<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
-        delete::delete_many(self, exchange, keys)
+    fn delete_many(
+        &self,
+        exchange: &RequestContext<'_>,
+        keys: &[RemoteKey],
+    ) -> Result<Deleted, StorageError> {
+        delete_objects::delete_many(self, exchange, keys)
     }
 
-    fn list(&self, exchange: &Exchange<'_>, from: Option<&str>) -> Result<Page, StorageError> {
-        objects::list(self, exchange, from)
+    fn list(&self, exchange: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError> {
+        list_objects::list(self, exchange, from)
     }
 
     fn bucket(&self) -> &str {
@@ -313,41 +311,41 @@ impl Transfers for S3Backend {
     }
 
     fn part_plan(&self, size: u64) -> Result<Option<PartPlan>, StorageError> {
-        parts::plan(self, size)
+        multipart::plan(self, size)
     }
 
-    fn begin(&self, exchange: &Exchange<'_>, key: &RemoteKey, token: &str) -> Begun {
-        parts::begin(self, exchange, key, token)
+    fn begin(&self, exchange: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun {
+        multipart::begin(self, exchange, key, token)
     }
 
-    fn part(&self, exchange: &Exchange<'_>, part: &PartUpload<'_>) -> Result<String, StorageError> {
-        parts::part(self, exchange, part)
+    fn part(&self, exchange: &RequestContext<'_>, part: &PartUpload<'_>) -> Result<String, StorageError> {
+        multipart::part(self, exchange, part)
     }
 
-    fn finish(&self, exchange: &Exchange<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError> {
-        parts::finish(self, exchange, upload)
+    fn finish(&self, exchange: &RequestContext<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError> {
+        multipart::finish(self, exchange, upload)
     }
 
-    fn abort(&self, exchange: &Exchange<'_>, upload: &UploadName) -> Result<(), StorageError> {
-        parts::abort(self, exchange, upload)
+    fn abort(&self, exchange: &RequestContext<'_>, upload: &UploadName) -> Result<(), StorageError> {
+        multipart::abort(self, exchange, upload)
     }
 
     fn reconcile(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         upload: &UploadName,
         size: u64,
     ) -> Result<Reconciled, StorageError> {
-        uploads::reconcile(self, exchange, upload, size)
+        multipart_lookup::reconcile(self, exchange, upload, size)
     }
 
     fn list_uploads(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         key: &RemoteKey,
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError> {
-        uploads::list(self, exchange, key, from)
+        multipart_lookup::list(self, exchange, key, from)
     }
 
     fn key_room(&self) -> usize {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use log::kv::Value;
 use log::{Level, Record};
 
-use super::event::{Event, Observer, Progress};
-use super::metrics::Metrics;
+use crate::observe::event::{Event, Observer, Progress};
+use crate::observe::metrics::Metrics;
 use crate::text::Printable;
 
 /// The target of every record of this library.
@@ -27,7 +27,7 @@ pub(crate) struct Trace {
 }
 
 /// One exchange with a store, put into words when it ends.
-pub(crate) struct Outcome<'a> {
+pub(crate) struct RequestEnd<'a> {
     pub(crate) operation: &'a str,
     pub(crate) key: &'a str,
     pub(crate) bucket: &'a str,
@@ -97,7 +97,7 @@ impl Trace {
     }
 
     /// An exchange ended, well or not.
-    pub(crate) fn ended(&self, level: Level, what: &Outcome<'_>) {
+    pub(crate) fn ended(&self, level: Level, what: &RequestEnd<'_>) {
         let elapsed = format!("{:.3}", what.elapsed.as_secs_f64());
         let fields: Fields<'_> = &[
             ("operation", &what.operation),

@@ -9,28 +9,31 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::cache::{CacheManager, Root, Write};
-use super::catalog;
-use super::conclude::{End, announce, outcome};
-use super::flow::{Flow, Limits};
-use super::guard::{self, Allowed, Conditions, Refusal};
-use super::plan::{Plan, Scope, plan};
-use super::preflight::preflight;
-use super::reach::Reach;
-use super::record::PendingKind;
-use super::recorder::Recorder;
-use super::report::{RescanOutcome, RescanReport, StopReason};
-use super::run::Run;
-use super::tally::Tally;
-use super::uploads;
-use super::verify;
-use super::work::{Context, panicked};
 use crate::backend::{StorageBackend, Transfers};
-use crate::config::{RescanConfig, Verify};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
+use crate::rescan::config::{RescanConfig, Verify};
+use crate::rescan::context::{Context, panicked};
+use crate::rescan::delete::guard;
+use crate::rescan::delete::guard::{Allowed, Conditions, Refusal};
+use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
+use crate::rescan::multipart::unfinished;
+use crate::rescan::options::Run;
+use crate::rescan::outcome::Tally;
+use crate::rescan::outcome::{End, announce, outcome};
+use crate::rescan::plan::{Plan, PlanInput, plan};
+use crate::rescan::preflight::preflight;
+use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
+use crate::rescan::session::Session;
+use crate::rescan::verify;
+use crate::state::cache::CacheManager;
+use crate::state::cache::binding::Root;
+use crate::state::catalog;
+use crate::state::recorder::Recorder;
+use crate::state::records::PendingKind;
+use crate::state::store::Write;
 use crate::text::PrintablePath;
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
@@ -175,7 +178,7 @@ impl RescanOrchestrator {
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
         }
-        end.tally.stop = verify::after_run(&self.engine, &context.reach, &self.cache, run.verify, report)?;
+        end.tally.stop = verify::after_run(&self.engine, &context.session, &self.cache, run.verify, report)?;
         if end.tally.stop.is_some() || report.failed_count > 0 || !report.has_losses() {
             return Ok(end);
         }
@@ -185,7 +188,7 @@ impl RescanOrchestrator {
         again.follows(&end);
         if again.tally.stop.is_none() {
             again.tally.stop =
-                verify::after_run(&self.engine, &context.reach, &self.cache, run.verify, report)?;
+                verify::after_run(&self.engine, &context.session, &self.cache, run.verify, report)?;
         }
         report.verified.get_or_insert_default().repaired = lost;
         Ok(again)
@@ -236,7 +239,7 @@ impl RescanOrchestrator {
             self.cache.apply(&writes)?;
         }
         Ok(Context {
-            reach: Reach::new(&self.engine, &self.backend, trace, run, began),
+            session: Session::new(&self.engine, &self.backend, trace, run, began),
             root: Arc::new(root),
             known,
             root_device: stat.device,
@@ -269,7 +272,7 @@ impl RescanOrchestrator {
     }
 
     fn plan(&self, context: &Context, force: bool, report: &mut RescanReport) -> Result<Plan, StorageError> {
-        let scope = Scope {
+        let scope = PlanInput {
             root: &context.root,
             known: context.known,
             root_device: context.root_device,
@@ -291,15 +294,15 @@ impl RescanOrchestrator {
         plan: &Plan,
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
-        let recorder = Arc::new(Recorder::start(&self.cache, &context.reach.trace.metrics)?);
-        let limits = Limits {
+        let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
+        let limits = DispatchLimits {
             batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
             delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
             parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
             whole_file_digest: self.config.whole_file_digest,
             has_fallback: self.config.fallback.is_some(),
         };
-        let mut flow = Flow::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
+        let mut flow = Dispatcher::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
         if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
             flow.confirm(report);
             recorder.sync()?;
@@ -322,7 +325,7 @@ impl RescanOrchestrator {
             flow.fail(error);
         }
         if !flow.tally.is_stopped() {
-            let stop = uploads::sweep(context, &self.cache, &recorder, report)?;
+            let stop = unfinished::sweep(context, &self.cache, &recorder, report)?;
             if let Some(reason) = stop {
                 flow.stop(reason);
             }
@@ -342,7 +345,7 @@ impl RescanOrchestrator {
     }
 
     /// Deletes come last, and only if everything before went well and they are not too many.
-    fn why_not_delete(&self, context: &Context, plan: &Plan, flow: &Flow<'_>) -> Option<Refusal> {
+    fn why_not_delete(&self, context: &Context, plan: &Plan, flow: &Dispatcher<'_>) -> Option<Refusal> {
         guard::refusal(&Conditions {
             counts: plan.counts(),
             allowed: self.allowed(),

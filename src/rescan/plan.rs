@@ -1,34 +1,38 @@
 //! The plan: walk and cache merged into what is to be done, which is made durable before anything is
 //! sent. Whatever happens afterwards, the next run finds it.
 
+pub(crate) mod content;
+
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::cache::{CacheManager, KnownRoot, Row, Write};
-use super::guard::Counts;
-use super::kept::Keeper;
-use super::record::{Pending, PendingKind, Published};
-use super::report::{KeptReason, RescanReport};
-use super::work;
-use crate::backend::{Exchange, StorageBackend, Transfers};
-use crate::clock::Clock;
-use crate::config::RescanConfig;
+use crate::backend::{StorageBackend, Transfers};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
+use crate::request_context::RequestContext;
+use crate::rescan::config::RescanConfig;
+use crate::rescan::delete::guard::Counts;
+use crate::rescan::delete::kept::Keeper;
+use crate::rescan::report::{KeptReason, RescanReport};
+use crate::state::cache::CacheManager;
+use crate::state::cache::binding::KnownRoot;
+use crate::state::records::{Pending, PendingKind, Published};
+use crate::state::rows::Row;
+use crate::state::store::Write;
 use crate::tree::diff::{Change, classify, merge};
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
 use crate::tree::private;
 use crate::tree::source::Source;
-use crate::tree::version::{FileEntry, FileStat, nanos_of};
+use crate::tree::version::{FileEntry, FileStat, wall_nanos};
 use crate::tree::walk::{Found, walk};
 
 /// Planned changes written in one transaction.
 const WRITES_AT_ONCE: usize = 4096;
 
 /// What is asked of a plan.
-pub(crate) struct Scope<'a> {
+pub(crate) struct PlanInput<'a> {
     pub(crate) root: &'a Arc<Folder>,
     /// The root as the cache knows it.
     pub(crate) known: KnownRoot,
@@ -38,14 +42,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) cache: &'a CacheManager,
     pub(crate) config: &'a RescanConfig,
     pub(crate) filter: &'a Filter,
-    pub(crate) exchange: Exchange<'a>,
+    pub(crate) exchange: RequestContext<'a>,
     /// Nothing is recorded.
     pub(crate) dry_run: bool,
     /// Nothing published is believed.
     pub(crate) force: bool,
 }
 
-impl Scope<'_> {
+impl PlanInput<'_> {
     /// How many bytes a key may have before the prefix.
     fn key_room(&self) -> usize {
         self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room)
@@ -95,13 +99,8 @@ impl Plan {
     }
 }
 
-/// The time of day as stats have it.
-pub(crate) fn wall_nanos(clock: &dyn Clock) -> i64 {
-    nanos_of(clock.wall())
-}
-
 /// Walks, compares and records what is to be done; what was found on the way goes into the report.
-pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan, StorageError> {
+pub(crate) fn plan(scope: &PlanInput<'_>, report: &mut RescanReport) -> Result<Plan, StorageError> {
     let published = scope.cache.published_count()?;
     if published > 0 && !scope.config.allow_empty {
         refuse_empty(scope, published)?;
@@ -129,7 +128,7 @@ pub(crate) fn plan(scope: &Scope<'_>, report: &mut RescanReport) -> Result<Plan,
 }
 
 /// A root without a single file, where files were published, is a disk that is not mounted.
-fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
+fn refuse_empty(scope: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
     let mut found = walk(scope.root, scope.key_room(), scope.filter);
     if found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_))) {
         return Ok(());
@@ -146,7 +145,7 @@ fn refuse_empty(scope: &Scope<'_>, published: u64) -> Result<(), StorageError> {
 }
 
 struct Planner<'a> {
-    scope: &'a Scope<'a>,
+    scope: &'a PlanInput<'a>,
     plan: Plan,
     report: &'a mut RescanReport,
     keeper: Keeper<'a>,
@@ -266,7 +265,7 @@ impl Planner<'_> {
     /// For a dry run: whether a changed file would turn out to hold what is published.
     fn holds(&mut self, key: &str, there: &Published) -> bool {
         let source = Source::open_below(self.scope.root, key);
-        let holds = source.and_then(|source| work::holds(&self.scope.exchange, &source, there));
+        let holds = source.and_then(|source| content::holds(&self.scope.exchange, &source, there));
         holds.unwrap_or_else(|error| {
             if !error.is_not_tried() {
                 self.report.add_failed(error);

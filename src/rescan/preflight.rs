@@ -1,11 +1,11 @@
 //! The first request of a run that has work: it tells what would be wrong with all of them.
 
-use super::cache::CacheManager;
-use super::report::RescanReport;
-use super::survey;
-use super::work::Context;
-use crate::config::FirstRun;
 use crate::error::{ErrorKind, StorageError};
+use crate::rescan::config::FirstRun;
+use crate::rescan::context::Context;
+use crate::rescan::first_run;
+use crate::rescan::report::RescanReport;
+use crate::state::cache::CacheManager;
 
 /// What is known of the store before anything is fed.
 pub(crate) enum Preflight {
@@ -30,13 +30,14 @@ pub(crate) fn preflight(
     policy: FirstRun,
     report: &mut RescanReport,
 ) -> Result<Preflight, StorageError> {
-    let Some(transfers) = context.reach.backend.transfers() else { return Ok(Preflight::Unknown) };
+    let Some(transfers) = context.session.backend.transfers() else { return Ok(Preflight::Unknown) };
     let reached_before = cache.is_surveyed()?;
     let asked = transfers.preflight(&context.exchange());
     let survey_is_due = asked.is_ok() && !reached_before;
-    let result = if survey_is_due { survey::take(transfers, context, cache, policy, report) } else { asked };
+    let result =
+        if survey_is_due { first_run::take(transfers, context, cache, policy, report) } else { asked };
     let Err(error) = result else { return Ok(Preflight::Passed) };
-    let trace = &context.reach.trace;
+    let trace = &context.session.trace;
     match error.kind() {
         // The run finds out by itself that it is to stop.
         _ if error.is_not_tried() => Ok(Preflight::Unknown),

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::record::PendingKind;
 use crate::error::{ErrorKind, StorageError};
 use crate::observe::metrics::MetricsSnapshot;
+use crate::state::records::PendingKind;
 use crate::tree::walk::Skip;
 
 /// Lists of a report hold this many entries at most; the counts beside them are always whole, and an

@@ -1,23 +1,26 @@
 //! Verification: what the store lists, and on request holds, compared with what it acknowledged.
 
+mod contents;
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::cache::{CacheManager, Row, Write};
-use super::catalog;
-use super::contents;
-use super::pages::Pages;
-use super::reach::Reach;
-use super::record::{Pending, PendingKind, Published};
-use super::report::{RescanReport, StopReason, VerifyReport};
-use super::run::Run;
-use super::work::panicked;
+use crate::backend::pagination::Pages;
 use crate::backend::{Listed, StorageBackend, Transfers};
-use crate::config::Verify;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::config::Verify;
+use crate::rescan::context::panicked;
+use crate::rescan::options::Run;
+use crate::rescan::report::{RescanReport, StopReason, VerifyReport};
+use crate::rescan::session::Session;
+use crate::state::cache::CacheManager;
+use crate::state::catalog;
+use crate::state::records::{Pending, PendingKind, Published};
+use crate::state::rows::Row;
+use crate::state::store::Write;
 
 /// Changes recorded in one transaction.
 const WRITES_AT_ONCE: usize = 4096;
@@ -59,9 +62,9 @@ impl CacheManager {
             self.apply(&[binding])?;
         }
         let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
-        let reach = Reach::new(engine, backend, &trace, run, engine.clock().now());
+        let session = Session::new(engine, backend, &trace, run, engine.clock().now());
         let mut report = VerifyReport::default();
-        let compared = compare(engine, &Arc::new(reach), self, run.verify, &mut report);
+        let compared = compare(engine, &Arc::new(session), self, run.verify, &mut report);
         if let Err(error) = catalog::follow(self, engine.clock().wall()) {
             report.add_failed(error);
         }
@@ -79,13 +82,13 @@ impl CacheManager {
 /// The verification at the end of a rescan; a run that is stopped meanwhile says so.
 pub(crate) fn after_run(
     engine: &Engine,
-    reach: &Reach,
+    session: &Session,
     cache: &CacheManager,
     how: Verify,
     report: &mut RescanReport,
 ) -> Result<Option<StopReason>, StorageError> {
     let found = report.verified.insert(VerifyReport::default());
-    match compare(engine, &Arc::new(reach.clone()), cache, how, found) {
+    match compare(engine, &Arc::new(session.clone()), cache, how, found) {
         Ok(()) => Ok(None),
         Err(error) if error.is_about_the_cache() => Err(error),
         Err(error) => {
@@ -106,22 +109,22 @@ pub(crate) fn after_run(
 /// before an error is in the report and in the cache.
 pub(crate) fn compare(
     engine: &Engine,
-    reach: &Arc<Reach>,
+    session: &Arc<Session>,
     cache: &CacheManager,
     how: Verify,
     report: &mut VerifyReport,
 ) -> Result<(), StorageError> {
-    let Some(transfers) = reach.backend.transfers() else {
+    let Some(transfers) = session.backend.transfers() else {
         let why = "this backend cannot list; use Verify::Ack";
         return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
     };
     let mut findings = Findings { cache, unrecorded: HashSet::new() };
-    let seen = listed(transfers, reach, &mut findings, report)?;
+    let seen = listed(transfers, session, &mut findings, report)?;
     lacking(&mut findings, &seen, report)?;
     drop(seen);
     if how == Verify::Content {
-        contents::announce(reach, &findings)?;
-        contents::compare(engine, reach, &mut findings, report)?;
+        contents::announce(session, &findings)?;
+        contents::compare(engine, session, &mut findings, report)?;
     }
     report.complete = true;
     Ok(())
@@ -169,14 +172,14 @@ impl Seen {
 
 fn listed(
     transfers: &dyn Transfers,
-    reach: &Reach,
+    session: &Session,
     findings: &mut Findings<'_>,
     report: &mut VerifyReport,
 ) -> Result<Seen, StorageError> {
     let mut seen = Seen { hasher: (RandomState::new(), RandomState::new()), hashes: HashSet::new() };
     let (mut from, mut pages) = (None, Pages::new());
     loop {
-        let page = transfers.list(&reach.exchange(), from.as_deref())?;
+        let page = transfers.list(&session.exchange(), from.as_deref())?;
         pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
         let mut writes = Vec::new();
         for object in page.objects {

@@ -24,8 +24,8 @@ pub(crate) fn pattern_of(key: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::pattern_of;
     use crate::tree::filter::Filter;
+    use crate::tree::private::pattern_of;
 
     #[test]
     fn private_files_are_known_by_their_names_and_the_pattern_excludes_them() {

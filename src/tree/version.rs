@@ -1,5 +1,6 @@
 //! What a tree held at one moment.
 
+use crate::clock::Clock;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -70,6 +71,11 @@ impl FileStat {
     pub(crate) fn is_settled(&self, seen: i64) -> bool {
         self.ctime <= seen.saturating_sub(RACY_WINDOW)
     }
+}
+
+/// The time of day as stats have it.
+pub(crate) fn wall_nanos(clock: &dyn Clock) -> i64 {
+    nanos_of(clock.wall())
 }
 
 /// Nanoseconds since 1970, as stats have them.

@@ -3,9 +3,9 @@
 use http::header::{CONTENT_TYPE, SERVER};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::ask::{Answer, Ask};
-use super::heard::clipped;
-use super::xml;
+use crate::backend::s3::redaction::clipped;
+use crate::backend::s3::request::{Answer, S3Request};
+use crate::backend::s3::xml;
 use crate::error::{ErrorKind, Operation, StorageError};
 
 /// Headers that stores give and others do not: a tag of what was stored, or the request's ID. `x-amz-request-id` has
@@ -19,7 +19,7 @@ const MARKS: [&str; 5] =
 /// What is downloaded is compared as a whole, and what HEAD tells is proved by our own metadata; all else has to have
 /// a mark or be an XML result. A 204 to a DELETE may have nothing: it is taken for a store's, and the next listing
 /// shows what it deleted. A page of HTML is never a store's; an empty answer that is only labelled so may be.
-pub(crate) fn check(ask: &Ask<'_>, answer: &Answer) -> Result<(), StorageError> {
+pub(crate) fn check(ask: &S3Request<'_>, answer: &Answer) -> Result<(), StorageError> {
     let Answer { status, headers, body, .. } = answer;
     if ask.operation == Operation::Download || ask.method == Method::HEAD {
         return Ok(());
@@ -59,11 +59,11 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
-    use crate::backend::s3::heard::Secrets;
+    use crate::backend::s3::redaction::Secrets;
 
     fn is_store(method: &Method, status: u16, headers: &[(&'static str, &'static str)], body: &str) -> bool {
         let operation = if method == Method::GET { Operation::List } else { Operation::Upload };
-        let ask = Ask::plain(operation, method.clone(), "k", "/b/k".to_owned(), String::new());
+        let ask = S3Request::plain(operation, method.clone(), "k", "/b/k".to_owned(), String::new());
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));

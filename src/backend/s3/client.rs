@@ -9,23 +9,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use log::Level;
 use ureq::{Agent, AsSendBody, SendBody};
 
-use super::acknowledgement;
-use super::ask::{Answer, Ask, REQUEST_ID, header};
-use super::body::{Sink, Timed, allowance};
-use super::classify::{self, Refusal};
-use super::credentials::Credentials;
-use super::heard::{Secrets, clipped};
-use super::keyring::Keyring;
-use super::scope::Hidden;
-use super::sign::{Signable, Signer, amz_date};
-use super::transport::{Connections, Limits};
-use super::trust;
-use super::xml::{self, ErrorBody};
-use crate::backend::Exchange;
-use crate::config::S3Settings;
+use crate::backend::s3::acknowledgement;
+use crate::backend::s3::auth::credentials::Credentials;
+use crate::backend::s3::auth::renewal::RenewableCredentials;
+use crate::backend::s3::auth::sign::{Signable, Signer, amz_date};
+use crate::backend::s3::config::S3Settings;
+use crate::backend::s3::errors;
+use crate::backend::s3::errors::Refusal;
+use crate::backend::s3::http::body::{Sink, Timed, allowance};
+use crate::backend::s3::http::thread_context::Hidden;
+use crate::backend::s3::http::tls;
+use crate::backend::s3::http::transport::{Connections, TransportLimits};
+use crate::backend::s3::redaction::{Secrets, clipped};
+use crate::backend::s3::request::{Answer, REQUEST_ID, S3Request, header};
+use crate::backend::s3::xml;
+use crate::backend::s3::xml::ErrorBody;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::observe::trace::Outcome;
+use crate::observe::trace::RequestEnd;
+use crate::request_context::RequestContext;
 
 /// An error's body is read up to here.
 const MOST_OF_AN_ERROR: u64 = 64 * 1024;
@@ -35,7 +37,7 @@ const MOST_OF_AN_ANSWER: u64 = 8 * 1024 * 1024;
 pub(crate) struct Client {
     connections: Connections,
     signer: Signer,
-    keyring: Keyring,
+    credentials: RenewableCredentials,
     scheme: String,
     host: String,
     bucket: String,
@@ -74,8 +76,8 @@ const FARTHEST_OFFSET: Duration = Duration::from_secs(100 * 366 * 86_400);
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
         let scheme = settings.address.bucket.scheme();
-        let tls = if scheme == "https" { Some(trust::tls(settings.ca_file.as_deref())?) } else { None };
-        let limits = Limits {
+        let tls = if scheme == "https" { Some(tls::tls(settings.ca_file.as_deref())?) } else { None };
+        let limits = TransportLimits {
             connections: engine.workers(),
             chunk_size: settings.chunk_size,
             connect: settings.connect_timeout,
@@ -85,7 +87,7 @@ impl Client {
         Ok(Self {
             connections: Connections::new(&limits, tls),
             signer: Signer::new(settings.address.bucket.region()),
-            keyring: Keyring::new(settings.credentials.clone(), settings.renewal.clone()),
+            credentials: RenewableCredentials::new(settings.credentials.clone(), settings.renewal.clone()),
             scheme,
             host: settings.address.host.clone(),
             bucket: settings.address.bucket.name(),
@@ -96,9 +98,9 @@ impl Client {
     /// One try, through the gate. `body` makes a fresh reader of exactly `ask.length` bytes.
     pub(crate) fn exchange(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         attempt: u32,
-        ask: &Ask<'_>,
+        ask: &S3Request<'_>,
         body: &mut dyn Read,
     ) -> Result<Answer, StorageError> {
         self.exchange_with(exchange, attempt, ask, body, None)
@@ -107,9 +109,9 @@ impl Client {
     /// The same; the body of a successful answer goes to `sink`, as it comes.
     pub(crate) fn exchange_with(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         attempt: u32,
-        ask: &Ask<'_>,
+        ask: &S3Request<'_>,
         body: &mut dyn Read,
         sink: Option<Sink<'_>>,
     ) -> Result<Answer, StorageError> {
@@ -124,7 +126,7 @@ impl Client {
                 let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
                 exchange.trace.ended(
                     Level::Debug,
-                    &Outcome {
+                    &RequestEnd {
                         operation: ask.method.as_str(),
                         key: ask.key,
                         bucket: &self.bucket,
@@ -146,14 +148,14 @@ impl Client {
 
     fn carry(
         &self,
-        exchange: &Exchange<'_>,
+        exchange: &RequestContext<'_>,
         attempt: u32,
-        ask: &Ask<'_>,
+        ask: &S3Request<'_>,
         body: &mut dyn Read,
         sink: Option<Sink<'_>>,
         request_id: &mut String,
     ) -> Result<Answer, StorageError> {
-        let used = Used { credentials: self.keyring.current(), ahead: self.ahead.load(Relaxed) };
+        let used = Used { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
         let Signed { request, hidden, secrets } = self.signed(exchange, ask, &used)?;
         let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
         let (result, cut_off) =
@@ -199,8 +201,8 @@ impl Client {
     /// Hands the body of an answer on.
     fn pour(
         &self,
-        exchange: &Exchange<'_>,
-        ask: &Ask<'_>,
+        exchange: &RequestContext<'_>,
+        ask: &S3Request<'_>,
         body: &mut dyn Read,
         sink: Sink<'_>,
     ) -> Result<(), StorageError> {
@@ -214,7 +216,7 @@ impl Client {
 
     fn judge(
         &self,
-        ask: &Ask<'_>,
+        ask: &S3Request<'_>,
         answer: Answer,
         now: SystemTime,
         used: &Used,
@@ -232,7 +234,7 @@ impl Client {
             xml::error_body(body, secrets)
         };
         let body = explained.unwrap_or_default();
-        let error = classify::refusal(Refusal {
+        let error = errors::refusal(Refusal {
             operation: ask.operation,
             status: *status,
             headers,
@@ -246,7 +248,7 @@ impl Client {
                 self.learn_time(headers, now, used, error)
             }
             ErrorKind::Credentials if !ask.changed.credentials.replace(true) => {
-                match self.keyring.renew(&used.credentials) {
+                match self.credentials.renew(&used.credentials) {
                     Ok(changed) => error.anew(changed),
                     Err(why) => error.advise("they could not be renewed").with_source(why),
                 }
@@ -264,7 +266,7 @@ impl Client {
         used: &Used,
         error: StorageError,
     ) -> StorageError {
-        let Some((behind, by)) = classify::skew(header(headers, "date"), now) else {
+        let Some((behind, by)) = errors::skew(header(headers, "date"), now) else {
             return error;
         };
         if by > FARTHEST_OFFSET {
@@ -277,11 +279,16 @@ impl Client {
     }
 
     fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
-        classify::transport(operation, &self.host, error)
+        errors::transport(operation, &self.host, error)
     }
 
     /// The request with every header that is signed; secrets as placeholders.
-    fn signed(&self, exchange: &Exchange<'_>, ask: &Ask<'_>, used: &Used) -> Result<Signed, StorageError> {
+    fn signed(
+        &self,
+        exchange: &RequestContext<'_>,
+        ask: &S3Request<'_>,
+        used: &Used,
+    ) -> Result<Signed, StorageError> {
         let credentials = &*used.credentials;
         let when = used.time(exchange.clock.wall());
         let mut headers = ask.headers.clone();
@@ -327,7 +334,7 @@ impl Client {
 }
 
 /// The request with the limits that it has of its own.
-fn patient<T: AsSendBody>(ask: &Ask<'_>, agent: &Agent, request: Request<T>) -> Request<T> {
+fn patient<T: AsSendBody>(ask: &S3Request<'_>, agent: &Agent, request: Request<T>) -> Request<T> {
     match ask.patience {
         None if ask.expected > 0 => {
             let limit = Some(allowance(ask.expected));
@@ -354,8 +361,8 @@ fn unsendable(field: &str) -> StorageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::s3::config::S3Config;
     use crate::clock::{CancelToken, SystemClock};
-    use crate::config::S3Config;
     use crate::gate::Gate;
     use crate::observe::trace::Trace;
 
@@ -367,8 +374,8 @@ mod tests {
         let (cancel, clock, gate, trace) =
             (CancelToken::new(), SystemClock::default(), Gate::new(1), Trace::default());
         let exchange =
-            Exchange { cancel: &cancel, deadline: None, clock: &clock, gate: &gate, trace: &trace };
-        let ask = Ask {
+            RequestContext { cancel: &cancel, deadline: None, clock: &clock, gate: &gate, trace: &trace };
+        let ask = S3Request {
             operation: Operation::Upload,
             method: Method::PUT,
             key: "k",
@@ -379,7 +386,7 @@ mod tests {
             length: 3,
             patience: None,
             expected: 0,
-            changed: crate::backend::s3::ask::Changed::default(),
+            changed: crate::backend::s3::request::Changed::default(),
         };
         let used = Used { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
         Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &used).unwrap().request

@@ -37,7 +37,7 @@ pub(crate) fn content_type(key: &str) -> Cow<'static, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::content_type;
+    use crate::backend::s3::content_type::content_type;
 
     #[test]
     fn files_have_the_types_that_the_web_uses() {

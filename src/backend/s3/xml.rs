@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use super::heard::{Raw, Secrets};
+use crate::backend::s3::redaction::{Raw, Secrets};
 use crate::backend::{Listed, ListedPart, ListedUpload, Page, SentPart, UploadMarker, UploadPage};
 use crate::error::{ErrorKind, Operation, StorageError};
 

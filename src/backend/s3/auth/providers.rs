@@ -1,0 +1,482 @@
+//! The variables and files that AWS's own tools read.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ini::{Ini, ParseOption, Properties};
+
+use crate::backend::s3::auth::credentials::Credentials;
+use crate::error::{ErrorKind, Operation, StorageError};
+
+const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
+/// What a profile may have in the place of keys; none of it is understood here.
+const OTHER_WAYS: [&str; 6] = [
+    "role_arn",
+    "credential_process",
+    "sso_session",
+    "sso_start_url",
+    "web_identity_token_file",
+    "credential_source",
+];
+
+type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+/// Credentials, region and endpoint from where AWS's command line takes them: the `AWS_*` variables, then the profiles
+/// in `~/.aws/credentials` and `~/.aws/config` (or where `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE` say).
+/// Variables and files are read anew with each question, so it may be asked again when credentials have expired.
+/// Roles, single sign-on and machines' own credentials are not asked.
+///
+/// With the feature `profiles`.
+///
+/// ```no_run
+/// use bucket_brigade::{AwsEnvironment, S3Config};
+/// # fn main() -> Result<(), bucket_brigade::StorageError> {
+/// let aws = AwsEnvironment::from_env().profile("ci");
+/// let mut config = S3Config::new("releases").credentials(aws.credentials()?);
+/// if let Some(region) = aws.region()? {
+///     config = config.region(region);
+/// }
+/// if let Some(endpoint) = aws.endpoint_url()? {
+///     config = config.endpoint(endpoint);
+/// }
+/// let config = config.renew_credentials(move || aws.credentials());
+/// # let _ = config; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct AwsEnvironment {
+    lookup: Arc<Lookup>,
+    profile: Option<String>,
+}
+
+impl fmt::Debug for AwsEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsEnvironment").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
+impl AwsEnvironment {
+    /// The variables of this process.
+    pub fn from_env() -> Self {
+        Self::with_lookup(|name| std::env::var_os(name))
+    }
+
+    fn with_lookup(lookup: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
+        Self { lookup: Arc::new(lookup), profile: None }
+    }
+
+    /// Names the profile. It comes before the variables that hold keys then; without it they come first, and the
+    /// profile is that of `AWS_PROFILE` or `AWS_DEFAULT_PROFILE`, or `default`.
+    pub fn profile(mut self, name: impl Into<String>) -> Self {
+        self.profile = Some(name.into());
+        self
+    }
+
+    /// A variable that is set and not empty.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.lookup)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>, StorageError> {
+        match self.path(name) {
+            None => Ok(None),
+            Some(value) => {
+                value.into_os_string().into_string().map(Some).map_err(|_| wrong(name, "it is not UTF-8"))
+            }
+        }
+    }
+
+    /// The first of these variables that is set.
+    fn first(&self, names: &[&str]) -> Result<Option<String>, StorageError> {
+        for name in names {
+            if let Some(value) = self.text(name)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's `region`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if a file cannot be read, is none of profiles, or does not have the profile that was
+    /// named.
+    pub fn region(&self) -> Result<Option<String>, StorageError> {
+        match self.first(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
+            Some(region) => Ok(Some(region)),
+            None => Ok(self.config()?.value("region")),
+        }
+    }
+
+    /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or the profile's `endpoint_url`: that of its `services` for `s3`,
+    /// or its own.
+    ///
+    /// # Errors
+    /// As [`region`](Self::region).
+    pub fn endpoint_url(&self) -> Result<Option<String>, StorageError> {
+        match self.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])? {
+            Some(endpoint) => Ok(Some(endpoint)),
+            None => Ok(self.config()?.endpoint()),
+        }
+    }
+
+    /// `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for [`S3Config::ca_file`](crate::S3Config::ca_file).
+    ///
+    /// # Errors
+    /// As [`region`](Self::region).
+    pub fn ca_bundle(&self) -> Result<Option<PathBuf>, StorageError> {
+        match self.path("AWS_CA_BUNDLE") {
+            Some(path) => Ok(Some(path)),
+            None => Ok(self.config()?.value("ca_bundle").map(PathBuf::from)),
+        }
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        self.path("HOME")
+    }
+
+    fn file(&self, variable: &str, name: &str) -> Option<PathBuf> {
+        self.path(variable).or_else(|| self.home().map(|home| home.join(".aws").join(name)))
+    }
+
+    fn config_file(&self) -> Option<PathBuf> {
+        self.file("AWS_CONFIG_FILE", "config")
+    }
+
+    fn profile_name(&self) -> Result<String, StorageError> {
+        match &self.profile {
+            Some(name) => Ok(name.clone()),
+            None => Ok(self
+                .first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])?
+                .unwrap_or_else(|| "default".to_owned())),
+        }
+    }
+
+    /// The places of a profile's settings: files and the sections in them.
+    fn places(&self, name: &str) -> [(Option<PathBuf>, String); 2] {
+        [
+            (self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.to_owned()),
+            (self.config_file(), config_section(name)),
+        ]
+    }
+
+    fn config(&self) -> Result<Profile, StorageError> {
+        let name = self.profile_name()?;
+        let mut known = false;
+        let mut found = Profile::default();
+        for (path, section) in self.places(&name) {
+            let Some(ini) = path.map(|path| read(&path)).transpose()?.flatten() else { continue };
+            known |= section_of(&ini, &section).is_some();
+            found = Profile::of(&ini, &section);
+        }
+        if known || name == "default" {
+            return Ok(found);
+        }
+        let places = self.places(&name).map(|(path, section)| {
+            format!(
+                "[{section}] in {}",
+                path.map_or_else(|| "~/.aws".to_owned(), |path| path.display().to_string())
+            )
+        });
+        Err(wrong("profile", &format!("there is no {}", places.join(" and no "))))
+    }
+
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; else the profile in the file of
+    /// credentials; else that in the configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] that names every place that was looked at and what it lacks; no error quotes a file.
+    pub fn credentials(&self) -> Result<Credentials, StorageError> {
+        let mut looked = Vec::new();
+        if self.profile.is_none() {
+            if let Some(credentials) = self.variables()? {
+                return Ok(credentials);
+            }
+            looked.push("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: not set".to_owned());
+        }
+        let name = self.profile_name()?;
+        for (path, section) in self.places(&name) {
+            let Some(path) = path else {
+                looked.push(format!("[{section}] in ~/.aws: HOME is not set"));
+                continue;
+            };
+            match from_file(&path, &section)? {
+                Ok(credentials) => return Ok(credentials),
+                Err(why) => looked.push(format!("[{section}] in {}: {why}", path.display())),
+            }
+        }
+        let looked = looked.join("\n  - ");
+        Err(wrong(
+            "credentials",
+            &format!(
+                "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. Roles, SSO and machines' own credentials are not asked; `aws configure export-credentials --format env` gives their keys"
+            ),
+        ))
+    }
+
+    fn variables(&self) -> Result<Option<Credentials>, StorageError> {
+        let (id, secret) = (self.text("AWS_ACCESS_KEY_ID")?, self.text("AWS_SECRET_ACCESS_KEY")?);
+        let half = |set: &str, missing: &str| {
+            Err(wrong(
+                "credentials",
+                &format!("{set} is set and {missing} is not: set both, or none to use a profile"),
+            ))
+        };
+        match (id, secret) {
+            (None, None) => Ok(None),
+            (Some(_), None) => half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            (None, Some(_)) => half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+            (Some(id), Some(secret)) => Ok(Some(made(id, secret, self.text("AWS_SESSION_TOKEN")?))),
+        }
+    }
+}
+
+fn made(id: String, secret: String, token: Option<String>) -> Credentials {
+    let credentials = Credentials::new(id, secret);
+    match token {
+        Some(token) => credentials.with_session_token(token),
+        None => credentials,
+    }
+}
+
+fn wrong(field: &str, why: &str) -> StorageError {
+    StorageError::new(ErrorKind::Config, Operation::Configure, format!("{field}: {why}"))
+}
+
+/// The default profile has no prefix in the configuration.
+fn config_section(name: &str) -> String {
+    if name == "default" { name.to_owned() } else { format!("profile {name}") }
+}
+
+/// The keys in a section of a file, or why there are none.
+fn from_file(path: &Path, section: &str) -> Result<Result<Credentials, String>, StorageError> {
+    let Some(ini) = read(path)? else {
+        return Ok(Err("no such file".to_owned()));
+    };
+    let Some(properties) = section_of(&ini, section) else {
+        return Ok(Err("no such section".to_owned()));
+    };
+    let [id, secret, token] = KEYS.map(|key| own(properties, key));
+    if let (Some(id), Some(secret)) = (id, secret) {
+        return Ok(Ok(made(id, secret, token)));
+    }
+    let other = OTHER_WAYS.into_iter().find(|way| own(properties, way).is_some());
+    Ok(Err(other.map_or_else(
+        || "no aws_access_key_id and aws_secret_access_key".to_owned(),
+        |way| format!("it has {way}, which is not understood here"),
+    )))
+}
+
+/// A file as AWS's tools write it; `None`: there is none.
+fn read(path: &Path) -> Result<Option<Ini>, StorageError> {
+    let cannot = |why: &str| StorageError::new(ErrorKind::Config, Operation::Configure, why).with_path(path);
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot("it cannot be read").with_source(error)),
+    };
+    // What is wrong is not told: that may quote a secret.
+    let why = "it is no file of profiles: it has lines that are neither [section] nor key = value";
+    parse(&text).map(Some).ok_or_else(|| cannot(why))
+}
+
+fn parse(text: &str) -> Option<Ini> {
+    let options = ParseOption {
+        enabled_quote: false,
+        enabled_escape: false,
+        enabled_preserve_key_leading_whitespace: true,
+        ..ParseOption::default()
+    };
+    Ini::load_from_str_opt(text, options).ok()
+}
+
+/// The default profile may be written as others are.
+fn section_of<'a>(ini: &'a Ini, section: &str) -> Option<&'a Properties> {
+    let other = if section == "default" { Some("profile default") } else { None };
+    ini.section(Some(section)).or_else(|| other.and_then(|other| ini.section(Some(other))))
+}
+
+/// The settings of a section: below which other one each stands, its name and value. A setting without a value has
+/// those below it that are indented deeper.
+fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str, String)> {
+    let mut above: Option<(usize, String)> = None;
+    section.iter().map(move |(key, value)| {
+        let (name, value) = (key.trim(), value.trim());
+        let indent = key.len() - key.trim_start().len();
+        if above.as_ref().is_some_and(|(outer, _)| indent <= *outer) {
+            above = None;
+        }
+        let parent = above.as_ref().map(|(_, name)| name.clone());
+        if parent.is_none() && value.is_empty() {
+            above = Some((indent, name.to_owned()));
+        }
+        (parent, name, value.to_owned())
+    })
+}
+
+fn below(section: &Properties, parent: Option<&str>, name: &str) -> Option<String> {
+    let mut found = settings(section);
+    found
+        .find(|(above, key, value)| above.as_deref() == parent && *key == name && !value.is_empty())
+        .map(|found| found.2)
+}
+
+/// A section's own setting.
+fn own(section: &Properties, name: &str) -> Option<String> {
+    below(section, None, name)
+}
+
+/// What the configuration says of a profile besides its keys.
+#[derive(Default)]
+struct Profile {
+    own: Properties,
+    /// The settings of the services that the profile names.
+    services: Properties,
+}
+
+impl Profile {
+    fn of(ini: &Ini, section: &str) -> Self {
+        let mine = section_of(ini, section).cloned().unwrap_or_default();
+        let services =
+            own(&mine, "services").and_then(|name| ini.section(Some(format!("services {name}"))).cloned());
+        Self { own: mine, services: services.unwrap_or_default() }
+    }
+
+    fn value(&self, key: &str) -> Option<String> {
+        own(&self.own, key)
+    }
+
+    /// That for S3 alone comes first.
+    fn endpoint(&self) -> Option<String> {
+        below(&self.services, Some("s3"), "endpoint_url").or_else(|| self.value("endpoint_url"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Home {
+        folder: tempfile::TempDir,
+        variables: BTreeMap<&'static str, String>,
+    }
+
+    impl Home {
+        fn new(credentials: &str, config: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join(".aws")).unwrap();
+            std::fs::write(folder.path().join(".aws/credentials"), credentials).unwrap();
+            std::fs::write(folder.path().join(".aws/config"), config).unwrap();
+            let variables = BTreeMap::from([("HOME", folder.path().to_str().unwrap().to_owned())]);
+            Self { folder, variables }
+        }
+
+        fn set(mut self, name: &'static str, value: &str) -> Self {
+            self.variables.insert(name, value.to_owned());
+            self
+        }
+
+        fn with<T>(&self, profile: Option<&str>, ask: impl FnOnce(&AwsEnvironment) -> T) -> T {
+            let variables = self.variables.clone();
+            let environment =
+                AwsEnvironment::with_lookup(move |name| variables.get(name).map(OsString::from));
+            ask(&profile.into_iter().fold(environment, AwsEnvironment::profile))
+        }
+    }
+
+    const CREDENTIALS: &str = "[default]\naws_access_key_id = D\naws_secret_access_key = s/+\\=#1\n\n[ci]\naws_access_key_id=C\naws_secret_access_key=s\naws_session_token=t\n";
+    const CONFIG: &str = "[default]\nregion = eu-west-1\n[profile ci]\nregion=us-west-2\nservices = local\nendpoint_url = http://all\n[profile sso]\nsso_session = x\n[profile keys]\naws_access_key_id=K\naws_secret_access_key=s\n[services local]\ns3 =\n  endpoint_url = http://s3.local:9000\ndynamodb =\n  endpoint_url = http://dynamo\n";
+
+    #[test]
+    fn variables_come_before_profiles_and_profiles_before_nothing() {
+        let home = Home::new(CREDENTIALS, CONFIG);
+        let read = |home: &Home, profile| {
+            home.with(profile, |env| {
+                (env.region().unwrap(), env.endpoint_url().unwrap(), env.credentials().is_ok())
+            })
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(read(&home, None), (text("eu-west-1"), None, true));
+        assert_eq!(read(&home, Some("ci")), (text("us-west-2"), text("http://s3.local:9000"), true));
+        assert_eq!(read(&home, Some("keys")), (None, None, true));
+        let home = home.set("AWS_PROFILE", "ci");
+        assert_eq!(read(&home, None).0, text("us-west-2"));
+        let home = home.set("AWS_DEFAULT_REGION", "r2").set("AWS_ENDPOINT_URL", "http://e");
+        assert_eq!(read(&home, None), (text("r2"), text("http://e"), true));
+        let home = home.set("AWS_REGION", "r1").set("AWS_ENDPOINT_URL_S3", "http://s3");
+        assert_eq!(read(&home, None), (text("r1"), text("http://s3"), true));
+    }
+
+    #[test]
+    fn a_secret_is_taken_as_it_is_written() {
+        let ini = parse(CREDENTIALS).unwrap();
+        assert_eq!(own(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
+    }
+
+    #[test]
+    fn indented_files_are_read_as_others_read_them() {
+        let credentials = "[default]\n  aws_access_key_id = A\n  aws_secret_access_key = S\n";
+        let config = "[profile default]\n  region = r-1\n  # of ours\n  s3 =\n    region = not-this\n  endpoint_url = http://e\n";
+        let home = Home::new(credentials, config);
+        home.with(None, |env| {
+            assert_eq!(env.region().unwrap().as_deref(), Some("r-1"));
+            assert_eq!(env.endpoint_url().unwrap().as_deref(), Some("http://e"));
+            env.credentials().unwrap();
+        });
+    }
+
+    #[test]
+    fn without_a_home_the_files_that_variables_name_are_read_all_the_same() {
+        let home = Home::new("", "[default]\naws_access_key_id=A\naws_secret_access_key=S\n");
+        let config = home.folder.path().join(".aws/config");
+        let variables =
+            move |name: &str| (name == "AWS_CONFIG_FILE").then(|| config.clone().into_os_string());
+        AwsEnvironment::with_lookup(variables).credentials().unwrap();
+        let error = AwsEnvironment::with_lookup(|_| None).credentials().unwrap_err();
+        assert_eq!(error.message().matches("HOME is not set").count(), 2, "{error}");
+    }
+
+    #[test]
+    fn a_profile_that_is_nowhere_is_an_error_for_whoever_names_it() {
+        let home = Home::new(CREDENTIALS, CONFIG);
+        let error = home.with(Some("typo"), |env| env.region().unwrap_err()).message().to_owned();
+        assert!(
+            error.starts_with("profile: there is no [typo] in ") && error.contains("[profile typo]"),
+            "{error}"
+        );
+        let error =
+            home.set("AWS_PROFILE", "typo").with(None, |env| env.endpoint_url().unwrap_err()).to_string();
+        assert!(error.contains("[typo]"), "{error}");
+    }
+
+    #[test]
+    fn no_credentials_names_every_place_that_was_looked_at() {
+        let home = Home::new("[other]\nregion=x\n", CONFIG);
+        let error = home.with(None, |env| env.credentials().unwrap_err()).message().to_owned();
+        for place in [
+            "AWS_ACCESS_KEY_ID",
+            "[default] in ",
+            ".aws/credentials: no such section",
+            ".aws/config: no aws_access",
+        ] {
+            assert!(error.contains(place), "{place}: {error}");
+        }
+        let error = home.with(Some("sso"), |env| env.credentials().unwrap_err()).message().to_owned();
+        assert!(error.contains("[profile sso]") && error.contains("it has sso_session"), "{error}");
+        assert!(!error.contains("AWS_ACCESS_KEY_ID and"), "a named profile comes first: {error}");
+        let half = Home::new("", "").set("AWS_SECRET_ACCESS_KEY", "CANARY");
+        let error = half.with(None, |env| env.credentials().unwrap_err()).to_string();
+        assert!(error.contains("AWS_ACCESS_KEY_ID is not") && !error.contains("CANARY"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_file_is_named_and_not_quoted() {
+        let home = Home::new("[default]\naws_secret_access_key CANARY\n", "");
+        let error = home.with(None, |env| env.credentials().unwrap_err()).to_string();
+        assert!(error.contains(".aws/credentials: it is no file of profiles"), "{error}");
+        assert!(!error.contains("CANARY"), "{error}");
+    }
+}

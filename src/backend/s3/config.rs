@@ -1,0 +1,400 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use s3::bucket::Bucket;
+
+use crate::backend::s3::address::{S3Address, split_url};
+use crate::backend::s3::auth::credentials::Credentials;
+use crate::backend::s3::auth::renewal::Renewal;
+use crate::backend::s3::checks::{
+    check_base, check_bucket, check_endpoint, check_headers, is_aws, resolve_region,
+};
+use crate::error::StorageError;
+use crate::key::Prefix;
+use crate::retry::RetryPolicy;
+use crate::tree::digest::{LARGEST_OBJECT, LARGEST_PART, SMALLEST_PART};
+
+/// Bytes; also the default threshold.
+const DEFAULT_PART_SIZE: u64 = 16 * 1024 * 1024;
+
+/// Where and how an [`S3Backend`](crate::S3Backend) publishes. Everything is checked by
+/// [`S3Backend::new`](crate::S3Backend::new), with errors that name the field.
+///
+/// ```
+/// use bucket_brigade::{Credentials, S3Config};
+/// let aws = S3Config::new("releases")
+///     .region("eu-central-1")
+///     .credentials(Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI"))
+///     .bucket_prefix("game/live")
+///     .public_url("https://cdn.example.com")
+///     .header("Cache-Control", "public, max-age=60");
+/// let minio = S3Config::new("releases")
+///     .endpoint("http://127.0.0.1:9000")
+///     .credentials(Credentials::new("minio", "minio123"));
+/// # let _ = (aws, minio);
+/// ```
+#[derive(Debug, Clone)]
+pub struct S3Config {
+    bucket: String,
+    endpoint: Option<String>,
+    region: Option<String>,
+    credentials: Option<Credentials>,
+    renewal: Option<Renewal>,
+    path_style: Option<bool>,
+    bucket_prefix: String,
+    public_url: Option<String>,
+    headers: Vec<(String, String)>,
+    checksum_header: Option<bool>,
+    ca_file: Option<PathBuf>,
+    chunk_size: usize,
+    part_threshold: u64,
+    part_size: u64,
+    largest_object: u64,
+    retry: RetryPolicy,
+    idle_timeout: Duration,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+}
+
+impl S3Config {
+    /// For this bucket, which must exist.
+    pub fn new(bucket: impl Into<String>) -> Self {
+        Self {
+            bucket: bucket.into(),
+            endpoint: None,
+            region: None,
+            credentials: None,
+            renewal: None,
+            path_style: None,
+            bucket_prefix: String::new(),
+            public_url: None,
+            headers: Vec::new(),
+            checksum_header: None,
+            ca_file: None,
+            chunk_size: 8 * 1024,
+            part_threshold: DEFAULT_PART_SIZE,
+            part_size: DEFAULT_PART_SIZE,
+            largest_object: LARGEST_OBJECT,
+            retry: RetryPolicy::default(),
+            idle_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(120),
+        }
+    }
+
+    /// For `s3://BUCKET[/PREFIX]`, as other tools write it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is no such URL.
+    pub fn for_url(url: &str) -> Result<Self, StorageError> {
+        let (bucket, prefix) = split_url(url)?;
+        Ok(Self::new(bucket).bucket_prefix(prefix))
+    }
+
+    /// The store's address, `https://host[:port]` or `http://host[:port]`; without a scheme, https.
+    /// Default: AWS's for the region.
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.endpoint = Some(url.into());
+        self
+    }
+
+    /// The region, such as `eu-central-1`; `auto` where the store wants that. Required for AWS;
+    /// with an endpoint the default is `us-east-1`.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = Some(region.into());
+        self
+    }
+
+    /// Who publishes. Required.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// Who gives credentials anew, for temporary ones that expire: asked when the store refuses those in
+    /// use, on the thread of the refused request, which is then sent again if what comes back is different.
+    /// Without it a refusal ends the run.
+    ///
+    /// ```
+    /// use bucket_brigade::{Credentials, S3Config};
+    /// let config = S3Config::new("releases").renew_credentials(Credentials::from_env);
+    /// # let _ = config;
+    /// ```
+    pub fn renew_credentials(
+        mut self,
+        renew: impl Fn() -> Result<Credentials, StorageError> + Send + Sync + 'static,
+    ) -> Self {
+        self.renewal = Some(Renewal(Arc::new(renew)));
+        self
+    }
+
+    /// True: `endpoint/bucket/key`; false: `bucket.endpoint/key`. Default: path-style with an
+    /// endpoint of its own and for bucket names with a dot, which certificates do not cover.
+    pub fn path_style(mut self, yes: bool) -> Self {
+        self.path_style = Some(yes);
+        self
+    }
+
+    /// What stands before every key in the bucket. `""`, `"a"`, `"a/"` and `"/a/b/"` all do what one
+    /// expects.
+    pub fn bucket_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.bucket_prefix = prefix.into();
+        self
+    }
+
+    /// Where readers find the bucket's content: URLs are `public_url/prefix/key`. Default: the
+    /// bucket's own address.
+    pub fn public_url(mut self, url: impl Into<String>) -> Self {
+        self.public_url = Some(url.into());
+        self
+    }
+
+    /// A header sent with every object: `Cache-Control`, `x-amz-storage-class`, `x-amz-acl`,
+    /// `x-amz-server-side-encryption` and its key id, `x-amz-meta-*`. Values are ASCII; runs of
+    /// spaces become one, as signatures have it.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Whether objects are stored with `x-amz-checksum-sha256`. Default: on for AWS, off elsewhere.
+    /// The body is protected either way: its SHA-256 is part of the signature.
+    pub fn checksum_header(mut self, yes: bool) -> Self {
+        self.checksum_header = Some(yes);
+        self
+    }
+
+    /// A PEM file of certificates that are trusted besides the system's own.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Bytes read from a file and written to the connection at a time, 4 KiB to 1 MiB. Default
+    /// 8 KiB. Each connection holds one such buffer.
+    ///
+    /// What it costs to publish a file of 2 GiB from the page cache, its SHA-256 (1.1 s) included, in CPU
+    /// seconds and MiB at the peak, with 10 parts in flight (`cargo bench --bench large_file -- chunks`, 2 cores of
+    /// an `x86_64` virtual machine; a TLS record holds 16 KiB at most):
+    ///
+    /// | | 8 KiB | 16 KiB | 64 KiB | 256 KiB |
+    /// |---|---|---|---|---|
+    /// | plain | 2.1 s, 9.4 | 1.7 s, 9.4 | 1.6 s, 9.9 | 1.5 s, 11.8 |
+    /// | TLS | 2.3 s, 11.3 | 2.0 s, 11.4 | 1.9 s, 12.3 | 2.0 s, 16.2 |
+    pub fn chunk_size(mut self, bytes: usize) -> Self {
+        self.chunk_size = bytes;
+        self
+    }
+
+    /// Files of more than so many bytes go up in parts. 8 MiB to 5 GiB, default 16 MiB. A file at the
+    /// threshold is one request; one byte more makes two parts and two requests beside them (begin and
+    /// complete), and two commits of the cache.
+    pub fn part_threshold(mut self, bytes: u64) -> Self {
+        self.part_threshold = bytes;
+        self
+    }
+
+    /// Bytes of a part, 8 MiB to 5 GiB, default 16 MiB. A file of more than 10,000 parts gets larger ones
+    /// ([`PartPlan`](crate::PartPlan)). A part is what a failed request repeats and what one worker sends
+    /// at a time; it is never held in memory, so its size costs none. Publishing 2 GiB costs 2.06 CPU seconds in
+    /// parts of 8 MiB, 1.93 of 16 and 1.86 of 32 (`cargo bench --bench large_file -- parts`). A digest says the part size it was
+    /// taken with, and is compared under that one: changing this sends nothing again.
+    pub fn part_size(mut self, bytes: u64) -> Self {
+        self.part_size = bytes;
+        self
+    }
+
+    /// The largest object that the store holds, in bytes. Default 5 TiB; a larger file is an error that
+    /// names it, and is not read.
+    pub fn largest_object(mut self, bytes: u64) -> Self {
+        self.largest_object = bytes;
+        self
+    }
+
+    /// How often and when requests are tried again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// A connection on which no byte moves for this long is given up. Default 30 s.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.idle_timeout = limit;
+        self
+    }
+
+    /// The longest wait for a connection, TLS included. Default 5 s.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// The longest wait for an answer once a request is sent. Default 120 s: the wait begins with up
+    /// to 4 MB still in the socket's buffer.
+    pub fn answer_timeout(mut self, limit: Duration) -> Self {
+        self.answer_timeout = limit;
+        self
+    }
+
+    /// Where it leads. Only what names the place is checked: no credentials are needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's name.
+    pub fn address(&self) -> Result<S3Address, StorageError> {
+        check_bucket(&self.bucket)?;
+        let prefix = Prefix::new(&self.bucket_prefix)?;
+        let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
+        let region = resolve_region(self.region.as_deref(), endpoint)?;
+        let path_style = self.path_style.unwrap_or(!is_aws(&region.host()) || self.bucket.contains('.'));
+        let bucket = Bucket::new_public(&self.bucket, region)
+            .map_err(|error| StorageError::config("bucket", "cannot be addressed").with_source(error))?;
+        let bucket = if path_style { *bucket.with_path_style() } else { bucket };
+        let public_url = match &self.public_url {
+            Some(url) => check_base("public_url", url)?,
+            None => bucket.url(),
+        };
+        let path = if path_style { format!("/{}/", self.bucket) } else { "/".to_owned() };
+        Ok(S3Address { path, host: bucket.host(), bucket, prefix, public_url })
+    }
+
+    pub(crate) fn validate(self) -> Result<S3Settings, StorageError> {
+        check_bucket(&self.bucket)?;
+        let credentials = self.credentials.clone().ok_or_else(|| {
+            StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
+        })?;
+        credentials.check()?;
+        let address = self.address()?;
+        if !(4096..=1 << 20).contains(&self.chunk_size) {
+            return Err(StorageError::config("chunk_size", "it is not from 4 KiB to 1 MiB"));
+        }
+        for (field, bytes) in [("part_threshold", self.part_threshold), ("part_size", self.part_size)] {
+            if !(SMALLEST_PART..=LARGEST_PART).contains(&bytes) {
+                return Err(StorageError::config(field, format!("{bytes} is not from 8 MiB to 5 GiB")));
+            }
+        }
+        for (field, limit) in [
+            ("idle_timeout", self.idle_timeout),
+            ("connect_timeout", self.connect_timeout),
+            ("answer_timeout", self.answer_timeout),
+        ] {
+            if limit.is_zero() {
+                return Err(StorageError::config(field, "it cannot be zero"));
+            }
+        }
+        Ok(S3Settings {
+            checksum_header: self.checksum_header.unwrap_or_else(|| is_aws(&address.bucket.region().host())),
+            address,
+            credentials,
+            renewal: self.renewal,
+            headers: check_headers(&self.headers)?,
+            ca_file: self.ca_file,
+            chunk_size: self.chunk_size,
+            part_threshold: self.part_threshold,
+            part_size: self.part_size,
+            largest_object: self.largest_object,
+            retry: self.retry,
+            idle_timeout: self.idle_timeout,
+            connect_timeout: self.connect_timeout,
+            answer_timeout: self.answer_timeout,
+        })
+    }
+}
+
+/// A checked [`S3Config`].
+pub(crate) struct S3Settings {
+    pub(crate) address: S3Address,
+    pub(crate) credentials: Credentials,
+    pub(crate) renewal: Option<Renewal>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) checksum_header: bool,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) chunk_size: usize,
+    pub(crate) part_threshold: u64,
+    pub(crate) part_size: u64,
+    pub(crate) largest_object: u64,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) answer_timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> S3Config {
+        S3Config::new("b").endpoint("http://h:9000").credentials(Credentials::new("k", "s"))
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (config, field) in [
+            (S3Config::new("a/b"), "bucket: "),
+            (S3Config::new(""), "bucket: "),
+            (S3Config::new("b"), "credentials: "),
+            (S3Config::new("b").credentials(Credentials::new("k", "s")), "region: "),
+            (S3Config::new("b").credentials(Credentials::new("k", "s")).region("auto"), "region: "),
+            (config().region("x y"), "region: "),
+            (config().endpoint("ftp://h"), "endpoint: "),
+            (config().endpoint("http://h/bucket"), "endpoint: "),
+            (config().endpoint("http://u:p@h"), "endpoint: "),
+            (config().bucket_prefix("a//b"), "bucket_prefix: "),
+            (config().public_url("cdn.example.com"), "public_url: "),
+            (config().header("host", "x"), "header: "),
+            (config().header("x-amz-meta-a", "ü"), "header: "),
+            (config().header("x-amz-server-side-encryption-customer-key", "k"), "header: "),
+            (config().chunk_size(1), "chunk_size: "),
+            (config().part_size((8 << 20) - 1), "part_size: "),
+            (config().part_threshold((5 << 30) + 1), "part_threshold: "),
+            (config().header("x-amz-meta-brigade-upload", "x"), "header: "),
+            (config().idle_timeout(Duration::ZERO), "idle_timeout: "),
+        ] {
+            let Err(error) = config.validate() else { panic!("{field} passed") };
+            assert!(error.message().starts_with(field), "{field}: {error}");
+            assert_eq!(error.kind(), crate::ErrorKind::Config);
+        }
+    }
+
+    /// A signed URL in the place of an endpoint was repeated whole by the error.
+    #[test]
+    fn i7_query_of_an_endpoint_is_not_repeated() {
+        let signed = "https://h/key?X-Amz-Signature=CANARY";
+        let error = config().endpoint(signed).validate().err().map(|error| error.to_string());
+        let text = error.unwrap();
+        assert!(text.contains("\"https://h/key\": it has a path") && !text.contains("CANARY"), "{text}");
+        let error = config().public_url(signed).validate().err().map(|error| error.to_string());
+        assert!(!error.unwrap().contains("CANARY"));
+    }
+
+    #[test]
+    fn stores_are_addressed_by_their_defaults() {
+        let aws = |bucket: &str, region: &str| {
+            S3Config::new(bucket).region(region).credentials(Credentials::new("k", "s")).validate().unwrap()
+        };
+        let virtual_host = aws("plain", "eu-central-1");
+        assert_eq!(virtual_host.address.path, "/");
+        assert!(virtual_host.address.host.starts_with("plain.s3") && virtual_host.checksum_header);
+        assert_eq!(aws("a.b", "eu-central-1").address.path, "/a.b/");
+        assert_eq!(aws("b", "xx-new-9").address.host, "b.s3.xx-new-9.amazonaws.com");
+        let custom = config().validate().unwrap();
+        assert_eq!((custom.address.host.as_str(), custom.address.path.as_str()), ("h:9000", "/b/"));
+        assert_eq!(custom.address.public_url, "http://h:9000/b");
+        assert!(!custom.checksum_header);
+        assert_eq!(config().path_style(false).validate().unwrap().address.host, "b.h:9000");
+        assert_eq!(config().endpoint("https://H:443/").validate().unwrap().address.host, "h");
+    }
+
+    #[test]
+    fn runs_of_spaces_in_header_values_become_one() {
+        let settings = config().header("Cache-Control", "public,   max-age=60 ").validate().unwrap();
+        assert_eq!(settings.headers["cache-control"], "public, max-age=60");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let text = format!("{:?}", config().credentials(Credentials::new("CANARYKEY", "CANARYSECRET")));
+        assert!(!text.contains("CANARY"), "{text}");
+    }
+}

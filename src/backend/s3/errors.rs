@@ -1,0 +1,442 @@
+//! What an answer or a failure of the transport means: pure functions from facts to an error.
+
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, StatusCode};
+
+use crate::backend::s3::redaction::clipped;
+use crate::backend::s3::request::{REQUEST_ID, header};
+use crate::backend::s3::xml::ErrorBody;
+use crate::error::{ErrorKind, Operation, StorageError};
+
+const TLS_ADVICE: &str =
+    "check the endpoint's name and scheme; ca_file names certificates that are trusted besides the system's";
+
+/// Garage refuses a clock with the code of any bad request. Only a difference of more than this is told by it.
+const SHORTEST_SKEW: Duration = Duration::from_secs(300);
+
+/// The facts of an answer that is no success, without our secrets.
+pub(crate) struct Refusal<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: ErrorBody,
+    pub(crate) bucket: &'a str,
+    /// The time of day here.
+    pub(crate) now: SystemTime,
+    /// The time of day that the request was signed with.
+    pub(crate) signed: SystemTime,
+}
+
+/// The class of an answer by its code, else by its status.
+pub(crate) fn kind_of(status: u16, code: &str) -> ErrorKind {
+    match code {
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "InvalidSecurity"
+        | "MissingSecurityHeader"
+        | "NotSignedUp"
+        | "AccountProblem" => ErrorKind::Credentials,
+        // Named, as it may come with status 200.
+        "AccessDenied" => ErrorKind::AccessDenied,
+        "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
+        "NoSuchBucket" => ErrorKind::BucketMissing,
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "Redirect"
+        | "AuthorizationHeaderMalformed"
+        | "IncorrectEndpoint"
+        | "IllegalLocationConstraintException" => ErrorKind::Region,
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequests"
+        | "BandwidthLimitExceeded" => ErrorKind::Throttled,
+        "BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest" => ErrorKind::Integrity,
+        "RequestTimeout" | "RequestTimeoutException" | "IncompleteBody" => ErrorKind::Network,
+        "EntityTooLarge" => ErrorKind::TooLarge,
+        "InternalError" | "OperationAborted" => ErrorKind::Server,
+        "NotImplemented" | "MethodNotAllowed" => ErrorKind::Unsupported,
+        _ => kind_of_status(status, code),
+    }
+}
+
+fn kind_of_status(status: u16, code: &str) -> ErrorKind {
+    match status {
+        300..=399 => ErrorKind::Region,
+        401 => ErrorKind::Credentials,
+        403 => ErrorKind::AccessDenied,
+        // A store says what it did not find; without that, a proxy in between is answering.
+        404 if code.is_empty() => ErrorKind::Protocol,
+        404 => ErrorKind::NotFound,
+        405 | 501 => ErrorKind::Unsupported,
+        408 => ErrorKind::Network,
+        413 => ErrorKind::TooLarge,
+        429 | 503 => ErrorKind::Throttled,
+        500..=599 => ErrorKind::Server,
+        400..=499 => ErrorKind::Rejected,
+        _ => ErrorKind::Protocol,
+    }
+}
+
+/// The error that an answer is, in words that say what to do.
+pub(crate) fn refusal(mut facts: Refusal<'_>) -> StorageError {
+    let body = std::mem::take(&mut facts.body);
+    let header = |name: &str| header(facts.headers, name);
+    let kind = kind_of(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
+    let kind = if refuses_the_clock(&facts, &body) {
+        ErrorKind::ClockSkew
+    } else if kind == ErrorKind::AccessDenied && refuses_the_key(&body) {
+        ErrorKind::Credentials
+    } else {
+        kind
+    };
+    let (code, message) = (body.code, body.message);
+    let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(clipped));
+    let region = header("x-amz-bucket-region").map(clipped).or(body.region);
+    let endpoint = body.endpoint.as_deref().or_else(|| header("location")).and_then(place_of);
+    let mut text = format!("the store answered {}", facts.status.as_u16());
+    let key_id = body.access_key_id.map(|id| format!("(access key {id})"));
+    for part in [&code, &message, &key_id].into_iter().flatten() {
+        text.push(' ');
+        text.push_str(part);
+    }
+    let error = StorageError::new(kind, facts.operation, text).with_code(code).with_request_id(request_id);
+    let skew = skew(header("date"), facts.now);
+    let error = advised(error, facts.bucket, region.as_deref(), endpoint.as_deref(), skew);
+    match header("retry-after").and_then(|asked| wait_asked(asked, header("date"), facts.now)) {
+        Some(wait) if error.is_retryable() => error.retry_after(wait),
+        _ => error,
+    }
+}
+
+/// Whether it is the clock that is refused although the code does not say so: Garage answers `InvalidRequest` with
+/// "Bad request: Date is too old" (its `signature/payload.rs`). A date of the answer's has to bear it out.
+fn refuses_the_clock(facts: &Refusal<'_>, body: &ErrorBody) -> bool {
+    let vague = matches!(body.code.as_deref(), Some("InvalidRequest" | "AccessDenied"));
+    let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let about_time = says.contains("date") || says.contains("time");
+    let off = says.contains("too old") || says.contains("too far in the ");
+    let skew = skew(header(facts.headers, "date"), facts.signed);
+    vague && about_time && off && skew.is_some_and(|(_, by)| by > SHORTEST_SKEW)
+}
+
+/// Whether it is the key or the signature that is refused although the code is that of a policy: Garage answers
+/// `AccessDenied` with "Forbidden: No such key: GK…" and "Forbidden: Invalid signature" (its
+/// `signature/payload.rs`), Ceph's older gateways the latter.
+fn refuses_the_key(body: &ErrorBody) -> bool {
+    let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let words = ["invalid signature", "no such key", "invalid access key"];
+    matches!(body.code.as_deref(), Some("AccessDenied") | None)
+        && words.iter().any(|words| says.contains(words))
+}
+
+/// The scheme, if any, and host of an address: its path and query are the request's, which may be signed.
+fn place_of(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    Some(clipped(&format!("{scheme}{separator}{host}")))
+}
+
+/// `Retry-After`: seconds, or a date, which is the store's as its answer's is.
+fn wait_asked(asked: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = asked.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked.trim()).ok()?;
+    let from = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+    Some(until.duration_since(from).unwrap_or_default())
+}
+
+/// How far our clock is from the one that dated the answer, and whether it is behind.
+pub(crate) fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
+    let theirs = httpdate::parse_http_date(date?).ok()?;
+    Some(match theirs.duration_since(now) {
+        Ok(behind) => (true, behind),
+        Err(ahead) => (false, ahead.duration()),
+    })
+}
+
+/// The same for a key of an answer that is a success as a whole.
+pub(crate) fn advised_for_key(error: StorageError, bucket: &str) -> StorageError {
+    advised(error, bucket, None, None, None)
+}
+
+fn advised(
+    error: StorageError,
+    bucket: &str,
+    region: Option<&str>,
+    endpoint: Option<&str>,
+    skew: Option<(bool, Duration)>,
+) -> StorageError {
+    let advice = match error.kind() {
+        ErrorKind::BucketMissing => format!(
+            "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; buckets are never created here"
+        ),
+        ErrorKind::AccessDenied => {
+            let needed = match error.operation() {
+                Operation::Delete => "s3:DeleteObject is needed",
+                Operation::List => "s3:ListBucket is needed",
+                Operation::Download => "s3:GetObject is needed",
+                Operation::Abort => "s3:AbortMultipartUpload is needed",
+                _ => "s3:PutObject, s3:DeleteObject and s3:ListBucket are needed",
+            };
+            format!("the credentials may not do this in bucket \"{bucket}\": {needed}")
+        }
+        ErrorKind::Credentials => "check access key, secret key and session token".to_owned(),
+        ErrorKind::ClockSkew => match skew {
+            None => "set this machine's clock".to_owned(),
+            Some((behind, by)) => format!(
+                "this machine's clock is {} min {} the store's: set it",
+                by.as_secs().div_ceil(60),
+                if behind { "behind" } else { "ahead of" }
+            ),
+        },
+        ErrorKind::Region => match (region, endpoint) {
+            (Some(region), _) => format!("bucket \"{bucket}\" lives in region {region}: set region to that"),
+            (None, Some(endpoint)) => {
+                format!("bucket \"{bucket}\" is served by {endpoint}: set endpoint to that")
+            }
+            (None, None) => format!("bucket \"{bucket}\" lives elsewhere: check region and endpoint"),
+        },
+        _ => return error,
+    };
+    error.advise(&advice)
+}
+
+/// The error that a failure of the transport is. `host` is whom we meant to reach.
+pub(crate) fn transport(operation: Operation, host: &str, error: ureq::Error) -> StorageError {
+    use ureq::Timeout;
+    let fail = |kind, text: String| StorageError::new(kind, operation, text);
+    match error {
+        ureq::Error::Io(error) => transport_io(operation, host, error),
+        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+            fail(ErrorKind::Connect, format!("no connection to {host} in time"))
+        }
+        ureq::Error::Timeout(phase) => fail(ErrorKind::Timeout, format!("{host}: timed out ({phase})")),
+        ureq::Error::HostNotFound => {
+            fail(ErrorKind::Connect, format!("{host} does not resolve")).without_address()
+        }
+        ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("no connection to {host}")),
+        error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
+            fail(ErrorKind::Tls, format!("{host}: no secure connection"))
+                .advise(TLS_ADVICE)
+                .with_source(error)
+        }
+        error @ (ureq::Error::Protocol(_)
+        | ureq::Error::LargeResponseHeader(..)
+        | ureq::Error::BodyExceedsLimit(_)) => {
+            fail(ErrorKind::Protocol, format!("{host}: no valid answer")).with_source(error)
+        }
+        error => fail(ErrorKind::Other, format!("{host}: the request failed")).with_source(error),
+    }
+}
+
+fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
+    let error = match error.downcast::<StorageError>() {
+        Ok(ours) => return ours,
+        Err(error) => error,
+    };
+    let kind = match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::NotFound => ErrorKind::Connect,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::Timeout,
+        // Only the TLS layer reports this: a certificate or a handshake that it does not accept.
+        io::ErrorKind::InvalidData => ErrorKind::Tls,
+        _ => ErrorKind::Network,
+    };
+    let lost = StorageError::new(kind, operation, format!("{host}: {error}"));
+    let plain = error.to_string().contains("InvalidContentType");
+    let lost = match kind {
+        // What answers is no TLS at all.
+        ErrorKind::Tls if plain => lost.advise(&format!(
+            "{host} seems to speak http, not https: write the endpoint as http://{host}, or as its https address"
+        )),
+        ErrorKind::Tls if error.to_string().contains("CaUsedAsEndEntity") => lost.advise(
+            "the server's certificate is that of an authority (CA:TRUE), which may sign others and not stand for a server: make it with basicConstraints=critical,CA:FALSE, or let it sign one for the server",
+        ),
+        ErrorKind::Tls => lost.advise(TLS_ADVICE),
+        // The TLS layer's own word for an end in the middle of its handshake; other ends come with a text.
+        ErrorKind::Network if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => {
+            lost.advise("it closed the connection before TLS was agreed on: does it speak http?")
+        }
+        // Said by our resolver alone.
+        ErrorKind::Connect if error.kind() == io::ErrorKind::NotFound => lost.without_address(),
+        _ => lost,
+    };
+    lost.with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noon() -> SystemTime {
+        httpdate::parse_http_date("Tue, 24 Nov 2026 12:00:00 GMT").unwrap()
+    }
+
+    fn said(code: &str, message: &str) -> ErrorBody {
+        ErrorBody { message: Some(message.to_owned()), ..ErrorBody::of_code(code) }
+    }
+
+    fn refused(status: u16, code: &str, headers: &[(&'static str, &'static str)]) -> StorageError {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+            .collect();
+        refusal(Refusal {
+            operation: Operation::Upload,
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: &headers,
+            body: if code.is_empty() { ErrorBody::default() } else { said(code, "said so") },
+            bucket: "b",
+            now: noon(),
+            signed: noon(),
+        })
+    }
+
+    #[test]
+    fn codes_decide_before_statuses() {
+        for (status, code, kind, again) in [
+            (403, "SignatureDoesNotMatch", ErrorKind::Credentials, false),
+            (403, "RequestTimeTooSkewed", ErrorKind::ClockSkew, false),
+            (403, "", ErrorKind::AccessDenied, false),
+            (404, "NoSuchBucket", ErrorKind::BucketMissing, false),
+            (404, "NoSuchUpload", ErrorKind::NotFound, false),
+            (404, "", ErrorKind::Protocol, true),
+            (400, "RequestTimeout", ErrorKind::Network, true),
+            (400, "BadDigest", ErrorKind::Integrity, false),
+            (400, "InvalidArgument", ErrorKind::Rejected, false),
+            (500, "", ErrorKind::Server, true),
+            (503, "SlowDown", ErrorKind::Throttled, true),
+            (429, "", ErrorKind::Throttled, true),
+            (501, "NotImplemented", ErrorKind::Unsupported, false),
+        ] {
+            let error = refused(status, code, &[]);
+            assert_eq!((error.kind(), error.is_retryable()), (kind, again), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let missing = refused(404, "NoSuchBucket", &[]).to_string();
+        assert!(missing.contains("no bucket \"b\"") && missing.contains("never created"), "{missing}");
+        let region = refused(301, "PermanentRedirect", &[("x-amz-bucket-region", "eu-west-1")]);
+        assert!(region.to_string().contains("set region to that"), "{region}");
+        assert!(region.to_string().contains("eu-west-1"));
+    }
+
+    /// As Garage and older gateways of Ceph say it. It was told as a policy that lacks a permission.
+    #[test]
+    fn a_key_that_is_refused_in_other_words_is_no_matter_of_policy() {
+        let of = |code, message| {
+            refusal(Refusal {
+                operation: Operation::Upload,
+                status: StatusCode::FORBIDDEN,
+                headers: &HeaderMap::new(),
+                body: said(code, message),
+                bucket: "b",
+                now: noon(),
+                signed: noon(),
+            })
+        };
+        for message in ["Forbidden: Invalid signature", "Forbidden: No such key: GK31c2f218a2e44f485b94239e"]
+        {
+            let error = of("AccessDenied", message);
+            assert_eq!(error.kind(), ErrorKind::Credentials);
+            assert!(
+                error.message().contains(message) && error.message().contains("check access key"),
+                "{error}"
+            );
+        }
+        assert_eq!(of("AccessDenied", "Forbidden: Operation is not allowed").kind(), ErrorKind::AccessDenied);
+        assert_eq!(of("NoSuchKey", "No such key").kind(), ErrorKind::AccessDenied);
+    }
+
+    #[test]
+    fn n15_redirect_that_only_has_a_location_names_its_host() {
+        let elsewhere = "https://b.eu.example.com/secret/key?X-Amz-Signature=0";
+        let text = refused(307, "", &[("location", elsewhere)]).to_string();
+        assert!(text.contains("served by https://b.eu.example.com: set endpoint to that"), "{text}");
+        assert!(!text.contains("secret") && !text.contains("Signature"), "{text}");
+        for (address, place) in [
+            ("b.s3.example", Some("b.s3.example")),
+            ("user:word@b.example:99/key?x=CANARY", Some("b.example:99")),
+            ("http://b.example#CANARY", Some("http://b.example")),
+            ("/CANARY", None),
+            ("?CANARY", None),
+        ] {
+            assert_eq!(place_of(address).as_deref(), place);
+        }
+        let text = refused(301, "", &[("location", "/elsewhere")]).to_string();
+        assert!(text.contains("check region and endpoint"), "{text}");
+    }
+
+    #[test]
+    fn n7_clock_that_is_off_is_told_by_how_much() {
+        for (date, says) in [
+            ("Tue, 24 Nov 2026 12:20:00 GMT", "clock is 20 min behind the store's"),
+            ("Tue, 24 Nov 2026 10:00:00 GMT", "clock is 120 min ahead of the store's"),
+            ("yesterday", "set this machine's clock"),
+        ] {
+            let error = refused(403, "RequestTimeTooSkewed", &[("date", date)]).to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    /// Only what the answer's own date bears out, and only of the time that the request was signed with.
+    #[test]
+    fn n7_clock_is_refused_where_message_and_date_say_so() {
+        let kind = |code: &str, message: &str, date: &'static str| {
+            let headers = HeaderMap::from_iter([(http::header::DATE, http::HeaderValue::from_static(date))]);
+            let body = said(code, message);
+            let (status, now) = (StatusCode::BAD_REQUEST, SystemTime::UNIX_EPOCH);
+            let operation = Operation::Upload;
+            let facts =
+                Refusal { operation, status, headers: &headers, body, bucket: "b", now, signed: noon() };
+            refusal(facts).kind()
+        };
+        let (late, right) = ("Wed, 25 Nov 2026 14:00:00 GMT", "Tue, 24 Nov 2026 12:04:00 GMT");
+        let garage = "Bad request: Date is too old";
+        assert_eq!(kind("InvalidRequest", garage, late), ErrorKind::ClockSkew);
+        assert_eq!(kind("AccessDenied", "Request time is too far in the future", late), ErrorKind::ClockSkew);
+        assert_eq!(kind("InvalidRequest", garage, right), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidRequest", garage, "never"), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidRequest", "the client is too old", late), ErrorKind::Rejected);
+        assert_eq!(kind("InvalidArgument", garage, late), ErrorKind::Rejected);
+    }
+
+    #[test]
+    fn n5_retry_after_is_read() {
+        let date = ("date", "Tue, 24 Nov 2026 10:00:00 GMT");
+        for (asked, seconds) in
+            [("7", 7), ("Tue, 24 Nov 2026 10:00:09 GMT", 9), ("Tue, 24 Nov 2026 09:00:00 GMT", 0)]
+        {
+            let error = refused(503, "SlowDown", &[("retry-after", asked), date]);
+            assert_eq!(error.retry(), crate::error::Retry::After(Duration::from_secs(seconds)), "{asked}");
+        }
+        assert_eq!(
+            refused(503, "SlowDown", &[("retry-after", "soon")]).retry(),
+            crate::error::Retry::Backoff
+        );
+    }
+
+    #[test]
+    fn an_error_of_the_source_comes_back_as_itself() {
+        let source = StorageError::new(ErrorKind::SourceChanged, Operation::Read, "x");
+        let wrapped = ureq::Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, source));
+        assert_eq!(transport(Operation::Upload, "h", wrapped).kind(), ErrorKind::SourceChanged);
+    }
+}

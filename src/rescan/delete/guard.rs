@@ -1,0 +1,163 @@
+//! Whether a run may delete at all (I3), from plain values.
+
+use crate::rescan::config::MaxDelete;
+use crate::rescan::report::{DeletesRefused, TooMany};
+
+/// Deletes that always pass where no cap was given.
+const ALWAYS_PASS: u64 = 10;
+
+/// What a walk found, and what it no longer found, of the keys that this root decides about: not those that are
+/// kept for reasons of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Files in the tree.
+    pub(crate) files: u64,
+    /// Published files that are still in the tree, with whatever content.
+    pub(crate) common: u64,
+    /// Published files that are gone.
+    pub(crate) removed: u64,
+    /// All that is published, kept or not.
+    pub(crate) published: u64,
+}
+
+/// What the caller allowed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Allowed {
+    /// The cap that was given, if any.
+    pub(crate) max_delete: Option<MaxDelete>,
+    /// An empty root means that everything was removed.
+    pub(crate) empty: bool,
+}
+
+/// Why these are too many deletes, if they are. A cap is a hard one. Without a cap the tree must not have shrunk
+/// below half of what is published, as when half a disk is missing, nor be another one altogether.
+pub(crate) fn too_many(counts: Counts, allowed: Allowed) -> Option<DeletesRefused> {
+    let Counts { files, common, removed, published } = counts;
+    let gone = |reason| Some(DeletesRefused { reason, removed, files, published: common + removed });
+    if let Some(cap) = allowed.max_delete {
+        let limit = cap.limit(published);
+        return if removed > limit { gone(TooMany::Cap(limit)) } else { None };
+    }
+    if removed <= ALWAYS_PASS || (files == 0 && allowed.empty) {
+        return None;
+    }
+    if common == 0 {
+        return gone(TooMany::NoneInCommon);
+    }
+    if files < (common + removed).div_ceil(2) { gone(TooMany::Shrunk) } else { None }
+}
+
+/// What is known when the deletes of a run are due.
+pub(crate) struct Conditions {
+    pub(crate) counts: Counts,
+    pub(crate) allowed: Allowed,
+    /// The run has stopped, or ends with an error.
+    pub(crate) stopped: bool,
+    /// Something could not be read.
+    pub(crate) blocked: bool,
+    pub(crate) failed_uploads: u64,
+    /// Whether the path of the root still leads to the folder that was walked.
+    pub(crate) same_root: bool,
+}
+
+/// Why nothing is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NothingToDelete,
+    Stopped,
+    Blocked,
+    UploadsFailed,
+    TooMany(DeletesRefused),
+    RootReplaced,
+}
+
+/// The first reason to delete nothing, if there is one.
+pub(crate) fn refusal(conditions: &Conditions) -> Option<Refusal> {
+    let reasons = [
+        (conditions.counts.removed == 0).then_some(Refusal::NothingToDelete),
+        conditions.stopped.then_some(Refusal::Stopped),
+        conditions.blocked.then_some(Refusal::Blocked),
+        (conditions.failed_uploads > 0).then_some(Refusal::UploadsFailed),
+        too_many(conditions.counts, conditions.allowed).map(Refusal::TooMany),
+        (!conditions.same_root).then_some(Refusal::RootReplaced),
+    ];
+    reasons.into_iter().flatten().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_CAP: Allowed = Allowed { max_delete: None, empty: false };
+
+    fn counts(files: u64, common: u64, removed: u64) -> Counts {
+        Counts { files, common, removed, published: common + removed }
+    }
+
+    /// The table of the valve: what a build, a missing disk, another tree and an emptied one look like.
+    #[test]
+    fn i3_without_a_cap_a_tree_that_shrank_or_is_another_one_deletes_nothing() {
+        for (why, found, expected) in [
+            ("30 of 31 have new names", counts(31, 1, 30), None),
+            ("half of them are gone", counts(50, 50, 50), None),
+            ("one less than half is left", counts(49, 49, 51), Some(TooMany::Shrunk)),
+            ("an odd number: 50 of 101", counts(50, 50, 51), Some(TooMany::Shrunk)),
+            ("an odd number: 51 of 101", counts(51, 51, 50), None),
+            ("all new names, and more of them", counts(200, 0, 100), Some(TooMany::NoneInCommon)),
+            ("ten always pass", counts(1, 1, 10), None),
+            ("ten always pass, of another tree too", counts(5, 0, 10), None),
+            ("eleven do not", counts(1, 1, 11), Some(TooMany::Shrunk)),
+            ("an empty tree", counts(0, 0, 11), Some(TooMany::NoneInCommon)),
+            ("nothing is gone", counts(0, 0, 0), None),
+        ] {
+            assert_eq!(too_many(found, NO_CAP).map(|refused| refused.reason), expected, "{why}");
+        }
+        let empty = Allowed { empty: true, ..NO_CAP };
+        assert_eq!(too_many(counts(0, 0, 1000), empty), None);
+        assert!(too_many(counts(1, 1, 1000), empty).is_some(), "it is not empty");
+    }
+
+    #[test]
+    fn i3_a_cap_is_a_hard_one_and_the_only_rule() {
+        let with = |cap| Allowed { max_delete: Some(cap), empty: true };
+        for (cap, found, expected) in [
+            (MaxDelete::Count(5), counts(100, 100, 5), None),
+            (MaxDelete::Count(5), counts(100, 100, 6), Some(TooMany::Cap(5))),
+            (MaxDelete::Count(0), counts(100, 100, 1), Some(TooMany::Cap(0))),
+            (MaxDelete::Share(0.05), counts(20, 20, 2), Some(TooMany::Cap(1))),
+            (MaxDelete::Share(1.0), counts(1, 0, 1000), None),
+            (MaxDelete::Share(0.5), counts(0, 0, 20), Some(TooMany::Cap(10))),
+        ] {
+            assert_eq!(
+                too_many(found, with(cap)).map(|refused| refused.reason),
+                expected,
+                "{cap:?} {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn i3_deletes_need_a_whole_scan_all_uploads_few_enough_removals_and_the_same_root() {
+        let good = || Conditions {
+            counts: counts(100, 100, 10),
+            allowed: Allowed { max_delete: Some(MaxDelete::Count(10)), empty: false },
+            stopped: false,
+            blocked: false,
+            failed_uploads: 0,
+            same_root: true,
+        };
+        let more = counts(100, 100, 11);
+        let refused = DeletesRefused { reason: TooMany::Cap(10), removed: 11, files: 100, published: 111 };
+        for (conditions, expected) in [
+            (good(), None),
+            (Conditions { counts: counts(100, 100, 0), ..good() }, Some(Refusal::NothingToDelete)),
+            (Conditions { stopped: true, ..good() }, Some(Refusal::Stopped)),
+            (Conditions { blocked: true, ..good() }, Some(Refusal::Blocked)),
+            (Conditions { failed_uploads: 1, ..good() }, Some(Refusal::UploadsFailed)),
+            (Conditions { counts: more, ..good() }, Some(Refusal::TooMany(refused))),
+            (Conditions { same_root: false, ..good() }, Some(Refusal::RootReplaced)),
+        ] {
+            assert_eq!(refusal(&conditions), expected);
+        }
+    }
+}

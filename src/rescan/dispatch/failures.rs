@@ -1,0 +1,158 @@
+//! What successes and failures mean for the rest of a run.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::dispatch::Dispatcher;
+use crate::rescan::preflight::Preflight;
+use crate::rescan::report::{RescanReport, StopReason};
+
+/// Files in a row that found the store not working, before any request succeeded, after which the rest is
+/// not tried.
+const OUTAGES_AT_FIRST: u64 = 3;
+/// Keys that were refused for reasons that hold for all, before any request succeeded, after which that is believed.
+const REFUSALS_AT_FIRST: usize = 3;
+
+impl Dispatcher<'_> {
+    /// Whether the error only says that the run had stopped: its file is pending, as before.
+    pub(crate) fn not_tried(&mut self, error: &StorageError) -> bool {
+        let reason = StopReason::of(error);
+        if let Some(reason) = reason {
+            self.stop(reason);
+        }
+        reason.is_some()
+    }
+
+    /// The store took something.
+    pub(crate) fn succeeded(&mut self, report: &mut RescanReport) {
+        self.tally.done += 1;
+        self.tally.outages_in_a_row = 0;
+        (self.tally.reached, self.tally.permitted) = (true, true);
+        self.tally.refused.drain(..).for_each(|error| report.add_failed(error));
+    }
+
+    /// What a failure means for the rest of the run.
+    pub(crate) fn judge(&mut self, error: StorageError, report: &mut RescanReport) {
+        let kind = error.kind();
+        if kind.is_transient() {
+            self.outage(&error);
+        } else {
+            self.tally.outages_in_a_row = 0;
+        }
+        // Who may write and not delete has published all the same.
+        let to_delete = error.operation() == Operation::Delete;
+        let denied = kind == ErrorKind::AccessDenied && !self.tally.permitted && !to_delete;
+        if denied || (!self.tally.reached && kind.is_fatal_at_first()) {
+            return self.refused_at_first(error);
+        }
+        if kind == ErrorKind::Credentials && !self.is_about_its_key(&error) {
+            self.stop(StopReason::Credentials);
+        }
+        report.add_failed(error);
+    }
+
+    /// The store could not be reached, or could not work. In a row, that ends the run.
+    fn outage(&mut self, error: &StorageError) {
+        self.tally.outages += 1;
+        self.tally.outages_in_a_row += 1;
+        self.tally.outage.get_or_insert_with(|| error.repeated());
+        let most = if self.tally.reached { self.window() as u64 } else { OUTAGES_AT_FIRST };
+        if self.tally.outages_in_a_row >= most {
+            self.stop(StopReason::Unavailable);
+        }
+    }
+
+    /// Nothing succeeded so far: what the store has against one key, it may have against all.
+    fn refused_at_first(&mut self, error: StorageError) {
+        let waits = match error.kind() {
+            // A policy may know prefixes, a firewall names: the others are tried.
+            ErrorKind::AccessDenied => true,
+            ErrorKind::Credentials => {
+                is_a_wrong_signature(&error) && self.tally.refused.len() + 1 < REFUSALS_AT_FIRST
+            }
+            _ => false,
+        };
+        self.tally.refused.push(error);
+        if !waits {
+            self.believe_refusals();
+        }
+    }
+
+    /// What was refused, with no success beside it, is an error of the whole run.
+    fn believe_refusals(&mut self) {
+        if !self.tally.refused.is_empty() {
+            let first = self.tally.refused.swap_remove(0);
+            self.fail(first);
+        }
+    }
+
+    /// All was tried: what was refused is believed where nothing else happened.
+    pub(crate) fn settle_refusals(&mut self, report: &mut RescanReport) {
+        let failed = self.tally.failed_uploads + self.tally.failed_deletes;
+        if failed == self.tally.refused.len() as u64 && self.tally.done == 0 {
+            self.believe_refusals();
+        }
+        self.tally.refused.drain(..).for_each(|error| report.add_failed(error));
+    }
+
+    /// Whether refused credentials are good for other keys: somebody on the way rewrites this key, and the
+    /// signature does not fit any more. One small request tells.
+    fn is_about_its_key(&mut self, error: &StorageError) -> bool {
+        let Some(transfers) = self.context.session.backend.transfers() else { return false };
+        if !is_a_wrong_signature(error) {
+            return false;
+        }
+        if self.tally.good_signatures == 0 {
+            let asked = transfers.preflight(&self.context.exchange());
+            if asked.is_err_and(|error| error.kind() == ErrorKind::Credentials) {
+                return false;
+            }
+            self.tally.good_signatures = self.window();
+        }
+        self.tally.good_signatures -= 1;
+        true
+    }
+
+    /// What the preflight found.
+    pub(crate) fn begin(&mut self, found: Preflight) {
+        match found {
+            Preflight::Passed => (self.tally.reached, self.tally.permitted) = (true, true),
+            Preflight::Denied => self.tally.reached = true,
+            Preflight::Unknown => {}
+            Preflight::Unreachable(error) => {
+                self.outage(&error);
+                self.stop(StopReason::Unavailable);
+            }
+        }
+    }
+
+    /// The run ends with this error: nothing more is sent.
+    pub(crate) fn fail(&mut self, error: StorageError) {
+        self.context.offline.store(true, Relaxed);
+        self.tally.fatal.get_or_insert(error);
+    }
+
+    pub(crate) fn stop(&mut self, reason: StopReason) {
+        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
+            self.context.offline.store(true, Relaxed);
+        }
+        self.tally.stop.get_or_insert(reason);
+    }
+
+    pub(crate) fn look_for_stop(&mut self) {
+        if let Err(error) = self.context.exchange().check(Operation::Rescan) {
+            self.not_tried(&error);
+        }
+        if self.context.session.gate.is_circuit_open() {
+            self.stop(StopReason::Unavailable);
+        }
+        if let Some(error) = self.recorder.failure() {
+            self.fail(error);
+        }
+    }
+}
+
+/// Whether the store calls the signature wrong, not the credentials: that may be so for one key alone.
+fn is_a_wrong_signature(error: &StorageError) -> bool {
+    error.code().is_none_or(|code| code == "SignatureDoesNotMatch")
+}

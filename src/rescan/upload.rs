@@ -1,0 +1,164 @@
+//! One item of work: a file is opened, hashed, sent and looked at again, on one worker.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+
+use crate::backend::{Receipt, Upload, adapter};
+use crate::error::{Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::observe::event::Event;
+use crate::request_context::RequestContext;
+use crate::rescan::context::{Context, given_up, open_source, panicked};
+use crate::rescan::plan::content;
+use crate::state::records::{Pending, Published};
+use crate::state::store::Write;
+use crate::tree::digest::Digest;
+use crate::tree::source::Source;
+use crate::tree::version::wall_nanos;
+use crate::tree::walk::SkipReason;
+
+/// A file to be published.
+pub(crate) struct Item {
+    pub(crate) key: RemoteKey,
+    pub(crate) pending: Pending,
+    /// What is published now; of a modified file.
+    pub(crate) published: Option<Published>,
+    /// Whose files it is recorded with; `None`: it is recorded alone.
+    pub(crate) batch: Option<u64>,
+}
+
+/// How an item ended.
+pub(crate) enum Ending {
+    /// Sent and acknowledged.
+    Uploaded(Published, Receipt),
+    /// Published as it is; only the stat is news.
+    Confirmed(Published),
+    /// Not what is published, by its nature.
+    Skipped(SkipReason),
+    Failed(StorageError),
+}
+
+/// An item that was worked on; what was learned of its content is in `item.pending`.
+pub(crate) struct Worked {
+    pub(crate) item: Item,
+    pub(crate) ending: Ending,
+}
+
+impl Worked {
+    /// Counts it, and says it to observers.
+    pub(crate) fn tell(&self, context: &Context) {
+        let trace = &context.session.trace;
+        let key = || self.item.key.as_str().to_owned();
+        match &self.ending {
+            Ending::Uploaded(published, receipt) => {
+                let (bytes, replaced) = (published.stat.size, self.item.published.is_some());
+                trace.metrics.uploads(1);
+                trace.metrics.upload_bytes(bytes);
+                trace.progress.file_done();
+                trace.emit(|| Event::UploadFinished {
+                    key: key(),
+                    bytes,
+                    url: receipt.url.clone(),
+                    replaced,
+                });
+            }
+            Ending::Confirmed(published) => {
+                trace.progress.file_done();
+                trace.progress.bytes_present(published.stat.size);
+                trace.emit(|| Event::Confirmed { key: key() });
+            }
+            Ending::Skipped(_) => trace.progress.file_done(),
+            // It is told when it is its turn to be sent.
+            Ending::Failed(_) if context.hash_only.load(Ordering::Relaxed) => {}
+            Ending::Failed(error) if error.is_not_tried() => {}
+            Ending::Failed(error) => {
+                trace.metrics.uploads_failed(1);
+                trace.progress.file_failed();
+                trace.emit(|| Event::upload_failed(key(), error));
+            }
+        }
+    }
+
+    /// What is to be recorded: the receipt, or what is known now of the file on disk.
+    pub(crate) fn to_write(&self, before: &Pending) -> Option<Write> {
+        let key = self.item.key.as_str().to_owned();
+        match &self.ending {
+            Ending::Uploaded(published, _) | Ending::Confirmed(published) => {
+                Some(Write::Published(key, published.clone()))
+            }
+            Ending::Skipped(_) => Some(Write::Settled(key)),
+            Ending::Failed(_) if self.item.pending != *before => {
+                Some(Write::Pending(key, self.item.pending.clone()))
+            }
+            Ending::Failed(_) => None,
+        }
+    }
+}
+
+/// Publishes one file. Never panics.
+pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
+    let attempt = catch_unwind(AssertUnwindSafe(|| try_publish(context, &mut item)));
+    let ending = match attempt {
+        Ok(Ok(ending)) => ending,
+        Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
+        Err(panic) => {
+            item.pending.attempted = true;
+            Ending::Failed(panicked(Operation::Upload, &*panic).with_key(item.key.as_str()))
+        }
+    };
+    let worked = Worked { item, ending };
+    worked.tell(context);
+    worked
+}
+
+fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageError> {
+    let exchange = context.exchange();
+    exchange.check(Operation::Upload)?;
+    let seen = wall_nanos(exchange.clock);
+    let source = open_source(context, &item.key, &item.pending.stat)?;
+    if source.is_sizeless() {
+        return Ok(Ending::Skipped(SkipReason::Sizeless));
+    }
+    if let Some(transfers) = context.session.backend.transfers() {
+        // What the store cannot take is not even hashed.
+        transfers.part_plan(source.stat().size)?;
+    }
+    let stat = *source.stat();
+    let settled = stat.is_settled(seen);
+    let believed = item.published.as_ref().filter(|_| !item.pending.attempted);
+    if let Some(there) = believed
+        && content::is_the_same_in_parts(&exchange, &source, there)?
+    {
+        let record = context.published(stat, settled, there.digest, there.etag.clone());
+        return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
+    }
+    let (digest, settled) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
+        Some(digest) => (digest, item.pending.settled),
+        None => (content::hash(&exchange, &source)?, settled),
+    };
+    // A digest of two versions must not be taken for the file's.
+    source.check_as_opened()?;
+    (item.pending.settled, item.pending.digest) = (settled, Some(digest));
+    let record = |etag| context.published(stat, settled, digest, etag);
+    if let Some(there) = believed.filter(|there| there.digest == digest) {
+        return Ok(Ending::Confirmed(record(there.etag.clone())));
+    }
+    if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {
+        return Err(given_up(Operation::Upload));
+    }
+    let receipt = send(context, &exchange, &source, item, &digest)
+        .inspect_err(|error| item.pending.attempted |= error.may_have_taken_effect())?;
+    Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
+}
+
+fn send(
+    context: &Context,
+    exchange: &RequestContext<'_>,
+    source: &Source,
+    item: &Item,
+    digest: &Digest,
+) -> Result<Receipt, StorageError> {
+    let (key, bytes) = (item.key.as_str(), source.stat().size);
+    context.session.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
+    adapter::put(&*context.session.backend, exchange, &Upload { source, key: &item.key, digest })
+}

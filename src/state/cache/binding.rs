@@ -1,0 +1,137 @@
+//! What the cache belongs to: a destination, for good, and the roots that publish to it.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::state::cache::CacheManager;
+use crate::state::records::{decode, encode};
+use crate::state::store::Write;
+
+const META_DESTINATION: &str = "destination";
+const META_ROOTS: &str = "roots";
+const META_SURVEYED: &str = "surveyed";
+
+/// A root, and what it was when it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Root {
+    pub(crate) path: Vec<u8>,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// A root as the cache knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownRoot {
+    /// Its number among the roots that published through this cache.
+    pub(crate) number: u32,
+    /// It is another folder on another device than it was: perhaps a mount is missing.
+    pub(crate) moved: bool,
+}
+
+/// The record at `path` is that of another destination.
+pub(crate) fn foreign(path: &Path, bound: &str, destination: &str) -> StorageError {
+    let why = format!(
+        "it records what is published at {bound}, not at {destination}; use another cache file for another destination"
+    );
+    StorageError::new(ErrorKind::CacheForeign, Operation::Cache, why).with_path(path)
+}
+
+impl CacheManager {
+    /// What the cache is bound to.
+    pub(crate) fn destination(&self) -> Result<Option<String>, StorageError> {
+        let destination = self.0.store.meta(META_DESTINATION)?;
+        Ok(destination.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// What binds the cache to a destination, for good; nothing if it is bound to it already.
+    pub(crate) fn bind(&self, destination: &str) -> Result<Option<Write>, StorageError> {
+        match self.0.store.meta(META_DESTINATION)? {
+            None => Ok(Some(Write::Meta(META_DESTINATION, destination.as_bytes().to_vec()))),
+            Some(bound) if bound == destination.as_bytes() => Ok(None),
+            Some(bound) => Err(foreign(self.path(), &String::from_utf8_lossy(&bound), destination)),
+        }
+    }
+
+    /// [`ErrorKind::CacheForeign`] if this is the cache of another destination
+    /// ([`StorageBackend::destination`]).
+    ///
+    /// # Errors
+    /// That, and [`ErrorKind::Cache`] if the file cannot be read.
+    pub fn check_destination(&self, destination: &str) -> Result<(), StorageError> {
+        self.bind(destination).map(drop)
+    }
+
+    /// What the cache knows of a root, and what is to be recorded of it.
+    pub(crate) fn root(
+        &self,
+        root: &Root,
+        allow_new: bool,
+    ) -> Result<(KnownRoot, Option<Write>), StorageError> {
+        let mut roots: Vec<Root> = match self.0.store.meta(META_ROOTS)? {
+            Some(stored) => decode(META_ROOTS, &stored).ok_or_else(|| self.0.store.damaged(META_ROOTS))?,
+            None => Vec::new(),
+        };
+        let index = roots.iter().position(|known| known.path == root.path);
+        let known = index.map(|index| &roots[index]);
+        if known == Some(root) {
+            return Ok((KnownRoot { number: number(index.unwrap_or_default()), moved: false }, None));
+        }
+        let moved = known.is_some_and(|known| known.device != root.device && known.inode != root.inode);
+        let index = index.unwrap_or(roots.len());
+        if moved && !allow_new {
+            return Ok((KnownRoot { number: number(index), moved }, None));
+        }
+        if index == roots.len() {
+            roots.push(root.clone());
+        } else {
+            roots[index] = root.clone();
+        }
+        let encoded = encode(META_ROOTS, &roots).map_err(|error| {
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot encode").with_source(error)
+        })?;
+        Ok((KnownRoot { number: number(index), moved }, Some(Write::Meta(META_ROOTS, encoded))))
+    }
+
+    pub(crate) fn is_surveyed(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_SURVEYED)?.is_some())
+    }
+
+    pub(crate) fn surveyed() -> Write {
+        Write::Meta(META_SURVEYED, vec![1])
+    }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mount is missing over a mount point that is not empty: the same path, another folder, another
+    /// device. A swapped folder, or a device that was numbered anew, is still the same root.
+    #[test]
+    fn f9_root_is_another_one_when_both_its_folder_and_its_device_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CacheManager::open(folder.path().join("cache")).unwrap();
+        let root = |device, inode| Root { path: b"/srv".to_vec(), device, inode };
+        let look = |device, inode, allow| {
+            let (known, write) = cache.root(&root(device, inode), allow).unwrap();
+            cache.apply(&write.into_iter().collect::<Vec<_>>()).unwrap();
+            (known.number, known.moved)
+        };
+        assert_eq!(look(1, 10, false), (0, false));
+        assert_eq!(look(1, 11, false), (0, false), "the folder was swapped");
+        assert_eq!(look(2, 11, false), (0, false), "the device was numbered anew");
+        assert_eq!(look(3, 12, false), (0, true));
+        assert_eq!(look(3, 12, false), (0, true), "not believed by being seen twice");
+        assert_eq!(look(2, 11, false), (0, false), "mounted again");
+        assert_eq!(look(3, 12, true), (0, true));
+        assert_eq!(look(3, 12, false), (0, false), "allowed once");
+        let other = Root { path: b"/other".to_vec(), device: 3, inode: 12 };
+        assert_eq!(cache.root(&other, false).unwrap().0.number, 1);
+    }
+}

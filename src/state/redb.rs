@@ -1,0 +1,345 @@
+//! redb, and everything that can go wrong with it.
+
+mod access;
+mod file;
+mod open;
+mod overlay;
+mod upgrade;
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use crate::backend::SentPart;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::state::records::{OpenUpload, Pending, Published, UploadStep, after, decode, encode};
+use crate::state::redb::access::{Access, damaged, guarded, is_damage};
+use crate::state::redb::file::OpenFile;
+use crate::state::store::{META_CHANGES, Store, Table, Write};
+
+pub(crate) type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
+pub(crate) const META: Definition = TableDefinition::new("meta");
+pub(crate) const PUBLISHED: Definition = TableDefinition::new("published");
+pub(crate) const PENDING: Definition = TableDefinition::new("pending");
+/// By key: a list of [`OpenUpload`].
+pub(crate) const UPLOADS: Definition = TableDefinition::new("uploads");
+/// By [`part_key`].
+pub(crate) const PARTS: Definition = TableDefinition::new("parts");
+
+/// Keys with open uploads read at a time.
+const UPLOADS_AT_ONCE: usize = 256;
+
+/// Keeps records in a file of redb.
+pub(crate) struct RedbStore {
+    access: Access,
+    file: OpenFile,
+    commits: AtomicU64,
+}
+
+impl RedbStore {
+    pub(crate) fn new(access: Access, file: OpenFile) -> Self {
+        Self { access, file, commits: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn file(&self) -> &OpenFile {
+        &self.file
+    }
+
+    /// Whether anything was ever committed.
+    pub(crate) fn is_made(&self) -> Result<bool, StorageError> {
+        self.read(|transaction| match transaction.open_table(META) {
+            Ok(_) => Ok(true),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Makes the tables, with this as the first fact of the whole.
+    pub(crate) fn make(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
+        self.write(|transaction| {
+            for table in [PUBLISHED, PENDING, UPLOADS, PARTS] {
+                transaction.open_table(table)?;
+            }
+            transaction.open_table(META)?.insert(name, value)?;
+            Ok(())
+        })
+    }
+
+    /// Up to `most` raw records of a table behind `after`, in key order.
+    pub(crate) fn rows(
+        &self,
+        table: Definition,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.read(|transaction| {
+            let table = transaction.open_table(table)?;
+            let range = table.range::<&str>((after.map_or(Unbounded, Excluded), Unbounded))?;
+            range
+                .take(most)
+                .map(|entry| entry.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Into::into)
+        })
+    }
+
+    /// Writes records as they are.
+    pub(crate) fn put_raw(&self, rows: &[(Definition, String, Vec<u8>)]) -> Result<(), StorageError> {
+        self.write(|transaction| {
+            for (table, key, bytes) in rows {
+                transaction.open_table(*table)?.insert(key.as_str(), bytes.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The bytes of a record.
+    pub(crate) fn encoded(
+        &self,
+        key: &str,
+        encoded: Result<Vec<u8>, postcard::Error>,
+    ) -> Result<Vec<u8>, StorageError> {
+        encoded.map_err(|error| {
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "a record cannot be encoded")
+                .with_path(&self.file.path)
+                .with_key(key)
+                .with_source(error)
+        })
+    }
+
+    /// The record, or an error that says how to get out of it.
+    pub(crate) fn decoded<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+        bytes: &[u8],
+    ) -> Result<T, StorageError> {
+        decode(key, bytes).ok_or_else(|| self.damaged(key))
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
+        guarded(&self.file.path, || {
+            let transaction = self.access.begin_read().map_err(redb::Error::from);
+            transaction.and_then(|transaction| work(&transaction)).map_err(|error| self.failed(error))
+        })
+    }
+
+    fn write(
+        &self,
+        work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StorageError> {
+        let (Access::Writing(database) | Access::Overlaid(database)) = &self.access else {
+            return Err(self.not_writable());
+        };
+        guarded(&self.file.path, || {
+            let run = || -> Result<(), redb::Error> {
+                let mut transaction = database.begin_write()?;
+                transaction.set_quick_repair(true);
+                work(&transaction)?;
+                transaction.commit()?;
+                Ok(())
+            };
+            run().map_err(|error| self.failed(error))
+        })?;
+        self.commits.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    fn not_writable(&self) -> StorageError {
+        let why = "it is open for reading only: open it for writing to publish or to abort uploads";
+        StorageError::new(ErrorKind::Cache, Operation::Cache, why).with_path(&self.file.path)
+    }
+
+    fn failed(&self, error: redb::Error) -> StorageError {
+        match error {
+            redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } => {
+                damaged(&self.file.path, &error.to_string())
+            }
+            redb::Error::Io(error) if is_damage(&error) => damaged(&self.file.path, &error.to_string()),
+            redb::Error::Io(error) => {
+                StorageError::io(ErrorKind::Cache, Operation::Cache, &self.file.path, error)
+            }
+            error => StorageError::new(ErrorKind::Cache, Operation::Cache, error.to_string())
+                .with_path(&self.file.path),
+        }
+    }
+}
+
+impl Store for RedbStore {
+    fn is_read_only(&self) -> bool {
+        !matches!(self.access, Access::Writing(_))
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(META)?;
+            let value = table.get(name)?.map(|value| value.value().to_vec());
+            Ok(value)
+        })
+    }
+
+    fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
+        let (published, pending) = self.read(|transaction| {
+            let published = transaction.open_table(PUBLISHED)?.get(key)?.map(|v| v.value().to_vec());
+            let pending = transaction.open_table(PENDING)?.get(key)?.map(|v| v.value().to_vec());
+            Ok((published, pending))
+        })?;
+        Ok((
+            published.map(|bytes| self.decoded(key, &bytes)).transpose()?,
+            pending.map(|bytes| self.decoded(key, &bytes)).transpose()?,
+        ))
+    }
+
+    fn uploads(&self, key: &str) -> Result<Vec<OpenUpload>, StorageError> {
+        let bytes = self.read(|transaction| {
+            Ok(transaction.open_table(UPLOADS)?.get(key)?.map(|value| value.value().to_vec()))
+        })?;
+        bytes.map_or(Ok(Vec::new()), |bytes| self.decoded(key, &bytes))
+    }
+
+    fn keys_with_uploads(&self, after: Option<&str>) -> Result<Vec<String>, StorageError> {
+        let page = self.rows(UPLOADS, after, UPLOADS_AT_ONCE)?;
+        Ok(page.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn sent_parts(&self, token: &str) -> Result<Vec<(u32, SentPart)>, StorageError> {
+        let (first, end) = parts_of(token);
+        let rows = self.read(|transaction| {
+            let table = transaction.open_table(PARTS)?;
+            let range = table.range(first.as_str()..end.as_str())?;
+            range
+                .map(|entry| entry.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Into::into)
+        })?;
+        rows.into_iter().map(|(key, bytes)| self.decoded(&key, &bytes)).collect()
+    }
+
+    fn lengths(&self) -> Result<(u64, u64), StorageError> {
+        self.read(|transaction| {
+            Ok((transaction.open_table(PUBLISHED)?.len()?, transaction.open_table(PENDING)?.len()?))
+        })
+    }
+
+    fn apply(&self, writes: &[Write]) -> Result<(), StorageError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        // What reaches no disk must not be published by.
+        if self.is_read_only() {
+            return Err(self.not_writable());
+        }
+        self.file.check()?;
+        self.write(|transaction| {
+            let mut tables = Tables {
+                published: transaction.open_table(PUBLISHED)?,
+                pending: transaction.open_table(PENDING)?,
+                uploads: transaction.open_table(UPLOADS)?,
+                parts: transaction.open_table(PARTS)?,
+                meta: transaction.open_table(META)?,
+            };
+            if writes.iter().any(Write::is_about_files) {
+                tables.meta.insert(META_CHANGES, fastrand::u64(1..).to_le_bytes().as_slice())?;
+            }
+            writes.iter().try_for_each(|write| tables.apply(write))
+        })
+    }
+
+    fn take_commits(&self) -> u64 {
+        self.commits.swap(0, Relaxed)
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        self.file.check()
+    }
+
+    fn page(
+        &self,
+        table: Table,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
+        let table = match table {
+            Table::Published => PUBLISHED,
+            Table::Pending => PENDING,
+        };
+        self.rows(table, after, most)
+    }
+
+    fn damaged(&self, key: &str) -> StorageError {
+        damaged(&self.file.path, "a record is damaged").with_key(key)
+    }
+}
+
+struct Tables<'t> {
+    published: redb::Table<'t, &'static str, &'static [u8]>,
+    pending: redb::Table<'t, &'static str, &'static [u8]>,
+    uploads: redb::Table<'t, &'static str, &'static [u8]>,
+    parts: redb::Table<'t, &'static str, &'static [u8]>,
+    meta: redb::Table<'t, &'static str, &'static [u8]>,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, write: &Write) -> Result<(), redb::Error> {
+        match write {
+            Write::Published(key, record) => {
+                put(&mut self.published, key, record)?;
+                self.pending.remove(key.as_str())?;
+            }
+            Write::Pending(key, record) => put(&mut self.pending, key, record)?,
+            Write::Settled(key) => drop(self.pending.remove(key.as_str())?),
+            Write::Deleted(key) => {
+                self.published.remove(key.as_str())?;
+                self.pending.remove(key.as_str())?;
+            }
+            Write::Upload(key, step) => self.apply_step(key, step)?,
+            Write::Meta(name, value) => drop(self.meta.insert(*name, value.as_slice())?),
+        }
+        Ok(())
+    }
+
+    fn apply_step(&mut self, key: &str, step: &UploadStep) -> Result<(), redb::Error> {
+        match step {
+            UploadStep::Part(token, number, part) => {
+                return put(&mut self.parts, &part_key(token, *number), &(*number, part));
+            }
+            UploadStep::Closed(token) | UploadStep::Forgotten(token) => {
+                let (first, end) = parts_of(token);
+                self.parts.retain_in(first.as_str()..end.as_str(), |_, _| false)?;
+            }
+            UploadStep::Intended(_) | UploadStep::Begun { .. } => {}
+        }
+        let stored = self.uploads.get(key)?.map(|value| value.value().to_vec());
+        let uploads: Vec<OpenUpload> = stored.and_then(|bytes| decode(key, &bytes)).unwrap_or_default();
+        let uploads = after(uploads, step);
+        if uploads.is_empty() {
+            return self.uploads.remove(key).map(drop).map_err(Into::into);
+        }
+        put(&mut self.uploads, key, &uploads)
+    }
+}
+
+/// Parts of one upload lie together, by number.
+fn part_key(token: &str, number: u32) -> String {
+    format!("{token}/{number:05}")
+}
+
+/// From the first part of an upload to behind its last.
+fn parts_of(token: &str) -> (String, String) {
+    // '0' follows '/'.
+    (format!("{token}/"), format!("{token}0"))
+}
+
+fn put<T: serde::Serialize>(
+    table: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    key: &str,
+    record: &T,
+) -> Result<(), redb::Error> {
+    let bytes = encode(key, record).map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+    table.insert(key, bytes.as_slice())?;
+    Ok(())
+}

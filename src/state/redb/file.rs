@@ -1,0 +1,133 @@
+//! The cache's file on disk: opened without following a link, refused where anybody may write it, and compared
+//! with its path for as long as it is open.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::observe::trace::Trace;
+use crate::text::PrintablePath;
+
+const GROUP_MAY_WRITE: u32 = 0o020;
+const ALL_MAY_WRITE: u32 = 0o002;
+/// In a folder with this bit only its owner may move or remove a file.
+const STICKY: u32 = 0o1000;
+
+/// A file that is open, and what its path was when it was opened.
+pub(crate) struct OpenFile {
+    pub(crate) path: PathBuf,
+    /// The same, whatever directory the process changes to.
+    absolute: PathBuf,
+    device: u64,
+    inode: u64,
+    /// The file or its folder, where their group may write them.
+    shared: Vec<PathBuf>,
+}
+
+impl OpenFile {
+    /// Opens the file for reading and writing. It is created if it is missing (0600), and so is its folder (0700).
+    pub(crate) fn for_writing(path: &Path) -> Result<(File, Self), StorageError> {
+        create_folder(path).map_err(|error| unopened(path, error))?;
+        Self::open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600))
+    }
+
+    /// Opens a file that is there for reading.
+    pub(crate) fn for_reading(path: &Path) -> Result<(File, Self), StorageError> {
+        Self::open(path, OpenOptions::new().read(true))
+    }
+
+    fn open(path: &Path, options: &mut OpenOptions) -> Result<(File, Self), StorageError> {
+        let failed = |error| unopened(path, error);
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return Err(is_folder(path));
+        }
+        let shared = check_writers(path, &metadata)?;
+        let opened = Self {
+            shared,
+            path: path.to_owned(),
+            absolute: std::path::absolute(path).map_err(failed)?,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        };
+        Ok((file, opened))
+    }
+
+    /// Says what the group of the file or its folder may do.
+    pub(crate) fn warn_of_group(&self) {
+        for path in &self.shared {
+            Trace::default().warn(
+                "the cache can be forged: its group may write it; chmod g-w, unless the whole group is trusted",
+                &[("path", &path.display())],
+            );
+        }
+    }
+
+    /// Fails if the path leads to another file by now, or to none. What else a look at it meets is no sign of that.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        let why = match fs::symlink_metadata(&self.absolute) {
+            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => return Ok(()),
+            Err(error) if !is_absent(&error) => return Ok(()),
+            _ => {
+                "the file was removed or replaced while it was in use: nothing more can be recorded in it. Open it anew; what is not recorded is published once more"
+            }
+        };
+        Err(StorageError::new(ErrorKind::Cache, Operation::Cache, why).with_path(&self.path))
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn create_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path))
+}
+
+fn is_folder(path: &Path) -> StorageError {
+    StorageError::config(
+        "cache",
+        format!("{} is a folder; give a file, which may be new", PrintablePath(path)),
+    )
+}
+
+fn unopened(path: &Path, error: io::Error) -> StorageError {
+    if error.kind() == io::ErrorKind::IsADirectory {
+        return is_folder(path);
+    }
+    if error.raw_os_error() != Some(libc::ELOOP) {
+        return StorageError::io(ErrorKind::Cache, Operation::Cache, path, error);
+    }
+    let target = fs::canonicalize(path).or_else(|_| fs::read_link(path));
+    let target = target.map(|target| format!(": {}", target.display())).unwrap_or_default();
+    let why = format!("it is a symbolic link; give the path it leads to{target}");
+    StorageError::new(ErrorKind::Cache, Operation::Cache, why).with_path(path).with_source(error)
+}
+
+/// Who may write the cache decides what is deleted and where readers are sent: not everybody. Gives what a group
+/// may write.
+fn check_writers(path: &Path, file: &Metadata) -> Result<Vec<PathBuf>, StorageError> {
+    let folder = folder_of(path);
+    let found = fs::metadata(folder).map_err(|error| unopened(path, error))?;
+    let in_folder = if found.mode() & STICKY == 0 { found.mode() } else { 0 };
+    let refused = |what: &str, way_out: String| {
+        let why = format!("anybody on this machine may {what}: {way_out}");
+        Err(StorageError::new(ErrorKind::Cache, Operation::Cache, why).with_path(path))
+    };
+    if file.mode() & ALL_MAY_WRITE != 0 {
+        return refused("write it", format!("chmod o-w {}", path.display()));
+    }
+    if in_folder & ALL_MAY_WRITE != 0 {
+        let way_out = format!("chmod o-w {}, or keep the cache in a folder of its own", folder.display());
+        return refused("replace it", way_out);
+    }
+    let shared = [(file.mode(), path), (in_folder, folder)].into_iter();
+    Ok(shared.filter(|(mode, _)| mode & GROUP_MAY_WRITE != 0).map(|(_, what)| what.to_owned()).collect())
+}
