@@ -104,6 +104,8 @@
 //!
 //! [`S3Backend`] speaks to any S3-compatible store; [`LocalBackend`] leaves files where they are; anything else is
 //! four methods of [`StorageBackend`].
+//!
+//! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
 
 mod backend;
 mod batch_queue;
@@ -120,6 +122,8 @@ mod secret;
 mod state;
 mod text;
 mod tree;
+
+pub mod guide;
 
 pub use backend::local::LocalBackend;
 pub use backend::s3::S3Backend;

@@ -346,12 +346,13 @@ fn first_run_beside_others_objects_is_said_to_quiet_ones_too() {
     assert!(!told.err.contains("http endpoint"), "{told:?}");
 }
 
-/// The README's files for cron and systemd, as they stand but for places and keys.
+/// The manual's files for cron and systemd, as they stand but for places and keys.
 #[test]
 fn examples_of_cron_and_systemd_run_as_they_stand() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let chapter = concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/operations.md");
+    let chapter = fs::read_to_string(chapter).unwrap();
     let block = |holds: &str| {
-        let mut blocks = readme.split("```").skip(1).step_by(2);
+        let mut blocks = chapter.split("```").skip(1).step_by(2);
         let found = blocks.find(|block| block.contains(holds)).unwrap();
         found.split_once('\n').unwrap().1.to_owned()
     };
