@@ -1,5 +1,8 @@
 //! The pool of workers and the queue before it, shared by everything that one process publishes.
 
+pub(crate) mod batch_queue;
+pub(crate) mod gate;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,8 +12,8 @@ use crossbeam_channel::{Receiver, Sender};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::clock::{Clock, SystemClock};
+use crate::engine::gate::Gate;
 use crate::error::StorageError;
-use crate::gate::Gate;
 use crate::observe::event::Observer;
 use crate::observe::metrics::{Metrics, MetricsSnapshot};
 use crate::observe::trace::Trace;

@@ -108,17 +108,14 @@
 //! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
 
 mod backend;
-mod batch_queue;
 mod clock;
 mod engine;
 mod error;
-mod gate;
 mod key;
 mod observe;
 mod request_context;
 mod rescan;
 mod retry;
-mod secret;
 mod state;
 mod text;
 mod tree;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::clock::{CancelToken, Clock};
+use crate::engine::gate::Gate;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::gate::Gate;
 use crate::observe::trace::Trace;
 
 /// What one request needs of whoever sends it: how to be cancelled, until when, what time it is, the

@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::clock::{CancelToken, Clock, VirtualClock};
-    use crate::gate::Gate;
+    use crate::engine::gate::Gate;
     use crate::observe::trace::Trace;
 
     fn with_exchange<T>(f: impl FnOnce(&RequestContext<'_>, &VirtualClock) -> T) -> T {

@@ -34,8 +34,8 @@ use crate::backend::{
 };
 use crate::clock::CancelToken;
 use crate::engine::Engine;
+use crate::engine::gate::Gate;
 use crate::error::{Operation, StorageError};
-use crate::gate::Gate;
 use crate::key::{RemoteKey, encode_path};
 use crate::observe::trace::RequestEnd;
 use crate::request_context::RequestContext;

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use crate::backend::Deleted;
-use crate::batch_queue::BatchQueue;
+use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::rescan::delete::guard::Refusal;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::batch_queue::BatchQueue;
 use crate::engine::Engine;
+use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::context::Context;
 use crate::rescan::dispatch::attempts::{Attempts, Wanted};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backend::StorageBackend;
 use crate::clock::{CancelToken, Clock};
 use crate::engine::Engine;
-use crate::gate::Gate;
+use crate::engine::gate::Gate;
 use crate::observe::trace::Trace;
 use crate::request_context::RequestContext;
 use crate::rescan::options::Run;

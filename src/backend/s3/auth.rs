@@ -4,4 +4,5 @@ pub(crate) mod credentials;
 #[cfg(feature = "profiles")]
 pub(crate) mod providers;
 pub(crate) mod renewal;
+pub(crate) mod secret;
 pub(crate) mod sign;

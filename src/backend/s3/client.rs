@@ -363,7 +363,7 @@ mod tests {
     use super::*;
     use crate::backend::s3::config::S3Config;
     use crate::clock::{CancelToken, SystemClock};
-    use crate::gate::Gate;
+    use crate::engine::gate::Gate;
     use crate::observe::trace::Trace;
 
     fn signed(config: S3Config, path: &str) -> Request<()> {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::backend::s3::auth::secret::Secret;
 use crate::error::StorageError;
-use crate::secret::Secret;
 
 /// A header is written whole into the connection's buffer.
 const MOST_OF_A_TOKEN: usize = 8 * 1024;
