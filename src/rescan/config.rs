@@ -127,7 +127,7 @@ impl RescanConfig {
     /// The most deletes of one run: a hard cap, beyond which none is made, and uploads stand. Default: no cap,
     /// but a tree that shrank is refused: it deletes nothing if it has less than half as many files as are published,
     /// or not one of those that are. Up to ten deletes pass that. A build that gives most of its files new names is
-    /// neither.
+    /// neither. The measure is the last tree that was published whole, not what incomplete runs added since.
     pub fn max_delete(mut self, limit: MaxDelete) -> Self {
         self.max_delete = Some(limit);
         self
@@ -180,11 +180,11 @@ impl RescanConfig {
     }
 
     /// The same for every pattern in a file: one a line, UTF-8. Empty lines, and those that begin with `#`, are none;
-    /// spaces at the end of a line are not part of it.
+    /// spaces around a pattern are not part of it.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with the file, if it cannot be read, and with its line, if
-    /// that is no pattern.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with the file, if it cannot be read or holds no pattern, and
+    /// with its line, if that is no pattern.
     pub fn include_from(mut self, path: impl AsRef<Path>) -> Result<Self, StorageError> {
         self.include.extend(patterns_of("include", path.as_ref())?);
         Ok(self)
@@ -243,7 +243,7 @@ fn patterns_of(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
     let text = fs::read_to_string(path).map_err(|error| {
         StorageError::config(field, format!("{}: {error}", path.display())).with_source(error)
     })?;
-    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim_end).enumerate();
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim).enumerate();
     let patterns = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let checked = patterns.map(|(number, line)| {
         let wrong = |why: &str| {
@@ -255,11 +255,19 @@ fn patterns_of(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
             );
             return Err(wrong(&why));
         }
+        if line.starts_with("- ") || line.starts_with("+ ") {
+            return Err(wrong(&format!("{line:?}: write the pattern alone, without {:?}", &line[..2])));
+        }
         let checked = Filter::new(&[], &[line.to_owned()]);
         checked.map_err(|error| wrong(error.message().trim_start_matches("exclude: ")))?;
         Ok(line.to_owned())
     });
-    checked.collect()
+    let patterns = checked.collect::<Result<Vec<_>, _>>()?;
+    if patterns.is_empty() && field == "include" {
+        // A list that was not written would publish everything.
+        return Err(StorageError::config(field, format!("{} holds no pattern", path.display())));
+    }
+    Ok(patterns)
 }
 
 #[cfg(test)]
@@ -291,6 +299,10 @@ mod tests {
             );
             assert!(message.contains(why) && !message.contains("exclude: \""), "{message}");
         }
+        fs::write(&path, "# nothing\n").unwrap();
+        assert!(RescanConfig::new().exclude_from(&path).is_ok());
+        let error = RescanConfig::new().include_from(&path).map(|_| ()).unwrap_err();
+        assert!(error.message().ends_with("patterns holds no pattern"), "{error}");
         let error = RescanConfig::new().include_from(folder.path().join("none")).map(|_| ()).unwrap_err();
         assert!(error.message().starts_with("include: ") && error.message().contains("/none: "), "{error}");
     }

@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) root_device: u64,
     /// The store is given up for this run: nothing more is sent.
     pub(crate) offline: AtomicBool,
+    /// Nothing published is believed: every file is sent.
+    pub(crate) force: AtomicBool,
     /// Files are hashed to be compared with what is published, and not sent.
     pub(crate) hash_only: AtomicBool,
 }
@@ -30,6 +32,10 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn exchange(&self) -> RequestContext<'_> {
         self.session.exchange()
+    }
+
+    pub(crate) fn is_forced(&self) -> bool {
+        self.force.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_offline(&self) -> bool {

@@ -137,8 +137,8 @@ impl<'a> Dispatcher<'a> {
     pub(crate) fn upload(&mut self, kind: PendingKind, report: &mut RescanReport) {
         let cache = self.cache;
         let mut feed = Feed {
-            files: Attempts::new(cache, kind),
-            larges: Attempts::new(cache, kind),
+            files: Attempts::new(cache, kind).forced(self.context.is_forced()),
+            larges: Attempts::new(cache, kind).forced(self.context.is_forced()),
             files_ended: false,
             files_under_way: 0,
             results: BatchQueue::new(),

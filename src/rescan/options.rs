@@ -54,8 +54,7 @@ impl Run {
     }
 
     /// Sends every file again, also what is published as it is: after somebody changed objects, or with other headers
-    /// than before. What such a run leaves to be done when it is stopped, the next one sends, whether it is told to
-    /// or not.
+    /// than before. It holds for this run: if that is stopped, the next one is to be told again.
     pub fn force(mut self, yes: bool) -> Self {
         self.force = yes;
         self

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::backend::{StorageBackend, Transfers};
@@ -146,7 +146,7 @@ impl RescanOrchestrator {
             .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
         if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
             // The run's error is what the caller should see.
-            if let Err(error) = self.cache.set_synced(false).and_then(|()| self.keep_catalog()) {
+            if let Err(error) = self.cache.note_end(false, false).and_then(|()| self.keep_catalog()) {
                 trace.warn("the end of a failed rescan is not recorded", &[("error", &error)]);
             }
         }
@@ -174,7 +174,7 @@ impl RescanOrchestrator {
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
         let context = Arc::new(self.prepare(run, trace, began)?);
-        let mut end = self.publish(&context, trace, run.force, report)?;
+        let mut end = self.publish(&context, trace, report)?;
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
         }
@@ -184,7 +184,8 @@ impl RescanOrchestrator {
         }
         // What is not there as it was acknowledged is published once more, and looked at.
         let lost = report.begin_again();
-        let mut again = self.publish(&context, trace, false, report)?;
+        context.force.store(false, Ordering::Relaxed);
+        let mut again = self.publish(&context, trace, report)?;
         again.follows(&end);
         if again.tally.stop.is_none() {
             again.tally.stop =
@@ -199,10 +200,9 @@ impl RescanOrchestrator {
         &self,
         context: &Arc<Context>,
         trace: &Trace,
-        force: bool,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let plan = match self.plan(context, force, report) {
+        let plan = match self.plan(context, report) {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
@@ -213,6 +213,7 @@ impl RescanOrchestrator {
             bytes: plan.bytes,
             to_delete: plan.removed,
         });
+        report.blocked |= plan.blocked;
         let mut end = End { blocked: plan.blocked, ..End::default() };
         if report.dry_run {
             report.deletes_refused = guard::too_many(plan.counts(), self.allowed());
@@ -244,6 +245,7 @@ impl RescanOrchestrator {
             known,
             root_device: stat.device,
             offline: AtomicBool::new(false),
+            force: AtomicBool::new(run.force),
             hash_only: AtomicBool::new(false),
         })
     }
@@ -271,7 +273,7 @@ impl RescanOrchestrator {
         Ok((folder.following(self.config.follow_symlinks), stat))
     }
 
-    fn plan(&self, context: &Context, force: bool, report: &mut RescanReport) -> Result<Plan, StorageError> {
+    fn plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
         let scope = PlanInput {
             root: &context.root,
             known: context.known,
@@ -282,7 +284,7 @@ impl RescanOrchestrator {
             filter: &self.filter,
             exchange: context.exchange(),
             dry_run: report.dry_run,
-            force,
+            force: context.is_forced(),
         };
         plan(&scope, report)
     }
@@ -379,7 +381,7 @@ impl RescanOrchestrator {
         if !report.dry_run {
             self.cache.check_file()?;
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
-            self.cache.set_synced(synced)?;
+            self.cache.note_end(synced, end.is_complete(report))?;
             if let Err(error) = self.keep_catalog() {
                 report.add_failed(error);
                 report.outcome = outcome(end, report);

@@ -69,6 +69,12 @@ impl End {
         self.tally.reached |= before.tally.reached;
     }
 
+    /// Whether the store holds the tree and nothing else of it: nothing is left to be done.
+    pub(crate) fn is_complete(&self, report: &RescanReport) -> bool {
+        let failed = self.tally.failed_uploads + self.tally.failed_deletes;
+        !self.blocked && !self.tally.is_stopped() && failed == 0 && report.pending == 0
+    }
+
     /// A plan that was cancelled or ran out of time is a run that stopped; any other failure is one.
     pub(crate) fn of_stopped_plan(error: StorageError) -> Result<Self, StorageError> {
         let Some(stop) = StopReason::of(&error) else {

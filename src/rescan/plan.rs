@@ -5,6 +5,9 @@ pub(crate) mod content;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::{StorageBackend, Transfers};
@@ -17,6 +20,7 @@ use crate::rescan::delete::kept::Keeper;
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::cache::CacheManager;
 use crate::state::cache::binding::KnownRoot;
+use crate::state::catalog::Catalog;
 use crate::state::records::{Pending, PendingKind, Published};
 use crate::state::rows::Row;
 use crate::state::store::Write;
@@ -26,7 +30,7 @@ use crate::tree::folder::Folder;
 use crate::tree::private;
 use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, wall_nanos};
-use crate::tree::walk::{Found, walk};
+use crate::tree::walk::{Found, Skip, SkipReason, walk};
 
 /// Planned changes written in one transaction.
 const WRITES_AT_ONCE: usize = 4096;
@@ -74,8 +78,10 @@ pub(crate) struct Plan {
     pub(crate) unsettled: u64,
     /// Files that were walked.
     pub(crate) files: u64,
-    /// Published files among them, changed or not.
+    /// Files of the last complete tree among them, changed or not.
     pub(crate) common: u64,
+    /// Files of the last complete tree whose objects are to be deleted.
+    pub(crate) gone: u64,
     /// What was published before.
     pub(crate) published: u64,
     /// Something could not be read: nothing may be deleted.
@@ -89,8 +95,8 @@ impl Plan {
 
     /// What decides whether these are too many deletes.
     pub(crate) fn counts(&self) -> Counts {
-        let Self { files, common, removed, published, .. } = *self;
-        Counts { files, common, removed, published }
+        let Self { files, common, gone, removed, published, .. } = *self;
+        Counts { files, common, gone, removed, published }
     }
 
     /// Whether all that there is to do may turn out to be done: files were touched, or are too young to be trusted.
@@ -152,18 +158,24 @@ struct Planner<'a> {
     writes: Vec<Write>,
     seen: i64,
     /// New files whose names say that they are private: the first, how many, and what excludes them.
-    private: Option<(String, u64, BTreeSet<&'static str>)>,
+    private: Option<(String, u64, BTreeSet<String>)>,
 }
 
 impl Planner<'_> {
     fn run(&mut self) -> Result<(), StorageError> {
         let rows = self.scope.cache.rows();
+        let own = self.own_files();
         let mut found = walk(self.scope.root, self.scope.key_room(), self.scope.filter);
         // What is no file is noted when the walk comes upon it, before the keys below its path.
         let (side, note) = crossbeam_channel::unbounded();
         let files = std::iter::from_fn(move || {
             loop {
                 match found.next()? {
+                    // Where links lead out of the root, one may lead to the cache.
+                    Found::File(entry) if own.contains(&(entry.stat.device, entry.stat.inode)) => {
+                        let (path, reason) = (entry.key.into_string().into(), SkipReason::Own);
+                        drop(side.send(Found::Skipped(Skip { path, reason })));
+                    }
                     Found::File(entry) => return Some(entry),
                     other => drop(side.send(other)),
                 }
@@ -181,6 +193,13 @@ impl Planner<'_> {
         }
         note.try_iter().for_each(|other| self.note(other));
         self.flush(0)
+    }
+
+    /// Device and inode of the cache, and of its catalog.
+    fn own_files(&self) -> Vec<(u64, u64)> {
+        let cache = self.scope.cache.path();
+        let files = [cache.to_owned(), Catalog::path_for(cache)];
+        files.iter().filter_map(|file| fs::metadata(file).ok()).map(|own| (own.dev(), own.ino())).collect()
     }
 
     fn note(&mut self, found: Found) {
@@ -206,32 +225,37 @@ impl Planner<'_> {
             (None, Some(file)) => file.key.as_str().to_owned(),
             (None, None) => return Ok(()),
         };
+        let beside = row.as_ref().map_or((false, false), |row| (row.recent, row.left));
         let (published, pending) = row.map_or((None, None), |row| (row.published, row.pending));
         self.report.scanned += u64::from(file.is_some());
         self.plan.files += u64::from(file.is_some());
-        self.plan.common += u64::from(file.is_some() && published.is_some());
+        let (recent, left) = beside;
+        self.plan.common += u64::from(file.is_some() && published.is_some() && !recent);
+        if left && file.is_some() && !self.scope.dry_run {
+            self.writes.push(Write::Returned(key.clone()));
+        }
         let old = published.as_ref().map(|record| (record.stat, record.settled));
         let new = file.as_ref().map(|file| (file.stat, true));
-        let forced = self.scope.force && published.is_some() && file.is_some();
-        let attempted = forced || pending.as_ref().is_some_and(|pending| pending.attempted);
-        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| !attempted && old.1 && old.0 == new.0;
+        let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);
+        let believed = !attempted && !self.scope.force;
+        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| believed && old.1 && old.0 == new.0;
         let mut change = classify(old.as_ref(), new.as_ref(), same);
-        if let (true, Some(Change::Modified), Some(there), false) =
-            (self.scope.dry_run, change, &published, attempted)
+        if let (true, Some(Change::Modified), Some(there), true) =
+            (self.scope.dry_run, change, &published, believed)
             && self.holds(&key, there)
         {
             change = Some(Change::Unchanged);
         }
         let wanted = match (change, file, &published) {
             (Some(Change::Added), Some(file), _) => {
-                self.uploading(PendingKind::Added, &file, pending.as_ref(), attempted)
+                self.uploading(PendingKind::Added, &file, pending.as_ref())
             }
             (Some(Change::Modified), Some(file), published) => {
                 let same_size = published.as_ref().is_some_and(|there| there.stat.size == file.stat.size);
-                self.plan.may_be_same += u64::from(same_size && !attempted);
-                self.uploading(PendingKind::Modified, &file, pending.as_ref(), attempted)
+                self.plan.may_be_same += u64::from(same_size && believed);
+                self.uploading(PendingKind::Modified, &file, pending.as_ref())
             }
-            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, attempted),
+            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, attempted, beside),
             (Some(Change::Unchanged), Some(file), Some(published)) => {
                 self.report.unchanged += 1;
                 if let Some(write) = self.moved(&key, published, &file.stat) {
@@ -279,7 +303,6 @@ impl Planner<'_> {
         kind: PendingKind,
         file: &FileEntry,
         before: Option<&Pending>,
-        attempted: bool,
     ) -> Option<Pending> {
         let stat = file.stat;
         if let Some(error) = self.scope.refuses(stat.size).filter(|_| self.scope.dry_run) {
@@ -293,7 +316,7 @@ impl Planner<'_> {
         self.plan.bytes += stat.size;
         // What is out already is no news.
         if kind == PendingKind::Added
-            && let Some(pattern) = private::pattern_of(file.key.as_str())
+            && let Some(pattern) = self.private_pattern_of(file.key.as_str())
         {
             let first = || (file.key.as_str().to_owned(), 0, BTreeSet::new());
             let (_, count, patterns) = self.private.get_or_insert_with(first);
@@ -301,20 +324,35 @@ impl Planner<'_> {
             patterns.insert(pattern);
         }
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
+        let attempted = before.is_some_and(|before| before.attempted);
         Some(Pending { kind, stat, settled: stat.is_settled(self.seen), digest, attempted })
+    }
+
+    /// The pattern that would exclude a private file, also where a link leads to it.
+    fn private_pattern_of(&self, key: &str) -> Option<String> {
+        let root = self.scope.root;
+        let real = if root.follows_links() { root.led_to(Path::new(key)).ok() } else { None };
+        let real = real.as_deref().and_then(Path::to_str).and_then(private::pattern_of);
+        private::pattern_of(key).or(real).map(str::to_owned)
     }
 
     /// Says once what is perhaps not meant for everybody.
     fn warn_of_private(&self) {
         let Some((first, count, patterns)) = &self.private else { return };
-        let exclude = patterns.iter().copied().collect::<Vec<_>>().join(" ");
+        let exclude = patterns.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         self.scope.exchange.trace.warn(
             "files that look private are about to be published; exclude them if they are not meant for everybody",
             &[("first", first), ("count", count), ("exclude", &exclude)],
         );
     }
 
-    fn deleting(&mut self, key: &str, published: &Published, attempted: bool) -> Option<Pending> {
+    fn deleting(
+        &mut self,
+        key: &str,
+        published: &Published,
+        attempted: bool,
+        (recent, left): (bool, bool),
+    ) -> Option<Pending> {
         let stat = published.stat;
         match self.keeper.reason_to_keep(key, published) {
             Err(error) => {
@@ -326,9 +364,14 @@ impl Planner<'_> {
             Ok(Some(reason)) if attempted => Some(self.unsettled(key, stat, reason)),
             Ok(Some(reason)) => {
                 self.report.add_kept(key.to_owned(), reason);
+                // It is no measure for what a later run finds gone.
+                if reason == KeptReason::DeletesOff && !left && !self.scope.dry_run {
+                    self.writes.push(Write::Left(key.to_owned()));
+                }
                 None
             }
             Ok(None) => {
+                self.plan.gone += u64::from(!recent && !left);
                 self.plan.removed += 1;
                 Some(Pending { kind: PendingKind::Removed, attempted, ..unsettled(stat) })
             }

@@ -98,7 +98,7 @@ pub struct DeletesRefused {
     pub removed: u64,
     /// Files in the tree.
     pub files: u64,
-    /// Files that are published, but for those that are kept.
+    /// Files of the last tree that was published whole, but for those that are kept; for a cap, all that is published.
     pub published: u64,
 }
 
@@ -117,7 +117,7 @@ impl fmt::Display for DeletesRefused {
             TooMany::Cap(limit) => {
                 write!(
                     f,
-                    "{removed} of {published} published files are gone, and {limit} deletes are allowed"
+                    "{removed} of {published} published files are gone, and at most {limit} may be deleted"
                 )
             }
         }
@@ -282,6 +282,8 @@ pub struct RescanReport {
     pub outcome: RescanOutcome,
     /// Why it stopped early, if it did.
     pub stop_reason: Option<StopReason>,
+    /// Whether something could not be read, so that nothing was, or would be, deleted.
+    pub blocked: bool,
     /// Deletes that were too many for one run, if they were.
     pub deletes_refused: Option<DeletesRefused>,
     /// Whether it only planned; then `uploaded` and `deleted` hold what would have been done.
@@ -338,6 +340,7 @@ impl RescanReport {
         Self {
             outcome: RescanOutcome::Unchanged,
             stop_reason: None,
+            blocked: false,
             deletes_refused: None,
             dry_run,
             scanned: 0,

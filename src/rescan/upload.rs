@@ -10,7 +10,7 @@ use crate::observe::event::Event;
 use crate::request_context::RequestContext;
 use crate::rescan::context::{Context, given_up, open_source, panicked};
 use crate::rescan::plan::content;
-use crate::state::records::{Pending, Published};
+use crate::state::records::{Pending, PendingKind, Published};
 use crate::state::store::Write;
 use crate::tree::digest::Digest;
 use crate::tree::source::Source;
@@ -51,7 +51,8 @@ impl Worked {
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
             Ending::Uploaded(published, receipt) => {
-                let (bytes, replaced) = (published.stat.size, self.item.published.is_some());
+                let (bytes, replaced) =
+                    (published.stat.size, self.item.pending.kind == PendingKind::Modified);
                 trace.metrics.uploads(1);
                 trace.metrics.upload_bytes(bytes);
                 trace.progress.file_done();

@@ -152,7 +152,7 @@ impl Findings<'_> {
 
     /// A published object whose record is believed. Of the others it is known that they are to be published anew.
     pub(crate) fn believed(&self, row: Row) -> Option<(String, Published)> {
-        let Row { key, published, pending } = row;
+        let Row { key, published, pending, .. } = row;
         let attempted = pending.is_some_and(|pending| pending.attempted) || self.unrecorded.contains(&key);
         published.filter(|_| !attempted).map(|published| (key, published))
     }
@@ -241,7 +241,7 @@ fn compared(
 fn lacking(findings: &mut Findings<'_>, seen: &Seen, report: &mut VerifyReport) -> Result<(), StorageError> {
     let mut writes = Vec::new();
     for row in findings.cache.rows() {
-        let Row { key, published, pending } = row?;
+        let Row { key, published, pending, .. } = row?;
         if seen.hashes.contains(&seen.hash(&key)) {
             continue;
         }

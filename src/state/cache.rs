@@ -163,7 +163,7 @@ impl CacheManager {
         };
         let known = places.into_iter().flat_map(|places| {
             self.rows().filter_map(move |row| match row {
-                Ok(Row { key, published, pending }) => {
+                Ok(Row { key, published, pending, .. }) => {
                     let known = Known::new(published.as_ref(), pending.as_ref());
                     known.resolved(&key, &places).map(|resolved| Ok((key, resolved)))
                 }
@@ -299,13 +299,17 @@ impl CacheManager {
         self.apply(&[Write::Meta(META_CATALOG, checksum.to_le_bytes().to_vec())])
     }
 
-    /// Notes whether the store is as the tree was; commits only what is news.
-    pub(crate) fn set_synced(&self, synced: bool) -> Result<(), StorageError> {
-        let value = vec![u8::from(synced)];
-        if self.0.store.meta(META_SYNCED)?.as_ref() == Some(&value) {
-            return Ok(());
+    /// Notes whether the store is as the tree was, and whether the run left nothing to be done; commits only what
+    /// is news.
+    pub(crate) fn note_end(&self, synced: bool, complete: bool) -> Result<(), StorageError> {
+        let (value, mut writes) = (vec![u8::from(synced)], Vec::new());
+        if self.0.store.meta(META_SYNCED)?.as_ref() != Some(&value) {
+            writes.push(Write::Meta(META_SYNCED, value));
         }
-        self.apply(&[Write::Meta(META_SYNCED, value)])
+        if complete && self.0.store.completion_is_news()? {
+            writes.push(Write::Complete);
+        }
+        self.apply(&writes)
     }
 
     /// What is published and what is pending for a key.

@@ -16,7 +16,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::state::records::{OpenUpload, Pending, Published, UploadStep, after, decode, encode};
 use crate::state::redb::access::{Access, damaged, guarded, is_damage};
 use crate::state::redb::file::OpenFile;
-use crate::state::store::{META_CHANGES, Store, Table, Write};
+use crate::state::store::{META_CHANGES, META_COMPLETE, Store, Table, Write};
 
 pub(crate) type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(crate) const META: Definition = TableDefinition::new("meta");
@@ -24,8 +24,14 @@ pub(crate) const PUBLISHED: Definition = TableDefinition::new("published");
 pub(crate) const PENDING: Definition = TableDefinition::new("pending");
 /// By key: a list of [`OpenUpload`].
 pub(crate) const UPLOADS: Definition = TableDefinition::new("uploads");
+/// By key, without a value: [`Table::Recent`].
+pub(crate) const RECENT: Definition = TableDefinition::new("recent");
+/// By key, without a value: [`Table::Left`].
+pub(crate) const LEFT: Definition = TableDefinition::new("left");
 /// By [`part_key`].
 pub(crate) const PARTS: Definition = TableDefinition::new("parts");
+
+const NOTHING: &[u8] = &[];
 
 /// Keys with open uploads read at a time.
 const UPLOADS_AT_ONCE: usize = 256;
@@ -58,7 +64,7 @@ impl RedbStore {
     /// Makes the tables, with this as the first fact of the whole.
     pub(crate) fn make(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
         self.write(|transaction| {
-            for table in [PUBLISHED, PENDING, UPLOADS, PARTS] {
+            for table in [PUBLISHED, PENDING, UPLOADS, PARTS, RECENT, LEFT] {
                 transaction.open_table(table)?;
             }
             transaction.open_table(META)?.insert(name, value)?;
@@ -75,7 +81,12 @@ impl RedbStore {
     ) -> Result<Vec<(String, Vec<u8>)>, StorageError> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.read(|transaction| {
-            let table = transaction.open_table(table)?;
+            let table = match transaction.open_table(table) {
+                Ok(table) => table,
+                // A version before did not have it.
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
             let range = table.range::<&str>((after.map_or(Unbounded, Excluded), Unbounded))?;
             range
                 .take(most)
@@ -170,6 +181,11 @@ impl RedbStore {
 }
 
 impl Store for RedbStore {
+    fn completion_is_news(&self) -> Result<bool, StorageError> {
+        let is_first = self.meta(META_COMPLETE)?.is_none();
+        Ok(is_first || !self.rows(RECENT, None, 1)?.is_empty())
+    }
+
     fn is_read_only(&self) -> bool {
         !matches!(self.access, Access::Writing(_))
     }
@@ -241,7 +257,11 @@ impl Store for RedbStore {
                 uploads: transaction.open_table(UPLOADS)?,
                 parts: transaction.open_table(PARTS)?,
                 meta: transaction.open_table(META)?,
+                recent: transaction.open_table(RECENT)?,
+                left: transaction.open_table(LEFT)?,
+                after_a_complete_run: false,
             };
+            tables.after_a_complete_run = tables.meta.get(META_COMPLETE)?.is_some();
             if writes.iter().any(Write::is_about_files) {
                 tables.meta.insert(META_CHANGES, fastrand::u64(1..).to_le_bytes().as_slice())?;
             }
@@ -266,6 +286,8 @@ impl Store for RedbStore {
         let table = match table {
             Table::Published => PUBLISHED,
             Table::Pending => PENDING,
+            Table::Recent => RECENT,
+            Table::Left => LEFT,
         };
         self.rows(table, after, most)
     }
@@ -281,12 +303,18 @@ struct Tables<'t> {
     uploads: redb::Table<'t, &'static str, &'static [u8]>,
     parts: redb::Table<'t, &'static str, &'static [u8]>,
     meta: redb::Table<'t, &'static str, &'static [u8]>,
+    recent: redb::Table<'t, &'static str, &'static [u8]>,
+    left: redb::Table<'t, &'static str, &'static [u8]>,
+    after_a_complete_run: bool,
 }
 
 impl Tables<'_> {
     fn apply(&mut self, write: &Write) -> Result<(), redb::Error> {
         match write {
             Write::Published(key, record) => {
+                if self.after_a_complete_run && self.published.get(key.as_str())?.is_none() {
+                    self.recent.insert(key.as_str(), NOTHING)?;
+                }
                 put(&mut self.published, key, record)?;
                 self.pending.remove(key.as_str())?;
             }
@@ -295,6 +323,14 @@ impl Tables<'_> {
             Write::Deleted(key) => {
                 self.published.remove(key.as_str())?;
                 self.pending.remove(key.as_str())?;
+                self.recent.remove(key.as_str())?;
+                self.left.remove(key.as_str())?;
+            }
+            Write::Left(key) => drop(self.left.insert(key.as_str(), NOTHING)?),
+            Write::Returned(key) => drop(self.left.remove(key.as_str())?),
+            Write::Complete => {
+                self.recent.retain(|_, _| false)?;
+                self.meta.insert(META_COMPLETE, [1].as_slice())?;
             }
             Write::Upload(key, step) => self.apply_step(key, step)?,
             Write::Meta(name, value) => drop(self.meta.insert(*name, value.as_slice())?),

@@ -16,6 +16,10 @@ pub(crate) struct Row {
     pub(crate) key: String,
     pub(crate) published: Option<Published>,
     pub(crate) pending: Option<Pending>,
+    /// Runs that came to no good end have added it: it is not of the last tree that was published whole.
+    pub(crate) recent: bool,
+    /// A run that deletes nothing has left it.
+    pub(crate) left: bool,
 }
 
 /// A stream of [`Row`]s. Changes behind its position are not seen, changes ahead of it are.
@@ -24,6 +28,8 @@ pub(crate) struct Rows<'a> {
     /// `None`: only pending keys are wanted.
     published: Option<Pages>,
     pending: Pages,
+    recent: Pages,
+    left: Pages,
 }
 
 /// One table's raw records, a page at a time.
@@ -52,19 +58,30 @@ impl Pages {
     }
 
     fn take(&mut self, key: &str) -> Option<Vec<u8>> {
+        // A key that no other table has is passed over.
+        while self.key().is_some_and(|first| first < key) {
+            self.page.pop_front();
+        }
         if self.key() == Some(key) { self.page.pop_front().map(|(_, bytes)| bytes) } else { None }
     }
 }
 
 impl<'a> Rows<'a> {
     pub(crate) fn new(store: &'a dyn Store, with_published: bool) -> Self {
-        Self { store, published: with_published.then(Pages::default), pending: Pages::default() }
+        let (recent, left) = (Pages::default(), Pages::default());
+        Self {
+            store,
+            published: with_published.then(Pages::default),
+            pending: Pages::default(),
+            recent,
+            left,
+        }
     }
 
     /// What is pending behind a key.
     pub(crate) fn behind(store: &'a dyn Store, key: &str) -> Self {
         let pending = Pages { last: Some(key.to_owned()), ..Pages::default() };
-        Self { store, published: None, pending }
+        Self { pending, ..Self::new(store, false) }
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, StorageError> {
@@ -72,6 +89,8 @@ impl<'a> Rows<'a> {
         self.pending.fill(|after| store.page(Table::Pending, after, PAGE))?;
         if let Some(published) = &mut self.published {
             published.fill(|after| store.page(Table::Published, after, PAGE))?;
+            self.recent.fill(|after| store.page(Table::Recent, after, PAGE))?;
+            self.left.fill(|after| store.page(Table::Left, after, PAGE))?;
         }
         let keys = [self.pending.key(), self.published.as_ref().and_then(Pages::key)];
         let Some(key) = keys.into_iter().flatten().min().map(str::to_owned) else {
@@ -82,7 +101,8 @@ impl<'a> Rows<'a> {
         let damaged = || store.damaged(&key);
         let published = published.map(|bytes| decode(&key, &bytes).ok_or_else(damaged)).transpose()?;
         let pending = pending.map(|bytes| decode(&key, &bytes).ok_or_else(damaged)).transpose()?;
-        Ok(Some(Row { key, published, pending }))
+        let (recent, left) = (self.recent.take(&key).is_some(), self.left.take(&key).is_some());
+        Ok(Some(Row { key, published, pending, recent, left }))
     }
 }
 

@@ -10,6 +10,8 @@ pub(crate) const FORMAT: u8 = 3;
 pub(crate) const META_FORMAT: &str = "format";
 /// Another random number with every change of what is published or pending.
 pub(crate) const META_CHANGES: &str = "changes";
+/// Whether any run was complete.
+pub(crate) const META_COMPLETE: &str = "complete";
 
 /// One change of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +26,19 @@ pub(crate) enum Write {
     Deleted(String),
     /// A step of a multipart upload.
     Upload(String, UploadStep),
+    /// A run that deletes nothing left the object, although its file is gone.
+    Left(String),
+    /// The file of such an object is there again.
+    Returned(String),
+    /// The store holds the tree: what was published since it did so before is a part of that from now on.
+    Complete,
     /// A fact of the whole cache.
     Meta(&'static str, Vec<u8>),
 }
 
 impl Write {
     pub(crate) fn is_about_files(&self) -> bool {
-        !matches!(self, Self::Upload(..) | Self::Meta(..))
+        matches!(self, Self::Published(..) | Self::Pending(..) | Self::Settled(_) | Self::Deleted(_))
     }
 }
 
@@ -39,6 +47,10 @@ impl Write {
 pub(crate) enum Table {
     Published,
     Pending,
+    /// Published keys that no complete run has had in its tree: those that runs which came to no good end have added.
+    Recent,
+    /// Published keys that runs which delete nothing have left.
+    Left,
 }
 
 /// Keeps records, durably. One process at a time writes them; every call may come from any thread.
@@ -77,6 +89,9 @@ pub(crate) trait Store: Send + Sync {
 
     /// Returns how many keys are published and how many are pending.
     fn lengths(&self) -> Result<(u64, u64), StorageError>;
+
+    /// Returns whether a run that is complete now would be news.
+    fn completion_is_news(&self) -> Result<bool, StorageError>;
 
     /// Writes in one transaction, durable when this returns.
     fn apply(&self, writes: &[Write]) -> Result<(), StorageError>;

@@ -1,5 +1,7 @@
 //! Which files of a tree are published: patterns on their keys.
 
+use std::path::Path;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::StorageError;
@@ -34,6 +36,18 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// The same of a path that need not be text.
+    pub(crate) fn excludes_path(&self, path: &Path) -> bool {
+        match path.to_str() {
+            Some(text) => self.excludes(text),
+            None => self.exclude.as_ref().is_some_and(|set| {
+                path.ancestors().any(|above| !above.as_os_str().is_empty() && set.is_match(above))
+            }),
+        }
+    }
+}
+
 /// Whether the set matches a path or a folder above it.
 fn covers(set: &GlobSet, path: &str) -> bool {
     let above = path.match_indices('/').map(|(at, _)| &path[..at]);
@@ -47,8 +61,7 @@ fn set(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let wrong = |error: globset::Error| {
-            let why = format!("{pattern:?} is no pattern: {}", error.kind());
-            StorageError::config(field, why).with_source(error)
+            StorageError::config(field, format!("{pattern:?} is no pattern: {}", error.kind()))
         };
         set.add(GlobBuilder::new(&anchored(field, pattern)?).literal_separator(true).build().map_err(wrong)?);
     }
@@ -98,6 +111,17 @@ mod tests {
                 assert!(excluding.admits(key) && !including.admits(key), "{pattern} {key}");
             }
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn k2_names_that_are_no_text_can_be_excluded() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let excluding = filter(&[], &["dir*", "/a/*.bak"]);
+        let excludes = |path: &[u8]| excluding.excludes_path(Path::new(OsStr::from_bytes(path)));
+        assert!(excludes(b"dir\xfe") && excludes(b"x/dir\xfe/file") && excludes(b"a/\xff.bak"));
+        assert!(!excludes(b"other\xfe") && !excludes(b"b/\xff.bak"));
     }
 
     #[test]

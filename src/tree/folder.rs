@@ -89,7 +89,7 @@ impl Folder {
 
     /// Where the links of a path lead to, as a path in this folder without any. It is opened by that, so that a link
     /// that is changed meanwhile leads no further.
-    fn led_to(&self, below: &Path) -> Result<PathBuf> {
+    pub(crate) fn led_to(&self, below: &Path) -> Result<PathBuf> {
         let there = fs::canonicalize(self.path.join(below))
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         there.strip_prefix(&self.path).map(Path::to_owned).map_err(|_| Errno::XDEV)

@@ -10,16 +10,17 @@ const EXAMPLES: [&str; 4] = ["example", "sample", "template", "dist"];
 
 /// The pattern that would exclude a file, if its name says that it is private: the history of a repository, the
 /// variables of a program, a private key.
-pub(crate) fn pattern_of(key: &str) -> Option<&'static str> {
+pub(crate) fn pattern_of(key: &str) -> Option<&str> {
     if key.split('/').any(|name| name == ".git") {
         return Some(".git");
     }
     let name = key.rsplit('/').next().unwrap_or(key);
-    if name == ".env" || name.strip_prefix(".env.").is_some_and(|kind| !EXAMPLES.contains(&kind)) {
-        return Some(".env*");
+    let is_env = name == ".env" || name.strip_prefix(".env.").is_some_and(|kind| !EXAMPLES.contains(&kind));
+    if is_env || SSH_KEYS.contains(&name) {
+        return Some(name);
     }
     let is_pem = Path::new(name).extension() == Some(OsStr::new("pem"));
-    SSH_KEYS.into_iter().find(|key| *key == name).or(is_pem.then_some("*.pem"))
+    is_pem.then_some("*.pem")
 }
 
 #[cfg(test)]
@@ -32,8 +33,8 @@ mod tests {
         for (key, expected) in [
             (".git/config", Some(".git")),
             ("a/.git/HEAD", Some(".git")),
-            ("a/.env", Some(".env*")),
-            (".env.production", Some(".env*")),
+            ("a/.env", Some(".env")),
+            (".env.production", Some(".env.production")),
             (".env.example", None),
             ("keys/id_rsa", Some("id_rsa")),
             ("id_ed25519", Some("id_ed25519")),

@@ -59,6 +59,8 @@ pub enum SkipReason {
     Loop,
     /// A symbolic link that leads to nothing.
     Dangling,
+    /// The cache, or its catalog.
+    Own,
     /// A fifo, socket or device.
     Special,
     /// The system says that it is empty, and it gives bytes: a file of `/proc` or the like.
@@ -73,6 +75,7 @@ impl SkipReason {
             Self::Outside => "a symbolic link that leads out of the tree is not followed",
             Self::Loop => "a symbolic link that leads back to where it lies",
             Self::Dangling => "a symbolic link that leads nowhere",
+            Self::Own => "it is the cache of what is published, or its catalog",
             Self::Special => "not a regular file",
             Self::Sizeless => "it is said to be empty and gives bytes, as files of /proc do",
         }
@@ -84,7 +87,7 @@ impl SkipReason {
 /// is not looked at; files that it does not include are not there.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
-    let first = Listing { path: PathBuf::new(), identity: None, entries: vec![root_itself].into_iter() };
+    let first = Listing { path: PathBuf::new(), place: None, entries: vec![root_itself].into_iter() };
     Walk { root, longest, filter, begun: vec![first] }
 }
 
@@ -100,9 +103,17 @@ pub(crate) struct Walk<'a> {
 struct Listing {
     /// Below the root.
     path: PathBuf,
-    /// Device and inode, where links are followed: none may lead here from below.
-    identity: Option<(u64, u64)>,
+    /// Where it is, if links are followed.
+    place: Option<Place>,
     entries: std::vec::IntoIter<Entry>,
+}
+
+/// Where a folder is that may lie behind links.
+struct Place {
+    /// Device and inode: no link below it may lead here.
+    identity: (u64, u64),
+    /// Its path in the root without links, if that is another one.
+    real: Option<PathBuf>,
 }
 
 struct Entry {
@@ -156,7 +167,12 @@ impl Walk<'_> {
     /// What is in a folder, in the order of keys.
     fn list(&self, path: PathBuf) -> rustix::io::Result<Listing> {
         let mut listed = self.root.list(&path)?;
-        let identity = if self.root.follows_links() { Some(identity(&listed.stat()?)) } else { None };
+        let place = if self.root.follows_links() {
+            let real = self.root.led_to(&path).ok().filter(|real| *real != path);
+            Some(Place { identity: identity(&listed.stat()?), real })
+        } else {
+            None
+        };
         let mut entries = Vec::new();
         while let Some(entry) = listed.read() {
             let entry = entry?;
@@ -165,7 +181,9 @@ impl Walk<'_> {
                 continue;
             }
             let name = OsStr::from_bytes(name).to_owned();
-            if let Some(found) = self.look_at(listed.fd()?, identity, &path.join(&name), entry.file_type()) {
+            if let Some(found) =
+                self.look_at(listed.fd()?, place.as_ref(), &path.join(&name), entry.file_type())
+            {
                 entries.push(Entry { name, found });
             }
         }
@@ -173,22 +191,23 @@ impl Walk<'_> {
             let is_folder = |entry: &Entry| matches!(entry.found, InFolder::Folder);
             name_order((a.name.as_bytes(), is_folder(a)), (b.name.as_bytes(), is_folder(b)))
         });
-        Ok(Listing { path, identity, entries: entries.into_iter() })
+        Ok(Listing { path, place, entries: entries.into_iter() })
     }
 
     /// What a name in an open folder is; `None`: nothing that anybody wants to hear of.
     fn look_at(
         &self,
         folder: BorrowedFd<'_>,
-        identity: Option<(u64, u64)>,
+        place: Option<&Place>,
         path: &Path,
         listed: FileType,
     ) -> Option<InFolder> {
-        let text = path.to_str();
-        if text.is_some_and(|path| self.filter.excludes(path)) {
+        let name = path.file_name().unwrap_or_default();
+        let real = place.and_then(|place| place.real.as_ref()).map(|folder| folder.join(name));
+        // A link is no way around a pattern.
+        if self.filter.excludes_path(path) || real.is_some_and(|real| self.filter.excludes_path(&real)) {
             return None;
         }
-        let name = path.file_name().unwrap_or_default();
         let stat = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let kind = match listed {
             // Not every file system says it in its lists.
@@ -199,7 +218,10 @@ impl Walk<'_> {
             known => known,
         };
         if kind.is_symlink() && self.root.follows_links() {
-            return match self.led_to(path, identity) {
+            if self.root.led_to(path).is_ok_and(|real| self.filter.excludes_path(&real)) {
+                return None;
+            }
+            return match self.led_to(path, place) {
                 Ok(stat) => self.sorted_out(path, file_type(&stat), || Ok(stat)),
                 Err(other) => Some(other),
             };
@@ -208,16 +230,16 @@ impl Walk<'_> {
     }
 
     /// What a link leads to.
-    fn led_to(&self, path: &Path, folder: Option<(u64, u64)>) -> Result<Stat, InFolder> {
+    fn led_to(&self, path: &Path, folder: Option<&Place>) -> Result<Stat, InFolder> {
         let stat = self.root.stat_followed(path).map_err(|error| match error {
             Errno::XDEV => InFolder::Skipped(SkipReason::Outside),
             Errno::LOOP => InFolder::Skipped(SkipReason::Loop),
             Errno::NOENT | Errno::NOTDIR => InFolder::Skipped(SkipReason::Dangling),
             other => InFolder::Failed(other),
         })?;
-        let above = self.begun.iter().map(|listing| listing.identity);
-        let is_above =
-            file_type(&stat).is_dir() && above.chain([folder]).any(|one| one == Some(identity(&stat)));
+        let above = self.begun.iter().filter_map(|listing| listing.place.as_ref()).chain(folder);
+        let is_above = file_type(&stat).is_dir()
+            && above.map(|place| place.identity).any(|identity_above| identity_above == identity(&stat));
         if is_above { Err(InFolder::Skipped(SkipReason::Loop)) } else { Ok(stat) }
     }
 
@@ -405,6 +427,17 @@ mod tests {
         assert_eq!(keys, inside);
         let out = ("out".to_owned(), SkipReason::Outside);
         assert_eq!(skips, [&loops[..4], &[dangling.clone(), out], &loops[4..]].concat());
+        // What is excluded is, by whatever way.
+        let excluding = Filter::new(&[], &["/b".to_owned()]).unwrap();
+        let folder = Folder::open(&canonical).unwrap().following(FollowSymlinks::Inside);
+        let found = walk(&folder, MAX_KEY_BYTES, &excluding);
+        let keys: Vec<_> = found
+            .filter_map(|found| match found {
+                Found::File(entry) => Some(entry.key.into_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(keys, ["a/1", "one"]);
         let (keys, skips) = seen(FollowSymlinks::All);
         assert_eq!(keys, [&inside[..], &["out/x"]].concat());
         let socket = ("out/socket".to_owned(), SkipReason::Special);

@@ -35,7 +35,7 @@ Exit codes, the first that fits:
 const DEST: &str = "DEST is s3://BUCKET or s3://BUCKET/PREFIX.";
 
 const EXAMPLES: &str = "\
-Examples:
+DIR is the directory to publish, DEST is s3://BUCKET or s3://BUCKET/PREFIX. Examples:
   brigade sync ./public s3://site
   brigade sync dist s3://site/app --exclude '*.map' --header 'Cache-Control: no-cache'
   brigade sync . s3://backup --endpoint-url https://minio.example.com:9000 --json";
@@ -119,8 +119,41 @@ pub(crate) fn parse() -> Cli {
 }
 
 fn parsed(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches_from(args);
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(without_opposites)
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = command().try_get_matches_from(&args);
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| advised(error, &args))
+}
+
+/// Flags of other tools, and what does the same here.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("--delete", "what is gone from DIR is deleted without a flag; --no-delete leaves it"),
+    ("--content-type", "--header 'Content-Type: TYPE'"),
+    ("--cache-control", "--header 'Cache-Control: VALUE'"),
+    ("--acl", "--header 'x-amz-acl: VALUE'"),
+    ("--storage-class", "--header 'x-amz-storage-class: CLASS'"),
+    ("--size-only", "no flag is needed: files are compared by content where size or time differ"),
+    ("--checksum", "no flag is needed: files are compared by content where size or time differ"),
+    ("--no-progress", "--quiet"),
+    ("--filter-from", "--include-from and --exclude-from"),
+];
+
+/// Says what people mean who write something that is no flag here.
+fn advised(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
+    let given = given.split(['=', ' ']).next().unwrap_or_default().to_owned();
+    let follows = args
+        .windows(2)
+        .any(|pair| pair[0] == "--follow-symlinks" && (pair[1] == "all" || pair[1] == "inside"));
+    let tip = match ELSEWHERE.iter().find(|(flag, _)| *flag == given) {
+        Some((_, here)) => Some(*here),
+        None if follows => Some("write --follow-symlinks=all, with =, or nothing behind it"),
+        None => None,
+    };
+    let Some(tip) = tip else { return without_opposites(error) };
+    error.remove(ContextKind::SuggestedArg);
+    error.remove(ContextKind::Usage);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.to_owned().into()]));
+    error
 }
 
 /// Takes a suggestion away that means the opposite of what was written.
@@ -134,10 +167,7 @@ fn without_opposites(mut error: clap::Error) -> clap::Error {
         return error;
     }
     error.remove(ContextKind::SuggestedArg);
-    if given.starts_with("--del") {
-        let tip = "what is gone from DIR is deleted without a flag; --no-delete leaves it".to_owned();
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    }
+    error.remove(ContextKind::Usage);
     error
 }
 
@@ -187,7 +217,7 @@ pub(crate) struct UrlArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
     /// The keys: paths below the published directory
-    #[arg(required_unless_present = "all", value_name = "KEY")]
+    #[arg(required_unless_present = "all", value_name = "KEY", help_heading = None)]
     pub(crate) keys: Vec<String>,
     /// Every key: key, URL, size, digest, state, with tabs between
     #[arg(long, conflicts_with = "keys")]
@@ -214,7 +244,7 @@ pub(crate) struct PlaceArgs {
     /// s3://BUCKET or s3://BUCKET/PREFIX
     #[arg(hide = true)]
     pub(crate) dest: String,
-    /// The record of what is published [default: see status]
+    /// The record of what is published [default: brigade status tells]
     #[arg(long, value_name = "FILE", help_heading = "What is done")]
     pub(crate) cache: Option<PathBuf>,
     #[command(flatten)]
@@ -240,13 +270,13 @@ pub(crate) struct WorkArgs {
     /// Publish only what matches (repeatable): *.html, /assets
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
+    /// Patterns for --include, one a line (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) include_from: Vec<PathBuf>,
     /// Leave out what matches (repeatable); what is there is kept
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
-    /// The same for each line of a file (repeatable); # comments
-    #[arg(long, value_name = "FILE")]
-    pub(crate) include_from: Vec<PathBuf>,
-    /// The same for each line of a file (repeatable); # comments
+    /// Patterns for --exclude, one a line (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) exclude_from: Vec<PathBuf>,
     /// Follow links that stay inside DIR; =all: every link
@@ -410,7 +440,18 @@ mod tests {
         };
         let text = said("--delete");
         assert!(text.contains("is deleted without a flag") && !text.contains("similar"), "{text}");
-        assert!(!said("--no-force").contains("similar argument exists: '--force'"));
+        for opposite in ["--no-force", "--no-allow-empty", "--no-quiet"] {
+            let flag = opposite.replace("--no-", "--");
+            assert!(
+                !said(opposite).contains(&format!("{flag}'"))
+                    && !said(opposite).contains(&format!("{flag} ")),
+                "{opposite}"
+            );
+        }
+        assert!(said("--content-type=text/html").contains("tip: --header 'Content-Type: TYPE'"));
+        let args = ["brigade", "sync", "--follow-symlinks", "all", ".", "s3://b"].map(OsString::from);
+        let text = parsed(args).unwrap_err().to_string();
+        assert!(text.contains("tip: write --follow-symlinks=all"), "{text}");
         assert!(said("--no-deletes").contains("similar argument exists: '--no-delete'"));
         assert!(said("--excludes").contains("similar argument exists: '--exclude'"));
     }

@@ -180,6 +180,22 @@ pub(crate) fn refusal<'a>(error: &'a StorageError, done: &'a Done) -> Synced<'a>
     }
 }
 
+/// The object of a plan that was refused.
+pub(crate) fn refused_plan<'a>(error: &'a StorageError, done: &Done) -> Plan<'a> {
+    Plan {
+        report: counts_at_error(error, done),
+        upload_list: List(&[], file),
+        delete_list: &[],
+        kept_list: List(&[], kept_key),
+        skipped_list: List(&[], ToString::to_string),
+    }
+}
+
+/// The object of a question that was refused.
+pub(crate) fn refused(error: &StorageError) -> impl Serialize {
+    counts_at_error(error, &Done::default())
+}
+
 fn counts_at_error<'a>(error: &'a StorageError, done: &Done) -> Report<'a> {
     let Done { scanned, metrics, elapsed_s, .. } = done;
     Report {

@@ -10,9 +10,14 @@ use log::{Level, LevelFilter, Record};
 use crate::args::OutputArgs;
 use crate::progress::Display;
 
-/// Records that the summary and the errors say already.
-const SAID_OTHERWISE: [&str; 3] =
-    ["rescan ended with something left to do", "Cloud sync failed", "rescan failed"];
+/// The beginnings of records that the summary and the errors say already.
+const SAID_OTHERWISE: [&str; 5] = [
+    "rescan ended with something left to do",
+    "Cloud sync failed",
+    "rescan failed",
+    "too many files are gone",
+    "the store cannot be reached",
+];
 
 /// What is worth knowing, and no failure.
 const NO_FAILURES: [&str; 2] = ["http endpoint: ", "the cache can be forged: "];
@@ -41,7 +46,7 @@ pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), Storag
 fn plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>, quiet: bool) -> std::io::Result<()> {
     let text = record.args().to_string();
     let unwanted = quiet && NO_FAILURES.iter().any(|what| text.contains(what));
-    if unwanted || SAID_OTHERWISE.contains(&text.as_str()) {
+    if unwanted || SAID_OTHERWISE.iter().any(|said| text.starts_with(said)) {
         return Ok(());
     }
     let (style, name) = if record.level() == Level::Error {
@@ -59,7 +64,15 @@ struct Pairs<'a>(&'a mut env_logger::fmt::Formatter);
 
 impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        write!(self.0, " {key}={value}").map_err(|_| Error::msg("cannot be written"))
+        let pair = match key.as_str() {
+            // As it can be pasted.
+            "exclude" => {
+                let quoted = |pattern: &str| format!(" --exclude '{pattern}'");
+                value.to_string().split(' ').map(quoted).collect::<String>()
+            }
+            name => format!(" {name}={value}"),
+        };
+        self.0.write_all(pair.as_bytes()).map_err(|_| Error::msg("cannot be written"))
     }
 }
 

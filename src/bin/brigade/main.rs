@@ -64,7 +64,12 @@ fn run(command: &Command) -> Result<u8, StorageError> {
     if let (Err(error), false) = (&result, is_told)
         && output.json
     {
-        print_json(&json::refusal(error, &json::Done::default()))?;
+        match command {
+            Command::Sync(_) | Command::Plan(_) => {
+                print_json(&json::refused_plan(error, &json::Done::default()))?;
+            }
+            _ => print_json(&json::refused(error))?,
+        }
     }
     result
 }

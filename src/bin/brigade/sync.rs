@@ -161,7 +161,10 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
     if args.place.output.quiet {
         return Ok(());
     }
-    text::remarks(report);
+    // The list has them, too.
+    if args.place.output.verbose == 0 {
+        text::remarks(report);
+    }
     if let Some(found) = report.verified.as_ref() {
         printed(text::verified(found, true))?;
     }

@@ -18,6 +18,11 @@ const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
 const GOOD: anstyle::Style = anstyle::AnsiColor::Green.on_default().bold();
 const WARN: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
 
+/// A number of things in words.
+fn counted(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// An error and what to do about it.
 pub(crate) fn error(error: &StorageError) {
     let advice = exit::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
@@ -102,8 +107,8 @@ pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> 
     writeln!(out, "{style}{outcome}{style:#} {}{why}", Printable(destination))?;
     writeln!(
         out,
-        "{} files: {} uploaded ({}), {} unchanged, {} deleted",
-        count(report.scanned),
+        "{}: {} uploaded ({}), {} unchanged, {} deleted",
+        counted(report.scanned, "file"),
         count(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),
         count(report.unchanged),
@@ -120,10 +125,14 @@ pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> 
     )?;
     writeln!(
         out,
-        "{} requests on {} connections, {} retries, {:.1} s",
-        count(report.metrics.requests),
-        count(report.metrics.connections),
-        count(report.metrics.retries),
+        "{} on {}, {}, {:.1} s",
+        counted(report.metrics.requests, "request"),
+        counted(report.metrics.connections, "connection"),
+        if report.metrics.retries == 1 {
+            "1 retry".to_owned()
+        } else {
+            format!("{} retries", count(report.metrics.retries))
+        },
         report.elapsed.as_secs_f64(),
     )
 }
@@ -182,8 +191,8 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
     lists(&mut out, report)?;
     writeln!(
         out,
-        "{} files: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
-        HumanCount(report.scanned),
+        "{}: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
+        counted(report.scanned, "file"),
         HumanCount(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),
         HumanCount(report.unchanged),
@@ -191,7 +200,7 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
         HumanCount(report.kept_count),
         HumanCount(report.failed_count),
     )?;
-    if report.failed_count > 0 && report.deleted_count > 0 {
+    if report.blocked && report.deleted_count > 0 {
         writeln!(out, "something could not be read: sync would delete nothing before that is mended")?;
     }
     match stopped(report) {
@@ -214,8 +223,8 @@ pub(crate) fn status(
     let Some((summary, pending)) = held else {
         return writeln!(out, "nothing was published from here: there is no such cache");
     };
-    let published = HumanCount(summary.published);
-    writeln!(out, "published   {published} objects, {}", BinaryBytes(summary.published_bytes))?;
+    let published = counted(summary.published, "object");
+    writeln!(out, "published   {published}, {}", BinaryBytes(summary.published_bytes))?;
     let state =
         if summary.synced { "as the last sync found the tree" } else { "the last sync left something" };
     writeln!(out, "pending     {} ({state})", HumanCount(summary.pending))?;

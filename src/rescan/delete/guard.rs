@@ -12,9 +12,11 @@ const ALWAYS_PASS: u64 = 10;
 pub(crate) struct Counts {
     /// Files in the tree.
     pub(crate) files: u64,
-    /// Published files that are still in the tree, with whatever content.
+    /// Files of the last complete tree that are still there, with whatever content.
     pub(crate) common: u64,
-    /// Published files that are gone.
+    /// Files of the last complete tree that are gone.
+    pub(crate) gone: u64,
+    /// Objects to be deleted: of those, and of what incomplete runs have added or left since.
     pub(crate) removed: u64,
     /// All that is published, kept or not.
     pub(crate) published: u64,
@@ -30,21 +32,25 @@ pub(crate) struct Allowed {
 }
 
 /// Why these are too many deletes, if they are. A cap is a hard one. Without a cap the tree must not have shrunk
-/// below half of what is published, as when half a disk is missing, nor be another one altogether.
+/// below half of the last one that was published whole, as when half a disk is missing, nor be another one altogether.
+///
+/// What incomplete runs have added is no measure: a wrong tree would be its own excuse in the second run, and the
+/// leavings of some failed deploys would outnumber every good one.
 pub(crate) fn too_many(counts: Counts, allowed: Allowed) -> Option<DeletesRefused> {
-    let Counts { files, common, removed, published } = counts;
-    let gone = |reason| Some(DeletesRefused { reason, removed, files, published: common + removed });
+    let Counts { files, common, gone, removed, published } = counts;
+    let before = common + gone;
+    let refused = |reason, published| Some(DeletesRefused { reason, removed, files, published });
     if let Some(cap) = allowed.max_delete {
         let limit = cap.limit(published);
-        return if removed > limit { gone(TooMany::Cap(limit)) } else { None };
+        return if removed > limit { refused(TooMany::Cap(limit), published) } else { None };
     }
-    if removed <= ALWAYS_PASS || (files == 0 && allowed.empty) {
+    if removed <= ALWAYS_PASS || gone == 0 || (files == 0 && allowed.empty) {
         return None;
     }
     if common == 0 {
-        return gone(TooMany::NoneInCommon);
+        return refused(TooMany::NoneInCommon, before);
     }
-    if files < (common + removed).div_ceil(2) { gone(TooMany::Shrunk) } else { None }
+    if files < before.div_ceil(2) { refused(TooMany::Shrunk, before) } else { None }
 }
 
 /// What is known when the deletes of a run are due.
@@ -91,7 +97,7 @@ mod tests {
     const NO_CAP: Allowed = Allowed { max_delete: None, empty: false };
 
     fn counts(files: u64, common: u64, removed: u64) -> Counts {
-        Counts { files, common, removed, published: common + removed }
+        Counts { files, common, gone: removed, removed, published: common + removed }
     }
 
     /// The table of the valve: what a build, a missing disk, another tree and an emptied one look like.
@@ -112,6 +118,15 @@ mod tests {
         ] {
             assert_eq!(too_many(found, NO_CAP).map(|refused| refused.reason), expected, "{why}");
         }
+        // Two failed deploys of 30 files each lie beside the 31 of the last good one.
+        let after_failures = Counts { gone: 30, removed: 90, published: 91, ..counts(31, 1, 0) };
+        assert_eq!(too_many(after_failures, NO_CAP), None);
+        // The wrong tree was published beside the right one, and looks as if it were all there.
+        let wrong_again = Counts { gone: 31, removed: 31, published: 62, ..counts(31, 0, 0) };
+        assert_eq!(too_many(wrong_again, NO_CAP).unwrap().reason, TooMany::NoneInCommon);
+        // The right tree is back: the wrong one goes.
+        let right_again = Counts { removed: 31, published: 62, ..counts(31, 31, 0) };
+        assert_eq!(too_many(right_again, NO_CAP), None);
         let empty = Allowed { empty: true, ..NO_CAP };
         assert_eq!(too_many(counts(0, 0, 1000), empty), None);
         assert!(too_many(counts(1, 1, 1000), empty).is_some(), "it is not empty");

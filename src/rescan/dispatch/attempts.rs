@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
     pub(crate) pending: Pending,
     /// The cache says that it is attempted.
     pub(crate) marked: bool,
-    /// What is published now; of a modified file.
+    /// What is published now, if that may be believed; of a modified file.
     pub(crate) published: Option<Published>,
 }
 
@@ -35,13 +35,20 @@ impl Wanted {
 pub(crate) struct Attempts<'a> {
     cache: &'a CacheManager,
     kind: PendingKind,
+    /// Whether what is published may turn out to be what is on disk.
+    believe: bool,
     rows: Rows<'a>,
     ready: VecDeque<Wanted>,
 }
 
 impl<'a> Attempts<'a> {
     pub(crate) fn new(cache: &'a CacheManager, kind: PendingKind) -> Self {
-        Self { cache, kind, rows: cache.pending_rows(), ready: VecDeque::new() }
+        Self { cache, kind, believe: true, rows: cache.pending_rows(), ready: VecDeque::new() }
+    }
+
+    /// Believes nothing published, where that is wanted.
+    pub(crate) fn forced(self, yes: bool) -> Self {
+        Self { believe: !yes, ..self }
     }
 
     /// The next key that `admits` lets pass, which the cache says is attempted from now on, durably.
@@ -87,7 +94,7 @@ impl<'a> Attempts<'a> {
                 continue;
             }
             let published = match self.kind {
-                PendingKind::Modified => self.cache.published_record(&key)?,
+                PendingKind::Modified if self.believe => self.cache.published_record(&key)?,
                 _ => None,
             };
             return Ok(Some(Wanted { key: RemoteKey::new(key)?, pending, marked: false, published }));

@@ -129,7 +129,7 @@ fn fill(
     let changes = cache.changes()?;
     let (mut published, mut published_bytes, mut pending) = (0, 0, 0);
     for row in cache.rows() {
-        let Row { key, published: there, pending: wanted } = row?;
+        let Row { key, published: there, pending: wanted, .. } = row?;
         published += u64::from(there.is_some());
         published_bytes += there.as_ref().map_or(0, |there| there.stat.size);
         pending += u64::from(wanted.is_some());

@@ -52,7 +52,7 @@ fn i3_tree_that_shrank_or_is_another_one_deletes_nothing_and_an_empty_one_needs_
     );
     let refused = shell.sync(&world, &[]).code(4);
     refused
-        .shows("the tree has 1 file, less than half of the 41 published; if that is right, --max-delete 40")
+        .shows("the tree (1 file) has none of the 40 published files; if that is right, --max-delete 40")
         .shows("--max-delete N or P% is a hard cap; without it a DIR with less than half as many files");
     assert_eq!(world.keys().len(), 41);
     world.remove("other");
@@ -60,6 +60,80 @@ fn i3_tree_that_shrank_or_is_another_one_deletes_nothing_and_an_empty_one_needs_
     shell.sync(&world, &["--allow-empty", "--max-delete", "5"]).code(4).shows("--max-delete 41");
     shell.sync(&world, &["--allow-empty"]).code(0).shows("41 deleted");
     assert!(world.keys().is_empty());
+}
+
+/// The second run took the wrong tree for the right one, as the first had published it, and deleted the right one.
+#[test]
+fn i3_wrong_tree_is_refused_every_time_until_the_right_one_is_back() {
+    let world = some_files(31);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    let right = world.objects();
+    for key in right.keys() {
+        world.remove(key);
+    }
+    for n in 0..31 {
+        world.write(&format!("other/{n:02}"), "x");
+    }
+    for _ in 0..3 {
+        shell.sync(&world, &[]).code(4).shows("the tree (31 files) has none of the 31 published files");
+        assert_eq!(world.keys().len(), 62);
+    }
+    for (key, bytes) in &right {
+        world.write(key, bytes);
+    }
+    for n in 0..31 {
+        world.remove(&format!("other/{n:02}"));
+    }
+    shell.sync(&world, &[]).code(0).shows("31 deleted");
+    assert_eq!(world.objects(), right);
+    all_is_well(&world);
+}
+
+/// What failed deploys had added outnumbered every good one after them: none deleted anything any more.
+#[test]
+fn i3_deploys_that_could_not_delete_do_not_hold_up_those_that_can() {
+    let world = World::new();
+    let shell = Shell::of(&world);
+    let build = |build: u32| {
+        for n in 0..30 {
+            if build > 0 {
+                world.remove(&format!("app-{}{n:02}.js", build - 1));
+            }
+            world.write(&format!("app-{build}{n:02}.js"), format!("{build} {n}"));
+        }
+        world.write("index.html", format!("<p>{build}"));
+    };
+    build(0);
+    shell.sync(&world, &[]).code(0);
+    for failing in 1..4 {
+        build(failing);
+        world.store.refuse_put(&format!("/app-{failing}07.js"), "InvalidArgument");
+        shell.sync(&world, &[]).code(1);
+        world.store.clear_faults();
+    }
+    for kept in 4..6 {
+        build(kept);
+        shell.sync(&world, &["--no-delete"]).code(0);
+    }
+    assert!(world.keys().len() > 150);
+    build(6);
+    shell.sync(&world, &[]).code(0);
+    assert_eq!(world.keys().len(), 31);
+    all_is_well(&world);
+}
+
+/// A link in the tree led to the cache: it was published, changed with every run, and held up the deletes.
+#[test]
+fn cache_that_a_link_leads_to_is_not_published() {
+    let world = some_files(2);
+    let shell = Shell::of(&world);
+    symlink(world.cache_path().parent().unwrap(), world.root().join("state")).unwrap();
+    for code in [0, 0] {
+        let told = shell.sync(&world, &["--follow-symlinks=all"]).code(code);
+        told.says("skipped state/cache: it is the cache of what is published");
+    }
+    assert_eq!(world.keys(), ["d0/f000.txt", "d1/f001.txt"]);
 }
 
 #[test]
@@ -140,6 +214,8 @@ fn dry_run_is_a_plan_and_help_is_there_in_both_ways() {
         assert!(has.iter().all(|flag| help.contains(flag)), "{command}: {help}");
         assert!(!lacks.iter().any(|flag| help.contains(flag)), "{command}: {help}");
     }
+    let refused = shell.plan(&world, &["--json", "--exclude", "["]).code(2).json();
+    assert_eq!((names_of(&refused, "upload_list").len(), refused.get("uploaded_list")), (0, None));
     // The flags of one command serve another.
     shell.plan(&world, &["--retries", "1", "--deadline", "1m", "--ca-file", "/none"]).code(0);
 }
@@ -266,6 +342,8 @@ fn k2_files_that_cannot_be_published_are_no_success() {
     shell.plan(&world, &[]).code(1).says("caf\\xe9.txt");
     // It holds up nothing else.
     world.remove("d1/f001.txt");
+    let plan = shell.plan(&world, &[]).code(1).shows("- d1/f001.txt");
+    assert!(!plan.out.contains("would delete nothing"), "{plan:?}");
     shell.sync(&world, &["-q"]).code(1);
     assert_eq!(world.keys(), ["d0/f000.txt"]);
 }
@@ -279,12 +357,8 @@ fn private_files_are_warned_of_once_before_they_are_published() {
     let shell = Shell::of(&world);
     let warning = "warning: files that look private are about to be published";
     shell.plan(&world, &[]).code(0).says(warning);
-    let told = shell
-        .sync(&world, &["-q"])
-        .code(0)
-        .says(warning)
-        .says("count=5")
-        .says("exclude=*.pem .env* .git id_rsa");
+    let told = shell.sync(&world, &["-q"]).code(0).says(warning).says("count=5");
+    let told = told.says("--exclude '*.pem' --exclude '.env' --exclude '.git' --exclude 'id_rsa'");
     assert_eq!(told.err.matches("look private").count(), 1);
     let again = shell.sync(&world, &[]).code(0);
     assert!(!again.err.contains("look private"), "{again:?}");
