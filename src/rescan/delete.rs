@@ -1,7 +1,7 @@
 //! The deletes of a run: marked as attempted, looked at once more, sent, recorded.
 
+pub(crate) mod evidence;
 pub(crate) mod guard;
-pub(crate) mod kept;
 mod obstacles;
 
 use crate::backend::adapter;
@@ -114,16 +114,18 @@ impl Dispatcher<'_> {
     /// The last look before a delete: this cache published it (its record's checksum holds), and no
     /// file of its name is there. What cannot be looked at is a failure, and is not deleted.
     fn may_be_deleted(&mut self, key: &str, report: &mut RescanReport) -> Result<bool, StorageError> {
-        let ours = self.cache.published_record(key)?.is_some();
-        if !ours || self.only.as_ref().is_some_and(|only| !only.contains(key)) {
+        let is_ours = self.cache.published_record(key)?.is_some();
+        let is_its_turn = self.only.as_ref().is_none_or(|only| only.contains(key));
+        // The disk is not asked about what is not deleted anyway.
+        if !guard::may_be_deleted(is_ours, is_its_turn, true) {
             return Ok(false);
         }
-        let gone = is_gone(&self.context.root, Path::new(key));
-        Ok(gone.unwrap_or_else(|error| {
+        let is_gone = is_gone(&self.context.root, Path::new(key)).unwrap_or_else(|error| {
             self.tally.failed_deletes += 1;
             report.add_failed(error.with_key(key));
             false
-        }))
+        });
+        Ok(guard::may_be_deleted(is_ours, is_its_turn, is_gone))
     }
 
     fn settle_deletes(&mut self, (mut before, results): Request, report: &mut RescanReport) {

@@ -2,12 +2,13 @@
 //! sent. Whatever happens afterwards, the next run finds it.
 
 pub(crate) mod content;
+mod private_files;
+mod totals;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::{StorageBackend, Transfers};
@@ -15,8 +16,10 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
 use crate::request_context::RequestContext;
 use crate::rescan::config::RescanConfig;
-use crate::rescan::delete::guard::Counts;
-use crate::rescan::delete::kept::Keeper;
+use crate::rescan::delete::evidence::Keeper;
+use crate::rescan::delete::guard;
+use crate::rescan::plan::private_files::PrivateFiles;
+pub(crate) use crate::rescan::plan::totals::Plan;
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::cache::CacheManager;
 use crate::state::cache::binding::KnownRoot;
@@ -27,7 +30,6 @@ use crate::state::store::Write;
 use crate::tree::diff::{Change, classify, merge};
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
-use crate::tree::private;
 use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, wall_nanos};
 use crate::tree::walk::{Found, Skip, SkipReason, walk};
@@ -65,50 +67,10 @@ impl PlanInput<'_> {
     }
 }
 
-/// What is to be done.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) added: u64,
-    pub(crate) modified: u64,
-    pub(crate) removed: u64,
-    pub(crate) bytes: u64,
-    /// Modified files that may hold what is published all the same: their size is that of it.
-    pub(crate) may_be_same: u64,
-    /// Keys for which nothing can be done, and which stay pending.
-    pub(crate) unsettled: u64,
-    /// Files that were walked.
-    pub(crate) files: u64,
-    /// Files of the last complete tree among them, changed or not.
-    pub(crate) common: u64,
-    /// Files of the last complete tree whose objects are to be deleted.
-    pub(crate) gone: u64,
-    /// What was published before.
-    pub(crate) published: u64,
-    /// Something could not be read: nothing may be deleted.
-    pub(crate) blocked: bool,
-}
-
-impl Plan {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.added == 0 && self.modified == 0 && self.removed == 0
-    }
-
-    /// What decides whether these are too many deletes.
-    pub(crate) fn counts(&self) -> Counts {
-        let Self { files, common, gone, removed, published, .. } = *self;
-        Counts { files, common, gone, removed, published }
-    }
-
-    /// Whether all that there is to do may turn out to be done: files were touched, or are too young to be trusted.
-    pub(crate) fn may_need_no_store(&self) -> bool {
-        self.added + self.removed == 0 && self.modified == self.may_be_same
-    }
-}
-
 /// Walks, compares and records what is to be done; what was found on the way goes into the report.
 pub(crate) fn plan(scope: &PlanInput<'_>, report: &mut RescanReport) -> Result<Plan, StorageError> {
     let published = scope.cache.published_count()?;
-    if published > 0 && !scope.config.allow_empty {
+    if !guard::may_be_published(false, published, scope.config.allow_empty) {
         refuse_empty(scope, published)?;
     }
     let mut planner = Planner {
@@ -126,17 +88,18 @@ pub(crate) fn plan(scope: &PlanInput<'_>, report: &mut RescanReport) -> Result<P
         },
         writes: Vec::new(),
         seen: wall_nanos(scope.exchange.clock),
-        private: None,
+        private: PrivateFiles::default(),
     };
     planner.run()?;
-    planner.warn_of_private();
+    planner.private.warn(scope.exchange.trace);
     Ok(planner.plan)
 }
 
 /// A root without a single file, where files were published, is a disk that is not mounted.
 fn refuse_empty(scope: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
     let mut found = walk(scope.root, scope.key_room(), scope.filter);
-    if found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_))) {
+    let holds_a_file = found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_)));
+    if guard::may_be_published(holds_a_file, published, false) {
         return Ok(());
     }
     let what = if scope.filter.is_trivial() {
@@ -157,8 +120,8 @@ struct Planner<'a> {
     keeper: Keeper<'a>,
     writes: Vec<Write>,
     seen: i64,
-    /// New files whose names say that they are private: the first, how many, and what excludes them.
-    private: Option<(String, u64, BTreeSet<String>)>,
+    /// New files whose names say that they are private.
+    private: PrivateFiles,
 }
 
 impl Planner<'_> {
@@ -315,35 +278,12 @@ impl Planner<'_> {
         }
         self.plan.bytes += stat.size;
         // What is out already is no news.
-        if kind == PendingKind::Added
-            && let Some(pattern) = self.private_pattern_of(file.key.as_str())
-        {
-            let first = || (file.key.as_str().to_owned(), 0, BTreeSet::new());
-            let (_, count, patterns) = self.private.get_or_insert_with(first);
-            *count += 1;
-            patterns.insert(pattern);
+        if kind == PendingKind::Added {
+            self.private.look_at(self.scope.root, file.key.as_str());
         }
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
         let attempted = before.is_some_and(|before| before.attempted);
         Some(Pending { kind, stat, settled: stat.is_settled(self.seen), digest, attempted })
-    }
-
-    /// The pattern that would exclude a private file, also where a link leads to it.
-    fn private_pattern_of(&self, key: &str) -> Option<String> {
-        let root = self.scope.root;
-        let real = if root.follows_links() { root.led_to(Path::new(key)).ok() } else { None };
-        let real = real.as_deref().and_then(Path::to_str).and_then(private::pattern_of);
-        private::pattern_of(key).or(real).map(str::to_owned)
-    }
-
-    /// Says once what is perhaps not meant for everybody.
-    fn warn_of_private(&self) {
-        let Some((first, count, patterns)) = &self.private else { return };
-        let exclude = patterns.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-        self.scope.exchange.trace.warn(
-            "files that look private are about to be published; exclude them if they are not meant for everybody",
-            &[("first", first), ("count", count), ("exclude", &exclude)],
-        );
     }
 
     fn deleting(

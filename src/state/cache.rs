@@ -6,8 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::backend::{SentPart, StorageBackend};
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -24,11 +23,6 @@ use crate::tree::version::{FileEntry, Version};
 const META_SYNCED: &str = "synced";
 /// The checksum of the catalog that was last written.
 const META_CATALOG: &str = "catalog";
-
-/// How long a reader waits for a writer to have begun, or for the writer of another version to end.
-const READERS_WAIT: Duration = Duration::from_secs(2);
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A key with something still to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +83,7 @@ impl CacheManager {
     /// As [`open`](Self::open).
     pub fn open_waiting(path: impl AsRef<Path>, wait: Duration) -> Result<Self, StorageError> {
         let path = path.as_ref();
-        waiting(wait, || RedbStore::open(path)).and_then(|store| Self::of(path, store))
+        RedbStore::open_waiting(path, wait).and_then(|store| Self::of(path, store))
     }
 
     /// Opens a cache that is there for reading, beside a process that may have it open for writing, and follows what
@@ -104,7 +98,7 @@ impl CacheManager {
     /// where a process of an earlier version has it open, or the file system has no locks on parts of files.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         let path = path.as_ref();
-        waiting(READERS_WAIT, || RedbStore::open_read_only(path)).and_then(|store| Self::of(path, store))
+        RedbStore::open_read_only_waiting(path).and_then(|store| Self::of(path, store))
     }
 
     fn of(path: &Path, store: RedbStore) -> Result<Self, StorageError> {
@@ -386,28 +380,6 @@ impl CacheManager {
     /// The acknowledged parts of an upload, by number.
     pub(crate) fn sent_parts(&self, token: &str) -> Result<Vec<(u32, SentPart)>, StorageError> {
         self.0.store.sent_parts(token)
-    }
-}
-
-/// Tries until the lock is free, or for so long.
-fn waiting(
-    wait: Duration,
-    open: impl Fn() -> Result<RedbStore, StorageError>,
-) -> Result<RedbStore, StorageError> {
-    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
-    loop {
-        match open() {
-            Err(held) if held.kind() == ErrorKind::CacheLocked => {
-                let left = wait.saturating_sub(began.elapsed());
-                if left.is_zero() {
-                    let waited = format!("waited {wait:?}");
-                    return Err(if wait.is_zero() { held } else { held.advise(&waited) });
-                }
-                thread::sleep(pause.min(left));
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            other => return other,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ mod exit;
 mod json;
 mod logging;
 mod look;
+mod parse;
 mod place;
 #[path = "../../text.rs"]
 mod printable;
@@ -28,7 +29,7 @@ use crate::progress::Display;
 
 fn main() -> ExitCode {
     stop::survive_limits();
-    let command = args::parse().command;
+    let command = parse::parse().command;
     ExitCode::from(run(&command).unwrap_or_else(|error| {
         text::error(&error);
         exit::of_error(&error)
@@ -44,7 +45,7 @@ fn run(command: &Command) -> Result<u8, StorageError> {
         Command::Uploads(args) => &args.place.output,
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut args::command(), "brigade", &mut script);
+            clap_complete::generate(*shell, &mut parse::command(), "brigade", &mut script);
             return printed(io::stdout().write_all(&script)).map(|()| exit::DONE);
         }
     };

@@ -1,7 +1,84 @@
-//! Whether a run may delete at all (I3), from plain values.
+//! Everything that decides whether and which objects may be deleted (I3): pure functions over plain values.
+//!
+//! An object is deleted if
+//! 1. the root is there, and holds a file or may be empty ([`may_be_published`]);
+//! 2. its file was not found, and nothing says that it must be kept ([`reason_to_keep`]);
+//! 3. the run went well so far, and the deletes are not too many ([`refusal`], [`too_many`]);
+//! 4. at the last moment it is still ours, and still gone ([`may_be_deleted`]).
 
 use crate::rescan::config::MaxDelete;
-use crate::rescan::report::{DeletesRefused, TooMany};
+use crate::rescan::report::{DeletesRefused, KeptReason, TooMany};
+
+/// Whether a root may be published: one without a file, where files were published, is a disk that is not mounted.
+pub(crate) fn may_be_published(holds_a_file: bool, published: u64, empty_is_allowed: bool) -> bool {
+    holds_a_file || published == 0 || empty_is_allowed
+}
+
+/// A published key whose file was not found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Missing {
+    /// Its path is excluded, or not included any more.
+    pub(crate) excluded: bool,
+    /// Its path, or a folder above it, is a link or a special file now.
+    pub(crate) skipped: bool,
+    /// Another root published it, or the root is another folder on another device than it was.
+    pub(crate) of_another_root: bool,
+    /// What another root published may be deleted.
+    pub(crate) new_root_is_allowed: bool,
+    /// Deletes are switched off.
+    pub(crate) deletes_are_off: bool,
+}
+
+/// The devices that decide whether the place of a published file is still mounted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mount {
+    /// The file was on the root's own device.
+    pub(crate) with_root: bool,
+    /// The number of the device that it was on.
+    pub(crate) then: u64,
+    /// The device of the nearest folder above it that is there now.
+    pub(crate) above: Option<u64>,
+    /// The root's device now.
+    pub(crate) root: u64,
+}
+
+impl Mount {
+    /// Numbers of devices may change with a reboot: what was on the root's own still counts as there, and what was
+    /// not cannot be there now, whatever its number was.
+    fn is_there(self) -> bool {
+        let Self { with_root, then, above, root } = self;
+        let at_root = above == Some(root);
+        if with_root { at_root || above == Some(then) } else { !at_root && above == Some(then) }
+    }
+}
+
+/// The reason to keep an object whose file was not found, if there is one. Devices are looked at only where they
+/// matter.
+pub(crate) fn reason_to_keep<E>(
+    missing: Missing,
+    mount: impl FnOnce() -> Result<Mount, E>,
+) -> Result<Option<KeptReason>, E> {
+    let Missing { excluded, skipped, of_another_root, new_root_is_allowed, deletes_are_off } = missing;
+    if excluded {
+        return Ok(Some(KeptReason::Excluded));
+    }
+    if skipped {
+        return Ok(Some(KeptReason::Skipped));
+    }
+    if of_another_root && !new_root_is_allowed {
+        return Ok(Some(KeptReason::OtherRoot));
+    }
+    // Where another root was, its devices say nothing.
+    if !of_another_root && !mount()?.is_there() {
+        return Ok(Some(KeptReason::OtherDevice));
+    }
+    Ok(deletes_are_off.then_some(KeptReason::DeletesOff))
+}
+
+/// The last look: this cache published the object, it is among those that may go now, and its file is not there.
+pub(crate) fn may_be_deleted(is_ours: bool, is_its_turn: bool, is_gone: bool) -> bool {
+    is_ours && is_its_turn && is_gone
+}
 
 /// Deletes that always pass where no cap was given.
 const ALWAYS_PASS: u64 = 10;
@@ -93,6 +170,91 @@ pub(crate) fn refusal(conditions: &Conditions) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GONE: Missing = Missing {
+        excluded: false,
+        skipped: false,
+        of_another_root: false,
+        new_root_is_allowed: false,
+        deletes_are_off: false,
+    };
+    const HERE: Mount = Mount { with_root: true, then: 1, above: Some(1), root: 1 };
+
+    /// What may be deleted, case by case: a file was published and is not found any more.
+    #[test]
+    fn i3_object_whose_file_is_gone_is_kept_for_each_of_these_reasons() {
+        use KeptReason::{DeletesOff, Excluded, OtherDevice, OtherRoot, Skipped};
+        let elsewhere = Mount { above: Some(9), root: 7, ..HERE };
+        for (why, missing, mount, expected) in [
+            ("it was removed", GONE, HERE, None),
+            ("a new pattern excludes it", Missing { excluded: true, ..GONE }, HERE, Some(Excluded)),
+            ("its folder became a link", Missing { skipped: true, ..GONE }, HERE, Some(Skipped)),
+            ("another folder published it", Missing { of_another_root: true, ..GONE }, HERE, Some(OtherRoot)),
+            (
+                "another folder did, and may be followed",
+                Missing { of_another_root: true, new_root_is_allowed: true, ..GONE },
+                elsewhere,
+                None,
+            ),
+            ("its disk is not mounted", GONE, elsewhere, Some(OtherDevice)),
+            ("deletes are off", Missing { deletes_are_off: true, ..GONE }, HERE, Some(DeletesOff)),
+            (
+                "deletes are off, whatever root published it",
+                Missing { of_another_root: true, new_root_is_allowed: true, deletes_are_off: true, ..GONE },
+                HERE,
+                Some(DeletesOff),
+            ),
+            (
+                "it is excluded, and its folder a link, of another root",
+                Missing { excluded: true, skipped: true, of_another_root: true, ..GONE },
+                elsewhere,
+                Some(Excluded),
+            ),
+        ] {
+            let kept = reason_to_keep(missing, || Ok::<_, ()>(mount));
+            assert_eq!(kept, Ok(expected), "{why}");
+        }
+        assert_eq!(reason_to_keep(GONE, || Err("it cannot be looked at")), Err("it cannot be looked at"));
+        let excluded = Missing { excluded: true, ..GONE };
+        assert_eq!(reason_to_keep(excluded, || Err("not looked at")), Ok(Some(Excluded)));
+    }
+
+    #[test]
+    fn i3_root_without_a_file_is_taken_for_a_missing_mount_and_the_last_look_needs_all_three() {
+        for (holds_a_file, published, allowed, expected) in [
+            (true, 9, false, true),
+            (false, 0, false, true),
+            (false, 1, false, false),
+            (false, 1, true, true),
+        ] {
+            assert_eq!(may_be_published(holds_a_file, published, allowed), expected);
+        }
+        assert!(may_be_deleted(true, true, true));
+        for (ours, turn, gone) in [(false, true, true), (true, false, true), (true, true, false)] {
+            assert!(!may_be_deleted(ours, turn, gone));
+        }
+    }
+
+    #[test]
+    fn f9_disk_that_is_not_mounted_is_seen_whatever_numbers_devices_have_now() {
+        for (with_root, then, above, root, there) in [
+            (true, 1, Some(1), 1, true),
+            // The root's own, after a reboot.
+            (true, 1, Some(7), 7, true),
+            // Something is mounted over it.
+            (true, 1, Some(9), 7, false),
+            (false, 2, Some(2), 1, true),
+            (false, 2, Some(1), 1, false),
+            // Not mounted, and the root has its number now.
+            (false, 2, Some(2), 2, false),
+            // Another disk in its place.
+            (false, 2, Some(3), 1, false),
+            (true, 1, None, 1, false),
+        ] {
+            let mount = Mount { with_root, then, above, root };
+            assert_eq!(mount.is_there(), there, "{mount:?}");
+        }
+    }
 
     const NO_CAP: Allowed = Allowed { max_delete: None, empty: false };
 

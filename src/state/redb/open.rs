@@ -1,6 +1,8 @@
 //! Opening the cache: one writer at a time, beside whom any number of processes read.
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
 use redb::{Builder, ConcurrencyMode, DatabaseError};
@@ -19,7 +21,22 @@ const PAGE_CACHE: usize = 16 * 1024 * 1024;
 /// A writer and readers side by side; where the file system has no locks on parts of files, one after another.
 const MODES: [ConcurrencyMode; 2] = [ConcurrencyMode::SingleWriter, ConcurrencyMode::ExclusiveWriter];
 
+/// How long a reader waits for a writer to have begun, or for the writer of another version to end.
+const READERS_WAIT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
 impl RedbStore {
+    /// For writing, once no other process has it open, or after so long.
+    pub(crate) fn open_waiting(path: &Path, wait: Duration) -> Result<Self, StorageError> {
+        waiting(wait, || Self::open(path))
+    }
+
+    /// For reading, once a writer that has begun is through with that.
+    pub(crate) fn open_read_only_waiting(path: &Path) -> Result<Self, StorageError> {
+        waiting(READERS_WAIT, || Self::open_read_only(path))
+    }
+
     /// Brings the records to the format of this version; fails for any but the one before.
     pub(crate) fn in_this_format(self, path: &Path) -> Result<Self, StorageError> {
         self.file().warn_of_group();
@@ -138,6 +155,28 @@ impl RedbStore {
             store.make(META_FORMAT, &[FORMAT])?;
         }
         Ok(store)
+    }
+}
+
+/// Tries until the lock is free, or for so long.
+fn waiting(
+    wait: Duration,
+    open: impl Fn() -> Result<RedbStore, StorageError>,
+) -> Result<RedbStore, StorageError> {
+    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        match open() {
+            Err(held) if held.kind() == ErrorKind::CacheLocked => {
+                let left = wait.saturating_sub(began.elapsed());
+                if left.is_zero() {
+                    let waited = format!("waited {wait:?}");
+                    return Err(if wait.is_zero() { held } else { held.advise(&waited) });
+                }
+                thread::sleep(pause.min(left));
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 

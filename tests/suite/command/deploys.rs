@@ -484,3 +484,19 @@ fn messages_do_not_repeat_themselves() {
     let told = Shell::of(&fresh).sync(&fresh, &["--first-run", "refuse"]).code(4).says("--first-run");
     assert_eq!(told.err.matches("another prefix").count(), 1, "{told:?}");
 }
+
+/// `--allow-new-root` deleted what another root had published although `--no-delete` was said.
+#[test]
+fn i3_no_delete_holds_for_what_another_root_published_too() {
+    let world = some_files(3);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    let next = shell.path("release-2");
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("only"), "2").unwrap();
+    let (next, cache) = (text(next), text(world.cache_path()));
+    let args = ["sync", &next, DEST, "--cache", &cache, "--allow-new-root"];
+    shell.run(&[&args[..], &["--no-delete"]].concat()).code(0).shows("3 kept").shows("0 deleted");
+    assert_eq!(world.keys().len(), 4);
+    shell.run(&args).code(0).shows("3 deleted");
+}

@@ -1,0 +1,78 @@
+//! What the disk says of a published object whose file was not found, for the [guard](guard) to judge.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::config::RescanConfig;
+use crate::rescan::delete::guard::{self, Missing, Mount};
+use crate::rescan::report::KeptReason;
+use crate::state::cache::binding::KnownRoot;
+use crate::state::records::Published;
+use crate::tree::filter::Filter;
+use crate::tree::folder::{Folder, is_absent};
+use crate::tree::version::FileStat;
+
+/// Knows what a walk found besides files, and where the root is.
+pub(crate) struct Keeper<'a> {
+    pub(crate) root: &'a Folder,
+    pub(crate) known: KnownRoot,
+    /// The device that the root is on now.
+    pub(crate) root_device: u64,
+    pub(crate) config: &'a RescanConfig,
+    pub(crate) filter: &'a Filter,
+    /// Keys whose path is a link or a special file.
+    pub(crate) skipped: HashSet<String>,
+    /// The last folder asked for: what holds its files now.
+    pub(crate) ancestor: Option<(PathBuf, Option<u64>)>,
+}
+
+impl Keeper<'_> {
+    /// The reason to keep an object whose file was not found, if there is one.
+    pub(crate) fn reason_to_keep(
+        &mut self,
+        key: &str,
+        published: &Published,
+    ) -> Result<Option<KeptReason>, StorageError> {
+        let mut above = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
+        let missing = Missing {
+            excluded: !self.filter.admits(key),
+            skipped: above.any(|path| self.skipped.contains(path)),
+            of_another_root: published.root != self.known.number || self.known.moved,
+            new_root_is_allowed: self.config.allow_new_root,
+            deletes_are_off: !self.config.delete,
+        };
+        guard::reason_to_keep(missing, || {
+            let (with_root, then, root) = (published.with_root, published.stat.device, self.root_device);
+            Ok(Mount { with_root, then, above: self.device_above(key)?, root })
+        })
+    }
+
+    /// The device of the nearest folder above a key that is there. One that cannot be looked at is an error: nobody
+    /// knows what is gone below it.
+    fn device_above(&mut self, key: &str) -> Result<Option<u64>, StorageError> {
+        let parent = Path::new(key).parent().unwrap_or(Path::new(""));
+        if let Some((known, device)) = &self.ancestor
+            && known == parent
+        {
+            return Ok(*device);
+        }
+        let mut device = None;
+        for folder in parent.ancestors() {
+            match self.root.stat(folder) {
+                Ok(stat) => {
+                    device = Some(FileStat::of(&stat).device);
+                    break;
+                }
+                Err(error) if is_absent(error) => {}
+                Err(error) => {
+                    let path = self.root.path().join(folder);
+                    let kind = ErrorKind::SourceUnreadable;
+                    return Err(StorageError::io(kind, Operation::Walk, &path, error.into()));
+                }
+            }
+        }
+        self.ancestor = Some((parent.to_owned(), device));
+        Ok(device)
+    }
+}
