@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Plan(SyncArgs),
     /// Say what is published and what is pending, from the cache
     #[command(after_help = DEST)]
-    Status(PlaceArgs),
+    Status(DestinationArgs),
     /// Compare what the bucket holds with what was published
     #[command(after_help = DEST)]
     Verify(VerifyArgs),
@@ -96,7 +96,7 @@ pub(crate) struct SyncArgs {
     #[command(flatten)]
     pub(crate) lock: LockArgs,
     #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    pub(crate) destination: DestinationArgs,
     /// Print every event as a line of JSON, the report last
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) json_events: bool,
@@ -112,13 +112,13 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     pub(crate) lock: LockArgs,
     #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    pub(crate) destination: DestinationArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UrlArgs {
     #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    pub(crate) destination: DestinationArgs,
     /// The keys: paths below the published directory
     #[arg(required_unless_present = "all", value_name = "KEY", help_heading = None)]
     pub(crate) keys: Vec<String>,
@@ -138,12 +138,12 @@ pub(crate) struct UploadsArgs {
     #[command(flatten)]
     pub(crate) lock: LockArgs,
     #[command(flatten)]
-    pub(crate) place: PlaceArgs,
+    pub(crate) destination: DestinationArgs,
 }
 
 /// What every command needs to know of a destination.
 #[derive(Debug, Args)]
-pub(crate) struct PlaceArgs {
+pub(crate) struct DestinationArgs {
     /// s3://BUCKET or s3://BUCKET/PREFIX
     #[arg(hide = true)]
     pub(crate) dest: String,

@@ -1,21 +1,16 @@
 //! `brigade`: publishes a directory tree to S3-compatible storage from a shell. A thin face over the library.
 
 mod args;
-mod check;
-mod course;
-mod events;
+mod commands;
+mod destination;
 mod exit;
 mod json;
 mod logging;
-mod look;
 mod parse;
-mod place;
 #[path = "../../text.rs"]
 mod printable;
 mod progress;
-mod record;
 mod stop;
-mod sync;
 mod text;
 
 use std::io::{self, Write};
@@ -25,6 +20,7 @@ use bucket_brigade::{ErrorKind, Operation, StorageError};
 use serde::Serialize;
 
 use crate::args::Command;
+use crate::commands::{status, sync, uploads, url, verify};
 use crate::progress::Display;
 
 fn main() -> ExitCode {
@@ -38,11 +34,11 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<u8, StorageError> {
     let output = match command {
-        Command::Sync(args) | Command::Plan(args) => &args.place.output,
+        Command::Sync(args) | Command::Plan(args) => &args.destination.output,
         Command::Status(args) => &args.output,
-        Command::Verify(args) => &args.place.output,
-        Command::Url(args) => &args.place.output,
-        Command::Uploads(args) => &args.place.output,
+        Command::Verify(args) => &args.destination.output,
+        Command::Url(args) => &args.destination.output,
+        Command::Uploads(args) => &args.destination.output,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut parse::command(), "brigade", &mut script);
@@ -54,10 +50,10 @@ fn run(command: &Command) -> Result<u8, StorageError> {
     let result = match command {
         Command::Sync(args) if !args.dry_run => sync::sync(args, &display),
         Command::Sync(args) | Command::Plan(args) => sync::plan(args, &display),
-        Command::Status(args) => look::status(args),
-        Command::Url(args) => look::url(args),
-        Command::Verify(args) => check::verify(args, &display),
-        Command::Uploads(args) => check::uploads(args),
+        Command::Status(args) => status::status(args),
+        Command::Url(args) => url::url(args),
+        Command::Verify(args) => verify::verify(args, &display),
+        Command::Uploads(args) => uploads::uploads(args),
         Command::Completions { .. } => Ok(exit::DONE),
     };
     // A sync has done something by then, and tells it itself.

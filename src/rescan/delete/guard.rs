@@ -16,6 +16,10 @@ pub(crate) fn may_be_published(holds_a_file: bool, published: u64, empty_is_allo
 
 /// A published key whose file was not found.
 #[derive(Debug, Clone, Copy)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and a row of the table below has them all"
+)]
 pub(crate) struct Missing {
     /// Its path is excluded, or not included any more.
     pub(crate) excluded: bool,

@@ -13,7 +13,7 @@ use bucket_brigade::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::args::{PlaceArgs, SpeedArgs};
+use crate::args::{DestinationArgs, SpeedArgs};
 use crate::text;
 
 /// Characters of a bucket's and a prefix's name that are kept in a cache's.
@@ -23,7 +23,7 @@ const NAME_LENGTH: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where a command publishes to, from its arguments and the environment.
-pub(crate) struct Place {
+pub(crate) struct Destination {
     config: S3Config,
     pub(crate) address: S3Address,
     pub(crate) cache_path: PathBuf,
@@ -31,9 +31,9 @@ pub(crate) struct Place {
     quiet: bool,
 }
 
-impl Place {
+impl Destination {
     /// Reads no credentials and sends nothing.
-    pub(crate) fn find(args: &PlaceArgs) -> Result<Self, StorageError> {
+    pub(crate) fn find(args: &DestinationArgs) -> Result<Self, StorageError> {
         let connection = &args.connection;
         let aws = environment(connection.profile.as_deref());
         let mut config = S3Config::for_url(&args.dest)?;
@@ -149,6 +149,17 @@ impl Place {
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
         connect_with(self.config.clone().credentials(Credentials::new("nobody", "nothing")), speed, headers)
     }
+}
+
+/// Without a cache nothing is known of the bucket.
+pub(crate) fn must_be_there(
+    cache: Option<CacheManager>,
+    destination: &Destination,
+) -> Result<CacheManager, StorageError> {
+    cache.ok_or_else(|| {
+        let why = "there is no such cache: nothing was published from here, or it lies elsewhere (--cache)";
+        StorageError::new(ErrorKind::Config, Operation::Cache, why).with_path(&destination.cache_path)
+    })
 }
 
 fn connect_with(

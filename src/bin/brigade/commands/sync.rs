@@ -9,9 +9,9 @@ use bucket_brigade::{
 };
 
 use crate::args::{FirstRunHow, FollowHow, SyncArgs, VerifyHow};
-use crate::course::Course;
-use crate::events::Events;
-use crate::place::Place;
+use crate::commands::course::Course;
+use crate::commands::events::Events;
+use crate::destination::Destination;
 use crate::printable::{Printable, PrintablePath};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
@@ -75,7 +75,7 @@ fn refuse_nothing(args: &SyncArgs, report: &RescanReport) -> Result<(), StorageE
 
 /// Publishes, and tells how it went.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
-    let machine = args.json_events || args.place.output.json;
+    let machine = args.json_events || args.destination.output.json;
     let (stop, course) = (Stop::on_signals(display)?, Course::new(machine));
     let events = args.json_events.then(Events::default);
     let (report, cache) = match published(args, &stop, &course, events.as_ref(), display) {
@@ -103,9 +103,9 @@ pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
 }
 
 /// What a sync and its plan refuse alike, before anything is made for it.
-fn refuse_places(args: &SyncArgs, place: &Place) -> Result<(), StorageError> {
+fn refuse_places(args: &SyncArgs, destination: &Destination) -> Result<(), StorageError> {
     check_dir(&args.dir)?;
-    place.refuse_cache_inside(&args.dir)
+    destination.refuse_cache_inside(&args.dir)
 }
 
 fn published(
@@ -115,11 +115,11 @@ fn published(
     events: Option<&Events>,
     display: &Display,
 ) -> Result<(RescanReport, String), StorageError> {
-    let place = Place::find(&args.place)?;
-    let (engine, backend) = place.connect(&args.speed, &args.work.header)?;
+    let destination = Destination::find(&args.destination)?;
+    let (engine, backend) = destination.connect(&args.speed, &args.work.header)?;
     let engine = course.engine.get_or_init(|| engine);
-    refuse_places(args, &place)?;
-    let cache = place.open_cache(args.lock.lock_wait, &stop.token)?;
+    refuse_places(args, &destination)?;
+    let cache = destination.open_cache(args.lock.lock_wait, &stop.token)?;
     let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, config(args)?)?;
     let what = format!("looking at {}", Printable(&args.dir.to_string_lossy()));
     let follower = Follower::start(display, &what, args.speed.part_threshold.as_u64());
@@ -142,7 +142,7 @@ fn published(
     let report = site.rescan_with(&run)?;
     drop(follower);
     refuse_nothing(args, &report)?;
-    Ok((report, place.cache_path.display().to_string()))
+    Ok((report, destination.cache_path.display().to_string()))
 }
 
 fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), StorageError> {
@@ -150,28 +150,28 @@ fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), Stora
     if let Some(found) = &report.verified {
         text::failures(&found.failed, found.failed_count);
     }
-    let machine = args.place.output.json || args.json_events;
+    let machine = args.destination.output.json || args.json_events;
     let unsaid = report.failed_count == 0 && exit::of_report(report) != exit::DONE;
-    if unsaid && (machine || args.place.output.quiet) {
-        text::shortfall(report, &args.place.dest);
+    if unsaid && (machine || args.destination.output.quiet) {
+        text::shortfall(report, &args.destination.dest);
     }
     if machine {
         return print_json(&json::synced(report));
     }
-    if args.place.output.quiet {
+    if args.destination.output.quiet {
         return Ok(());
     }
     // The list has them, too.
-    if args.place.output.verbose == 0 {
+    if args.destination.output.verbose == 0 {
         text::remarks(report);
     }
     if let Some(found) = report.verified.as_ref() {
         printed(text::verified(found, true))?;
     }
-    if args.place.output.verbose > 0 {
+    if args.destination.output.verbose > 0 {
         printed(text::done(report))?;
     }
-    printed(text::summary(report, &args.place.dest, cache))
+    printed(text::summary(report, &args.destination.dest, cache))
 }
 
 /// Tells what `sync` would do.
@@ -180,15 +180,15 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
         let why = "--json-events: a dry run has no events; --json prints it as one object";
         return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
     }
-    let place = Place::find(&args.place)?;
-    let (engine, backend) = place.connect_for_nothing(&args.speed, &args.work.header)?;
-    refuse_places(args, &place)?;
+    let destination = Destination::find(&args.destination)?;
+    let (engine, backend) = destination.connect_for_nothing(&args.speed, &args.work.header)?;
+    refuse_places(args, &destination)?;
     // Where nothing was published yet, nothing is left behind either.
     let scratch = tempfile::tempdir().map_err(|error| {
         let what = "no temporary folder can be made";
         StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_source(error)
     })?;
-    let cache = match place.read_cache()? {
+    let cache = match destination.read_cache()? {
         Some(cache) => cache,
         None => CacheManager::open(scratch.path().join("cache"))?,
     };
@@ -198,9 +198,9 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
     drop(follower);
     refuse_nothing(args, &report)?;
     text::failures(&report.failed, report.failed_count);
-    if args.place.output.json {
+    if args.destination.output.json {
         print_json(&json::plan(&report))?;
-    } else if !args.place.output.quiet {
+    } else if !args.destination.output.quiet {
         printed(text::plan(&report))?;
     }
     Ok(exit::of_report(&report))

@@ -9,7 +9,7 @@ use bucket_brigade::{
     StorageBackend, StorageError,
 };
 
-use crate::place::Place;
+use crate::destination::Destination;
 use crate::{exit, text};
 
 /// What is known of a destination.
@@ -22,17 +22,18 @@ pub(crate) enum Record {
 impl Record {
     /// With URLs as the flags say. Nobody who writes the cache is hindered. Where it cannot be read, the catalog
     /// of the last sync answers, and its age is noted.
-    pub(crate) fn find(place: &Place, fallback_url: Option<&str>) -> Result<Self, StorageError> {
-        let destination = place.address.destination();
-        let store: Arc<dyn StorageBackend> = Arc::new(LocalBackend::new(place.address.get_url(""), "/"));
+    pub(crate) fn find(destination: &Destination, fallback_url: Option<&str>) -> Result<Self, StorageError> {
+        let bound_to = destination.address.destination();
+        let store: Arc<dyn StorageBackend> =
+            Arc::new(LocalBackend::new(destination.address.get_url(""), "/"));
         let fallback =
             fallback_url.map(|url| Arc::new(LocalBackend::new(url, "/")) as Arc<dyn StorageBackend>);
         let catalog =
-            Catalog::open_with(Catalog::path_for(&place.cache_path), store.clone(), fallback.clone());
-        match (place.read_cache(), catalog) {
+            Catalog::open_with(Catalog::path_for(&destination.cache_path), store.clone(), fallback.clone());
+        match (destination.read_cache(), catalog) {
             (Ok(None), _) => Ok(Self::Nothing),
             (Ok(Some(cache)), catalog) => {
-                cache.check_destination(&destination)?;
+                cache.check_destination(&bound_to)?;
                 cache.use_urls_of(store, fallback);
                 // It says the same, and need not be read from its beginning to its end.
                 match catalog {
@@ -41,7 +42,7 @@ impl Record {
                 }
             }
             (Err(error), Ok(catalog)) if is_kept_from_us(&error) => {
-                catalog.check_destination(&destination)?;
+                catalog.check_destination(&bound_to)?;
                 let age = SystemTime::now().duration_since(catalog.created()).unwrap_or_default();
                 let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
                 text::note(&format!("{error}: this is what the last sync left, {age} ago"));

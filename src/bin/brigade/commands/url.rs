@@ -1,37 +1,23 @@
-//! `status` and `url`: what is known of a destination. No request is sent, no credentials are needed.
+//! `url`: where keys are to be read. No request is sent, no credentials are needed.
 
 use std::io::{self, Write};
 
 use bucket_brigade::{ErrorKind, KeyState, RemoteKey, Resolved, StorageError};
 use serde_json::{Value, json};
 
-use crate::args::{PlaceArgs, UrlArgs};
-use crate::place::Place;
+use crate::args::UrlArgs;
+use crate::commands::record::Record;
+use crate::destination::Destination;
 use crate::printable::Printable;
-use crate::record::Record;
 use crate::{exit, json, print_json, printed, text};
-
-/// What is published, and what is pending.
-pub(crate) fn status(args: &PlaceArgs) -> Result<u8, StorageError> {
-    let place = Place::find(args)?;
-    let held = Record::find(&place, None)?.contents()?;
-    let held = held.as_ref().map(|(summary, pending)| (summary, pending.as_slice()));
-    let (destination, path) = (place.address.destination(), place.cache_path.display().to_string());
-    if args.output.json {
-        print_json(&json::inquiry::status(&destination, &path, held))?;
-    } else {
-        printed(text::status(&destination, &path, held))?;
-    }
-    Ok(exit::DONE)
-}
 
 /// Prints where keys are to be read, a line each. Where there is a record, what it knows counts.
 pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
     for key in &args.keys {
         RemoteKey::new(key)?;
     }
-    let place = Place::find(&args.place)?;
-    let record = match Record::find(&place, args.fallback_url.as_deref()) {
+    let destination = Destination::find(&args.destination)?;
+    let record = match Record::find(&destination, args.fallback_url.as_deref()) {
         Err(error) if error.kind() == ErrorKind::CacheLocked && !args.all => {
             text::note("another program holds the cache: these URLs do not say what is published yet");
             Record::Nothing
@@ -39,17 +25,17 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         other => other?,
     };
     if args.all {
-        return all(&record, args.place.output.json).map(|()| exit::DONE);
+        return all(&record, args.destination.output.json).map(|()| exit::DONE);
     }
     let mut lines = Vec::new();
     for key in &args.keys {
         lines.push(match (record.resolve(key)?, &record) {
             (Some(there), _) => Line::of(key, &there),
-            (None, Record::Nothing) => Line::unknown(key, place.address.get_url(key), "unknown"),
-            (None, _) => Line::unknown(key, place.address.get_url(key), "unpublished"),
+            (None, Record::Nothing) => Line::unknown(key, destination.address.get_url(key), "unknown"),
+            (None, _) => Line::unknown(key, destination.address.get_url(key), "unpublished"),
         });
     }
-    if args.place.output.json {
+    if args.destination.output.json {
         print_json(&lines.iter().map(Line::json).collect::<Vec<_>>())?;
     } else {
         let mut out = io::stdout().lock();

@@ -1,34 +1,30 @@
-//! `verify` and `uploads`: what the store holds, compared with what the cache knows.
+//! `verify`: what the store holds, compared with what the cache knows.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bucket_brigade::{
-    CacheManager, CancelToken, ErrorKind, Operation, Run, StorageBackend, StorageError, Verify, VerifyReport,
+    CacheManager, CancelToken, ErrorKind, Run, StorageBackend, StorageError, Verify, VerifyReport,
 };
 
-use crate::args::{SpeedArgs, UploadsArgs, VerifyArgs};
-use crate::place::Place;
+use crate::args::VerifyArgs;
+use crate::destination::{Destination, must_be_there};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
 use crate::{exit, json, print_json, printed, text};
 
-/// Without a cache nothing is known of the bucket.
-fn must_be_there(cache: Option<CacheManager>, place: &Place) -> Result<CacheManager, StorageError> {
-    cache.ok_or_else(|| {
-        let why = "there is no such cache: nothing was published from here, or it lies elsewhere (--cache)";
-        StorageError::new(ErrorKind::Config, Operation::Cache, why).with_path(&place.cache_path)
-    })
-}
-
 /// The cache, to note in it what is found; where it cannot be written, to read it.
-fn cache_to_mend(place: &Place, wait: Duration, stop: &CancelToken) -> Result<CacheManager, StorageError> {
-    if !place.has_cache()? {
-        return must_be_there(None, place);
+fn cache_to_mend(
+    destination: &Destination,
+    wait: Duration,
+    stop: &CancelToken,
+) -> Result<CacheManager, StorageError> {
+    if !destination.has_cache()? {
+        return must_be_there(None, destination);
     }
-    match place.open_cache(wait, stop) {
-        Err(error) if is_unwritable(&error) => must_be_there(place.read_cache()?, place),
+    match destination.open_cache(wait, stop) {
+        Err(error) if is_unwritable(&error) => must_be_there(destination.read_cache()?, destination),
         other => other,
     }
 }
@@ -49,9 +45,9 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
         other => other?,
     };
     text::failures(&found.failed, found.failed_count);
-    if args.place.output.json {
+    if args.destination.output.json {
         print_json(&json::verified(&found))?;
-    } else if !args.place.output.quiet {
+    } else if !args.destination.output.quiet {
         printed(text::verified(&found, is_recorded))?;
     } else if !found.is_good() {
         text::note(&text::verified_in_short(&found));
@@ -65,9 +61,9 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
 
 /// What was found, and whether the cache has it, too.
 fn compared(args: &VerifyArgs, stop: &Stop, display: &Display) -> Result<(VerifyReport, bool), StorageError> {
-    let place = Place::find(&args.place)?;
-    let cache = cache_to_mend(&place, args.lock.lock_wait, &stop.token)?;
-    let (engine, backend) = place.connect(&args.speed, &[])?;
+    let destination = Destination::find(&args.destination)?;
+    let cache = cache_to_mend(&destination, args.lock.lock_wait, &stop.token)?;
+    let (engine, backend) = destination.connect(&args.speed, &[])?;
     let backend: Arc<dyn StorageBackend> = backend;
     let how = if args.content { Verify::Content } else { Verify::List };
     let follower = Follower::start(display, "listing", u64::MAX);
@@ -82,37 +78,8 @@ fn compared(args: &VerifyArgs, stop: &Stop, display: &Display) -> Result<(Verify
     if cache.is_read_only() && found.missing_count + found.different_count > 0 {
         text::note(&format!(
             "{} cannot be written: what is missing or different is not noted in it, and not published again by itself",
-            place.cache_path.display()
+            destination.cache_path.display()
         ));
     }
     Ok((found, !cache.is_read_only()))
-}
-
-/// Lists the uploads that were left open, or aborts them.
-pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
-    let place = Place::find(&args.place)?;
-    let cache = if args.abort && place.has_cache()? {
-        Some(place.open_cache(args.lock.lock_wait, &CancelToken::new())?)
-    } else {
-        place.read_cache()?
-    };
-    let cache = must_be_there(cache, &place)?;
-    let (engine, backend) = place.connect(&SpeedArgs::default(), &[])?;
-    if !args.abort {
-        let open = cache.unfinished_uploads(&engine, &*backend)?;
-        if args.place.output.json {
-            print_json(&json::inquiry::uploads(&open))?;
-        } else {
-            printed(text::uploads(&open))?;
-        }
-        return Ok(exit::DONE);
-    }
-    let result = cache.abort_uploads(&engine, &*backend)?;
-    text::failures(&result.failed, result.failed.len() as u64);
-    if args.place.output.json {
-        print_json(&json::inquiry::aborted(&result))?;
-    } else if !args.place.output.quiet {
-        printed(text::aborted(&result))?;
-    }
-    Ok(exit::of_errors(&result.failed).unwrap_or(exit::DONE))
 }
