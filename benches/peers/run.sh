@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh DIR [PEER...]
-# The README's table of tools: each does the same work against s3s-fs on loopback, ten at a time; peers.py says what is
+# The manual's table of tools: each does the same work against s3s-fs on loopback, ten at a time; peers.py says what is
 # measured. Everything is made under DIR (2.6 GB) and left there; the rows go to DIR/peers.tsv and to standard output.
 # Needs python3 with venv and pip, GNU time, openssl, a C compiler and network for the first run; 30 minutes of two cores.
 set -euo pipefail
