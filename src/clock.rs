@@ -23,6 +23,7 @@ impl CancelToken {
     /// Cancels the run. Waits end at once. A body that is being sent ends at its next chunk. The answer to a
     /// request that was sent completely is awaited for 3 s more.
     pub fn cancel(&self) {
+        // A second call does not restart the 3 s of the first.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         self.0.1.notify_all();
     }
@@ -47,6 +48,7 @@ impl CancelToken {
         let (cancelled, _) = self
             .0
             .1
+            // Waits on after a spurious wake-up.
             .wait_timeout_while(cancelled, duration, |cancelled| cancelled.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         cancelled.is_none()
@@ -123,11 +125,13 @@ impl Clock for VirtualClock {
 
     fn wall(&self) -> SystemTime {
         let offset = self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
+        // `SystemTime` takes unsigned durations only.
         let by = Duration::from_secs(offset.unsigned_abs());
         if offset < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 
     fn wait(&self, duration: Duration, cancel: &CancelToken) -> bool {
+        // As with the system's clock, a cancelled token ends the wait before it begins.
         if cancel.is_cancelled() {
             return false;
         }

@@ -84,6 +84,7 @@ impl EngineConfig {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the number of workers is out of range or
     /// the system refuses the threads.
     pub fn build(self) -> Result<Engine, StorageError> {
+        // Each worker is a thread and may keep a connection: a typing error should not start thousands.
         if !(1..=256).contains(&self.workers) {
             return Err(StorageError::config("workers", format!("{} is not from 1 to 256", self.workers)));
         }
@@ -96,6 +97,7 @@ impl EngineConfig {
             })?;
         Ok(Engine(Arc::new(Inner {
             pool,
+            // Two jobs ready for each worker, so that none waits for the feeding thread.
             queue: crossbeam_channel::bounded(2 * self.workers),
             workers: self.workers,
             clock: self.clock,
@@ -143,6 +145,7 @@ impl Engine {
 
     /// Refuses a call from one of the engine's own threads: a worker that waited for the pool could wait for ever.
     pub(crate) fn refuse_own_worker(&self) -> Result<(), StorageError> {
+        // An index means that the current thread is one of this pool's; other pools' threads have none here.
         if self.0.pool.current_thread_index().is_none() {
             return Ok(());
         }
@@ -189,6 +192,7 @@ impl fmt::Debug for Engine {
 
 /// Runs the job at the head of the queue. A panic of the job must not end the worker.
 fn run_next_job(queue: &Receiver<Job>) {
+    // There is a job for every call, so this never has to wait.
     if let Ok(job) = queue.try_recv()
         && catch_unwind(AssertUnwindSafe(job)).is_err()
     {

@@ -17,8 +17,8 @@ use crate::text::{Printable, PrintablePath};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     Never,
-    /// At once, because the next request is a different one (new credentials, another region). Allowed once for
-    /// each request.
+    /// At once, because the next request is a different one (renewed credentials, a corrected clock). Allowed once
+    /// for each request.
     Anew,
     Backoff,
     /// After at least this wait, as the server asked (`Retry-After`).
@@ -151,6 +151,7 @@ impl StorageError {
 
     /// Marks, if `yes`, that an earlier attempt at the same request may have taken effect.
     pub(crate) fn unsettled(mut self, yes: bool) -> Self {
+        // Never taken back: a later attempt that fails for certain does not undo an earlier one.
         self.details.unsettled |= yes;
         self
     }
@@ -174,9 +175,9 @@ impl StorageError {
         self.details.unresolved
     }
 
-    /// A copy of this error, to report it in another place too. The source becomes part of the message, since
-    /// sources cannot be cloned.
+    /// A copy of this error, to report it in another place too. The source's text becomes part of the message.
     pub(crate) fn repeated(&self) -> Self {
+        // The source itself cannot be cloned.
         let cause = Cause(&self.details, self.source.as_deref()).to_string();
         let mut details = self.details.clone();
         details.message.push_str(&cause);
@@ -283,6 +284,7 @@ impl StorageError {
 impl fmt::Display for Details {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.operation)?;
+        // The path is the better place to look at; the key can be derived from it.
         if let Some(path) = &self.path {
             write!(f, " {}", PrintablePath(path))?;
         } else if let Some(key) = &self.key {
@@ -292,6 +294,7 @@ impl fmt::Display for Details {
         let Some(request) = &self.request else {
             return Ok(());
         };
+        // One attempt is the normal case and needs no words.
         if request.attempts > 1 {
             write!(f, " ({} attempts in {:.1} s)", request.attempts, request.elapsed.as_secs_f64())?;
         }
@@ -307,6 +310,7 @@ struct Cause<'a>(&'a Details, Option<&'a (dyn std::error::Error + Send + Sync)>)
 
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // With no source the text is empty, which every message contains.
         let text = self.1.map(ToString::to_string).unwrap_or_default();
         if self.0.message.contains(&text) { Ok(()) } else { write!(f, ": {}", Printable(&text)) }
     }

@@ -80,6 +80,7 @@ fn find_problem(key: &str) -> Option<&'static str> {
 }
 
 fn find_bad_segment(text: &str) -> Option<&'static str> {
+    // Stores and proxies normalize such segments away, and the object would get another key or URL.
     text.split('/').find_map(|segment| match segment {
         "" => Some("a key is relative and has no empty segment (no leading, trailing or double '/')"),
         "." | ".." => Some("a key has no '.' or '..' segment"),
@@ -94,6 +95,7 @@ pub(crate) struct Prefix(String);
 impl Prefix {
     /// Checks and normalizes a prefix: `""` and `"/"` are empty, `"a"` and `"/a/"` are both `a/`.
     pub(crate) fn new(text: &str) -> Result<Self, StorageError> {
+        // Outer slashes are a matter of habit; inner double ones are an error and are refused below.
         let trimmed = text.trim_matches('/');
         if trimmed.is_empty() {
             return Ok(Self::default());
@@ -149,6 +151,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Appends the encoded key to `base`, with no slash between them. Allocates once.
 pub(crate) fn url_below(base: &str, key: &str) -> String {
+    // Encoded twice, the first time for the length: cheaper than a second allocation.
     let parts = || utf8_percent_encode(key, ENCODED);
     let mut url = String::with_capacity(base.len() + parts().map(str::len).sum::<usize>());
     url.push_str(base);

@@ -10,6 +10,7 @@ pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each part ends with a hidden character, except perhaps the last.
         for part in self.0.split_inclusive(is_hidden) {
             match part.chars().next_back() {
                 Some(last) if is_hidden(last) => {

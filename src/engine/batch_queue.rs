@@ -36,6 +36,7 @@ impl<T> BatchQueue<T> {
         T: Send + 'static,
     {
         let results = self.clone();
+        // `job` is consumed, and all that it owns is dropped, before its result is pushed.
         engine.submit(move || results.push(job()));
     }
 
@@ -56,6 +57,7 @@ impl<T> BatchQueue<T> {
     fn push_and_wake(&self, item: T, urgent: bool) {
         let mut state = self.lock();
         state.items.push(item);
+        // Stays set until the reader has taken the items, so an urgent one is never missed between two waits.
         state.urgent |= urgent;
         let wake = state.wanted.is_some_and(|wanted| state.urgent || state.items.len() >= wanted);
         // Unlocked first, or the reader would wake up only to wait for the lock.
@@ -83,6 +85,7 @@ impl<T> BatchQueue<T> {
         let too_few = |state: &mut State<T>| !state.urgent && state.items.len() < enough;
         let (mut state, _) =
             self.0.1.wait_timeout_while(state, timeout, too_few).unwrap_or_else(PoisonError::into_inner);
+        // From here on nobody needs to wake the reader.
         state.wanted = None;
         state
     }

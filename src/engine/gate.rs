@@ -70,6 +70,7 @@ impl Passage {
         match error.kind() {
             // Overloaded servers and proxies hang up on bodies instead of answering 503.
             _ if error.is_cut_off() => Self::Throttled,
+            // Only these two say that nothing answered, and only they open the circuit.
             ErrorKind::Connect | ErrorKind::Timeout => Self::Unreachable,
             ErrorKind::Throttled => Self::Throttled,
             ErrorKind::Server | ErrorKind::Protocol => Self::Failed,
@@ -128,6 +129,7 @@ impl Gate {
     ) -> Result<Turn<'_>, StorageError> {
         let mut state = self.lock();
         while !state.open && state.in_flight >= state.limit {
+            // The timeout is there for `may_wait`: a cancelled run must not wait for a place.
             state.waiting += 1;
             state = self.freed.wait_timeout(state, CHECK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
@@ -135,10 +137,11 @@ impl Gate {
         }
         // Also after a wait: the circuit may have opened meanwhile.
         if state.open {
-            let why = format!("skipped: {FAILURES_TO_OPEN} connections to the store failed in a row");
+            let why = format!("skipped: the store was unreachable {FAILURES_TO_OPEN} times in a row");
             return Err(StorageError::new(ErrorKind::Unavailable, operation, why));
         }
         state.in_flight += 1;
+        // If the request panics, the turn ends as it begins: it says nothing about the store.
         Ok(Turn { gate: self, passage: Passage::Neutral })
     }
 
@@ -164,6 +167,7 @@ impl Drop for Turn<'_> {
         let mut state = self.gate.lock();
         state.in_flight -= 1;
         state.record(self.passage, self.gate.most);
+        // All of them, since the limit may have grown or the circuit opened.
         if state.waiting > 0 {
             self.gate.freed.notify_all();
         }
@@ -181,6 +185,7 @@ impl State {
                     self.limit = (self.limit + 1).min(most);
                 }
             }
+            // Halved at once, raised slowly: the additive increase and multiplicative decrease of TCP.
             Passage::Throttled => {
                 self.failures = 0;
                 self.successes = 0;

@@ -106,6 +106,7 @@ impl ErrorKind {
     /// Returns true if the run fails as a whole when its first request ends with this kind: every other request
     /// would end the same way. `AccessDenied` is not among them: a permission may be missing for one key only.
     pub(crate) fn is_fatal_at_first(self) -> bool {
+        // Network and server errors are not here: such an outage ends the run as `LocalOnly`, not as an error.
         matches!(
             self,
             Self::Config

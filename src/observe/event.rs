@@ -184,6 +184,7 @@ impl ChannelObserver {
 
 impl Observer for ChannelObserver {
     fn event(&self, event: &Event) {
+        // Events after the receiver was dropped are not counted: nobody misses them.
         if let Err(TrySendError::Full(_)) = self.sender.try_send(event.clone()) {
             self.missed.fetch_add(1, Relaxed);
         }

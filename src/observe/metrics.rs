@@ -98,15 +98,17 @@ impl Metrics {
 
     fn add(&self, pick: impl Fn(&Counters) -> &AtomicU64, by: u64) {
         pick(&self.0.counters).fetch_add(by, Relaxed);
+        // A run's counters have their engine's as parent; an engine's have none.
         if let Some(parent) = &self.0.parent {
             parent.add(pick, by);
         }
     }
 
-    /// Counts a rescan. `pending` replaces the gauge; all else is added.
+    /// Counts a rescan.
     pub(crate) fn rescan_ended(&self, took: Duration, pending: u64) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.0.counters.rescans.fetch_add(1, Relaxed);
+        // The gauge is set, not added: it is a state, not a count.
         self.0.counters.pending_files.store(pending, Relaxed);
         self.0.times.total.fetch_add(nanos, Relaxed);
         self.0.times.last.store(nanos, Relaxed);

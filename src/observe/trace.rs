@@ -73,6 +73,7 @@ impl Trace {
         if !wanted && self.observers.is_empty() {
             return;
         }
+        // Escaped once, here, for the facade and the observers alike.
         let texts: Vec<(&'static str, String)> =
             fields.iter().map(|(name, value)| (*name, Printable(&value.to_string()).to_string())).collect();
         let message = Printable(message).to_string();

@@ -46,10 +46,9 @@ const SUFFIX: &str = ".catalog";
 /// and share the mapping; each keeps its version until it is refreshed itself. A catalog may be inherited across
 /// `fork`, because nothing in it changes.
 ///
-/// The checksum detects accidental damage. A file forged with a right checksum cannot do harm either: entries that
-/// turn out to be damaged count as missing, [`is_damaged`](Self::is_damaged) and [`refresh`](Self::refresh) report it,
-/// and the next rescan writes the file again. Reading such an entry may call the host's panic hook, but the panic is
-/// caught.
+/// The checksum detects accidental damage. A file that was forged may have a right checksum: an entry that turns out to
+/// be malformed then counts as missing, [`is_damaged`](Self::is_damaged) and [`refresh`](Self::refresh) report it, and
+/// the next rescan writes the file again. Reading such an entry may call the host's panic hook; the panic is caught.
 ///
 /// ```no_run
 /// use bucket_brigade::Catalog;
@@ -115,6 +114,7 @@ impl Catalog {
     /// Fails if URLs can be had from a backend only, and none was given.
     fn require_plain_urls(self) -> Result<Self, StorageError> {
         let Tail { store, fallback, .. } = &self.opened.tail;
+        // Backends that were given make all URLs themselves.
         if self.places.is_some() || (store.plain && fallback.as_ref().is_none_or(|base| base.plain)) {
             return Ok(self);
         }
@@ -131,6 +131,7 @@ impl Catalog {
     pub fn refresh(&mut self) -> Result<bool, StorageError> {
         let metadata = std::fs::metadata(&self.path).map_err(|error| read_error(&self.path, error))?;
         if Identity::of(&metadata) == self.opened.identity {
+            // The same damaged file: an error, until somebody replaces it.
             return if self.is_damaged() { Err(flaw_error(&self.path, Flaw::Damaged)) } else { Ok(false) };
         }
         let opened = Arc::new(Opened::open(&self.path)?);
@@ -199,6 +200,7 @@ impl Catalog {
     pub fn check_destination(&self, destination: &str) -> Result<(), StorageError> {
         match &self.opened.tail.destination {
             Some(bound) if bound != destination => Err(foreign(&self.path, bound, destination)),
+            // `None` is fine, too: that cache has published nothing yet.
             _ => Ok(()),
         }
     }
@@ -262,6 +264,7 @@ impl Iterator for Entries<'_> {
             let Ok(key) = std::str::from_utf8(key) else {
                 return opened.keys.note_damage();
             };
+            // A key without a URL, such as that of a removed file that was never published, is left out.
             if let Some(resolved) = self.catalog.resolved(key, &opened.known(number)?) {
                 return Some((key.to_owned(), resolved));
             }

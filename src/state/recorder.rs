@@ -69,6 +69,7 @@ impl Recorder {
 
     /// Sends writes to the thread and does not wait. They are durable after the next commit.
     pub(crate) fn record(&self, writes: Vec<Write>) {
+        // An empty message would only wake the thread.
         if !writes.is_empty() {
             self.queue.push(Message::Writes(writes));
         }
@@ -78,6 +79,7 @@ impl Recorder {
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         let (sender, receiver) = bounded(1);
         self.queue.push_urgent(Message::Sync(sender));
+        // An error here means that the thread has panicked and dropped the sender.
         if receiver.recv() == Ok(true) {
             return Ok(());
         }
@@ -157,6 +159,7 @@ impl Committer {
             }
             // After a failure later writes must not be committed: they may rely on those that were lost.
             healthy = healthy && self.commit(&writes);
+            // Answered after the commit, which holds all that was sent before them.
             for done in waiting {
                 let _ = done.send(healthy);
             }

@@ -105,6 +105,7 @@ const LOST_AT_MOST: usize = 16;
 /// Returns a key's open uploads after a step. Parts have records of their own and change nothing here.
 pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<OpenUpload> {
     match step {
+        // Added before the store is asked, so that a crash leaves a trace of an upload without an ID.
         UploadStep::Intended(Intent { token, stat, settled, part_size, headers }) => {
             uploads.push(OpenUpload {
                 token: token.clone(),
@@ -127,6 +128,7 @@ pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<Open
             // A lost second upload may still be at the store: its token is needed to find it.
             let kept = upload.token != *token || upload.lost;
             if upload.token == *token {
+                // The upload with this ID is gone. What may be left has an unknown one.
                 upload.upload_id = None;
             }
             kept
@@ -154,6 +156,7 @@ pub(crate) fn encode<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, pos
 /// Decodes the record of this key; `None` if its bytes are not those that were stored for the key.
 pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
     let (fields, stored) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
+    // The key is part of it, so a record in the wrong place is found out, too.
     if stored != checksum_of(key, fields) {
         return None;
     }

@@ -123,6 +123,7 @@ impl Known {
             whole_digest: None,
             state,
         };
+        // Without a fallback, readers get the published version even if it is an older one.
         if let Some(there) = &self.published {
             // The object may be the old version or the new one, so nothing can be said about its content.
             if self.attempted {
@@ -131,6 +132,7 @@ impl Known {
             let state = if self.pending.is_none() { KeyState::Published } else { KeyState::Stale };
             return Some(resolved_to(urls.store(key), there, state));
         }
+        // The URL that the object will have; it leads to nothing yet.
         on_disk.map(|_| unknown(KeyState::Pending))
     }
 }

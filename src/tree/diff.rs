@@ -34,6 +34,7 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         let order = match (self.old.peek(), self.new.peek()) {
             (None, None) => return None,
+            // A stream that has ended counts as greater than all keys.
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(old), Some(new)) => (self.order)(old, new),
@@ -119,6 +120,7 @@ fn same_content(old: &FileEntry, new: &FileEntry, trusted: bool) -> bool {
     match (&old.digest, &new.digest) {
         // Digests of different kinds cannot be compared.
         (Some(a), Some(b)) if a.part_size() == b.part_size() => a == b && old.stat.size == new.stat.size,
+        // An equal but racy stat proves nothing.
         _ => trusted && old.stat == new.stat,
     }
 }

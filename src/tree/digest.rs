@@ -79,6 +79,7 @@ impl Digest {
             let (sha256, count) = hash_up_to(&mut stream, part_size.map_or(u64::MAX, NonZeroU64::get))?;
             match part_size {
                 None => return Ok(Self::whole(sha256)),
+                // The end of the stream. No part is empty, not even the last.
                 Some(_) if count == 0 => {
                     return Ok(Self { sha256: parts.finalize().into(), part_size });
                 }
@@ -128,6 +129,7 @@ fn hash_up_to(stream: &mut impl Read, most: u64) -> io::Result<([u8; 32], u64)> 
                 hasher.update(&buffer[..count]);
                 total += count as u64;
             }
+            // A signal interrupted the read: read again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -156,7 +158,9 @@ impl PartPlan {
     /// Returns `None` for an empty file and for one that is larger than 10,000 parts of 5 GiB.
     pub fn new(size: u64, wanted: u64) -> Option<Self> {
         let needed = size.div_ceil(MOST_PARTS);
+        // Only a size that has to be raised is rounded up; the wanted one is taken as it is.
         let needed = if needed > wanted { needed.next_multiple_of(STEP) } else { wanted };
+        // The upper limit may leave too many parts, which the filter below refuses.
         let part_size = needed.clamp(SMALLEST_PART, LARGEST_PART);
         Self::exactly(size, part_size).filter(|plan| size > 0 && u64::from(plan.count()) <= MOST_PARTS)
     }

@@ -79,6 +79,7 @@ impl Source {
         length: u64,
         mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
     ) -> Result<[u8; 32], StorageError> {
+        // A small file gets a small buffer.
         let room = usize::try_from(length).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
         let (mut buffer, mut hasher, end) = (vec![0; room], Sha256::new(), offset + length);
         while offset < end {
@@ -136,7 +137,9 @@ impl Source {
         let left = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
         loop {
             match self.file.read_at(&mut buffer[..left], offset) {
+                // A signal interrupted the read: read again.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The end of the file, although more bytes were announced.
                 Ok(0) => return Err(changed_error(&self.path, "it was truncated while it was being read")),
                 result => return result.map_err(|error| read_error(&self.path, error)),
             }

@@ -54,6 +54,7 @@ impl FileStat {
     // The types of these fields differ from system to system.
     #[allow(clippy::unnecessary_cast, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
     pub(crate) fn of(stat: &Stat) -> Self {
+        // Saturating, because a file system may contain any number.
         let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         Self {
             size: stat.st_size as u64,
@@ -72,6 +73,7 @@ impl FileStat {
     /// Returns true if this stat, taken at `seen` (nanoseconds since 1970), is not racy and may stand for the
     /// content: its ctime is older than the racy window and not in the future.
     pub(crate) fn is_settled(&self, seen: i64) -> bool {
+        // A ctime in the future means that the two clocks differ: never trusted.
         self.ctime <= seen.saturating_sub(RACY_WINDOW)
     }
 }

@@ -174,6 +174,7 @@ pub(crate) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option
         if let Some(digest) = facts.digest {
             flags |= HAS_DIGEST;
             record[..32].copy_from_slice(digest.as_bytes());
+            // A plain digest fits into the record. A composite one needs room for its part size.
             needs_detail |= digest.part_size().is_some();
             detail[56..64].copy_from_slice(&digest.part_size().unwrap_or(0).to_le_bytes());
         }
@@ -202,6 +203,7 @@ pub(crate) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option
 pub(crate) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [u8]>) -> Option<Known> {
     let flags = record[52];
     let number = u32_at(record, 48);
+    // A number without its detail is damage, and the whole record counts as such.
     let detail = if number == NO_DETAIL { None } else { Some(detail(number)?) };
     let digest = |on: u8, sha256: &[u8], part_size: u64| {
         (flags & on != 0).then(|| Digest::known(bytes32(sha256), NonZeroU64::new(part_size)))
@@ -221,12 +223,14 @@ pub(crate) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [
             digest: digest(DISK_HAS_DIGEST, &detail[16..48], u64_at(detail, 48)),
             whole: None,
         },
+        // There is one version only: it is the published one, or the one on disk.
         _ => main,
     };
     let attempted = flags & ATTEMPTED != 0;
     Some(Known { published, pending: kind.map(|kind| (kind, disk)), attempted })
 }
 
+// The codes are part of the layout, whatever the order of the enum's variants.
 fn code_of_kind(kind: PendingKind) -> u8 {
     match kind {
         PendingKind::Added => 1,

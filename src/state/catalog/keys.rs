@@ -41,6 +41,7 @@ struct Damage;
 impl Keys {
     /// Opens the map; `None` if the section is not an FST with `count` keys.
     pub(crate) fn new(section: Section, count: u64) -> Option<Self> {
+        // The crate's own checks come first; some bytes make even those panic.
         let map = catch_unwind(AssertUnwindSafe(|| Fst::new(section))).ok()?.ok()?;
         (map.len() as u64 == count).then(|| Self { map, damaged: AtomicBool::new(false) })
     }
@@ -120,6 +121,7 @@ impl<'a> Step<'a> {
         let (mut node, mut number) = (map.root(), 0_u64);
         for byte in prefix.bytes() {
             let transition = node.transition(node.find_input(byte)?);
+            // Wrapping, because forged outputs may overflow; a wrong number is refused where its record is read.
             number = number.wrapping_add(transition.out.value());
             node = map.node(transition.addr);
         }
@@ -134,6 +136,7 @@ impl Walk<'_> {
         let found = if let Ok(Ok(found)) = catch_unwind(AssertUnwindSafe(|| self.advance())) {
             found
         } else {
+            // The walk ends here: nothing below a damaged node can be trusted.
             self.stack.clear();
             keys.note_damage()
         };
@@ -145,6 +148,7 @@ impl Walk<'_> {
             let Some(step) = self.stack.last_mut() else {
                 return Ok(None);
             };
+            // A node's own key comes before the longer keys below it.
             if !std::mem::replace(&mut step.entered, true) {
                 if step.node.is_final() {
                     self.left = self.left.checked_sub(1).ok_or(Damage)?;
@@ -159,6 +163,7 @@ impl Walk<'_> {
                 let below = step.follow_next(&self.keys.map, &mut self.key)?;
                 self.stack.push(below);
             } else {
+                // Back to the parent, and one byte less. At the start of the walk this cuts the prefix, harmlessly.
                 self.stack.pop();
                 self.key.pop();
             }

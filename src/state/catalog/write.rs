@@ -49,6 +49,7 @@ pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), Storag
 fn last_written(cache: &CacheManager) -> Result<Option<Tail>, StorageError> {
     match read_verified_tail(&path_for(cache.path())) {
         Ok((checksum, there)) if cache.is_its_catalog(checksum)? => Ok(Some(there)),
+        // Missing, unreadable, damaged, or of another cache: it is written again.
         _ => Ok(None),
     }
 }
@@ -70,6 +71,7 @@ pub(crate) struct Bases {
 
 impl Bases {
     pub(crate) fn of(places: Places) -> Self {
+        // Plain until a key proves otherwise.
         let base = |place: &dyn StorageBackend| Base { url: place.get_url(""), plain: true };
         let (store, fallback) = (base(&*places.store), places.fallback.as_deref().map(base));
         Self { store, fallback, places: Some(places) }
@@ -108,6 +110,7 @@ pub(crate) fn write(cache: &CacheManager, urls: Bases, now: SystemTime) -> Resul
     let written = add_rows(&mut draft, cache, urls, now).and_then(|tail| draft.finish(&tail).map_err(failed));
     let placed = written.and_then(|checksum| {
         fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)?;
+        // Last: until then the cache does not take the new file for its own, and the next run writes it again.
         cache.note_catalog(checksum)
     });
     if placed.is_err() {
@@ -165,6 +168,7 @@ struct Draft {
 
 impl Draft {
     fn begin(temporary: &Path, folder: &Path) -> io::Result<Self> {
+        // A writer that was killed may have left one.
         match fs::remove_file(temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -173,6 +177,7 @@ impl Draft {
         let out = OpenOptions::new().write(true).create_new(true).mode(0o400).open(temporary)?;
         let mut out = BufWriter::with_capacity(BUFFER, out);
         out.write_all(&[0; HEAD])?;
+        // Details and keys come after the records in the file, but are known only while these are written.
         let scratch = || Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder)?));
         let keys = MapBuilder::new(scratch()?).map_err(io::Error::other)?;
         let (out, details) = (Hashing { out, hasher: Xxh3::new() }, scratch()?);
@@ -213,6 +218,7 @@ impl Draft {
         };
         let head = head.with_checksum(&mut hasher);
         file.write_all_at(&head.encode(), 0)?;
+        // Read-only for all before it gets its name: readers of other users may map it, nobody changes it.
         file.set_permissions(Permissions::from_mode(0o444))?;
         file.sync_all()?;
         Ok(head.checksum)
@@ -244,6 +250,7 @@ struct Hashing {
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
+        // Only the bytes that were taken; the caller sends the rest again.
         self.hasher.update(&bytes[..count]);
         Ok(count)
     }

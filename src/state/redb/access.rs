@@ -63,6 +63,7 @@ pub(crate) fn failed(path: &Path, error: DatabaseError) -> StorageError {
         DatabaseError::Storage(redb::StorageError::Io(error)) if !is_damage(&error) => {
             StorageError::io(ErrorKind::Cache, Operation::Cache, path, error)
         }
+        // The errors that are left come from the content of the file.
         error => damaged(path, &error.to_string()),
     }
 }

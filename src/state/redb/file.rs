@@ -41,6 +41,7 @@ impl OpenFile {
     fn open(path: &Path, options: &mut OpenOptions) -> Result<(File, Self), StorageError> {
         let failed = |error| open_error(path, error);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed)?;
+        // Of the open file, not of the path, which may lead elsewhere by now.
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(folder_error(path));
@@ -107,6 +108,7 @@ fn open_error(path: &Path, error: io::Error) -> StorageError {
     if error.raw_os_error() != Some(libc::ELOOP) {
         return StorageError::io(ErrorKind::Cache, Operation::Cache, path, error);
     }
+    // A dangling link has no canonical path, but can still be read.
     let target = fs::canonicalize(path).or_else(|_| fs::read_link(path));
     let target = target.map(|target| format!(": {}", target.display())).unwrap_or_default();
     let why = format!("it is a symbolic link; give the path it leads to{target}");

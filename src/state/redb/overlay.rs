@@ -79,6 +79,7 @@ impl StorageBackend for Overlay {
 
     fn read(&self, offset: u64, mut out: &mut [u8]) -> io::Result<()> {
         let changes = self.changes();
+        // As a real file does, and as redb expects.
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > changes.length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -110,6 +111,7 @@ impl StorageBackend for Overlay {
         Ok(())
     }
 
+    // There is nothing to sync: the file is never written.
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
