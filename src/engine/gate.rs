@@ -74,6 +74,7 @@ impl Passage {
             ErrorKind::Connect | ErrorKind::Timeout => Self::Unreachable,
             ErrorKind::Throttled => Self::Throttled,
             ErrorKind::Server | ErrorKind::Protocol => Self::Failed,
+            // A broken connection may be the network's fault; the others arise on this side.
             ErrorKind::Network
             | ErrorKind::Tls
             | ErrorKind::Cancelled
@@ -92,6 +93,7 @@ impl Passage {
 impl Gate {
     /// A gate with room for `most` requests in flight.
     pub(crate) fn new(most: usize) -> Self {
+        // With no place at all every request would wait for ever.
         let most = most.max(1);
         let state = State { limit: most, in_flight: 0, waiting: 0, successes: 0, failures: 0, open: false };
         Self { state: Mutex::new(state), freed: Condvar::new(), most }

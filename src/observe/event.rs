@@ -277,6 +277,7 @@ impl Progress {
     }
 
     pub(crate) fn bytes_sent(&self, bytes: u64) {
+        // Sent bytes count as done at once; `bytes_lost` takes both counts back.
         self.0.bytes_sent.fetch_add(bytes, Relaxed);
         self.bytes_present(bytes);
     }

@@ -259,6 +259,7 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let opened = &self.catalog.opened;
         loop {
+            // Damage ends the iteration, here and below; whoever finds it marks the catalog.
             let (key, number) = self.keys.next_key()?;
             // Keys are written from UTF-8, so any other bytes are damage.
             let Ok(key) = std::str::from_utf8(key) else {

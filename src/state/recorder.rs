@@ -107,6 +107,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
+        // Urgent, so that the last writes are committed now and not after the interval.
         self.queue.push_urgent(Message::Close);
         if let Some(thread) = self.thread.take() {
             // A panic of the database is caught and kept as the failure. Any other has no receiver left.

@@ -123,6 +123,7 @@ pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<Open
                 upload.lost = *lost;
             }
         }
+        // Parts are kept in a table of their own.
         UploadStep::Part(..) => {}
         UploadStep::Closed(token) => uploads.retain_mut(|upload| {
             // A lost second upload may still be at the store: its token is needed to find it.

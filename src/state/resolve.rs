@@ -115,6 +115,7 @@ impl Known {
         {
             return Some(resolved_to(url, &disk, KeyState::Pending));
         }
+        // The object's URL, without a word about what it serves.
         let unknown = |state| Resolved {
             url: urls.store(key),
             size: None,

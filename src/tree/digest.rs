@@ -168,6 +168,7 @@ impl PartPlan {
     /// The plan with exactly this part size: an upload that is resumed keeps its own, whatever is configured now.
     pub(crate) fn exactly(size: u64, part_size: u64) -> Option<Self> {
         let part_size = NonZeroU64::new(part_size)?;
+        // Part numbers are 32 bits wide; a stored part size may be any number.
         u32::try_from(size.div_ceil(part_size.get())).is_ok().then_some(Self { size, part_size })
     }
 

@@ -60,6 +60,7 @@ impl Opened {
         let mapping = Arc::new(map(&file).map_err(unread)?);
         let head = Head::decode(&mapping, mapping.len() as u64).map_err(|flaw| flaw_error(path, flaw))?;
         let damaged = || flaw_error(path, Flaw::Damaged);
+        // Before anything else is decoded.
         if !head.checksum_matches(&mapping[HEAD..]) {
             return Err(damaged());
         }

@@ -88,6 +88,7 @@ impl Bases {
 
     /// Records if a key's URLs are not the base URLs and the key.
     fn check_plain(&mut self, key: &str) {
+        // The bases come from the last catalog, for which the keys were compared.
         let Some(places) = &self.places else {
             return;
         };
@@ -176,6 +177,7 @@ impl Draft {
         // Creates the file and follows no link: anything that has taken the name meanwhile is refused.
         let out = OpenOptions::new().write(true).create_new(true).mode(0o400).open(temporary)?;
         let mut out = BufWriter::with_capacity(BUFFER, out);
+        // A placeholder: the head has lengths and a checksum, which are known at the end.
         out.write_all(&[0; HEAD])?;
         // Details and keys come after the records in the file, but are known only while these are written.
         let scratch = || Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder)?));

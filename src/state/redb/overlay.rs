@@ -138,6 +138,7 @@ impl StorageBackend for Overlay {
         self.file.close()
     }
 
+    // Never an exclusive lock: the file is not written.
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }
