@@ -55,7 +55,7 @@ impl CacheManager {
     }
 
     /// [`ErrorKind::CacheForeign`] if this is the cache of another destination
-    /// ([`StorageBackend::destination`]).
+    /// ([`StorageBackend::destination`](crate::StorageBackend::destination)).
     ///
     /// # Errors
     /// That, and [`ErrorKind::Cache`] if the file cannot be read.

@@ -40,11 +40,16 @@ impl OpenFile {
 
     fn open(path: &Path, options: &mut OpenOptions) -> Result<(File, Self), StorageError> {
         let failed = |error| open_error(path, error);
-        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed)?;
+        // Nothing is waited for: a fifo has no reader yet.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = options.custom_flags(flags).open(path).map_err(failed)?;
         // Of the open file, not of the path, which may lead elsewhere by now.
         let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(folder_error(path));
+        if !metadata.is_file() {
+            return Err(wrong_type_error(
+                path,
+                if metadata.is_dir() { "a folder" } else { "a special file" },
+            ));
         }
         let shared = check_writers(path, &metadata)?;
         let opened = Self {
@@ -93,16 +98,14 @@ fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path))
 }
 
-fn folder_error(path: &Path) -> StorageError {
-    StorageError::config(
-        "cache",
-        format!("{} is a folder; give a file, which is created if it is missing", PrintablePath(path)),
-    )
+fn wrong_type_error(path: &Path, what: &str) -> StorageError {
+    let path = PrintablePath(path);
+    StorageError::config("cache", format!("{path} is {what}; give a file, which is created if it is missing"))
 }
 
 fn open_error(path: &Path, error: io::Error) -> StorageError {
     if error.kind() == io::ErrorKind::IsADirectory {
-        return folder_error(path);
+        return wrong_type_error(path, "a folder");
     }
     // O_NOFOLLOW makes this of a symbolic link. Anything else is told as the system says it.
     if error.raw_os_error() != Some(libc::ELOOP) {
