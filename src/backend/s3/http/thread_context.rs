@@ -70,11 +70,16 @@ pub(crate) enum Redacted {
 /// Returns whether the server closed the connection of this thread's request: the rest of the body need not be read
 /// from disk.
 pub(crate) fn is_cut_off() -> bool {
-    THREAD_CONTEXT.with_borrow(|current| current.as_ref().is_some_and(|current| current.cut_off))
+    context_is(|current| current.cut_off)
 }
 
 thread_local! {
     pub(crate) static THREAD_CONTEXT: RefCell<Option<ThreadContext>> = const { RefCell::new(None) };
+}
+
+/// Returns whether this thread sends a request for which `check` holds.
+pub(crate) fn context_is(check: impl FnOnce(&ThreadContext) -> bool) -> bool {
+    THREAD_CONTEXT.with_borrow(|current| current.as_ref().is_some_and(check))
 }
 
 /// Changes the state of this thread's request, if there is one.

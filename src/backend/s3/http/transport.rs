@@ -25,7 +25,7 @@ use ureq::{Agent, Timeout};
 
 use crate::backend::s3::http::dns::CachingResolver;
 use crate::backend::s3::http::thread_context::{
-    HiddenHeader, Redacted, THREAD_CONTEXT, ThreadContext, count_metric,
+    HiddenHeader, Redacted, THREAD_CONTEXT, ThreadContext, context_is, count_metric, update_context,
 };
 use crate::backend::s3::redaction::Secrets;
 use crate::backend::s3::request::S3Request;
@@ -153,9 +153,7 @@ const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(250);
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 
 fn is_grace_over() -> bool {
-    THREAD_CONTEXT.with_borrow(|current| {
-        current.as_ref().is_some_and(|current| current.cancel.is_cancelled_for(CANCEL_GRACE))
-    })
+    context_is(|current| current.cancel.is_cancelled_for(CANCEL_GRACE))
 }
 
 /// Counts connections and bytes. Allows a longer silence before a response than within it. Reads a response that a
@@ -252,9 +250,8 @@ impl<In: Transport> Transport for MeteredTransport<In> {
     }
 
     fn is_open(&mut self) -> bool {
-        let trusting =
-            THREAD_CONTEXT.with_borrow(|current| current.as_ref().is_some_and(|current| !current.known_open));
-        let fresh = trusting && self.last_input.is_some_and(|at| at.elapsed() < UNCHECKED_REUSE);
+        let may_trust = context_is(|current| !current.known_open);
+        let fresh = may_trust && self.last_input.is_some_and(|at| at.elapsed() < UNCHECKED_REUSE);
         if self.write_closed || fresh {
             return !self.write_closed;
         }
