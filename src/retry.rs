@@ -59,16 +59,20 @@ impl RetryPolicy {
     fn next_wait(&self, tried: &Tries, error: &StorageError, now: Duration, random: f64) -> Option<Duration> {
         let throttled = tried.throttled_since.map(|since| now.saturating_sub(since));
         let patient = self.attempts > 1 && throttled.is_some_and(|since| since < self.throttled_for);
+        // A throttled request has a time limit instead of a number of tries.
         let (number, may_retry) = match error.kind() {
             ErrorKind::Throttled => (tried.throttled, patient || tried.throttled < self.attempts),
             _ => (tried.failed, tried.failed < self.attempts),
         };
         match error.retry() {
+            // The request has changed: neither the wait nor the tries of the refused one apply.
             Retry::Anew => Some(Duration::ZERO),
             Retry::Never => None,
             _ if !may_retry => None,
             Retry::Backoff => Some(self.backoff(number, random)),
+            // The request fails: a run must not stand still that long.
             Retry::After(asked) if asked > LONGEST_RETRY_AFTER => None,
+            // The jitter spreads clients that were all told the same time.
             Retry::After(asked) => Some(asked + self.backoff(number, random)),
         }
     }
@@ -95,8 +99,8 @@ impl Tries {
     }
 }
 
-/// Runs `step` until it succeeds, its error says that a retry cannot help, the tries are used up, the run is cancelled or
-/// its deadline passes. The final error has the number of tries. `step` gets the number of the try, from 1.
+/// Runs `step` until it succeeds, its error says that a retry cannot help, the tries are used up, the run is
+/// cancelled or its deadline passes. The final error has the number of tries. `step` gets the number of the try, from 1.
 pub(crate) fn run<T>(
     policy: &RetryPolicy,
     context: &RequestContext<'_>,
@@ -128,6 +132,7 @@ pub(crate) fn run<T>(
         let Some(wait) = wait else {
             return Err(error.with_attempts(attempt, context.clock.now().saturating_sub(began)));
         };
+        // After a cancel there is no next try to report.
         if !context.cancel.is_cancelled() {
             report_retry(context, &error, attempt, wait);
         }

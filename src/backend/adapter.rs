@@ -53,6 +53,7 @@ pub(crate) fn delete_many(
     if let Some(transfers) = backend.transfers() {
         return transfers.delete_many(context, keys);
     }
+    // Each key is an operation of its own: one failure leaves the others alone.
     let delete = |key: &RemoteKey| {
         let step = || backend.delete_file(key.as_str());
         with_retries(backend, context, Operation::Delete, key.as_str(), 0, step)
@@ -78,6 +79,7 @@ fn with_retries<T>(
             operation,
             || context.check(operation),
             || {
+                // A local backend sends no request.
                 if backend.is_remote() {
                     context.trace.metrics.requests(1);
                 }

@@ -24,7 +24,7 @@ pub struct Intent {
 pub trait Journal: Send + Sync {
     /// Records that an upload is about to be created. Returns once that is durable.
     fn intend(&self, key: &RemoteKey, intent: &Intent) -> Result<(), StorageError>;
-    /// Records the upload ID. With `lost`, an upload with an unknown ID may exist besides. Returns once that is durable.
+    /// Records the upload ID. With `lost`, another upload with an unknown ID may exist. Returns once that is durable.
     fn begun(&self, upload: &UploadName, lost: bool) -> Result<(), StorageError>;
     /// Records a part that the store acknowledged. Does not wait.
     fn part(&self, upload: &UploadName, number: u32, part: &SentPart);

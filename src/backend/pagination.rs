@@ -1,7 +1,7 @@
 //! Detects a listing without end, which a broken store may send.
 //!
-//! A listing may continue as long as it names something new, in whatever order. The check takes a fixed amount of memory,
-//! whatever the store sends.
+//! A listing may continue as long as it names something new, in whatever order. The check takes a fixed amount of
+//! memory, whatever the store sends.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -12,7 +12,8 @@ use crate::error::{ErrorKind, Operation, StorageError};
 /// many objects were deleted.
 const MAX_PAGES_WITHOUT_NEW: u32 = 1000;
 
-/// The continuation tokens or markers that are remembered, as hashes: a repetition within so many pages is seen at once.
+/// The number of continuation tokens or markers whose hashes are kept: one that repeats within as many pages is seen
+/// at once.
 const MAX_TOKENS: usize = 16 * 1024;
 
 /// Checks that the pages of one listing make progress. Takes 1 MiB at most.
@@ -54,10 +55,12 @@ impl Pages {
     }
 
     fn check_next(&mut self, next: Option<&impl Hash>, is_empty: bool) -> Result<(), StorageError> {
+        // The last page ends the listing, whatever it holds.
         let Some(next) = next else {
             return Ok(());
         };
         self.empty = if is_empty { self.empty + 1 } else { 0 };
+        // A circle longer than this is found by its names.
         if self.followed.len() == MAX_TOKENS {
             self.followed.clear();
         }
@@ -75,15 +78,15 @@ fn listing_error(what: &str) -> StorageError {
     StorageError::new(ErrorKind::Protocol, Operation::List, what).retryable(false)
 }
 
-/// The names that are remembered, as hashes.
+/// The number of names whose hashes are kept.
 const MAX_NAMES: usize = 16 * 1024;
 
-/// The evidence for "nothing new": this many times the names that one name of the sample stands for, none of them new to
-/// it. By chance that happens once in e^32 times.
+/// The evidence for "nothing new": this many times the names that one name of the sample stands for, none of them
+/// new to it. By chance that happens once in e^32 times.
 const CERTAINTY: u64 = 32;
 
-/// A sample of hashes with a bounded size: those that end in `zeros` zero bits. Whenever the sample is full, it asks for
-/// one more. The hashes are keyed, so nobody can choose names that are not in it.
+/// A sample of hashes with a bounded size: those that end in `zeros` zero bits, one more whenever the sample is full.
+/// The hashes are keyed, so nobody can choose names that are not in it.
 struct Sample {
     hashes: HashSet<u64>,
     most: usize,
@@ -104,6 +107,7 @@ impl Sample {
             return false;
         }
         self.since = 0;
+        // Halves the sample: each remaining name now stands for twice as many.
         while self.hashes.len() > self.most {
             self.zeros += 1;
             self.hashes.retain(|hash| hash.trailing_zeros() >= self.zeros);
@@ -113,6 +117,7 @@ impl Sample {
 
     /// Returns whether so many names came that a new one would be in the sample.
     fn shows_nothing_new(&self) -> bool {
+        // With no zeros asked for, the sample holds every name.
         self.zeros == 0 || self.since >= CERTAINTY << self.zeros
     }
 }

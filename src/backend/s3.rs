@@ -111,6 +111,7 @@ impl S3Backend {
         let settings = config.validate()?;
         let bucket = settings.address.bucket.name();
         let destination = settings.address.destination();
+        // Requests to this machine cannot be read on the way.
         if settings.address.bucket.scheme() == "http" && !is_loopback(&settings.address.host) {
             engine.trace().warn(
                 "http endpoint: requests are signed, but anyone on the way can read them",
@@ -156,6 +157,7 @@ impl S3Backend {
         let (began, mut attempts) = (context.clock.now(), 0);
         let result = step(&mut attempts);
         let elapsed = context.clock.now().saturating_sub(began);
+        // The record of a failure has the ID of the request that failed.
         let (outcome, id) = match &result {
             Ok((_, id)) => (Ok(()), id.as_str()),
             Err(error) => (Err(error.to_string()), error.request_id().unwrap_or_default()),

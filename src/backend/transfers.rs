@@ -105,7 +105,7 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         size: u64,
     ) -> Result<Reconciled, StorageError>;
 
-    /// Returns one page of the unfinished uploads of a key, whoever created them. It may hold uploads of other keys, too.
+    /// Returns one page of the unfinished uploads of a key, whoever created them. It may hold those of other keys, too.
     #[doc(hidden)]
     fn list_uploads(
         &self,

@@ -16,8 +16,8 @@ const STORE_HEADERS: [&str; 5] =
 /// Refuses a success without evidence that a store sent it.
 ///
 /// A download is compared as a whole, and the metadata in a response to HEAD is our own. Everything else must have a
-/// store's header or be an XML result. A 204 to a DELETE may have neither and is accepted: the next listing shows what it
-/// deleted. An HTML page is never a store's; an empty response that is only labelled HTML may be.
+/// store's header or be an XML result. A 204 to a DELETE may have neither and is accepted: the next listing shows what
+/// it deleted. An HTML page is never a store's; an empty response that is only labelled HTML may be.
 pub(crate) fn check(request: &S3Request<'_>, response: &S3Response) -> Result<(), StorageError> {
     let S3Response { status, headers, body, .. } = response;
     if request.operation == Operation::Download || request.method == Method::HEAD {
@@ -26,6 +26,7 @@ pub(crate) fn check(request: &S3Request<'_>, response: &S3Response) -> Result<()
     let content_type = header_text(headers, CONTENT_TYPE.as_str());
     let html = content_type.as_deref().is_some_and(is_html);
     let has_store_header = STORE_HEADERS.iter().any(|mark| headers.contains_key(*mark));
+    // Some stores label an empty body as HTML; none sends a page.
     let is_store = if html {
         body.is_empty() && has_store_header
     } else {
@@ -37,6 +38,7 @@ pub(crate) fn check(request: &S3Request<'_>, response: &S3Response) -> Result<()
         return Ok(());
     }
     let content_type = content_type.unwrap_or_else(|| "no content type".to_owned());
+    // Content type and server tell which proxy it is.
     let server = header_text(headers, SERVER.as_str()).map(|server| format!(" (server: {server})"));
     let what = format!(
         "answered {} with {content_type}{}, which no S3 store does: is a proxy or login page in between?",

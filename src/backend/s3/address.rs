@@ -50,6 +50,7 @@ pub(crate) fn split_url(url: &str) -> Result<(&str, &str), StorageError> {
         let why = format!("{url:?} does not begin with s3://; write s3://BUCKET or s3://BUCKET/PREFIX");
         return Err(StorageError::config("destination", why));
     };
+    // The prefix is checked with the other settings.
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
         let why = format!("{url:?} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX");

@@ -47,6 +47,7 @@ pub(crate) fn check_endpoint(text: &str) -> Result<String, StorageError> {
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
         return Err(wrong("it has a path; set bucket and bucket_prefix instead"));
     }
+    // With and without the default port, the destination must be the same: a cache is bound to its name.
     let default_port = if scheme == "https" { ":443" } else { ":80" };
     let authority = authority.strip_suffix(default_port).unwrap_or(authority);
     Ok(format!("{scheme}://{}", authority.to_ascii_lowercase()))
@@ -63,6 +64,7 @@ pub(crate) fn resolve_region(name: Option<&str>, endpoint: Option<String>) -> Re
         return Err(StorageError::config("region", why));
     }
     match (name, endpoint) {
+        // Most stores ignore the region. One that checks it names the right one in its error.
         (name, Some(endpoint)) => {
             Ok(Region::Custom { region: name.unwrap_or("us-east-1").to_owned(), endpoint })
         }
@@ -102,6 +104,7 @@ pub(crate) fn check_base_url(field: &str, url: &str) -> Result<String, StorageEr
 
 /// Returns whether `host`, with or without a port, is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
+    // An IPv6 address stands in brackets: the colons in it begin no port.
     let name = match host.strip_prefix('[') {
         Some(address) => address.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),

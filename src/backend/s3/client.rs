@@ -7,7 +7,7 @@
 //!   whether another thread has replaced them since.
 //! - [`Signed`] is the request as ureq gets it, with placeholders for its secrets, and the secrets.
 //!
-//! One try runs on the calling thread: `send` → the gate → `send_once` → `sign_request` → ureq → `check_status` →
+//! One try runs on the calling thread: `send`, the gate, `send_once`, `sign_request`, ureq, `check_status`,
 //! [`acknowledgement`]. The caller retries (see [`retry`](crate::retry)); the client only says whether that may help.
 
 use std::io::Read;

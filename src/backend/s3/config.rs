@@ -250,6 +250,7 @@ impl S3Config {
         let prefix = Prefix::new(&self.bucket_prefix)?;
         let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
         let region = resolve_region(self.region.as_deref(), endpoint)?;
+        // Stores other than AWS rarely have a DNS name for each bucket.
         let path_style = self.path_style.unwrap_or(!is_aws(&region.host()) || self.bucket.contains('.'));
         let bucket = Bucket::new_public(&self.bucket, region).map_err(|error| {
             StorageError::config("bucket", "the name cannot be part of a URL").with_source(error)
@@ -259,12 +260,14 @@ impl S3Config {
             Some(url) => check_base_url("public_url", url)?,
             None => bucket.url(),
         };
+        // Only a path-style request names the bucket in its path; the host does otherwise.
         let path = if path_style { format!("/{}/", self.bucket) } else { "/".to_owned() };
         Ok(S3Address { path, host: bucket.host(), bucket, prefix, public_url })
     }
 
     /// Checks every setting.
     pub(crate) fn validate(self) -> Result<S3Settings, StorageError> {
+        // A wrong bucket is reported before missing credentials.
         check_bucket(&self.bucket)?;
         let credentials = self.credentials.clone().ok_or_else(|| {
             StorageError::config("credentials", "missing: use Credentials::new or Credentials::from_env")
@@ -280,6 +283,7 @@ impl S3Config {
                 return Err(StorageError::config(field, format!("{bytes} is not from 8 MiB to 5 GiB")));
             }
         }
+        // ureq takes a limit of zero for "at once": no request would succeed.
         for (field, limit) in [
             ("idle_timeout", self.idle_timeout),
             ("connect_timeout", self.connect_timeout),

@@ -70,6 +70,7 @@ pub(crate) fn kind_of_code(status: u16, code: &str) -> ErrorKind {
 
 fn kind_of_status(status: u16, code: &str) -> ErrorKind {
     match status {
+        // No redirect is followed: the signature is for this host.
         300..=399 => ErrorKind::Region,
         401 => ErrorKind::Credentials,
         403 => ErrorKind::AccessDenied,
@@ -100,9 +101,11 @@ pub(crate) fn from_response(mut facts: FailedResponse<'_>) -> StorageError {
     };
     let (code, message) = (body.code, body.message);
     let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(truncated));
+    // The region may be in a header, in the body, or in both.
     let region = header("x-amz-bucket-region").map(truncated).or(body.region);
     let endpoint = body.endpoint.as_deref().or_else(|| header("location")).and_then(origin_of);
     let mut text = format!("the store answered {}", facts.status.as_u16());
+    // Shows which of several keys is in use.
     let key_id = body.access_key_id.map(|id| format!("(access key {id})"));
     for part in [&code, &message, &key_id].into_iter().flatten() {
         text.push(' ');
@@ -112,6 +115,7 @@ pub(crate) fn from_response(mut facts: FailedResponse<'_>) -> StorageError {
     let skew = clock_skew(header("date"), facts.now);
     let error = with_advice(error, facts.bucket, region.as_deref(), endpoint.as_deref(), skew);
     match header("retry-after").and_then(|asked| retry_after_header(asked, header("date"), facts.now)) {
+        // The header must not make an error retryable that is not.
         Some(wait) if error.is_retryable() => error.retry_after(wait),
         _ => error,
     }
@@ -128,8 +132,8 @@ fn is_clock_refused(facts: &FailedResponse<'_>, body: &ErrorBody) -> bool {
     vague && about_time && off && skew.is_some_and(|(_, by)| by > MIN_SKEW)
 }
 
-/// Returns whether the store refused the access key or the signature although its code is that of a policy. Garage sends
-/// `AccessDenied` with "Forbidden: No such key: GK…" and "Forbidden: Invalid signature" (its
+/// Returns whether the store refused the access key or the signature although its code is that of a policy. Garage
+/// sends `AccessDenied` with "Forbidden: No such key: GK…" and "Forbidden: Invalid signature" (its
 /// `signature/payload.rs`), older Ceph gateways the latter.
 fn is_key_refused(body: &ErrorBody) -> bool {
     let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
@@ -181,9 +185,11 @@ fn with_advice(
 ) -> StorageError {
     let advice = match error.kind() {
         ErrorKind::BucketMissing => format!(
-            "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; buckets are never created here"
+            "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; \
+             buckets are never created here"
         ),
         ErrorKind::AccessDenied => {
+            // The IAM actions, as a policy names them.
             let needed = match error.operation() {
                 Operation::Delete => "s3:DeleteObject is needed",
                 Operation::List => "s3:ListBucket is needed",
@@ -220,6 +226,7 @@ pub(crate) fn from_transport(operation: Operation, host: &str, error: ureq::Erro
     let fail = |kind, text: String| StorageError::new(kind, operation, text);
     match error {
         ureq::Error::Io(error) => from_io(operation, host, error),
+        // Before a connection nothing was sent: the request has had no effect.
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
             fail(ErrorKind::Connect, format!("{host}: connecting timed out"))
         }
@@ -261,14 +268,16 @@ fn from_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
         _ => ErrorKind::Network,
     };
     let lost = StorageError::new(kind, operation, format!("{host}: {error}"));
-    let plain = error.to_string().contains("InvalidContentType");
+    // The peer sent something that is no TLS record.
+    let is_plain = error.to_string().contains("InvalidContentType");
     let lost = match kind {
         // The server does not speak TLS.
-        ErrorKind::Tls if plain => lost.advise(&format!(
+        ErrorKind::Tls if is_plain => lost.advise(&format!(
             "{host} seems to speak http, not https: write the endpoint as http://{host}, or as its https address"
         )),
         ErrorKind::Tls if error.to_string().contains("CaUsedAsEndEntity") => lost.advise(
-            "the server's certificate is that of an authority (CA:TRUE), which cannot identify a server: make it with basicConstraints=critical,CA:FALSE, or let it sign one for the server",
+            "the server's certificate is that of an authority (CA:TRUE), which cannot identify a server: make it with \
+             basicConstraints=critical,CA:FALSE, or let it sign one for the server",
         ),
         ErrorKind::Tls => lost.advise(TLS_ADVICE),
         // rustls reports the end of a connection during the handshake without a text; others have one.

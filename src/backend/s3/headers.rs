@@ -66,6 +66,7 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
     for (name, value) in given {
         let wrong = |problem: &str| StorageError::config("header", format!("{name:?}: {problem}"));
         let header = HeaderName::try_from(name).map_err(|_| wrong("not a header name"))?;
+        // Set per request, or signed: a second value would break one or the other.
         if RESERVED.contains(&header.as_str())
             || header.as_str().starts_with("x-amz-checksum-")
             || header == UPLOAD_TOKEN
@@ -83,6 +84,7 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
         // Stores sign runs of spaces differently (see `auth::sign`), so none are sent.
         let value = value.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         let value = HeaderValue::try_from(value).map_err(|_| wrong("the value cannot be sent"))?;
+        // Which of the two is meant, nobody knows.
         if headers.insert(header, value).is_some() {
             return Err(wrong("it is given twice"));
         }
@@ -93,6 +95,7 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
 /// Returns the headers to store with the object of a key.
 pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMap, StorageError> {
     let mut headers = s3.settings.headers.clone();
+    // A type from the settings holds for every object.
     if !headers.contains_key(CONTENT_TYPE) {
         set_header(&mut headers, "content-type", &content_type(key.as_str()))?;
     }
@@ -108,6 +111,7 @@ pub(crate) fn headers_digest(s3: &S3Backend, key: &RemoteKey) -> Result<[u8; 32]
         .collect();
     // The order of headers means nothing.
     lines.sort_unstable();
+    // Objects without a checksum are sent again once it is asked for.
     lines.push(vec![u8::from(s3.settings.checksum_header)]);
     Ok(Sha256::digest(lines.concat()).into())
 }

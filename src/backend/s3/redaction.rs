@@ -5,8 +5,8 @@
 //! - The transport overwrites secrets in the bytes that come in ([`Secrets::overwrite_in`]), before ureq logs them at
 //!   TRACE level.
 //! - The client redacts the headers of the response ([`Secrets::redact_headers`]).
-//! - [`RawText`] is a text of the body. It may have been encoded on the wire, and the overwriting missed its secrets, so
-//!   it gives out its text only through `Secrets`.
+//! - [`RawText`] is a text of the body. XML or URL encoding may have hidden a secret in it from the transport, so it
+//!   gives out its text only through `Secrets`.
 
 use http::{HeaderMap, HeaderValue};
 use memchr::memchr_iter;
@@ -55,6 +55,7 @@ impl Secrets {
     /// Overwrites secrets in incoming bytes, keeping the length. Returns whether there were any.
     pub(crate) fn overwrite_in(&self, input: &mut [u8]) -> bool {
         let mut found = false;
+        // The bytes may be part of a key, so short secrets are left to the readers of the texts.
         for secret in self.at_least(MIN_SECRET_BYTES_IN_KEYS) {
             let mut from = 0;
             while let Some(at) = find_secret(&input[from..], secret) {
@@ -75,6 +76,7 @@ impl Secrets {
     /// Returns the headers of a response without secrets.
     pub(crate) fn redact_headers(&self, headers: &HeaderMap) -> HeaderMap {
         let without = |value: &HeaderValue| {
+            // Most headers hold no secret, and keep bytes that are not UTF-8.
             if !self.occurred_in(value.as_bytes(), MIN_SECRET_BYTES) {
                 return value.clone();
             }
@@ -199,6 +201,7 @@ pub(crate) fn truncated(text: &str) -> String {
     if text.len() <= MAX_TEXT_BYTES {
         return text.to_owned();
     }
+    // A character must not be cut in two.
     let end = (0..=MAX_TEXT_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
     format!("{}…", &text[..end])
 }

@@ -20,6 +20,7 @@ pub(crate) fn upload_file(
 ) -> Result<String, StorageError> {
     let key = RemoteKey::new(remote_key)?;
     let source = Source::open(local_path)?;
+    // Before hashing: a file that the store cannot take is not read.
     let plan = multipart::plan_parts(s3, source.stat().size).map_err(|error| error.with_key(remote_key))?;
     let receipt = if let Some(plan) = plan {
         with_own_context(s3, |context| upload_multipart(s3, context, &key, &source, &plan))?
@@ -33,6 +34,7 @@ pub(crate) fn upload_file(
 
 /// Deletes one object.
 pub(crate) fn delete_file(s3: &S3Backend, remote_key: &str) -> Result<(), StorageError> {
+    // Keys are checked as for an upload; the error must say that it was a delete.
     let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
     let key = RemoteKey::new(remote_key).map_err(as_delete)?;
     s3.settings.address.prefix.join_checked(&key).map_err(as_delete)?;

@@ -64,6 +64,7 @@ fn from_root(body: &[u8]) -> &[u8] {
 
 /// Reads an `<Error>` document, also after leading white space; `None` if the body is none.
 pub(crate) fn parse_error(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
+    // Stores that take long send white space first, to keep the connection alive.
     let text = std::str::from_utf8(body).ok()?.trim_start();
     if !text.contains("<Error") {
         return None;
@@ -101,6 +102,7 @@ struct ObjectBody {
 /// Reads a page of `ListObjectsV2`. Strips `prefix` from the keys; a key outside of it is an error.
 pub(crate) fn parse_list_page(body: &[u8], secrets: &Secrets, prefix: &str) -> Result<Page, StorageError> {
     let list: ListBody = parse_document(body, secrets, Operation::List, "ListBucketResult")?;
+    // Some stores ignore the request to encode keys, and say so by leaving this out.
     let encoded = list.encoding_type.as_deref() == Some("url");
     let objects = list
         .contents
@@ -110,6 +112,7 @@ pub(crate) fn parse_list_page(body: &[u8], secrets: &Secrets, prefix: &str) -> R
     let next = match (list.is_truncated, list.next_continuation_token) {
         (false, _) => None,
         (true, Some(token)) => Some(token.list_token("a continuation token", secrets)?),
+        // Without a token the listing would end early, and the rest of the objects would count as missing.
         (true, None) => {
             return Err(unexpected(Operation::List, "a truncated listing has no continuation token"));
         }
@@ -124,6 +127,7 @@ fn to_listed(
     prefix: &str,
 ) -> Result<Listed, StorageError> {
     let key = decode_key(object.key, encoded)?.key(secrets);
+    // Such a page is the answer to another request: nothing of it can be trusted.
     let Some(key) = key.strip_prefix(prefix) else {
         return Err(unexpected(Operation::List, "the listing holds keys outside of the prefix"));
     };
@@ -132,6 +136,7 @@ fn to_listed(
 }
 
 fn decode_key(key: RawText, encoded: bool) -> Result<RawText, StorageError> {
+    // A `%` in a key that was not encoded is a `%`.
     if encoded { key.decoded(|key| decode_url(&key)) } else { Ok(key) }
 }
 
@@ -152,6 +157,7 @@ struct BegunBody {
 pub(crate) fn parse_upload_id(body: &[u8], secrets: &Secrets) -> Result<String, StorageError> {
     let begun: BegunBody = parse_document(body, secrets, Operation::Upload, "InitiateMultipartUploadResult")?;
     let id = begun.upload_id.upload_id(secrets, Operation::Upload)?;
+    // With an empty ID, an abort could delete the object.
     if id.is_empty() {
         return Err(unexpected(Operation::Upload, "the response has no upload ID"));
     }

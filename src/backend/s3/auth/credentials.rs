@@ -82,6 +82,7 @@ impl Credentials {
             if value.is_empty() {
                 return Err(StorageError::config(field, "it is empty"));
             }
+            // The error names the field and never quotes the value.
             if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(StorageError::config(field, "it holds a space, a line end or a non-ASCII byte"));
             }

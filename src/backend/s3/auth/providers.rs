@@ -123,7 +123,8 @@ impl AwsEnvironment {
         }
     }
 
-    /// Returns `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for [`S3Config::ca_file`](crate::S3Config::ca_file).
+    /// Returns `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for
+    /// [`S3Config::ca_file`](crate::S3Config::ca_file).
     ///
     /// # Errors
     /// As [`region`](Self::region).
@@ -155,7 +156,7 @@ impl AwsEnvironment {
         }
     }
 
-    /// Returns the files that may hold a profile, with its section in each.
+    /// Returns the files that may hold a profile, with its section in each, keys first.
     fn profile_places(&self, name: &str) -> [(Option<PathBuf>, String); 2] {
         [
             (self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.to_owned()),
@@ -170,8 +171,10 @@ impl AwsEnvironment {
         for (path, section) in self.profile_places(&name) {
             let Some(ini) = path.map(|path| read_ini(&path)).transpose()?.flatten() else { continue };
             known |= section_of(&ini, &section).is_some();
+            // The configuration file comes last and wins: the credentials file is for keys.
             found = Profile::from_section(&ini, &section);
         }
+        // Without any file the default profile is empty; a profile that was named must exist.
         if known || name == "default" {
             return Ok(found);
         }
@@ -192,6 +195,7 @@ impl AwsEnvironment {
     /// [`ErrorKind::Config`] that names each place and what it lacks; no error quotes a file.
     pub fn credentials(&self) -> Result<Credentials, StorageError> {
         let mut looked = Vec::new();
+        // A profile that was selected must not lose to variables that happen to be set.
         if self.profile.is_none() {
             if let Some(credentials) = self.variables()? {
                 return Ok(credentials);
@@ -213,7 +217,9 @@ impl AwsEnvironment {
         Err(setting_error(
             "credentials",
             &format!(
-                "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. Roles, SSO and instance metadata are not supported; `aws configure export-credentials --format env` prints keys for them"
+                "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. \
+                 Roles, SSO and instance metadata are not supported; `aws configure export-credentials --format env` \
+                 prints keys for them"
             ),
         ))
     }
@@ -226,6 +232,7 @@ impl AwsEnvironment {
                 &format!("{set} is set and {missing} is not: set both, or none to use a profile"),
             ))
         };
+        // Half a pair is a mistake: the profile would silently be used instead.
         match (id, secret) {
             (None, None) => Ok(None),
             (Some(_), None) => half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -266,6 +273,7 @@ fn read_credentials(path: &Path, section: &str) -> Result<Result<Credentials, St
     if let (Some(id), Some(secret)) = (id, secret) {
         return Ok(Ok(build_credentials(id, secret, token)));
     }
+    // Names the other source that the profile has, which explains why it works with AWS's tools.
     let other = UNSUPPORTED_SOURCES.into_iter().find(|way| own_setting(properties, way).is_some());
     Ok(Err(other.map_or_else(
         || "no aws_access_key_id and aws_secret_access_key".to_owned(),
@@ -287,6 +295,7 @@ fn read_ini(path: &Path) -> Result<Option<Ini>, StorageError> {
 }
 
 fn parse_ini(text: &str) -> Option<Ini> {
+    // As botocore reads them: a secret may hold quotes, backslashes and `#`, and nested settings are indented.
     let options = ParseOption {
         enabled_quote: false,
         enabled_escape: false,
@@ -309,6 +318,7 @@ fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str,
     section.iter().map(move |(key, value)| {
         let (name, value) = (key.trim(), value.trim());
         let indent = key.len() - key.trim_start().len();
+        // No deeper than the parent: its settings have ended.
         if above.as_ref().is_some_and(|(outer, _)| indent <= *outer) {
             above = None;
         }
@@ -320,6 +330,7 @@ fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str,
     })
 }
 
+/// Returns a setting below `parent`, or of the section itself.
 fn find_setting(section: &Properties, parent: Option<&str>, name: &str) -> Option<String> {
     let mut found = settings(section);
     found

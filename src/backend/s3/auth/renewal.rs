@@ -53,6 +53,7 @@ impl RenewableCredentials {
         }
         let new = (renewal.0)()?;
         new.check()?;
+        // The same credentials would be refused again.
         if new.are_same_as(used) {
             return Ok(false);
         }

@@ -76,6 +76,7 @@ impl Signer {
     /// Returns the signature of a text, in hexadecimal.
     fn sign_text(&self, secret: &str, when: &OffsetDateTime, text: &str) -> Result<String, StorageError> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Credentials change when they are renewed, the key also changes every day.
         if !cached.as_ref().is_some_and(|kept| kept.day == when.date() && kept.secret == secret) {
             let key = signing::signing_key(when, secret, &self.region, "s3").map_err(cannot_be_signed)?;
             *cached = Some(DayKey { day: when.date(), secret: secret.to_owned(), key: key.into() });
@@ -89,8 +90,8 @@ impl Signer {
 
 /// Returns the canonical request, and the list of signed headers.
 ///
-/// White space at the ends of a value is trimmed. Inside, it is signed as it is sent, as Garage and the S3 API Reference
-/// (`Trim`) do. `MinIO` and the AWS SDKs replace a run by one space (`Trimall`); the settings send no runs, so both
+/// White space at the ends of a value is trimmed. Inside, it is signed as it is sent, as Garage and the S3 API
+/// Reference (`Trim`) do. `MinIO` and the AWS SDKs replace a run by one space (`Trimall`); the settings send no runs, so both
 /// agree.
 fn canonical_request(request: &Signable<'_>) -> Result<(String, String), StorageError> {
     let Signable { method, path, query, headers, payload } = request;

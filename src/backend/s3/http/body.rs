@@ -50,6 +50,7 @@ impl<'a> TimedBody<'a> {
 impl Read for TimedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.context.check(self.operation).map_err(std::io::Error::other)?;
+        // The idle limits do not end a body that trickles.
         if self.context.clock.now() >= self.until {
             let late = "the body took longer than the time limit of the request";
             let error = StorageError::new(ErrorKind::Timeout, self.operation, late);
@@ -64,6 +65,7 @@ impl Read for TimedBody<'_> {
         }
         let count = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(count as u64);
+        // Only file content is progress; other bodies are XML.
         if self.counts {
             self.moved += count as u64;
             self.context.trace.progress.bytes_sent(count as u64);

@@ -80,11 +80,13 @@ impl CachingResolver {
             // The others waited for the same lookup: they fail with it, or each would wait its own limit.
             return Err(timed_out());
         }
+        // A lookup of another name is abandoned; its thread ends by itself.
         let waiting = match state.running.take().filter(|(name, _)| name == host_and_port) {
             Some((_, waiting)) => waiting,
             None => start_lookup(host_and_port, lookup)?,
         };
         let Ok(found) = waiting.recv_timeout(self.limit) else {
+            // The next caller takes the lookup over instead of starting another.
             state.running = Some((host_and_port.to_owned(), waiting));
             state.timed_out = Some(Instant::now());
             return Err(timed_out());

@@ -41,11 +41,13 @@ impl ThreadContext {
         if self.redacted == Redacted::Nothing {
             return;
         }
+        // The blank line ends the headers; what follows is the object.
         if self.redacted == Redacted::Head
             && let Some(head) = memmem::find(input, b"\r\n\r\n")
         {
             (self.redacted, end) = (Redacted::Nothing, head);
         }
+        // The usual case, without a copy of the input.
         if !self.secrets.occur_in_input(&input[..end]) {
             return;
         }

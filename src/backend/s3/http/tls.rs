@@ -14,6 +14,7 @@ pub(crate) fn tls_config(ca_file: Option<&Path>) -> Result<TlsConfig, StorageErr
     if let Some(path) = ca_file {
         roots.extend(file_certificates(path)?);
     }
+    // Otherwise every request would fail with an error that blames the server's certificate.
     if roots.is_empty() {
         let why =
             "this system has no trusted certificates: install its ca-certificates package, or set ca_file";
@@ -28,6 +29,7 @@ fn file_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Storag
     let wrong = |what: &str| StorageError::config("ca_file", format!("{}: {what}", path.display()));
     let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
     let roots = read().map_err(|error| wrong("it cannot be read as PEM").with_source(error))?;
+    // A file that is not PEM at all reads as an empty list.
     if roots.is_empty() {
         return Err(wrong("it holds no certificate (\"-----BEGIN CERTIFICATE-----\")"));
     }

@@ -61,10 +61,13 @@ impl Connections {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .tls_config(tls.unwrap_or_default())
+            // The signature covers the host: a redirect is an error that names the right one.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // ureq would read proxy variables from the environment.
             .proxy(None)
             .user_agent(concat!("bucket-brigade/", env!("CARGO_PKG_VERSION")))
+            // Objects are compared as they are stored.
             .accept_encoding("identity")
             .max_idle_connections(limits.connections)
             .max_idle_connections_per_host(limits.connections)
@@ -195,6 +198,7 @@ impl<In: Transport> MeteredTransport<In> {
                     let why = "the run was cancelled before the response came";
                     return Err(ureq::Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
                 }
+                // Only this slice of the wait is over.
                 Err(ureq::Error::Timeout(_)) if !last => {}
                 result => return result,
             }
@@ -219,6 +223,7 @@ impl<In: Transport> Transport for MeteredTransport<In> {
                 update_context(|current| current.cut_off = true);
                 return Ok(());
             }
+            // Other errors may be the network's, with no response to wait for.
             sent => sent?,
         }
         count_metric(|metrics| {
@@ -234,6 +239,7 @@ impl<In: Transport> Transport for MeteredTransport<In> {
             timeout.per_read = None;
         }
         let before = self.inner.buffers().input().len();
+        // A reset within a response is a broken connection, not a refused body.
         let silent = timeout.reason == Timeout::RecvResponse && before == 0;
         let result = self.await_input_or_cancel(timeout);
         if let Err(ureq::Error::Io(error)) = &result
@@ -252,6 +258,7 @@ impl<In: Transport> Transport for MeteredTransport<In> {
     fn is_open(&mut self) -> bool {
         let may_trust = context_is(|current| !current.known_open);
         let fresh = may_trust && self.last_input.is_some_and(|at| at.elapsed() < UNCHECKED_REUSE);
+        // A connection that the server closed for writing is never reused.
         if self.write_closed || fresh {
             return !self.write_closed;
         }
@@ -303,6 +310,7 @@ impl<In: Transport> Transport for RevealTransport<In> {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let progress = self.0.await_input(timeout)?;
+        // ureq logs its input as soon as this returns.
         if progress {
             update_context(|current| current.redact_input(self.0.buffers()));
         }

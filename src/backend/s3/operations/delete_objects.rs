@@ -30,6 +30,7 @@ pub(crate) fn delete_many(
     context: &RequestContext<'_>,
     keys: &[RemoteKey],
 ) -> Result<Deleted, StorageError> {
+    // One key needs no batch, and a plain DELETE needs no XML.
     let bulk = keys.len() > 1 && !s3.lacks_bulk_delete.load(Relaxed);
     let (together, alone): (Vec<_>, Vec<_>) =
         keys.iter().cloned().partition(|key| bulk && xml::can_carry(key.as_str()));
@@ -64,6 +65,7 @@ fn proves_no_bulk_delete(error: &StorageError, each: &Deleted) -> bool {
     let invalid = |result: &Result<(), StorageError>| {
         result.as_ref().is_err_and(|error| error.code() == Some(INVALID_ARGUMENT))
     };
+    // If single deletes work and none is an invalid argument, the batch itself was.
     error.kind() == ErrorKind::Unsupported
         || (each.iter().any(|(_, result)| result.is_ok()) && !each.iter().any(|(_, result)| invalid(result)))
 }
@@ -121,6 +123,7 @@ fn delete_batch(
     let (mut changed, mut attempts) = (Changed::default(), 0);
     let sent = retry::run(&s3.settings.retry, context, Operation::Delete, |attempt| {
         attempts = attempt;
+        // The errors of an earlier try are outdated, whatever this one brings.
         batch.deferred.clear();
         let response = send_batch(s3, context, attempt, &batch.pending_objects(), &mut changed)?;
         batch.apply_response(s3, attempt, context.clock.now().saturating_sub(began), &response)
@@ -130,6 +133,7 @@ fn delete_batch(
         batch.fail_pending(error, attempts, elapsed);
     }
     batch.record_ends(s3, context, elapsed);
+    // Once a try had a response, each key has its own result, also if the last try failed.
     match sent {
         Err(error) if !batch.answered => Err(error),
         _ => Ok(batch.into_results()),
@@ -147,6 +151,7 @@ fn send_batch(
     let objects = objects.iter().map(|object| ObjectIdentifier::new((*object).clone())).collect();
     let body = DeleteObjectsRequest { objects, quiet: true }.to_string();
     let payload = hex::encode(Sha256::digest(&body));
+    // S3 requires the MD5 of this request, although the signature covers the body.
     let md5 = BASE64_STANDARD.encode(md5::compute(&body).0);
     let md5 =
         HeaderValue::from_str(&md5).map_err(|_| StorageError::config("content-md5", "cannot be sent"))?;
@@ -179,6 +184,7 @@ struct Batch<'a> {
     answered: bool,
 }
 
+/// The result of one key, with the facts for its log record.
 struct KeyResult {
     result: Result<(), StorageError>,
     attempts: u32,
@@ -224,6 +230,7 @@ impl<'a> Batch<'a> {
         self.answered = true;
         for (index, refusal) in found {
             match refusal.map_or(Ok(()), |refusal| check_key_refusal(s3, &self.keys[index], refusal)) {
+                // The next try sends this key again.
                 Err(error) if error.is_retryable() => {
                     self.deferred.insert(index, error);
                 }
@@ -274,6 +281,7 @@ impl<'a> Batch<'a> {
 /// Returns the error that a response reports for one key. A missing object is success.
 fn check_key_refusal(s3: &S3Backend, key: &RemoteKey, refusal: KeyRefusal) -> Result<(), StorageError> {
     let KeyRefusal { code, message, .. } = refusal;
+    // Deleting what is gone is success, though only some stores report it.
     if code == "NoSuchKey" {
         return Ok(());
     }

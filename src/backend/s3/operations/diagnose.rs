@@ -17,9 +17,11 @@ pub(crate) fn explain_failure(
     reread: &mut bool,
     is_same: impl FnOnce() -> Result<bool, StorageError>,
 ) -> StorageError {
+    // Only after the first try: a store that refuses everything refuses that one.
     if error.is_cut_off() && attempt == 1 {
         return find_general_refusal(s3, context, &error).unwrap_or(error);
     }
+    // Reading a large file again takes long: once is enough to tell.
     if error.kind() == ErrorKind::Integrity && !std::mem::replace(reread, true) {
         return check_source(error, is_same);
     }

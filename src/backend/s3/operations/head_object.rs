@@ -43,6 +43,7 @@ pub(crate) fn find_owner(
             };
         }
     };
+    // The token is random, so it alone identifies the upload; the size shows that the object is whole.
     let ours = response.header(UPLOAD_TOKEN) == Some(upload.token.as_str())
         && response.header("content-length").and_then(|length| length.parse().ok()) == Some(size);
     let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: response.etag(Operation::Upload)? };

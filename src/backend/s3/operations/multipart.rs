@@ -33,9 +33,11 @@ pub(crate) fn plan_parts(s3: &S3Backend, size: u64) -> Result<Option<PartPlan>, 
         StorageError::new(ErrorKind::TooLarge, Operation::Upload, why)
             .advise("if it takes larger ones, set largest_object")
     };
+    // Checked before the parts: a plan for such a file may exist, but the store would refuse to complete it.
     if size > settings.largest_object {
         return Err(too_large());
     }
+    // A single PUT takes no more than a part, whatever the threshold.
     if size <= settings.part_threshold.min(LARGEST_PART) {
         return Ok(None);
     }
@@ -55,6 +57,7 @@ pub(crate) fn create_upload(
             let response = s3.client.send(context, attempt, &request, &mut empty());
             let upload_id =
                 response.and_then(|response| xml::parse_upload_id(&response.body, &response.secrets));
+            // The store may have created an upload for a try that failed here, and nobody knows its ID.
             upload_id
                 .inspect_err(|error| lost |= may_have_been_executed(error))
                 .map_err(|e| e.with_key(key.as_str()))
@@ -63,6 +66,7 @@ pub(crate) fn create_upload(
     Begun { upload_id, lost }
 }
 
+/// Builds the `CreateMultipartUpload` of a key, with the headers of its object.
 fn creation_request<'a>(
     s3: &S3Backend,
     key: &'a RemoteKey,
@@ -71,6 +75,7 @@ fn creation_request<'a>(
     let object = s3.settings.address.prefix.join_checked(key)?;
     let mut headers = object_headers(s3, key)?;
     set_header(&mut headers, UPLOAD_TOKEN, token)?;
+    // Without this, the store refuses parts with a checksum.
     if s3.settings.checksum_header {
         set_header(&mut headers, "x-amz-checksum-algorithm", "SHA256")?;
     }
@@ -101,6 +106,7 @@ pub(crate) fn upload_part(
     };
     let mut reread = false;
     retry::run(&s3.settings.retry, context, Operation::Upload, |attempt| {
+        // Each try reads the part from disk again: nothing of it is kept in memory.
         let mut body = source.range_reader(part.offset, part.length, s3.settings.chunk_size);
         let response = s3.client.send(context, attempt, &request, &mut body).map_err(|error| {
             let is_same = || Ok(source.hash_range(part.offset, part.length, |_| Ok(()))? == *part.sha256);
@@ -110,6 +116,7 @@ pub(crate) fn upload_part(
     })
 }
 
+/// Returns the `ETag` of an uploaded part.
 fn part_etag(response: &S3Response) -> Result<String, StorageError> {
     response.etag(Operation::Upload)?.ok_or_else(|| {
         let why = "the response to a part has no ETag: the upload cannot be completed without it";
@@ -157,6 +164,7 @@ pub(crate) fn complete_upload(
     .map_err(|error| error.with_key(upload.key.as_str()))
 }
 
+/// Reads the response to `CompleteMultipartUpload`.
 fn read_completed(
     s3: &S3Backend,
     upload: &UploadName,
@@ -177,7 +185,7 @@ fn check_completed(
     match find_owner(s3, context, assembly.upload, assembly.size) {
         Ok(Owner::Ours(receipt)) => Ok(Finished { receipt, request_id: String::new() }),
         Ok(Owner::Foreign) if error.code() == Some("NoSuchUpload") => {
-            let why = "the upload was aborted, and the key holds another object; the next rescan uploads the file again";
+            let why = "the upload was aborted and the key holds another object; the next rescan uploads the file again";
             Err(StorageError::new(ErrorKind::NotFound, Operation::Upload, why).with_source(error))
         }
         // No object, no permission to look, or no connection: the first error stands.
@@ -202,6 +210,7 @@ pub(crate) fn abort_upload(
         });
         match sent {
             Ok(response) => Ok(((), response.request_id())),
+            // Aborted or completed by an earlier try.
             Err(error) if error.code() == Some("NoSuchUpload") => Ok(((), String::new())),
             Err(error) => Err(error),
         }

@@ -49,12 +49,14 @@ pub(crate) fn reconcile(
             Err(error) if is_listing_refused(&error) => return Ok(Reconciled::Unlisted),
             Err(error) => return Err(error),
         };
+        // A list that cannot be trusted must not decide which parts are sent again.
         if !continues_in_order(&parts, &page) {
             return Ok(Reconciled::Unlisted);
         }
         parts.extend(page);
         match next {
             None => return Ok(Reconciled::Open(parts)),
+            // A marker that does not advance would repeat the page for ever.
             Some(next) if next > marker && u64::from(next) <= MOST_PARTS => marker = next,
             Some(next) => {
                 let why = format!("the list of parts continues at part {next} after part {marker}");
@@ -92,6 +94,7 @@ pub(crate) fn list_uploads(
     let mut query = "encoding-type=url&".to_owned();
     query.extend(from.map(|from| after("key-marker", &from.key)));
     query.extend(["max-uploads=1000&".to_owned(), after("prefix", &object)]);
+    // A marker without an upload ID begins after all uploads of its key.
     let with_id = from.filter(|from| !from.upload_id.is_empty());
     query.extend(with_id.map(|from| after("upload-id-marker", &from.upload_id)));
     query.push_str("uploads=");

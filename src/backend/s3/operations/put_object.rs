@@ -31,6 +31,7 @@ pub(crate) fn put(
     };
     let mut reread = false;
     s3.with_records(context, Operation::Upload, key, length, |attempts| {
+        // The digest is known and signed: each try streams the file again, and the store refuses other bytes.
         retry::run(&s3.settings.retry, context, Operation::Upload, |attempt| {
             *attempts = attempt;
             let response = send_file(s3, context, attempt, &request, file).map_err(|error| {
