@@ -1,4 +1,11 @@
-//! Where it goes: the contract of a store, in four methods, and the steps of stores that can more.
+//! Backends: the contract of a store.
+//!
+//! # Architecture
+//! - [`StorageBackend`]: four blocking methods. Anyone can implement it.
+//! - [`Transfers`]: the operations of a store with receipts, multipart uploads, bulk deletes and listings. Only
+//!   [`S3Backend`](crate::S3Backend) has them.
+//! - `adapter`: drives either of the two for a rescan.
+//! - [`Journal`]: where a rescan records the steps of multipart uploads.
 
 pub(crate) mod adapter;
 mod journal;
@@ -18,37 +25,37 @@ pub(crate) use self::transfers::{
 pub use self::transfers::{Deleted, Listed, Page, Receipt, Transfers, Upload};
 use crate::error::StorageError;
 
-/// A place that files are published to. Four methods are the whole contract; they block, and may be
-/// called from any thread at once.
+/// A destination that files are published to. Four methods are the whole contract. They block, and several threads
+/// may call them at once.
 ///
 /// The example `custom_backend` publishes to a folder on a mounted share.
 pub trait StorageBackend: Send + Sync {
-    /// Stores the file under the key, whole or not at all, and returns its public URL. The key is
-    /// without any prefix; storing over an existing object replaces it.
+    /// Uploads the file under the key, whole or not at all, replacing an existing object. Returns its public URL. The
+    /// key has no prefix.
     ///
     /// # Errors
-    /// Built with [`StorageError::new`]; [`StorageError::is_retryable`] decides whether the caller
-    /// tries again.
+    /// Built with [`StorageError::new`]. The caller retries if [`StorageError::is_retryable`] says so.
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError>;
 
-    /// Removes the object. One that is gone already is success.
+    /// Deletes the object. One that is gone already is success.
     ///
     /// # Errors
     /// As for [`upload_file`](Self::upload_file).
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError>;
 
-    /// The public URL of a key, whether or not it is published.
+    /// Returns the public URL of a key, published or not.
     fn get_url(&self, remote_key: &str) -> String;
 
-    /// Whether objects live elsewhere than the files: false means that publishing moves no bytes.
+    /// Returns whether objects are stored elsewhere than the files. False means that publishing sends no bytes.
     fn is_remote(&self) -> bool;
 
-    /// The steps of a store that can more than four methods; see [`Transfers`].
+    /// Returns the operations beyond these methods, if the backend has them; see [`Transfers`].
     fn transfers(&self) -> Option<&dyn Transfers> {
         None
     }
 
-    /// What a cache is bound to: one string for one place. By default the URL of the empty key.
+    /// Returns the name of the destination, to which a cache is bound: one string for one destination. By default the
+    /// URL of the empty key.
     fn destination(&self) -> String {
         self.get_url("")
     }

@@ -1,4 +1,4 @@
-//! What one request to a store needs of whoever sends it.
+//! The context of a request, from whoever sends it.
 
 use std::time::Duration;
 
@@ -7,8 +7,7 @@ use crate::engine::gate::Gate;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::Trace;
 
-/// What one request needs of whoever sends it: how to be cancelled, until when, what time it is, the
-/// gate before the destination, and where its records go.
+/// The context of a request: cancel token, deadline, clock, the gate of the destination, and the trace that records it.
 #[derive(Clone, Copy)]
 pub struct RequestContext<'a> {
     pub(crate) cancel: &'a CancelToken,
@@ -19,7 +18,7 @@ pub struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// An error if the work was cancelled or is out of time.
+    /// Returns an error if the run was cancelled or its deadline has passed.
     pub(crate) fn check(&self, operation: Operation) -> Result<(), StorageError> {
         if self.cancel.is_cancelled() {
             return Err(StorageError::new(ErrorKind::Cancelled, operation, "cancelled"));
@@ -30,6 +29,7 @@ impl RequestContext<'_> {
         Ok(())
     }
 
+    /// Returns the wait, shortened to end at the deadline.
     pub(crate) fn within_deadline(&self, wait: Duration) -> Duration {
         match self.deadline {
             Some(deadline) => wait.min(deadline.saturating_sub(self.clock.now())),

@@ -1,4 +1,4 @@
-//! Files that are served from where they lie.
+//! The backend for files that are served in place.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use crate::backend::StorageBackend;
 use crate::error::{Operation, StorageError};
 use crate::key::{RemoteKey, join_url};
 
-/// Publishes by leaving files in place, for a web server that serves `base_path` as `base_url`.
-/// Uploads and deletes are instant and do nothing: whoever manages the folder has done them.
+/// Publishes files in place, for a web server that serves `base_path` as `base_url`. Uploads and deletes do nothing:
+/// whoever changed the folder has done them.
 ///
 /// ```
 /// use bucket_brigade::{LocalBackend, StorageBackend};
@@ -21,13 +21,13 @@ pub struct LocalBackend {
 }
 
 impl LocalBackend {
-    /// URLs are `base_url/key`, each segment percent-encoded; one trailing slash of the base is
-    /// trimmed. `base_path` is where the files lie.
+    /// Makes a backend whose URLs are `base_url/key`, each segment percent-encoded. One trailing slash of `base_url` is
+    /// trimmed. `base_path` is the folder with the files.
     pub fn new(base_url: impl Into<String>, base_path: impl Into<PathBuf>) -> Self {
         Self { base_url: base_url.into(), base_path: base_path.into() }
     }
 
-    /// Where the files lie.
+    /// Returns the folder with the files.
     pub fn base_path(&self) -> &Path {
         &self.base_path
     }

@@ -1,4 +1,14 @@
-//! Any store that speaks S3.
+//! The backend for S3-compatible stores.
+//!
+//! # Architecture
+//! - [`S3Backend`] owns the client, the checked settings and the gate of its destination. Each of its methods calls
+//!   one function of `operations`.
+//! - `operations`: one file per S3 operation. Builds requests, retries them, reads the responses.
+//! - `client`: signs one request, sends it once, and turns the response into a result.
+//! - `http`: connections, DNS, TLS, and the secret headers that only the wire sees.
+//! - `auth`: credentials, their renewal, the signature.
+//! - `standalone`: runs the operations for a caller that has no rescan.
+//! - Pure functions: `headers`, `checks`, `address`, `xml`, `errors`, `acknowledgement`, `redaction`.
 
 mod acknowledgement;
 pub(crate) mod address;
@@ -6,16 +16,16 @@ pub(crate) mod auth;
 pub(crate) mod checks;
 mod client;
 pub(crate) mod config;
-mod content_type;
 mod errors;
+mod headers;
 mod http;
 mod operations;
 mod redaction;
 mod request;
+mod standalone;
 mod xml;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,16 +33,16 @@ use std::time::Duration;
 
 use log::Level;
 
+use crate::backend::s3::checks::is_loopback;
 use crate::backend::s3::client::Client;
 use crate::backend::s3::config::{S3Config, S3Settings};
 use crate::backend::s3::operations::{
     delete_objects, get_object, list_objects, multipart, multipart_lookup, put_object,
 };
 use crate::backend::{
-    Assembly, Begun, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, SentPart, StorageBackend,
-    Transfers, Upload, UploadMarker, UploadName, UploadPage, new_token, sealed,
+    Assembly, Begun, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, StorageBackend, Transfers,
+    Upload, UploadMarker, UploadName, UploadPage, sealed,
 };
-use crate::clock::CancelToken;
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
 use crate::error::{Operation, StorageError};
@@ -40,36 +50,36 @@ use crate::key::{RemoteKey, encode_path};
 use crate::observe::trace::RequestEnd;
 use crate::request_context::RequestContext;
 use crate::tree::digest::{Digest, PartPlan};
-use crate::tree::source::Source;
 
 /// Publishes to a bucket of any S3-compatible store: AWS, R2, `MinIO`, Garage, Ceph, Spaces, B2,
-/// GCS. Connections are kept and shared by all threads; files are streamed from disk.
+/// GCS. All threads share its connections, which are reused; files are streamed from disk.
 ///
-/// It may be used alone, through [`StorageBackend`]'s four blocking methods, or driven by a
-/// [`RescanOrchestrator`](crate::RescanOrchestrator). Used alone it sends the parts of a large file one after
-/// another, aborts what fails, and remembers nothing: should the process end meanwhile, the parts stay in the
-/// bucket until a lifecycle rule removes them.
+/// Use it alone, through the four blocking methods of [`StorageBackend`], or let a
+/// [`RescanOrchestrator`](crate::RescanOrchestrator) drive it. Used alone it sends a large file as a multipart upload,
+/// one part after another, and aborts an upload that fails. It keeps no state: if the process ends during an upload,
+/// the parts stay in the bucket until a lifecycle rule removes them.
 ///
-/// # What is believed of a store
-/// A success counts where something shows that a store gave it, and not a login page or a proxy: an `ETag`, a request ID
-/// (`x-amz-request-id`, `x-amz-id-2`, moto's `x-amzn-requestid`, GCS's `x-guploader-uploadid`) or an XML result, and no
-/// page of HTML. A 204 to a delete may have nothing of these: the next listing shows what it deleted. Any other success
-/// is an error of the kind [`Protocol`](crate::ErrorKind::Protocol) that says what answered, and is tried again.
+/// # Which responses count as a success
+/// A successful status counts only with evidence that a store sent it, not a login page or a proxy: an `ETag`, a
+/// request ID (`x-amz-request-id`, `x-amz-id-2`, moto's `x-amzn-requestid`, GCS's `x-guploader-uploadid`) or an XML
+/// result, and no HTML page. A 204 to a delete may lack all of these: the next listing shows what it deleted. Any other
+/// success is an error of the kind [`Protocol`](crate::ErrorKind::Protocol) that says what the response was, and is
+/// retried.
 ///
-/// What a store repeats of the secret key, the session token, the signature or the `Authorization` header is cut out of
-/// all that is kept, logged or shown, if it has 8 bytes or more; out of object keys, which are compared, if it has 16 or
-/// more. The access key's ID may be shown.
+/// A store may repeat the secret key, the session token, the signature or the `Authorization` header. They are removed
+/// from everything that is stored, logged or shown if they have at least 8 bytes; from object keys, which are compared,
+/// if they have at least 16. The access key ID may be shown.
 ///
 /// # Limits
-/// | of what a store sends | at most |
+/// | Of a store's responses | At most |
 /// |---|---|
-/// | an answer, an error, a text of it that is shown | 8 MiB, 64 KiB, 1 KiB |
-/// | an `ETag`, an upload ID, a page token | 1 KiB, 8 KiB, 8 KiB; a longer one is refused |
-/// | pages of a listing in a row that are empty or bring nothing new | 1,000 |
-/// | parts of an upload, unfinished uploads shown of a key | 10,000, 1,000 |
+/// | a response, an error response, a text that is shown | 8 MiB, 64 KiB, 1 KiB |
+/// | an `ETag`, an upload ID, a continuation token | 1 KiB, 8 KiB, 8 KiB; a longer one is refused |
+/// | consecutive pages of a listing that are empty or hold nothing new | 1,000 |
+/// | parts of an upload, unfinished uploads shown for a key | 10,000, 1,000 |
 ///
-/// A listing that goes on naming new objects is a large bucket, in whatever order: only the run's deadline and the
-/// cancel token end it. It is watched in 1 MiB.
+/// A listing that keeps naming new objects, in whatever order, is a large bucket: only the run's deadline and the
+/// cancel token end it. Watching it takes 1 MiB.
 ///
 /// ```no_run
 /// use bucket_brigade::{Credentials, Engine, S3Backend, S3Config, StorageBackend};
@@ -87,6 +97,7 @@ pub struct S3Backend {
     bucket: String,
     gate: Arc<Gate>,
     destination: String,
+    /// Set once the store has refused `DeleteObjects`.
     lacks_bulk_delete: AtomicBool,
 }
 
@@ -94,12 +105,13 @@ impl S3Backend {
     /// Checks the configuration; sends nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's
-    /// name, also where an https endpoint finds no certificate that it could trust.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's name, also if an
+    /// https endpoint finds no trusted certificates on this system.
     pub fn new(engine: &Engine, config: S3Config) -> Result<Self, StorageError> {
         let settings = config.validate()?;
         let bucket = settings.address.bucket.name();
         let destination = settings.address.destination();
+        // Requests to this machine cannot be read on the way.
         if settings.address.bucket.scheme() == "http" && !is_loopback(&settings.address.host) {
             engine.trace().warn(
                 "http endpoint: requests are signed, but anyone on the way can read them",
@@ -117,7 +129,7 @@ impl S3Backend {
         })
     }
 
-    /// What the object of `remote_key` is called in the bucket: prefix and key.
+    /// Returns the object's name in the bucket: the prefix, then `remote_key`.
     pub fn build_key(&self, remote_key: &str) -> String {
         self.settings.address.build_key(remote_key)
     }
@@ -126,92 +138,38 @@ impl S3Backend {
         self.settings.address.get_url(key)
     }
 
-    /// The path of a request for an object, by its name in the bucket.
+    /// The path of a request for an object, from its name in the bucket.
     fn object_path(&self, object: &str) -> String {
         format!("{}{}", self.settings.address.path, encode_path(object))
     }
 
-    /// Runs a step for a caller that brings no exchange of its own.
-    fn alone<T>(
+    /// Runs `step` between the two log records of an upload, delete or abort. `step` counts its tries and returns the
+    /// store's request ID.
+    fn with_records<T>(
         &self,
-        step: impl FnOnce(&RequestContext<'_>) -> Result<T, StorageError>,
-    ) -> Result<T, StorageError> {
-        self.gate.close_circuit();
-        let cancel = CancelToken::new();
-        step(&RequestContext {
-            cancel: &cancel,
-            deadline: None,
-            clock: &**self.engine.clock(),
-            gate: &self.gate,
-            trace: self.engine.trace(),
-        })
-    }
-
-    /// All steps of a large file one after another, for a caller without workers. What fails is aborted.
-    fn upload_in_parts(
-        &self,
-        exchange: &RequestContext<'_>,
-        key: &RemoteKey,
-        source: &Source,
-        plan: &PartPlan,
-    ) -> Result<Receipt, StorageError> {
-        self.watched(exchange, Operation::Upload, key.as_str(), plan.size(), |attempts| {
-            *attempts = 1;
-            let token = new_token();
-            let upload_id = multipart::begin(self, exchange, key, &token).upload_id?;
-            let upload = UploadName { key: key.clone(), token, upload_id };
-            let finished = self.parts_in_order(exchange, &upload, source, plan);
-            let finished = finished.inspect_err(|_| {
-                // The failure is what the caller should see.
-                let _ = multipart::abort(self, exchange, &upload);
-            })?;
-            Ok((finished.receipt, finished.request_id))
-        })
-    }
-
-    fn parts_in_order(
-        &self,
-        exchange: &RequestContext<'_>,
-        upload: &UploadName,
-        source: &Source,
-        plan: &PartPlan,
-    ) -> Result<Finished, StorageError> {
-        let mut sent = Vec::new();
-        for (number, (offset, length)) in (1..).zip((1..=plan.count()).filter_map(|number| plan.part(number)))
-        {
-            let sha256 = source.hash_range(offset, length, |_| Ok(()))?;
-            let part = PartUpload { upload, source, number, offset, length, sha256: &sha256 };
-            sent.push(SentPart { etag: multipart::part(self, exchange, &part)?, sha256 });
-        }
-        source.check_unchanged()?;
-        multipart::finish(self, exchange, &Assembly { upload, parts: &sent, size: plan.size() })
-    }
-
-    /// An upload or delete with its two records. `step` counts its tries and gives the request's id.
-    fn watched<T>(
-        &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         operation: Operation,
         key: &str,
         bytes: u64,
         step: impl FnOnce(&mut u32) -> Result<(T, String), StorageError>,
     ) -> Result<T, StorageError> {
-        exchange.trace.started(&operation.to_string(), key, &self.bucket, bytes);
-        let (began, mut attempts) = (exchange.clock.now(), 0);
+        context.trace.started(&operation.to_string(), key, &self.bucket, bytes);
+        let (began, mut attempts) = (context.clock.now(), 0);
         let result = step(&mut attempts);
-        let elapsed = exchange.clock.now().saturating_sub(began);
+        let elapsed = context.clock.now().saturating_sub(began);
+        // The record of a failure has the ID of the request that failed.
         let (outcome, id) = match &result {
             Ok((_, id)) => (Ok(()), id.as_str()),
             Err(error) => (Err(error.to_string()), error.request_id().unwrap_or_default()),
         };
-        self.report(exchange, operation, key, bytes, attempts, elapsed, outcome, id);
+        self.record_end(context, operation, key, bytes, attempts, elapsed, outcome, id);
         result.map(|(value, _)| value)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record")]
-    fn report(
+    fn record_end(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         operation: Operation,
         key: &str,
         bytes: u64,
@@ -223,7 +181,7 @@ impl S3Backend {
         let (operation, bucket) = (operation.to_string(), self.bucket.as_str());
         let outcome = outcome.err().unwrap_or_else(|| "ok".to_owned());
         let (operation, outcome) = (operation.as_str(), outcome.as_str());
-        exchange.trace.ended(
+        context.trace.ended(
             Level::Info,
             &RequestEnd { operation, key, bucket, bytes, attempts, elapsed, outcome, request_id },
         );
@@ -232,24 +190,11 @@ impl S3Backend {
 
 impl StorageBackend for S3Backend {
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
-        let key = RemoteKey::new(remote_key)?;
-        let source = Source::open(local_path)?;
-        let plan = multipart::plan(self, source.stat().size).map_err(|error| error.with_key(remote_key))?;
-        let receipt = if let Some(plan) = plan {
-            self.alone(|exchange| self.upload_in_parts(exchange, &key, &source, &plan))?
-        } else {
-            let digest = source.hash(|_| Ok(()))?;
-            let file = Upload { source: &source, key: &key, digest: &digest };
-            self.alone(|exchange| put_object::put(self, exchange, &file))?
-        };
-        Ok(receipt.url)
+        standalone::upload_file(self, local_path, remote_key)
     }
 
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
-        let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
-        let key = RemoteKey::new(remote_key).map_err(as_delete)?;
-        self.settings.address.prefix.join_checked(&key).map_err(as_delete)?;
-        self.alone(|exchange| delete_objects::delete_one(self, exchange, &key))
+        standalone::delete_file(self, remote_key)
     }
 
     fn get_url(&self, remote_key: &str) -> String {
@@ -272,38 +217,34 @@ impl StorageBackend for S3Backend {
 impl sealed::Sealed for S3Backend {}
 
 impl Transfers for S3Backend {
-    fn preflight(&self, exchange: &RequestContext<'_>) -> Result<(), StorageError> {
-        list_objects::preflight(self, exchange)
+    fn preflight(&self, context: &RequestContext<'_>) -> Result<(), StorageError> {
+        list_objects::preflight(self, context)
     }
 
     fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
-        put_object::headers_digest(self, key)
+        headers::headers_digest(self, key)
     }
 
-    fn put(&self, exchange: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
-        put_object::put(self, exchange, file)
+    fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
+        put_object::put(self, context, file)
     }
 
     fn content(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         key: &RemoteKey,
         size: u64,
         part_size: Option<u64>,
     ) -> Result<Option<Digest>, StorageError> {
-        get_object::content(self, exchange, key, size, part_size)
+        get_object::read_digest(self, context, key, size, part_size)
     }
 
-    fn delete_many(
-        &self,
-        exchange: &RequestContext<'_>,
-        keys: &[RemoteKey],
-    ) -> Result<Deleted, StorageError> {
-        delete_objects::delete_many(self, exchange, keys)
+    fn delete_many(&self, context: &RequestContext<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
+        delete_objects::delete_many(self, context, keys)
     }
 
-    fn list(&self, exchange: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError> {
-        list_objects::list(self, exchange, from)
+    fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError> {
+        list_objects::list_objects(self, context, from)
     }
 
     fn bucket(&self) -> &str {
@@ -311,41 +252,41 @@ impl Transfers for S3Backend {
     }
 
     fn part_plan(&self, size: u64) -> Result<Option<PartPlan>, StorageError> {
-        multipart::plan(self, size)
+        multipart::plan_parts(self, size)
     }
 
-    fn begin(&self, exchange: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun {
-        multipart::begin(self, exchange, key, token)
+    fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun {
+        multipart::create_upload(self, context, key, token)
     }
 
-    fn part(&self, exchange: &RequestContext<'_>, part: &PartUpload<'_>) -> Result<String, StorageError> {
-        multipart::part(self, exchange, part)
+    fn part(&self, context: &RequestContext<'_>, part: &PartUpload<'_>) -> Result<String, StorageError> {
+        multipart::upload_part(self, context, part)
     }
 
-    fn finish(&self, exchange: &RequestContext<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError> {
-        multipart::finish(self, exchange, upload)
+    fn finish(&self, context: &RequestContext<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError> {
+        multipart::complete_upload(self, context, upload)
     }
 
-    fn abort(&self, exchange: &RequestContext<'_>, upload: &UploadName) -> Result<(), StorageError> {
-        multipart::abort(self, exchange, upload)
+    fn abort(&self, context: &RequestContext<'_>, upload: &UploadName) -> Result<(), StorageError> {
+        multipart::abort_upload(self, context, upload)
     }
 
     fn reconcile(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         upload: &UploadName,
         size: u64,
     ) -> Result<Reconciled, StorageError> {
-        multipart_lookup::reconcile(self, exchange, upload, size)
+        multipart_lookup::reconcile(self, context, upload, size)
     }
 
     fn list_uploads(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         key: &RemoteKey,
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError> {
-        multipart_lookup::list(self, exchange, key, from)
+        multipart_lookup::list_uploads(self, context, key, from)
     }
 
     fn key_room(&self) -> usize {
@@ -356,39 +297,5 @@ impl Transfers for S3Backend {
 impl fmt::Debug for S3Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3Backend").field("destination", &self.destination).finish_non_exhaustive()
-    }
-}
-/// Whether what is sent to a host, which may have a port, stays on this machine.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(address) => address.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    let is_local_name = name == "localhost" || name.strip_suffix(".localhost").is_some();
-    is_local_name || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_of_this_machine_is_known_by_its_name_or_address() {
-        for host in
-            ["localhost", "localhost:9000", "s3.localhost", "127.0.0.1:1", "127.1.2.3", "[::1]:9000", "[::1]"]
-        {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in [
-            "example.com",
-            "localhost.example.com",
-            "10.0.0.1",
-            "128.0.0.1",
-            "[2001:db8::1]:1",
-            "mylocalhost",
-            "",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }

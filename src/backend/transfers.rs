@@ -1,4 +1,4 @@
-//! The operations of a store that can more than four methods, and what they take and give.
+//! The operations of a store with receipts, multipart uploads, bulk deletes and listings, and their types.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use crate::request_context::RequestContext;
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 
-/// A store's acknowledgement that it holds an object.
+/// The store's acknowledgement that it holds an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// Its public URL.
+    /// The public URL of the object.
     pub url: String,
-    /// The store's tag for it, an opaque string; `None` where the store gave none.
+    /// The `ETag`, an opaque string; `None` if the store sent none.
     pub etag: Option<String>,
 }
 
@@ -22,11 +22,11 @@ pub struct Receipt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Listed {
-    /// Its name behind the prefix.
+    /// The object's name without the prefix.
     pub key: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// The store's tag for it, if the listing has one.
+    /// The `ETag`, if the listing has one.
     pub etag: Option<String>,
 }
 
@@ -36,108 +36,106 @@ pub struct Listed {
 pub struct Page {
     /// The objects, in the store's order.
     pub objects: Vec<Listed>,
-    /// Where the next page begins; `None` at the end.
+    /// The continuation token of the next page; `None` at the end.
     pub next: Option<String>,
 }
 
-/// What became of each key of a delete.
+/// The result of each key of a delete.
 #[doc(hidden)]
 pub type Deleted = Vec<(RemoteKey, Result<(), StorageError>)>;
 
-/// The steps of a store that gives receipts, takes large files in parts, deletes many keys at once and
-/// lists. Stateless: whoever drives them schedules them, records their outcome, and repeats what may be
-/// repeated by the rules of one exchange. Sealed for now: only the backends of this crate implement it.
+/// The operations of a store with receipts, multipart uploads, bulk deletes and listings. They retry by the backend's
+/// policy and keep no state: the caller schedules them and records their results. Sealed for now: only the backends of
+/// this crate implement it.
 pub trait Transfers: Send + Sync + sealed::Sealed {
-    /// What the log calls the place.
+    /// Returns the name of the bucket for log records.
     #[doc(hidden)]
     fn bucket(&self) -> &str;
 
-    /// How a file of this size is cut; `None`: it goes in one request. An error if the store cannot
-    /// hold it.
+    /// Returns the parts of a file of this size; `None` if it goes in one request. An error if the store does not take
+    /// such a file.
     #[doc(hidden)]
     fn part_plan(&self, size: u64) -> Result<Option<PartPlan>, StorageError>;
 
-    /// Reads an object and takes its digest, plain or in parts of so many bytes; `None`: it is not of this
+    /// Reads an object and returns its digest, plain or by parts of `part_size` bytes; `None` if it does not have this
     /// size.
     #[doc(hidden)]
     fn content(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         key: &RemoteKey,
         size: u64,
         part_size: Option<u64>,
     ) -> Result<Option<Digest>, StorageError>;
 
-    /// One small signed request: endpoint, certificate, credentials, bucket and clock are right where it
-    /// succeeds.
+    /// Sends one small signed request. If it succeeds, endpoint, certificate, credentials, bucket and clock are right.
     #[doc(hidden)]
-    fn preflight(&self, exchange: &RequestContext<'_>) -> Result<(), StorageError>;
+    fn preflight(&self, context: &RequestContext<'_>) -> Result<(), StorageError>;
 
-    /// Names the headers that the object of a key gets: another digest, other headers.
+    /// Returns a digest of the headers that the object of a key gets.
     #[doc(hidden)]
     fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError>;
 
-    /// Stores a source whose digest is known, in one request.
+    /// Uploads a file whose digest is known, in one request.
     #[doc(hidden)]
-    fn put(&self, exchange: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
+    fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
 
-    /// Begins an upload in parts. The token is stored with the object: it will prove it ours.
+    /// Creates a multipart upload. The token is stored with the object and later proves that it came from this upload.
     #[doc(hidden)]
-    fn begin(&self, exchange: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun;
+    fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun;
 
-    /// Sends a part whose SHA-256 is known; gives its `ETag`.
+    /// Uploads a part whose SHA-256 is known. Returns its `ETag`.
     #[doc(hidden)]
-    fn part(&self, exchange: &RequestContext<'_>, part: &PartUpload<'_>) -> Result<String, StorageError>;
+    fn part(&self, context: &RequestContext<'_>, part: &PartUpload<'_>) -> Result<String, StorageError>;
 
-    /// Makes the object of its parts.
+    /// Completes a multipart upload.
     #[doc(hidden)]
-    fn finish(&self, exchange: &RequestContext<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError>;
+    fn finish(&self, context: &RequestContext<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError>;
 
-    /// Gives up an upload and its parts. One that is gone already is success.
+    /// Aborts a multipart upload. One that is gone already is success.
     #[doc(hidden)]
-    fn abort(&self, exchange: &RequestContext<'_>, upload: &UploadName) -> Result<(), StorageError>;
+    fn abort(&self, context: &RequestContext<'_>, upload: &UploadName) -> Result<(), StorageError>;
 
-    /// What the store knows of an upload that was begun before.
+    /// Returns the state of an upload that an earlier run created.
     #[doc(hidden)]
     fn reconcile(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         upload: &UploadName,
         size: u64,
     ) -> Result<Reconciled, StorageError>;
 
-    /// One page of the unfinished uploads of a key, whoever began them; it may hold some of other keys, too.
+    /// Returns one page of the unfinished uploads of a key, whoever created them. It may hold those of other keys, too.
     #[doc(hidden)]
     fn list_uploads(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         key: &RemoteKey,
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError>;
 
-    /// Deletes up to [`delete_limit`](Self::delete_limit) keys. The outer error: none was tried.
+    /// Deletes up to [`delete_limit`](Self::delete_limit) keys. The outer error means that none was tried.
     #[doc(hidden)]
-    fn delete_many(&self, exchange: &RequestContext<'_>, keys: &[RemoteKey])
-    -> Result<Deleted, StorageError>;
+    fn delete_many(&self, context: &RequestContext<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError>;
 
-    /// One page of what lies under the prefix.
+    /// Returns one page of the objects under the prefix.
     #[doc(hidden)]
-    fn list(&self, exchange: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError>;
+    fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError>;
 
-    /// The most keys of one [`delete_many`](Self::delete_many).
+    /// Returns the most keys of one [`delete_many`](Self::delete_many).
     #[doc(hidden)]
     fn delete_limit(&self) -> usize {
         1000
     }
 
-    /// How many bytes a key may have before the prefix.
+    /// Returns the most bytes of a key without the prefix.
     #[doc(hidden)]
     fn key_room(&self) -> usize {
         MAX_KEY_BYTES
     }
 }
 
-/// A file on its way: where it is, open, under which key, with which content.
+/// A file to upload: open, with its key and digest.
 #[doc(hidden)]
 pub struct Upload<'a> {
     pub(crate) source: &'a Source,
@@ -145,7 +143,7 @@ pub struct Upload<'a> {
     pub(crate) digest: &'a Digest,
 }
 
-/// What names an upload in parts.
+/// The names of a multipart upload: its key, our token and the store's upload ID.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadName {
@@ -154,34 +152,34 @@ pub struct UploadName {
     pub(crate) upload_id: String,
 }
 
-/// A token that no other upload has: 128 random bits.
+/// Returns a token for a new upload: 128 random bits.
 pub(crate) fn new_token() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// How the beginning of an upload went.
+/// The result of creating a multipart upload.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Begun {
-    /// The store's name for it.
+    /// The store's upload ID.
     pub(crate) upload_id: Result<String, StorageError>,
-    /// A try whose answer was lost may have begun another one, whose name nobody knows.
+    /// A try whose response was lost may have created another upload, whose ID is unknown.
     pub(crate) lost: bool,
 }
 
-/// One part on its way.
+/// A part to upload.
 #[doc(hidden)]
 pub struct PartUpload<'a> {
     pub(crate) upload: &'a UploadName,
     pub(crate) source: &'a Source,
-    /// From 1.
+    /// The part number, from 1.
     pub(crate) number: u32,
     pub(crate) offset: u64,
     pub(crate) length: u64,
     pub(crate) sha256: &'a [u8; 32],
 }
 
-/// A part that the store took.
+/// A part that the store acknowledged.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentPart {
@@ -189,16 +187,16 @@ pub struct SentPart {
     pub(crate) sha256: [u8; 32],
 }
 
-/// An upload all of whose parts were taken.
+/// An upload with all parts acknowledged, ready to complete.
 #[doc(hidden)]
 pub struct Assembly<'a> {
     pub(crate) upload: &'a UploadName,
     pub(crate) parts: &'a [SentPart],
-    /// Bytes of the whole.
+    /// The size of the object in bytes.
     pub(crate) size: u64,
 }
 
-/// A finished upload.
+/// A completed upload.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Finished {
@@ -212,33 +210,33 @@ pub struct Finished {
 pub struct ListedPart {
     pub(crate) number: u32,
     pub(crate) size: u64,
-    /// Some stores list none.
+    /// `None` if the store lists none.
     pub(crate) etag: Option<String>,
 }
 
-/// What became of an upload that was begun before.
+/// The state of an upload that an earlier run created.
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum Reconciled {
-    /// It is open and has these parts.
+    /// The upload is open and has these parts.
     Open(Vec<ListedPart>),
-    /// It is open, as far as is known; what it has may not be listed.
+    /// The upload may be open; the store does not list its parts.
     Unlisted,
-    /// It was finished: the object there is ours.
+    /// The upload was completed: its object is there.
     Finished(Receipt),
-    /// It is gone.
+    /// The upload is gone.
     Gone,
 }
 
 /// An unfinished upload as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListedUpload {
-    /// Behind the prefix.
+    /// The key without the prefix.
     pub(crate) key: String,
     pub(crate) upload_id: String,
 }
 
-/// Where a page of unfinished uploads begins: behind this key and id.
+/// The position after which a page of unfinished uploads begins: a key and an upload ID.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UploadMarker {

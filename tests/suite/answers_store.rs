@@ -522,7 +522,7 @@ fn i7_endpoint_of_a_redirect_is_named_without_its_path_and_query() {
     assert!(text.contains("is served by https://b.eu.example:99: set endpoint"), "{text}");
 }
 
-/// A tag of more than 1 KiB is refused, and so is a page token of more than 8 KiB.
+/// A tag of more than 1 KiB is refused, and so is a continuation token of more than 8 KiB.
 #[test]
 fn i8_tags_and_tokens_that_cannot_be_meant_are_refused() {
     let world = World::with_workers(2);
@@ -539,7 +539,8 @@ fn i8_tags_and_tokens_that_cannot_be_meant_are_refused() {
     );
     world.proxy.add(Rule::new(Fault::Answer(200, Vec::new(), page.into_bytes())).method("GET"));
     let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
-    let says = |error: &bucket_brigade::StorageError| error.to_string().contains("page token of 9000 bytes");
+    let says =
+        |error: &bucket_brigade::StorageError| error.to_string().contains("continuation token of 9000 bytes");
     assert!(report.failed.iter().any(says), "{:?}", report.failed);
 }
 

@@ -1,10 +1,12 @@
+//! The destination and the URLs of a configuration.
+
 use s3::bucket::Bucket;
 
 use crate::error::StorageError;
 use crate::key::{Prefix, join_url};
 
-/// Where an [`S3Config`](crate::backend::s3::config::S3Config) leads: what its destination is called and what its objects' URLs are.
-/// It needs no credentials and sends nothing.
+/// The destination and the object URLs of an [`S3Config`](crate::backend::s3::config::S3Config). Needs no credentials
+/// and sends nothing.
 ///
 /// ```
 /// use bucket_brigade::S3Config;
@@ -17,37 +19,38 @@ use crate::key::{Prefix, join_url};
 #[derive(Debug, Clone)]
 pub struct S3Address {
     pub(crate) bucket: Bucket,
-    /// As it is signed and sent.
+    /// The `Host` header.
     pub(crate) host: String,
-    /// What stands before the key in a request's path: `/bucket/` or `/`.
+    /// The part of a request's path before the key: `/bucket/` or `/`.
     pub(crate) path: String,
     pub(crate) prefix: Prefix,
     pub(crate) public_url: String,
 }
 
 impl S3Address {
-    /// What a cache of this place is bound to: `s3://host/[bucket/]prefix/`.
+    /// Returns the name of the destination, to which a cache is bound: `s3://host/[bucket/]prefix/`.
     pub fn destination(&self) -> String {
         format!("s3://{}{}{}", self.host, self.path, self.prefix.as_str())
     }
 
-    /// What the object of `remote_key` is called in the bucket: prefix and key.
+    /// Returns the object's name in the bucket: the prefix, then `remote_key`.
     pub fn build_key(&self, remote_key: &str) -> String {
         self.prefix.join(remote_key)
     }
 
-    /// The public URL of a key, whether or not it is published.
+    /// Returns the public URL of a key, published or not.
     pub fn get_url(&self, remote_key: &str) -> String {
         join_url(&self.public_url, &self.build_key(remote_key))
     }
 }
 
-/// Bucket and prefix of `s3://BUCKET[/PREFIX]`.
+/// Splits `s3://BUCKET[/PREFIX]` into bucket and prefix.
 pub(crate) fn split_url(url: &str) -> Result<(&str, &str), StorageError> {
     let Some(rest) = url.strip_prefix("s3://") else {
         let why = format!("{url:?} does not begin with s3://; write s3://BUCKET or s3://BUCKET/PREFIX");
         return Err(StorageError::config("destination", why));
     };
+    // The prefix is checked with the other settings.
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
         let why = format!("{url:?} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX");

@@ -1,4 +1,4 @@
-//! Who asks, and how a request proves it.
+//! Credentials, their sources and renewal, and the signature of a request.
 
 pub(crate) mod credentials;
 #[cfg(feature = "profiles")]

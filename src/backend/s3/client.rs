@@ -1,13 +1,23 @@
-//! One exchange: a signed request out, a bounded answer in.
+//! Sends one request: signs it, writes it to a connection, reads a bounded response.
+//!
+//! # Architecture
+//! - [`Client`] lives as long as its backend and is shared by all threads. It owns the connections, the signer, the
+//!   current credentials and the offset of the store's clock.
+//! - [`SignedWith`] records the credentials and the clock offset of one try. If the store refuses either, it shows
+//!   whether another thread has replaced them since.
+//! - [`Signed`] is the request as ureq gets it, with placeholders for its secrets, and the secrets.
+//!
+//! One try runs on the calling thread: `send`, the gate, `send_once`, `sign_request`, ureq, `check_status`,
+//! [`acknowledgement`]. The caller retries (see [`retry`](crate::retry)); the client only says whether that may help.
 
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use log::Level;
-use ureq::{Agent, AsSendBody, SendBody};
+use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::backend::s3::acknowledgement;
 use crate::backend::s3::auth::credentials::Credentials;
@@ -15,13 +25,13 @@ use crate::backend::s3::auth::renewal::RenewableCredentials;
 use crate::backend::s3::auth::sign::{Signable, Signer, amz_date};
 use crate::backend::s3::config::S3Settings;
 use crate::backend::s3::errors;
-use crate::backend::s3::errors::Refusal;
-use crate::backend::s3::http::body::{Sink, Timed, allowance};
-use crate::backend::s3::http::thread_context::Hidden;
+use crate::backend::s3::errors::FailedResponse;
+use crate::backend::s3::http::body::{BodySink, TimedBody, time_limit};
+use crate::backend::s3::http::thread_context::HiddenHeader;
 use crate::backend::s3::http::tls;
 use crate::backend::s3::http::transport::{Connections, TransportLimits};
-use crate::backend::s3::redaction::{Secrets, clipped};
-use crate::backend::s3::request::{Answer, REQUEST_ID, S3Request, header};
+use crate::backend::s3::redaction::{Secrets, truncated};
+use crate::backend::s3::request::{REQUEST_ID, S3Request, S3Response, header};
 use crate::backend::s3::xml;
 use crate::backend::s3::xml::ErrorBody;
 use crate::engine::Engine;
@@ -29,11 +39,16 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::RequestEnd;
 use crate::request_context::RequestContext;
 
-/// An error's body is read up to here.
-const MOST_OF_AN_ERROR: u64 = 64 * 1024;
-/// An answer is read up to here: 1,000 keys of 1,024 bytes, each encoded threefold, and their tags.
-const MOST_OF_AN_ANSWER: u64 = 8 * 1024 * 1024;
-/// Signs and carries the requests to one bucket.
+/// The bytes that are read of an error response.
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
+/// The bytes that are read of any other response: 1,000 keys of 1,024 bytes, percent-encoded, and their tags.
+const MAX_RESPONSE_BYTES: u64 = 8 * 1024 * 1024;
+/// A clock offset that differs by fewer seconds is not worth a retry.
+const SAME_OFFSET: u64 = 60;
+/// A `Date` farther off than this, 100 years, is no time at all. A clock whose battery ran out is less wrong.
+const MAX_OFFSET: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// Signs and sends the requests to one bucket.
 pub(crate) struct Client {
     connections: Connections,
     signer: Signer,
@@ -41,48 +56,43 @@ pub(crate) struct Client {
     scheme: String,
     host: String,
     bucket: String,
-    /// Seconds that the store's clock is ahead of ours, as it last complained.
+    /// Seconds that the store's clock is ahead of ours, from its last complaint.
     ahead: AtomicI64,
 }
 
 /// A request as the HTTP layer gets it.
 struct Signed {
-    /// Secrets are placeholders in it.
+    /// Holds placeholders instead of secrets.
     request: Request<()>,
-    hidden: Vec<Hidden>,
+    hidden: Vec<HiddenHeader>,
     secrets: Arc<Secrets>,
 }
 
-/// What a request was signed with.
-struct Used {
+/// The credentials and the clock offset that a request was signed with.
+struct SignedWith {
     credentials: Arc<Credentials>,
-    /// Seconds that the store's clock was taken to be ahead of ours.
+    /// Seconds that the store's clock was assumed to be ahead of ours.
     ahead: i64,
 }
 
-impl Used {
-    /// The time of day at the store.
-    fn time(&self, here: SystemTime) -> SystemTime {
+impl SignedWith {
+    /// Returns the time of day at the store.
+    fn store_time(&self, here: SystemTime) -> SystemTime {
         let by = Duration::from_secs(self.ahead.unsigned_abs());
         if self.ahead < 0 { here - by } else { here + by }
     }
 }
 
-/// An offset that is known to so many seconds need not be learned again.
-const SAME_OFFSET: u64 = 60;
-/// A clock that is farther off than a battery that ran out makes it says nothing of the time: 100 years.
-const FARTHEST_OFFSET: Duration = Duration::from_secs(100 * 366 * 86_400);
-
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
         let scheme = settings.address.bucket.scheme();
-        let tls = if scheme == "https" { Some(tls::tls(settings.ca_file.as_deref())?) } else { None };
+        let tls = if scheme == "https" { Some(tls::tls_config(settings.ca_file.as_deref())?) } else { None };
         let limits = TransportLimits {
             connections: engine.workers(),
             chunk_size: settings.chunk_size,
             connect: settings.connect_timeout,
             idle: settings.idle_timeout,
-            answer: settings.answer_timeout,
+            response: settings.answer_timeout,
         };
         Ok(Self {
             connections: Connections::new(&limits, tls),
@@ -95,159 +105,185 @@ impl Client {
         })
     }
 
-    /// One try, through the gate. `body` makes a fresh reader of exactly `ask.length` bytes.
-    pub(crate) fn exchange(
+    /// Sends a request once, through the gate. `body` yields exactly `request.length` bytes.
+    pub(crate) fn send(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         attempt: u32,
-        ask: &S3Request<'_>,
+        request: &S3Request<'_>,
         body: &mut dyn Read,
-    ) -> Result<Answer, StorageError> {
-        self.exchange_with(exchange, attempt, ask, body, None)
+    ) -> Result<S3Response, StorageError> {
+        self.send_with_sink(context, attempt, request, body, None)
     }
 
-    /// The same; the body of a successful answer goes to `sink`, as it comes.
-    pub(crate) fn exchange_with(
+    /// Does the same, and streams the body of a successful response to `sink`.
+    pub(crate) fn send_with_sink(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         attempt: u32,
-        ask: &S3Request<'_>,
+        request: &S3Request<'_>,
         body: &mut dyn Read,
-        sink: Option<Sink<'_>>,
-    ) -> Result<Answer, StorageError> {
-        exchange.gate.pass(
-            ask.operation,
-            || exchange.check(ask.operation),
+        sink: Option<BodySink<'_>>,
+    ) -> Result<S3Response, StorageError> {
+        context.gate.pass(
+            request.operation,
+            || context.check(request.operation),
             || {
-                let began = exchange.clock.now();
-                exchange.trace.metrics.requests(1);
+                let began = context.clock.now();
+                context.trace.metrics.requests(1);
                 let mut request_id = String::new();
-                let result = self.carry(exchange, attempt, ask, body, sink, &mut request_id);
+                let result = self.send_once(context, attempt, request, body, sink, &mut request_id);
                 let outcome = result.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
-                exchange.trace.ended(
+                context.trace.ended(
                     Level::Debug,
                     &RequestEnd {
-                        operation: ask.method.as_str(),
-                        key: ask.key,
+                        operation: request.method.as_str(),
+                        key: request.key,
                         bucket: &self.bucket,
-                        bytes: ask.length,
+                        bytes: request.length,
                         attempts: attempt,
-                        elapsed: exchange.clock.now().saturating_sub(began),
+                        elapsed: context.clock.now().saturating_sub(began),
                         outcome: &outcome,
                         request_id: &request_id,
                     },
                 );
+                // The host may have moved: the next connection resolves its name again.
                 let lost = [ErrorKind::Connect, ErrorKind::Timeout, ErrorKind::Network];
                 if matches!(&result, Err(error) if lost.contains(&error.kind())) {
                     self.connections.forget_addresses();
                 }
-                result.map_err(|error| if ask.key.is_empty() { error } else { error.with_key(ask.key) })
+                result.map_err(
+                    |error| {
+                        if request.key.is_empty() { error } else { error.with_key(request.key) }
+                    },
+                )
             },
         )
     }
 
-    fn carry(
+    fn send_once(
         &self,
-        exchange: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         attempt: u32,
-        ask: &S3Request<'_>,
+        request: &S3Request<'_>,
         body: &mut dyn Read,
-        sink: Option<Sink<'_>>,
+        sink: Option<BodySink<'_>>,
         request_id: &mut String,
-    ) -> Result<Answer, StorageError> {
-        let used = Used { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
-        let Signed { request, hidden, secrets } = self.signed(exchange, ask, &used)?;
-        let mut timed = Timed::new(exchange, ask, body, ask.method == Method::PUT);
+    ) -> Result<S3Response, StorageError> {
+        let used = SignedWith { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
+        let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
+        let mut timed = TimedBody::new(context, request, body, request.method == Method::PUT);
+        let first_try = attempt == 1;
         let (result, cut_off) =
-            self.connections.with(exchange, ask, attempt == 1, hidden, &secrets.clone(), |agent| {
-                let request = patient(ask, agent, request);
-                let sent = if ask.length == 0 {
-                    agent.run(request)
+            self.connections.run_request(context, request, first_try, hidden, &secrets.clone(), |agent| {
+                let signed = with_own_limits(request, agent, signed);
+                let sent = if request.length == 0 {
+                    agent.run(signed)
                 } else {
-                    agent.run(request.map(|()| SendBody::from_reader(&mut timed)))
+                    agent.run(signed.map(|()| SendBody::from_reader(&mut timed)))
                 };
-                let mut response = sent.map_err(|error| self.lost(ask.operation, error))?;
-                let status = response.status();
-                let headers = secrets.headers(response.headers());
-                *request_id = clipped(header(&headers, REQUEST_ID).unwrap_or_default());
-                let mut answer = Answer { status, headers, body: Vec::new(), secrets };
-                if let Some(sink) = sink.filter(|_| status.is_success()) {
-                    let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
-                    return self.pour(exchange, ask, &mut body, sink).map(|()| answer);
-                }
-                let most = if status.is_success() { MOST_OF_AN_ANSWER } else { MOST_OF_AN_ERROR };
-                let read = response.body_mut().with_config().limit(most).read_to_vec();
-                answer.body = match read {
-                    Err(error) if status.is_success() => return Err(self.lost(ask.operation, error)),
-                    other => other.unwrap_or_default(),
-                };
-                self.judge(ask, answer, exchange.clock.wall(), &used)
+                let response = sent.map_err(|error| self.transport_error(request.operation, error))?;
+                self.read_response(context, request, response, sink, secrets, &used, request_id)
             });
         if result.is_err() {
-            exchange.trace.progress.bytes_lost(timed.moved);
+            context.trace.progress.bytes_lost(timed.moved);
         }
         match result {
-            // It cannot have taken what it did not read.
+            // The server cannot have stored a body that it did not read.
             Ok(_) if cut_off => {
-                let what = format!("{}: a success before the body was read", self.host);
-                Err(StorageError::new(ErrorKind::Network, ask.operation, what).while_sending())
+                let what = format!("{}: server reported success before reading the request body", self.host);
+                Err(StorageError::new(ErrorKind::Network, request.operation, what).while_sending())
             }
             Err(error) if cut_off && error.kind() == ErrorKind::Network => Err(error.while_sending()),
-            Ok(answer) => acknowledgement::check(ask, &answer).map(|()| answer),
+            Ok(response) => acknowledgement::check(request, &response).map(|()| response),
             Err(error) => Err(error),
         }
     }
 
-    /// Hands the body of an answer on.
-    fn pour(
+    #[allow(clippy::too_many_arguments, reason = "the state of one try")]
+    fn read_response(
         &self,
-        exchange: &RequestContext<'_>,
-        ask: &S3Request<'_>,
+        context: &RequestContext<'_>,
+        request: &S3Request<'_>,
+        mut from: Response<Body>,
+        sink: Option<BodySink<'_>>,
+        secrets: Arc<Secrets>,
+        used: &SignedWith,
+        request_id: &mut String,
+    ) -> Result<S3Response, StorageError> {
+        let status = from.status();
+        let headers = secrets.redact_headers(from.headers());
+        *request_id = truncated(header(&headers, REQUEST_ID).unwrap_or_default());
+        let mut response = S3Response { status, headers, body: Vec::new(), secrets };
+        if let Some(sink) = sink.filter(|_| status.is_success()) {
+            // The sink takes no more than it expects.
+            let mut body = from.body_mut().with_config().limit(u64::MAX).reader();
+            return self.download_to(context, request, &mut body, sink).map(|()| response);
+        }
+        let limit = if status.is_success() { MAX_RESPONSE_BYTES } else { MAX_ERROR_BYTES };
+        let read = from.body_mut().with_config().limit(limit).read_to_vec();
+        response.body = match read {
+            Err(error) if status.is_success() => {
+                return Err(self.transport_error(request.operation, error));
+            }
+            // An error without its body is still an error: its status says which.
+            other => other.unwrap_or_default(),
+        };
+        self.check_status(request, response, context.clock.wall(), used)
+    }
+
+    /// Passes the body of a response to `sink`, within the time limit of the request.
+    fn download_to(
+        &self,
+        context: &RequestContext<'_>,
+        request: &S3Request<'_>,
         body: &mut dyn Read,
-        sink: Sink<'_>,
+        sink: BodySink<'_>,
     ) -> Result<(), StorageError> {
-        let mut timed = Timed::new(exchange, ask, body, true);
-        let result = sink(&mut timed).map_err(|error| self.lost(ask.operation, ureq::Error::from(error)));
+        let mut timed = TimedBody::new(context, request, body, true);
+        let result = sink(&mut timed)
+            .map_err(|error| self.transport_error(request.operation, ureq::Error::from(error)));
         if result.is_err() {
-            exchange.trace.progress.bytes_lost(timed.moved);
+            context.trace.progress.bytes_lost(timed.moved);
         }
         result
     }
 
-    fn judge(
+    /// Returns the response if it is a success, else the error that it reports.
+    fn check_status(
         &self,
-        ask: &S3Request<'_>,
-        answer: Answer,
+        request: &S3Request<'_>,
+        response: S3Response,
         now: SystemTime,
-        used: &Used,
-    ) -> Result<Answer, StorageError> {
-        // An error may come with status 200 to a POST: such answers begin before their end is known.
-        let is_error = ask.method == Method::POST && xml::is_error(&answer.body);
-        if answer.status.is_success() && !is_error {
-            return Ok(answer);
+        used: &SignedWith,
+    ) -> Result<S3Response, StorageError> {
+        // A store may send status 200 to a POST before it knows the outcome, and then an error.
+        let is_error = request.method == Method::POST && xml::is_error(&response.body);
+        if response.status.is_success() && !is_error {
+            return Ok(response);
         }
-        let Answer { status, headers, body, secrets } = &answer;
-        let explained = if ask.method == Method::HEAD {
-            // Answers to HEAD have no body that could say what was not found.
+        let S3Response { status, headers, body, secrets } = &response;
+        let explained = if request.method == Method::HEAD {
+            // A response to HEAD has no body that could say what was not found.
             (*status == StatusCode::NOT_FOUND).then(|| ErrorBody::of_code("NoSuchKey"))
         } else {
-            xml::error_body(body, secrets)
+            xml::parse_error(body, secrets)
         };
-        let body = explained.unwrap_or_default();
-        let error = errors::refusal(Refusal {
-            operation: ask.operation,
+        let error = errors::from_response(FailedResponse {
+            operation: request.operation,
             status: *status,
             headers,
-            body,
+            body: explained.unwrap_or_default(),
             bucket: &self.bucket,
             now,
-            signed: used.time(now),
+            signed: used.store_time(now),
         });
         Err(match error.kind() {
-            ErrorKind::ClockSkew if !ask.changed.time.replace(true) => {
-                self.learn_time(headers, now, used, error)
+            // Each is changed once a request, or a store that refuses everything would be asked for ever.
+            ErrorKind::ClockSkew if !request.changed.time.replace(true) => {
+                self.learn_clock_offset(headers, now, used, error)
             }
-            ErrorKind::Credentials if !ask.changed.credentials.replace(true) => {
+            ErrorKind::Credentials if !request.changed.credentials.replace(true) => {
                 match self.credentials.renew(&used.credentials) {
                     Ok(changed) => error.anew(changed),
                     Err(why) => error.advise("they could not be renewed").with_source(why),
@@ -257,19 +293,18 @@ impl Client {
         })
     }
 
-    /// The store refused the time of a request: from now on its own is used, and where that is another one than
-    /// the request had, it is worth one more try.
-    fn learn_time(
+    /// Learns the store's clock from the response that refused ours. The request is retried if that changes its date.
+    fn learn_clock_offset(
         &self,
         headers: &HeaderMap,
         now: SystemTime,
-        used: &Used,
+        used: &SignedWith,
         error: StorageError,
     ) -> StorageError {
-        let Some((behind, by)) = errors::skew(header(headers, "date"), now) else {
+        let Some((behind, by)) = errors::clock_skew(header(headers, "date"), now) else {
             return error;
         };
-        if by > FARTHEST_OFFSET {
+        if by > MAX_OFFSET {
             return error;
         }
         let seconds = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
@@ -278,71 +313,76 @@ impl Client {
         error.anew(used.ahead.abs_diff(ahead) > SAME_OFFSET)
     }
 
-    fn lost(&self, operation: Operation, error: ureq::Error) -> StorageError {
-        errors::transport(operation, &self.host, error)
+    fn transport_error(&self, operation: Operation, error: ureq::Error) -> StorageError {
+        errors::from_transport(operation, &self.host, error)
     }
 
-    /// The request with every header that is signed; secrets as placeholders.
-    fn signed(
+    /// Returns the request with all headers and its signature. Secrets are placeholders in it.
+    fn sign_request(
         &self,
-        exchange: &RequestContext<'_>,
-        ask: &S3Request<'_>,
-        used: &Used,
+        context: &RequestContext<'_>,
+        request: &S3Request<'_>,
+        used: &SignedWith,
     ) -> Result<Signed, StorageError> {
         let credentials = &*used.credentials;
-        let when = used.time(exchange.clock.wall());
-        let mut headers = ask.headers.clone();
+        let when = used.store_time(context.clock.wall());
+        let mut headers = request.headers.clone();
         for (name, value) in [
             ("host", self.host.as_str()),
             ("x-amz-date", amz_date(when).as_str()),
-            ("x-amz-content-sha256", ask.payload),
+            ("x-amz-content-sha256", request.payload),
         ] {
-            headers.insert(HeaderName::from_static(name), value_of(name, value)?);
+            headers.insert(HeaderName::from_static(name), header_value(name, value)?);
         }
-        let mut hidden = Vec::new();
+        // The signature covers the real token; the placeholder replaces it below.
         if let Some(token) = credentials.session_token() {
-            headers.insert("x-amz-security-token", value_of("session_token", token)?);
+            headers.insert("x-amz-security-token", header_value("session_token", token)?);
         }
         let signable = Signable {
-            method: ask.method.as_str(),
-            path: &ask.path,
-            query: &ask.query,
+            method: request.method.as_str(),
+            path: &request.path,
+            query: &request.query,
             headers: &headers,
-            payload: ask.payload,
+            payload: request.payload,
         };
         let authorization = self.signer.authorization(credentials, when, &signable)?;
-        let secrets = [
+        let secret_headers = [
             ("x-amz-security-token", credentials.session_token()),
             ("authorization", Some(authorization.as_str())),
         ];
-        for (name, value) in secrets {
+        let mut hidden = Vec::new();
+        for (name, value) in secret_headers {
             let Some(value) = value else { continue };
-            let secret = Hidden::new(name, value);
-            let placeholder = HeaderValue::from_bytes(secret.placeholder()).map_err(|_| unsendable(name))?;
+            let secret = HiddenHeader::new(name, value);
+            let placeholder =
+                HeaderValue::from_bytes(secret.placeholder()).map_err(|_| cannot_be_sent(name))?;
             headers.insert(HeaderName::from_static(name), placeholder);
             hidden.push(secret);
         }
-        headers.insert(http::header::CONTENT_LENGTH, ask.length.into());
-        let separator = if ask.query.is_empty() { "" } else { "?" };
-        let uri = format!("{}://{}{}{separator}{}", self.scheme, self.host, ask.path, ask.query);
-        let mut request =
-            Request::builder().method(&ask.method).uri(uri).body(()).map_err(|_| unsendable("key"))?;
-        *request.headers_mut() = headers;
+        headers.insert(http::header::CONTENT_LENGTH, request.length.into());
+        let separator = if request.query.is_empty() { "" } else { "?" };
+        let uri = format!("{}://{}{}{separator}{}", self.scheme, self.host, request.path, request.query);
+        let mut signed = Request::builder()
+            .method(&request.method)
+            .uri(uri)
+            .body(())
+            .map_err(|_| cannot_be_sent("key"))?;
+        *signed.headers_mut() = headers;
         let secrets = Arc::new(Secrets::new(credentials, &authorization));
-        Ok(Signed { request, hidden, secrets })
+        Ok(Signed { request: signed, hidden, secrets })
     }
 }
 
-/// The request with the limits that it has of its own.
-fn patient<T: AsSendBody>(ask: &S3Request<'_>, agent: &Agent, request: Request<T>) -> Request<T> {
-    match ask.patience {
-        None if ask.expected > 0 => {
-            let limit = Some(allowance(ask.expected));
-            agent.configure_request(request).timeout_recv_body(limit).build()
+/// Applies the time limits of this request where they differ from those of the agent.
+fn with_own_limits<T: AsSendBody>(request: &S3Request<'_>, agent: &Agent, signed: Request<T>) -> Request<T> {
+    match request.timeout {
+        None if request.expected > 0 => {
+            let limit = Some(time_limit(request.expected));
+            agent.configure_request(signed).timeout_recv_body(limit).build()
         }
-        None => request,
+        None => signed,
         Some(limit) => agent
-            .configure_request(request)
+            .configure_request(signed)
             .timeout_recv_response(Some(limit))
             .timeout_recv_body(Some(limit))
             .timeout_per_read(Some(limit))
@@ -350,11 +390,11 @@ fn patient<T: AsSendBody>(ask: &S3Request<'_>, agent: &Agent, request: Request<T
     }
 }
 
-fn value_of(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
-    HeaderValue::from_str(value).map_err(|_| unsendable(field))
+fn header_value(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
+    HeaderValue::from_str(value).map_err(|_| cannot_be_sent(field))
 }
 
-fn unsendable(field: &str) -> StorageError {
+fn cannot_be_sent(field: &str) -> StorageError {
     StorageError::config(field, "it cannot be sent in a request")
 }
 
@@ -373,9 +413,9 @@ mod tests {
         let settings = config.validate().unwrap();
         let (cancel, clock, gate, trace) =
             (CancelToken::new(), SystemClock::default(), Gate::new(1), Trace::default());
-        let exchange =
+        let context =
             RequestContext { cancel: &cancel, deadline: None, clock: &clock, gate: &gate, trace: &trace };
-        let ask = S3Request {
+        let request = S3Request {
             operation: Operation::Upload,
             method: Method::PUT,
             key: "k",
@@ -384,12 +424,12 @@ mod tests {
             headers: HeaderMap::new(),
             payload: "0",
             length: 3,
-            patience: None,
+            timeout: None,
             expected: 0,
             changed: crate::backend::s3::request::Changed::default(),
         };
-        let used = Used { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
-        Client::new(&engine, &settings).unwrap().signed(&exchange, &ask, &used).unwrap().request
+        let used = SignedWith { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
+        Client::new(&engine, &settings).unwrap().sign_request(&context, &request, &used).unwrap().request
     }
 
     #[test]
@@ -409,7 +449,7 @@ mod tests {
         assert!(request.uri().to_string().starts_with("https://plain.s3"), "{}", request.uri());
     }
 
-    /// I7: what the HTTP layer is given holds placeholders.
+    /// I7: the HTTP layer gets placeholders.
     #[test]
     fn i7_request_that_the_http_layer_sees_holds_no_secret() {
         let request = signed(S3Config::new("b").endpoint("http://h"), "k");

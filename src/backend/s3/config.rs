@@ -1,3 +1,5 @@
+//! The settings of an S3 backend, and their defaults.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +10,18 @@ use s3::bucket::Bucket;
 use crate::backend::s3::address::{S3Address, split_url};
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::renewal::Renewal;
-use crate::backend::s3::checks::{
-    check_base, check_bucket, check_endpoint, check_headers, is_aws, resolve_region,
-};
+use crate::backend::s3::checks::{check_base_url, check_bucket, check_endpoint, is_aws, resolve_region};
+use crate::backend::s3::headers::check_headers;
 use crate::error::StorageError;
 use crate::key::Prefix;
 use crate::retry::RetryPolicy;
 use crate::tree::digest::{LARGEST_OBJECT, LARGEST_PART, SMALLEST_PART};
 
-/// Bytes; also the default threshold.
+/// Bytes of a part; also the default of `part_threshold`.
 const DEFAULT_PART_SIZE: u64 = 16 * 1024 * 1024;
 
-/// Where and how an [`S3Backend`](crate::S3Backend) publishes. Everything is checked by
-/// [`S3Backend::new`](crate::S3Backend::new), with errors that name the field.
+/// The bucket, the store and the limits of an [`S3Backend`](crate::S3Backend).
+/// [`S3Backend::new`](crate::S3Backend::new) checks all of it; its errors name the field.
 ///
 /// ```
 /// use bucket_brigade::{Credentials, S3Config};
@@ -59,7 +60,7 @@ pub struct S3Config {
 }
 
 impl S3Config {
-    /// For this bucket, which must exist.
+    /// Starts with the defaults for a bucket. The bucket must exist.
     pub fn new(bucket: impl Into<String>) -> Self {
         Self {
             bucket: bucket.into(),
@@ -84,38 +85,38 @@ impl S3Config {
         }
     }
 
-    /// For `s3://BUCKET[/PREFIX]`, as other tools write it.
+    /// Starts with the bucket and prefix of `s3://BUCKET[/PREFIX]`, as other tools write it.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is no such URL.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `url` is not such a URL.
     pub fn for_url(url: &str) -> Result<Self, StorageError> {
         let (bucket, prefix) = split_url(url)?;
         Ok(Self::new(bucket).bucket_prefix(prefix))
     }
 
-    /// The store's address, `https://host[:port]` or `http://host[:port]`; without a scheme, https.
-    /// Default: AWS's for the region.
+    /// The store's URL, `https://host[:port]` or `http://host[:port]`; without a scheme, https.
+    /// Default: that of AWS for the region.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// The region, such as `eu-central-1`; `auto` where the store wants that. Required for AWS;
+    /// The region, such as `eu-central-1`; `auto` if the store wants that. Required for AWS;
     /// with an endpoint the default is `us-east-1`.
     pub fn region(mut self, region: impl Into<String>) -> Self {
         self.region = Some(region.into());
         self
     }
 
-    /// Who publishes. Required.
+    /// The credentials to sign with. Required.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);
         self
     }
 
-    /// Who gives credentials anew, for temporary ones that expire: asked when the store refuses those in
-    /// use, on the thread of the refused request, which is then sent again if what comes back is different.
-    /// Without it a refusal ends the run.
+    /// A function that returns new credentials, for temporary ones that expire. It is called when the store
+    /// refuses the current ones, on the thread of the refused request. If it returns others, the request is
+    /// retried with them. Without it, refused credentials end the run.
     ///
     /// ```
     /// use bucket_brigade::{Credentials, S3Config};
@@ -130,115 +131,117 @@ impl S3Config {
         self
     }
 
-    /// True: `endpoint/bucket/key`; false: `bucket.endpoint/key`. Default: path-style with an
-    /// endpoint of its own and for bucket names with a dot, which certificates do not cover.
+    /// True: `endpoint/bucket/key` (path-style); false: `bucket.endpoint/key` (virtual-hosted-style). Default:
+    /// path-style with an endpoint other than AWS's, and for bucket names with a dot, which wildcard certificates
+    /// do not cover.
     pub fn path_style(mut self, yes: bool) -> Self {
         self.path_style = Some(yes);
         self
     }
 
-    /// What stands before every key in the bucket. `""`, `"a"`, `"a/"` and `"/a/b/"` all do what one
-    /// expects.
+    /// The prefix of every key in the bucket. Slashes at its ends do not matter: `"a"`, `"a/"` and `"/a"` are the
+    /// same. Default: none.
     pub fn bucket_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.bucket_prefix = prefix.into();
         self
     }
 
-    /// Where readers find the bucket's content: URLs are `public_url/prefix/key`. Default: the
-    /// bucket's own address.
+    /// The URL under which readers find the bucket's objects: an object's URL is `public_url/prefix/key`.
+    /// Default: the bucket's URL at the endpoint.
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = Some(url.into());
         self
     }
 
-    /// A header sent with every object: `Cache-Control`, `x-amz-storage-class`, `x-amz-acl`,
-    /// `x-amz-server-side-encryption` and its key id, `x-amz-meta-*`. Values are ASCII; runs of
-    /// spaces become one, as signatures have it.
+    /// Adds a header to every object: `Cache-Control`, `x-amz-storage-class`, `x-amz-acl`,
+    /// `x-amz-server-side-encryption` and its key ID, `x-amz-meta-*`. Values are ASCII; a run of spaces becomes one
+    /// space, because stores sign such runs differently.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Whether objects are stored with `x-amz-checksum-sha256`. Default: on for AWS, off elsewhere.
+    /// Stores objects with `x-amz-checksum-sha256`. Default: on for AWS, off elsewhere.
     /// The body is protected either way: its SHA-256 is part of the signature.
     pub fn checksum_header(mut self, yes: bool) -> Self {
         self.checksum_header = Some(yes);
         self
     }
 
-    /// A PEM file of certificates that are trusted besides the system's own.
+    /// A PEM file of certificates to trust in addition to the system's.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
         self
     }
 
-    /// Bytes read from a file and written to the connection at a time, 4 KiB to 1 MiB. Default
+    /// The bytes that are read from a file and written to the connection at a time, 4 KiB to 1 MiB. Default
     /// 8 KiB. Each connection holds one such buffer.
     ///
-    /// What it costs to publish a file of 2 GiB from the page cache, its SHA-256 (1.1 s) included, in CPU
-    /// seconds and MiB at the peak, with 10 parts in flight (`cargo bench --bench large_file -- chunks`, 2 cores of
-    /// an `x86_64` virtual machine; a TLS record holds 16 KiB at most):
+    /// The cost of publishing 2 GiB from the page cache, SHA-256 (1.1 s) included, with 10 parts in flight. CPU
+    /// seconds and peak MiB, from `cargo bench --bench large_file -- chunks` on 2 cores of an `x86_64` virtual
+    /// machine; a TLS record holds at most 16 KiB:
     ///
     /// | | 8 KiB | 16 KiB | 64 KiB | 256 KiB |
     /// |---|---|---|---|---|
-    /// | plain | 2.1 s, 9.4 | 1.7 s, 9.4 | 1.6 s, 9.9 | 1.5 s, 11.8 |
-    /// | TLS | 2.3 s, 11.3 | 2.0 s, 11.4 | 1.9 s, 12.3 | 2.0 s, 16.2 |
+    /// | http | 2.1 s, 9.4 | 1.7 s, 9.4 | 1.6 s, 9.9 | 1.5 s, 11.8 |
+    /// | https | 2.3 s, 11.3 | 2.0 s, 11.4 | 1.9 s, 12.3 | 2.0 s, 16.2 |
     pub fn chunk_size(mut self, bytes: usize) -> Self {
         self.chunk_size = bytes;
         self
     }
 
-    /// Files of more than so many bytes go up in parts. 8 MiB to 5 GiB, default 16 MiB. A file at the
-    /// threshold is one request; one byte more makes two parts and two requests beside them (begin and
-    /// complete), and two commits of the cache.
+    /// Files larger than this are sent as a multipart upload. 8 MiB to 5 GiB, default 16 MiB. A file of exactly this
+    /// size is one request. One byte more makes two parts, two further requests (`CreateMultipartUpload` and
+    /// `CompleteMultipartUpload`) and two commits of the cache.
     pub fn part_threshold(mut self, bytes: u64) -> Self {
         self.part_threshold = bytes;
         self
     }
 
-    /// Bytes of a part, 8 MiB to 5 GiB, default 16 MiB. A file of more than 10,000 parts gets larger ones
-    /// ([`PartPlan`](crate::PartPlan)). A part is what a failed request repeats and what one worker sends
-    /// at a time; it is never held in memory, so its size costs none. Publishing 2 GiB costs 2.06 CPU seconds in
-    /// parts of 8 MiB, 1.93 of 16 and 1.86 of 32 (`cargo bench --bench large_file -- parts`). A digest says the part size it was
-    /// taken with, and is compared under that one: changing this sends nothing again.
+    /// The bytes of a part, 8 MiB to 5 GiB, default 16 MiB. A file of more than 10,000 parts gets larger ones
+    /// ([`PartPlan`](crate::PartPlan)). A part is what a retry repeats and what one worker sends at a time. It is
+    /// streamed, so its size costs no memory. Publishing 2 GiB takes 2.06 CPU seconds with parts of 8 MiB, 1.93 with
+    /// 16 and 1.86 with 32 (`cargo bench --bench large_file -- parts`). A digest records the part size it was computed
+    /// with and is compared with the same size, so a new part size sends nothing again.
     pub fn part_size(mut self, bytes: u64) -> Self {
         self.part_size = bytes;
         self
     }
 
-    /// The largest object that the store holds, in bytes. Default 5 TiB; a larger file is an error that
-    /// names it, and is not read.
+    /// The largest object that the store takes, in bytes. Default 5 TiB. A larger file is an error that
+    /// names it; it is not read.
     pub fn largest_object(mut self, bytes: u64) -> Self {
         self.largest_object = bytes;
         self
     }
 
-    /// How often and when requests are tried again.
+    /// The retry policy of requests.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// A connection on which no byte moves for this long is given up. Default 30 s.
+    /// The longest time without a byte on a connection before the request times out. Default 30 s.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.idle_timeout = limit;
         self
     }
 
-    /// The longest wait for a connection, TLS included. Default 5 s.
+    /// The longest wait for a connection, the TLS handshake included. Default 5 s.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
     }
 
-    /// The longest wait for an answer once a request is sent. Default 120 s: the wait begins with up
-    /// to 4 MB still in the socket's buffer.
+    /// The longest wait for a response after the request is sent. Default 120 s: when the wait begins, up to
+    /// 4 MB may still be in the socket's buffer.
     pub fn answer_timeout(mut self, limit: Duration) -> Self {
         self.answer_timeout = limit;
         self
     }
 
-    /// Where it leads. Only what names the place is checked: no credentials are needed.
+    /// Returns the destination and the URLs of this configuration. Checks only the settings that these depend on;
+    /// needs no credentials.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) with a message that begins with the field's name.
@@ -247,40 +250,47 @@ impl S3Config {
         let prefix = Prefix::new(&self.bucket_prefix)?;
         let endpoint = self.endpoint.as_deref().map(check_endpoint).transpose()?;
         let region = resolve_region(self.region.as_deref(), endpoint)?;
+        // Stores other than AWS rarely have a DNS name for each bucket.
         let path_style = self.path_style.unwrap_or(!is_aws(&region.host()) || self.bucket.contains('.'));
-        let bucket = Bucket::new_public(&self.bucket, region)
-            .map_err(|error| StorageError::config("bucket", "cannot be addressed").with_source(error))?;
+        let bucket = Bucket::new_public(&self.bucket, region).map_err(|error| {
+            StorageError::config("bucket", "the name cannot be part of a URL").with_source(error)
+        })?;
         let bucket = if path_style { *bucket.with_path_style() } else { bucket };
         let public_url = match &self.public_url {
-            Some(url) => check_base("public_url", url)?,
+            Some(url) => check_base_url("public_url", url)?,
             None => bucket.url(),
         };
+        // Only a path-style request names the bucket in its path; the host does otherwise.
         let path = if path_style { format!("/{}/", self.bucket) } else { "/".to_owned() };
         Ok(S3Address { path, host: bucket.host(), bucket, prefix, public_url })
     }
 
+    /// Checks every setting.
     pub(crate) fn validate(self) -> Result<S3Settings, StorageError> {
+        // A wrong bucket is reported before missing credentials.
         check_bucket(&self.bucket)?;
         let credentials = self.credentials.clone().ok_or_else(|| {
-            StorageError::config("credentials", "missing; use Credentials::new or Credentials::from_env")
+            StorageError::config("credentials", "missing: use Credentials::new or Credentials::from_env")
         })?;
         credentials.check()?;
         let address = self.address()?;
         if !(4096..=1 << 20).contains(&self.chunk_size) {
-            return Err(StorageError::config("chunk_size", "it is not from 4 KiB to 1 MiB"));
+            let why = format!("{} is not from 4 KiB to 1 MiB", self.chunk_size);
+            return Err(StorageError::config("chunk_size", why));
         }
         for (field, bytes) in [("part_threshold", self.part_threshold), ("part_size", self.part_size)] {
             if !(SMALLEST_PART..=LARGEST_PART).contains(&bytes) {
                 return Err(StorageError::config(field, format!("{bytes} is not from 8 MiB to 5 GiB")));
             }
         }
+        // ureq takes a limit of zero for "at once": no request would succeed.
         for (field, limit) in [
             ("idle_timeout", self.idle_timeout),
             ("connect_timeout", self.connect_timeout),
             ("answer_timeout", self.answer_timeout),
         ] {
             if limit.is_zero() {
-                return Err(StorageError::config(field, "it cannot be zero"));
+                return Err(StorageError::config(field, "must not be zero"));
             }
         }
         Ok(S3Settings {

@@ -1,36 +1,37 @@
-//! What an answer or a failure of the transport means: pure functions from facts to an error.
+//! The errors of failed responses and of the transport: pure functions.
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-use crate::backend::s3::redaction::clipped;
+use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{REQUEST_ID, header};
 use crate::backend::s3::xml::ErrorBody;
 use crate::error::{ErrorKind, Operation, StorageError};
 
 const TLS_ADVICE: &str =
-    "check the endpoint's name and scheme; ca_file names certificates that are trusted besides the system's";
+    "check the endpoint's name and scheme; ca_file adds trusted certificates to the system's";
 
-/// Garage refuses a clock with the code of any bad request. Only a difference of more than this is told by it.
-const SHORTEST_SKEW: Duration = Duration::from_secs(300);
+/// The least clock skew that is believed without the code for it. Garage refuses a clock with the code of any bad
+/// request.
+const MIN_SKEW: Duration = Duration::from_secs(300);
 
-/// The facts of an answer that is no success, without our secrets.
-pub(crate) struct Refusal<'a> {
+/// A response that is no success, redacted.
+pub(crate) struct FailedResponse<'a> {
     pub(crate) operation: Operation,
     pub(crate) status: StatusCode,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: ErrorBody,
     pub(crate) bucket: &'a str,
-    /// The time of day here.
+    /// The time of day on this machine.
     pub(crate) now: SystemTime,
     /// The time of day that the request was signed with.
     pub(crate) signed: SystemTime,
 }
 
-/// The class of an answer by its code, else by its status.
-pub(crate) fn kind_of(status: u16, code: &str) -> ErrorKind {
+/// Returns the kind of error for a code, else for a status.
+pub(crate) fn kind_of_code(status: u16, code: &str) -> ErrorKind {
     match code {
         "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
@@ -41,7 +42,7 @@ pub(crate) fn kind_of(status: u16, code: &str) -> ErrorKind {
         | "MissingSecurityHeader"
         | "NotSignedUp"
         | "AccountProblem" => ErrorKind::Credentials,
-        // Named, as it may come with status 200.
+        // The status does not say so if an error comes with status 200.
         "AccessDenied" => ErrorKind::AccessDenied,
         "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
         "NoSuchBucket" => ErrorKind::BucketMissing,
@@ -69,10 +70,11 @@ pub(crate) fn kind_of(status: u16, code: &str) -> ErrorKind {
 
 fn kind_of_status(status: u16, code: &str) -> ErrorKind {
     match status {
+        // No redirect is followed: the signature is for this host.
         300..=399 => ErrorKind::Region,
         401 => ErrorKind::Credentials,
         403 => ErrorKind::AccessDenied,
-        // A store says what it did not find; without that, a proxy in between is answering.
+        // A store says what it did not find. Without that, the response comes from a proxy in between.
         404 if code.is_empty() => ErrorKind::Protocol,
         404 => ErrorKind::NotFound,
         405 | 501 => ErrorKind::Unsupported,
@@ -85,69 +87,73 @@ fn kind_of_status(status: u16, code: &str) -> ErrorKind {
     }
 }
 
-/// The error that an answer is, in words that say what to do.
-pub(crate) fn refusal(mut facts: Refusal<'_>) -> StorageError {
+/// Returns the error that a response reports, with advice.
+pub(crate) fn from_response(mut facts: FailedResponse<'_>) -> StorageError {
     let body = std::mem::take(&mut facts.body);
     let header = |name: &str| header(facts.headers, name);
-    let kind = kind_of(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
-    let kind = if refuses_the_clock(&facts, &body) {
+    let kind = kind_of_code(facts.status.as_u16(), body.code.as_deref().unwrap_or_default());
+    let kind = if is_clock_refused(&facts, &body) {
         ErrorKind::ClockSkew
-    } else if kind == ErrorKind::AccessDenied && refuses_the_key(&body) {
+    } else if kind == ErrorKind::AccessDenied && is_key_refused(&body) {
         ErrorKind::Credentials
     } else {
         kind
     };
     let (code, message) = (body.code, body.message);
-    let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(clipped));
-    let region = header("x-amz-bucket-region").map(clipped).or(body.region);
-    let endpoint = body.endpoint.as_deref().or_else(|| header("location")).and_then(place_of);
+    let request_id = body.request_id.or_else(|| header(REQUEST_ID).map(truncated));
+    // The region may be in a header, in the body, or in both.
+    let region = header("x-amz-bucket-region").map(truncated).or(body.region);
+    let endpoint = body.endpoint.as_deref().or_else(|| header("location")).and_then(origin_of);
     let mut text = format!("the store answered {}", facts.status.as_u16());
+    // Shows which of several keys is in use.
     let key_id = body.access_key_id.map(|id| format!("(access key {id})"));
     for part in [&code, &message, &key_id].into_iter().flatten() {
         text.push(' ');
         text.push_str(part);
     }
     let error = StorageError::new(kind, facts.operation, text).with_code(code).with_request_id(request_id);
-    let skew = skew(header("date"), facts.now);
-    let error = advised(error, facts.bucket, region.as_deref(), endpoint.as_deref(), skew);
-    match header("retry-after").and_then(|asked| wait_asked(asked, header("date"), facts.now)) {
+    let skew = clock_skew(header("date"), facts.now);
+    let error = with_advice(error, facts.bucket, region.as_deref(), endpoint.as_deref(), skew);
+    match header("retry-after").and_then(|asked| retry_after_header(asked, header("date"), facts.now)) {
+        // The header must not make an error retryable that is not.
         Some(wait) if error.is_retryable() => error.retry_after(wait),
         _ => error,
     }
 }
 
-/// Whether it is the clock that is refused although the code does not say so: Garage answers `InvalidRequest` with
-/// "Bad request: Date is too old" (its `signature/payload.rs`). A date of the answer's has to bear it out.
-fn refuses_the_clock(facts: &Refusal<'_>, body: &ErrorBody) -> bool {
+/// Returns whether the store refused the clock although its code does not say so. Garage sends `InvalidRequest` with
+/// "Bad request: Date is too old" (its `signature/payload.rs`). The response's `Date` must confirm it.
+fn is_clock_refused(facts: &FailedResponse<'_>, body: &ErrorBody) -> bool {
     let vague = matches!(body.code.as_deref(), Some("InvalidRequest" | "AccessDenied"));
     let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
     let about_time = says.contains("date") || says.contains("time");
     let off = says.contains("too old") || says.contains("too far in the ");
-    let skew = skew(header(facts.headers, "date"), facts.signed);
-    vague && about_time && off && skew.is_some_and(|(_, by)| by > SHORTEST_SKEW)
+    let skew = clock_skew(header(facts.headers, "date"), facts.signed);
+    vague && about_time && off && skew.is_some_and(|(_, by)| by > MIN_SKEW)
 }
 
-/// Whether it is the key or the signature that is refused although the code is that of a policy: Garage answers
-/// `AccessDenied` with "Forbidden: No such key: GK…" and "Forbidden: Invalid signature" (its
-/// `signature/payload.rs`), Ceph's older gateways the latter.
-fn refuses_the_key(body: &ErrorBody) -> bool {
+/// Returns whether the store refused the access key or the signature although its code is that of a policy. Garage
+/// sends `AccessDenied` with "Forbidden: No such key: GK…" and "Forbidden: Invalid signature" (its
+/// `signature/payload.rs`), older Ceph gateways the latter.
+fn is_key_refused(body: &ErrorBody) -> bool {
     let says = body.message.as_deref().unwrap_or_default().to_ascii_lowercase();
     let words = ["invalid signature", "no such key", "invalid access key"];
     matches!(body.code.as_deref(), Some("AccessDenied") | None)
         && words.iter().any(|words| says.contains(words))
 }
 
-/// The scheme, if any, and host of an address: its path and query are the request's, which may be signed.
-fn place_of(address: &str) -> Option<String> {
+/// Returns the scheme, if any, and the host of a URL. Path and query are those of the request and may hold a signature.
+fn origin_of(address: &str) -> Option<String> {
     let (scheme, rest) = address.split_once("://").map_or(("", address), |(scheme, rest)| (scheme, rest));
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit('@').next().filter(|host| !host.is_empty())?;
     let separator = if scheme.is_empty() { "" } else { "://" };
-    Some(clipped(&format!("{scheme}{separator}{host}")))
+    Some(truncated(&format!("{scheme}{separator}{host}")))
 }
 
-/// `Retry-After`: seconds, or a date, which is the store's as its answer's is.
-fn wait_asked(asked: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
+/// Returns the wait that `Retry-After` asks for, in seconds or as a date. The date is compared with the store's own
+/// `Date`, not with our clock.
+fn retry_after_header(asked: &str, date: Option<&str>, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = asked.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -156,8 +162,8 @@ fn wait_asked(asked: &str, date: Option<&str>, now: SystemTime) -> Option<Durati
     Some(until.duration_since(from).unwrap_or_default())
 }
 
-/// How far our clock is from the one that dated the answer, and whether it is behind.
-pub(crate) fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
+/// Returns the difference between our clock and the `Date` of a response, and whether our clock is behind.
+pub(crate) fn clock_skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duration)> {
     let theirs = httpdate::parse_http_date(date?).ok()?;
     Some(match theirs.duration_since(now) {
         Ok(behind) => (true, behind),
@@ -165,12 +171,12 @@ pub(crate) fn skew(date: Option<&str>, now: SystemTime) -> Option<(bool, Duratio
     })
 }
 
-/// The same for a key of an answer that is a success as a whole.
-pub(crate) fn advised_for_key(error: StorageError, bucket: &str) -> StorageError {
-    advised(error, bucket, None, None, None)
+/// Adds advice to the error of one key in a response that is a success as a whole.
+pub(crate) fn with_advice_for_key(error: StorageError, bucket: &str) -> StorageError {
+    with_advice(error, bucket, None, None, None)
 }
 
-fn advised(
+fn with_advice(
     error: StorageError,
     bucket: &str,
     region: Option<&str>,
@@ -179,9 +185,11 @@ fn advised(
 ) -> StorageError {
     let advice = match error.kind() {
         ErrorKind::BucketMissing => format!(
-            "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; buckets are never created here"
+            "there is no bucket \"{bucket}\" at this endpoint: check its name, region and endpoint; \
+             buckets are never created here"
         ),
         ErrorKind::AccessDenied => {
+            // The IAM actions, as a policy names them.
             let needed = match error.operation() {
                 Operation::Delete => "s3:DeleteObject is needed",
                 Operation::List => "s3:ListBucket is needed",
@@ -212,36 +220,38 @@ fn advised(
     error.advise(&advice)
 }
 
-/// The error that a failure of the transport is. `host` is whom we meant to reach.
-pub(crate) fn transport(operation: Operation, host: &str, error: ureq::Error) -> StorageError {
+/// Returns the error for a failure of the transport. `host` is the intended host.
+pub(crate) fn from_transport(operation: Operation, host: &str, error: ureq::Error) -> StorageError {
     use ureq::Timeout;
     let fail = |kind, text: String| StorageError::new(kind, operation, text);
     match error {
-        ureq::Error::Io(error) => transport_io(operation, host, error),
+        ureq::Error::Io(error) => from_io(operation, host, error),
+        // Before a connection nothing was sent: the request has had no effect.
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-            fail(ErrorKind::Connect, format!("no connection to {host} in time"))
+            fail(ErrorKind::Connect, format!("{host}: connecting timed out"))
         }
         ureq::Error::Timeout(phase) => fail(ErrorKind::Timeout, format!("{host}: timed out ({phase})")),
         ureq::Error::HostNotFound => {
             fail(ErrorKind::Connect, format!("{host} does not resolve")).without_address()
         }
-        ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("no connection to {host}")),
+        ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("could not connect to {host}")),
         error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
-            fail(ErrorKind::Tls, format!("{host}: no secure connection"))
+            fail(ErrorKind::Tls, format!("{host}: the TLS connection failed"))
                 .advise(TLS_ADVICE)
                 .with_source(error)
         }
         error @ (ureq::Error::Protocol(_)
         | ureq::Error::LargeResponseHeader(..)
         | ureq::Error::BodyExceedsLimit(_)) => {
-            fail(ErrorKind::Protocol, format!("{host}: no valid answer")).with_source(error)
+            fail(ErrorKind::Protocol, format!("{host}: invalid HTTP response")).with_source(error)
         }
         error => fail(ErrorKind::Other, format!("{host}: the request failed")).with_source(error),
     }
 }
 
-fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
+fn from_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
     let error = match error.downcast::<StorageError>() {
+        // Not from the network: the source or the run failed the body.
         Ok(ours) => return ours,
         Err(error) => error,
     };
@@ -253,26 +263,28 @@ fn transport_io(operation: Operation, host: &str, error: io::Error) -> StorageEr
         | io::ErrorKind::AddrNotAvailable
         | io::ErrorKind::NotFound => ErrorKind::Connect,
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::Timeout,
-        // Only the TLS layer reports this: a certificate or a handshake that it does not accept.
+        // Only rustls reports this kind: for a certificate or a handshake that it does not accept.
         io::ErrorKind::InvalidData => ErrorKind::Tls,
         _ => ErrorKind::Network,
     };
     let lost = StorageError::new(kind, operation, format!("{host}: {error}"));
-    let plain = error.to_string().contains("InvalidContentType");
+    // The peer sent something that is no TLS record.
+    let is_plain = error.to_string().contains("InvalidContentType");
     let lost = match kind {
-        // What answers is no TLS at all.
-        ErrorKind::Tls if plain => lost.advise(&format!(
+        // The server does not speak TLS.
+        ErrorKind::Tls if is_plain => lost.advise(&format!(
             "{host} seems to speak http, not https: write the endpoint as http://{host}, or as its https address"
         )),
         ErrorKind::Tls if error.to_string().contains("CaUsedAsEndEntity") => lost.advise(
-            "the server's certificate is that of an authority (CA:TRUE), which may sign others and not stand for a server: make it with basicConstraints=critical,CA:FALSE, or let it sign one for the server",
+            "the server's certificate is that of an authority (CA:TRUE), which cannot identify a server: make it with \
+             basicConstraints=critical,CA:FALSE, or let it sign one for the server",
         ),
         ErrorKind::Tls => lost.advise(TLS_ADVICE),
-        // The TLS layer's own word for an end in the middle of its handshake; other ends come with a text.
+        // rustls reports the end of a connection during the handshake without a text; others have one.
         ErrorKind::Network if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => {
-            lost.advise("it closed the connection before TLS was agreed on: does it speak http?")
+            lost.advise("the server closed the connection during the TLS handshake: does it speak http?")
         }
-        // Said by our resolver alone.
+        // Only our resolver reports this kind.
         ErrorKind::Connect if error.kind() == io::ErrorKind::NotFound => lost.without_address(),
         _ => lost,
     };
@@ -287,7 +299,7 @@ mod tests {
         httpdate::parse_http_date("Tue, 24 Nov 2026 12:00:00 GMT").unwrap()
     }
 
-    fn said(code: &str, message: &str) -> ErrorBody {
+    fn body_of(code: &str, message: &str) -> ErrorBody {
         ErrorBody { message: Some(message.to_owned()), ..ErrorBody::of_code(code) }
     }
 
@@ -296,11 +308,11 @@ mod tests {
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)))
             .collect();
-        refusal(Refusal {
+        from_response(FailedResponse {
             operation: Operation::Upload,
             status: StatusCode::from_u16(status).unwrap(),
             headers: &headers,
-            body: if code.is_empty() { ErrorBody::default() } else { said(code, "said so") },
+            body: if code.is_empty() { ErrorBody::default() } else { body_of(code, "said so") },
             bucket: "b",
             now: noon(),
             signed: noon(),
@@ -338,15 +350,15 @@ mod tests {
         assert!(region.to_string().contains("eu-west-1"));
     }
 
-    /// As Garage and older gateways of Ceph say it. It was told as a policy that lacks a permission.
+    /// Garage and older Ceph gateways do this. The error was reported as a missing permission.
     #[test]
     fn a_key_that_is_refused_in_other_words_is_no_matter_of_policy() {
         let of = |code, message| {
-            refusal(Refusal {
+            from_response(FailedResponse {
                 operation: Operation::Upload,
                 status: StatusCode::FORBIDDEN,
                 headers: &HeaderMap::new(),
-                body: said(code, message),
+                body: body_of(code, message),
                 bucket: "b",
                 now: noon(),
                 signed: noon(),
@@ -378,7 +390,7 @@ mod tests {
             ("/CANARY", None),
             ("?CANARY", None),
         ] {
-            assert_eq!(place_of(address).as_deref(), place);
+            assert_eq!(origin_of(address).as_deref(), place);
         }
         let text = refused(301, "", &[("location", "/elsewhere")]).to_string();
         assert!(text.contains("check region and endpoint"), "{text}");
@@ -396,17 +408,24 @@ mod tests {
         }
     }
 
-    /// Only what the answer's own date bears out, and only of the time that the request was signed with.
+    /// The response's own date must confirm it, compared with the time that the request was signed with.
     #[test]
     fn n7_clock_is_refused_where_message_and_date_say_so() {
         let kind = |code: &str, message: &str, date: &'static str| {
             let headers = HeaderMap::from_iter([(http::header::DATE, http::HeaderValue::from_static(date))]);
-            let body = said(code, message);
+            let body = body_of(code, message);
             let (status, now) = (StatusCode::BAD_REQUEST, SystemTime::UNIX_EPOCH);
             let operation = Operation::Upload;
-            let facts =
-                Refusal { operation, status, headers: &headers, body, bucket: "b", now, signed: noon() };
-            refusal(facts).kind()
+            let facts = FailedResponse {
+                operation,
+                status,
+                headers: &headers,
+                body,
+                bucket: "b",
+                now,
+                signed: noon(),
+            };
+            from_response(facts).kind()
         };
         let (late, right) = ("Wed, 25 Nov 2026 14:00:00 GMT", "Tue, 24 Nov 2026 12:04:00 GMT");
         let garage = "Bad request: Date is too old";
@@ -437,6 +456,6 @@ mod tests {
     fn an_error_of_the_source_comes_back_as_itself() {
         let source = StorageError::new(ErrorKind::SourceChanged, Operation::Read, "x");
         let wrapped = ureq::Error::Io(io::Error::new(io::ErrorKind::UnexpectedEof, source));
-        assert_eq!(transport(Operation::Upload, "h", wrapped).kind(), ErrorKind::SourceChanged);
+        assert_eq!(from_transport(Operation::Upload, "h", wrapped).kind(), ErrorKind::SourceChanged);
     }
 }

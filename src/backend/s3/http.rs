@@ -1,4 +1,4 @@
-//! The bytes on the wire: connections, names, certificates, bodies.
+//! HTTP on the wire: connections, DNS, TLS, bodies.
 
 pub(crate) mod body;
 mod dns;

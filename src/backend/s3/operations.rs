@@ -1,6 +1,7 @@
-//! The operations of S3, each as S3 names it.
+//! The operations of S3, each in the file of its S3 name. Each builds its request, retries it and reads the response.
 
 pub(crate) mod delete_objects;
+mod diagnose;
 pub(crate) mod get_object;
 pub(crate) mod head_object;
 pub(crate) mod list_objects;

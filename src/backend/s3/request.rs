@@ -1,4 +1,4 @@
-//! What is asked of the store, and what it answers.
+//! A request to the store, and its response.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::backend::s3::auth::sign::EMPTY_SHA256;
 use crate::backend::s3::redaction;
-use crate::backend::s3::redaction::{Secrets, clipped};
+use crate::backend::s3::redaction::{Secrets, truncated};
 use crate::error::{Operation, StorageError};
 
-/// What is asked of the store, before it is signed.
+/// A request before it is signed.
 pub(crate) struct S3Request<'a> {
     pub(crate) operation: Operation,
     pub(crate) method: Method,
-    /// The key before the prefix, for records; empty where there is none.
+    /// The key without the prefix, for log records; empty if the request has none.
     pub(crate) key: &'a str,
     /// Percent-encoded, from the leading slash.
     pub(crate) path: String,
@@ -25,14 +25,14 @@ pub(crate) struct S3Request<'a> {
     /// Hexadecimal SHA-256 of the body.
     pub(crate) payload: &'a str,
     pub(crate) length: u64,
-    /// How long the answer may take, where that is longer than the backend's limits.
-    pub(crate) patience: Option<Duration>,
-    /// Bytes that are expected in an answer which is read as it comes.
+    /// The time limit of the response, if it differs from the backend's.
+    pub(crate) timeout: Option<Duration>,
+    /// The most bytes of a response that is streamed; 0 for all others.
     pub(crate) expected: u64,
     pub(crate) changed: Changed,
 }
 
-/// What was changed of a request since it was refused: each once, or it would be tried for ever.
+/// The parts of a request that were changed after a refusal. Each is changed once, or the retries would not end.
 #[derive(Default)]
 pub(crate) struct Changed {
     pub(crate) credentials: Cell<bool>,
@@ -40,7 +40,7 @@ pub(crate) struct Changed {
 }
 
 impl<'a> S3Request<'a> {
-    /// A request without a body or headers of its own.
+    /// Builds a request without a body and without headers of its own.
     pub(crate) fn plain(
         operation: Operation,
         method: Method,
@@ -58,43 +58,44 @@ impl<'a> S3Request<'a> {
             headers,
             payload: EMPTY_SHA256,
             length: 0,
-            patience: None,
+            timeout: None,
             expected: 0,
             changed: Changed::default(),
         }
     }
 }
 
-/// What the store answered, with success.
-pub(crate) struct Answer {
+/// A successful response.
+pub(crate) struct S3Response {
     pub(crate) status: StatusCode,
-    /// Without what they repeat of our secrets.
+    /// Redacted: secrets that the store repeated are removed.
     pub(crate) headers: HeaderMap,
-    /// As it came: [`xml`](crate::backend::s3::xml) reads it.
+    /// Not redacted: [`xml`](crate::backend::s3::xml) does that as it reads it.
     pub(crate) body: Vec<u8>,
-    /// Those of the request.
+    /// The secrets of the request.
     pub(crate) secrets: Arc<Secrets>,
 }
 
-impl Answer {
+impl S3Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
-    /// The store's tag, as it is kept and compared.
+    /// Returns the `ETag` in the form in which it is stored and compared.
     pub(crate) fn etag(&self, operation: Operation) -> Result<Option<String>, StorageError> {
-        self.header("etag").map(|tag| redaction::etag(tag, operation)).transpose()
+        self.header("etag").map(|tag| redaction::normalize_etag(tag, operation)).transpose()
     }
 
-    /// The store's ID of the request, for people; empty where it gave none.
+    /// Returns the store's ID of the request, for people; empty if it sent none.
     pub(crate) fn request_id(&self) -> String {
-        clipped(self.header(REQUEST_ID).unwrap_or_default())
+        truncated(self.header(REQUEST_ID).unwrap_or_default())
     }
 }
 
-/// A header that is text.
+/// Returns a header that is text.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// The header with the store's ID of a request.
 pub(crate) const REQUEST_ID: &str = "x-amz-request-id";

@@ -1,4 +1,4 @@
-//! The XML that stores answer with, read leniently: what we do not need may be missing.
+//! The XML of requests and responses. Responses are read leniently: elements that are not needed may be missing.
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,11 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use crate::backend::s3::redaction::{Raw, Secrets};
+use crate::backend::s3::redaction::{RawText, Secrets};
 use crate::backend::{Listed, ListedPart, ListedUpload, Page, SentPart, UploadMarker, UploadPage};
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// What an `<Error>` document says, in texts for people; stores leave out what they please.
+/// The texts of an `<Error>` document, redacted. Stores leave out any of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorBody {
     pub(crate) code: Option<String>,
@@ -31,29 +31,29 @@ impl ErrorBody {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct RawError {
-    code: Option<Raw>,
-    message: Option<Raw>,
-    request_id: Option<Raw>,
-    region: Option<Raw>,
-    endpoint: Option<Raw>,
+    code: Option<RawText>,
+    message: Option<RawText>,
+    request_id: Option<RawText>,
+    region: Option<RawText>,
+    endpoint: Option<RawText>,
     #[serde(rename = "AWSAccessKeyId")]
-    access_key_id: Option<Raw>,
+    access_key_id: Option<RawText>,
 }
 
-/// Whether a body is an `<Error>` document as a whole; other answers may have elements of that name.
+/// Returns whether a body is an `<Error>` document. Other documents may have elements of that name.
 pub(crate) fn is_error(body: &[u8]) -> bool {
-    root(body).starts_with(b"<Error")
+    from_root(body).starts_with(b"<Error")
 }
 
-/// Whether a body is the XML result that an operation of S3 answers with.
+/// Returns whether a body is the XML result of an S3 operation.
 pub(crate) fn is_result(body: &[u8]) -> bool {
-    let root = root(body);
+    let root = from_root(body);
     let end = root.iter().position(|byte| b" \t\r\n/>".contains(byte)).unwrap_or(root.len());
     root.starts_with(b"<") && root[..end].ends_with(b"Result")
 }
 
-/// A document from its first element on.
-fn root(body: &[u8]) -> &[u8] {
+/// Returns a document from its first element on.
+fn from_root(body: &[u8]) -> &[u8] {
     let text = body.trim_ascii_start();
     let text = match text.strip_prefix(b"<?xml") {
         Some(rest) => rest.iter().position(|byte| *byte == b'>').map_or(rest, |end| &rest[end + 1..]),
@@ -62,21 +62,22 @@ fn root(body: &[u8]) -> &[u8] {
     text.trim_ascii_start()
 }
 
-/// The error in a body, if the body is one; also behind leading white space.
-pub(crate) fn error_body(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
+/// Reads an `<Error>` document, also after leading white space; `None` if the body is none.
+pub(crate) fn parse_error(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
+    // Stores that take long send white space first, to keep the connection alive.
     let text = std::str::from_utf8(body).ok()?.trim_start();
     if !text.contains("<Error") {
         return None;
     }
     let raw: RawError = quick_xml::de::from_str(text).ok()?;
-    let said = |text: Option<Raw>| text.map(|text| text.text(secrets));
+    let redacted = |text: Option<RawText>| text.map(|text| text.text(secrets));
     Some(ErrorBody {
-        code: said(raw.code),
-        message: said(raw.message),
-        request_id: said(raw.request_id),
-        region: said(raw.region),
-        endpoint: said(raw.endpoint),
-        access_key_id: said(raw.access_key_id),
+        code: redacted(raw.code),
+        message: redacted(raw.message),
+        request_id: redacted(raw.request_id),
+        region: redacted(raw.region),
+        endpoint: redacted(raw.endpoint),
+        access_key_id: redacted(raw.access_key_id),
     })
 }
 
@@ -85,56 +86,62 @@ pub(crate) fn error_body(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
 struct ListBody {
     encoding_type: Option<String>,
     is_truncated: bool,
-    next_continuation_token: Option<Raw>,
+    next_continuation_token: Option<RawText>,
     contents: Vec<ObjectBody>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ObjectBody {
-    key: Raw,
+    key: RawText,
     size: u64,
     #[serde(rename = "ETag")]
-    etag: Option<Raw>,
+    etag: Option<RawText>,
 }
 
-/// A page of `ListObjectsV2`; `prefix` is cut off the keys, what lies outside of it is an error.
-pub(crate) fn list_page(body: &[u8], secrets: &Secrets, prefix: &str) -> Result<Page, StorageError> {
-    let list: ListBody = parse(body, secrets, Operation::List, "ListBucketResult")?;
+/// Reads a page of `ListObjectsV2`. Strips `prefix` from the keys; a key outside of it is an error.
+pub(crate) fn parse_list_page(body: &[u8], secrets: &Secrets, prefix: &str) -> Result<Page, StorageError> {
+    let list: ListBody = parse_document(body, secrets, Operation::List, "ListBucketResult")?;
+    // Some stores ignore the request to encode keys, and say so by leaving this out.
     let encoded = list.encoding_type.as_deref() == Some("url");
     let objects = list
         .contents
         .into_iter()
-        .map(|object| listed(object, secrets, encoded, prefix))
+        .map(|object| to_listed(object, secrets, encoded, prefix))
         .collect::<Result<Vec<_>, _>>()?;
     let next = match (list.is_truncated, list.next_continuation_token) {
         (false, _) => None,
-        (true, Some(token)) => Some(token.page_token(secrets)?),
-        (true, None) => return Err(unexpected(Operation::List, "a truncated listing has no token")),
+        (true, Some(token)) => Some(token.list_token("a continuation token", secrets)?),
+        // Without a token the listing would end early, and the rest of the objects would count as missing.
+        (true, None) => {
+            return Err(unexpected(Operation::List, "a truncated listing has no continuation token"));
+        }
     };
     Ok(Page { objects, next })
 }
 
-fn listed(
+fn to_listed(
     object: ObjectBody,
     secrets: &Secrets,
     encoded: bool,
     prefix: &str,
 ) -> Result<Listed, StorageError> {
-    let key = plain(object.key, encoded)?.key(secrets);
+    let key = decode_key(object.key, encoded)?.key(secrets);
+    // Such a page is the answer to another request: nothing of it can be trusted.
     let Some(key) = key.strip_prefix(prefix) else {
-        return Err(unexpected(Operation::List, "a listing holds keys outside of the prefix"));
+        return Err(unexpected(Operation::List, "the listing holds keys outside of the prefix"));
     };
     let etag = object.etag.map(|tag| tag.etag(secrets, Operation::List)).transpose()?;
     Ok(Listed { key: key.to_owned(), size: object.size, etag })
 }
 
-fn plain(key: Raw, encoded: bool) -> Result<Raw, StorageError> {
-    if encoded { key.decoded(|key| url_decode(&key)) } else { Ok(key) }
+fn decode_key(key: RawText, encoded: bool) -> Result<RawText, StorageError> {
+    // A `%` in a key that was not encoded is a `%`.
+    if encoded { key.decoded(|key| decode_url(&key)) } else { Ok(key) }
 }
 
-/// Listings encode as forms do: a space may come as `+`, a plus never does.
-fn url_decode(key: &str) -> Result<String, StorageError> {
+/// Decodes a key of a listing with `encoding-type=url`. It is encoded like a form: a `+` is a space.
+fn decode_url(key: &str) -> Result<String, StorageError> {
     let plain = key.replace('+', " ");
     let decoded = percent_decode_str(&plain).decode_utf8();
     Ok(decoded.map_err(|_| unexpected(Operation::List, "a listed key is not UTF-8"))?.into_owned())
@@ -143,20 +150,21 @@ fn url_decode(key: &str) -> Result<String, StorageError> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct BegunBody {
-    upload_id: Raw,
+    upload_id: RawText,
 }
 
-/// The ID of a new upload.
-pub(crate) fn upload_id(body: &[u8], secrets: &Secrets) -> Result<String, StorageError> {
-    let begun: BegunBody = parse(body, secrets, Operation::Upload, "InitiateMultipartUploadResult")?;
+/// Reads the upload ID from the response to `CreateMultipartUpload`.
+pub(crate) fn parse_upload_id(body: &[u8], secrets: &Secrets) -> Result<String, StorageError> {
+    let begun: BegunBody = parse_document(body, secrets, Operation::Upload, "InitiateMultipartUploadResult")?;
     let id = begun.upload_id.upload_id(secrets, Operation::Upload)?;
+    // With an empty ID, an abort could delete the object.
     if id.is_empty() {
-        return Err(unexpected(Operation::Upload, "the answer names no upload"));
+        return Err(unexpected(Operation::Upload, "the response has no upload ID"));
     }
     Ok(id)
 }
 
-/// The body of a `CompleteMultipartUpload`; with the parts' checksums where they were sent with them.
+/// Returns the body of a `CompleteMultipartUpload`, with the checksums of the parts if they were sent with them.
 pub(crate) fn complete_body(parts: &[SentPart], with_checksums: bool) -> String {
     let mut text = String::from("<CompleteMultipartUpload>");
     for (part, number) in parts.iter().zip(1_u32..) {
@@ -176,12 +184,13 @@ pub(crate) fn complete_body(parts: &[SentPart], with_checksums: bool) -> String 
 #[derive(Debug, Deserialize)]
 struct CompletedBody {
     #[serde(rename = "ETag")]
-    etag: Option<Raw>,
+    etag: Option<RawText>,
 }
 
-/// The `ETag` of the object that an upload became.
-pub(crate) fn completed(body: &[u8], secrets: &Secrets) -> Result<Option<String>, StorageError> {
-    let completed: CompletedBody = parse(body, secrets, Operation::Upload, "CompleteMultipartUploadResult")?;
+/// Reads the `ETag` of a completed upload's object.
+pub(crate) fn parse_completed(body: &[u8], secrets: &Secrets) -> Result<Option<String>, StorageError> {
+    let completed: CompletedBody =
+        parse_document(body, secrets, Operation::Upload, "CompleteMultipartUploadResult")?;
     let etag = completed.etag.map(|tag| tag.etag(secrets, Operation::Upload)).transpose()?;
     Ok(etag.filter(|tag| !tag.is_empty()))
 }
@@ -200,16 +209,16 @@ struct PartsBody {
 struct PartBody {
     part_number: u32,
     #[serde(rename = "ETag")]
-    etag: Option<Raw>,
+    etag: Option<RawText>,
     size: u64,
 }
 
-/// A page of `ListParts`, and behind which part the next one begins.
-pub(crate) fn parts_page(
+/// Reads a page of `ListParts`, and the part after which the next page begins.
+pub(crate) fn parse_parts_page(
     body: &[u8],
     secrets: &Secrets,
 ) -> Result<(Vec<ListedPart>, Option<u32>), StorageError> {
-    let list: PartsBody = parse(body, secrets, Operation::List, "ListPartsResult")?;
+    let list: PartsBody = parse_document(body, secrets, Operation::List, "ListPartsResult")?;
     let mut parts = Vec::with_capacity(list.parts.len());
     for part in list.parts {
         let etag = part.etag.map(|tag| tag.etag(secrets, Operation::List)).transpose()?;
@@ -218,7 +227,9 @@ pub(crate) fn parts_page(
     match (list.is_truncated, list.next_part_number_marker) {
         (false, _) => Ok((parts, None)),
         (true, Some(next)) => Ok((parts, Some(next))),
-        (true, None) => Err(unexpected(Operation::List, "a truncated list of parts has no marker")),
+        (true, None) => {
+            Err(unexpected(Operation::List, "a truncated list of parts has no part number marker"))
+        }
     }
 }
 
@@ -227,8 +238,8 @@ pub(crate) fn parts_page(
 struct UploadsBody {
     encoding_type: Option<String>,
     is_truncated: bool,
-    next_key_marker: Option<Raw>,
-    next_upload_id_marker: Option<Raw>,
+    next_key_marker: Option<RawText>,
+    next_upload_id_marker: Option<RawText>,
     #[serde(rename = "Upload")]
     uploads: Vec<UploadBody>,
 }
@@ -236,31 +247,39 @@ struct UploadsBody {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct UploadBody {
-    key: Raw,
-    upload_id: Raw,
+    key: RawText,
+    upload_id: RawText,
 }
 
-/// A page of `ListMultipartUploads`; `prefix` is cut off the keys.
-pub(crate) fn uploads_page(body: &[u8], secrets: &Secrets, prefix: &str) -> Result<UploadPage, StorageError> {
-    let list: UploadsBody = parse(body, secrets, Operation::List, "ListMultipartUploadsResult")?;
+/// Reads a page of `ListMultipartUploads`. Strips `prefix` from the keys.
+pub(crate) fn parse_uploads_page(
+    body: &[u8],
+    secrets: &Secrets,
+    prefix: &str,
+) -> Result<UploadPage, StorageError> {
+    let list: UploadsBody = parse_document(body, secrets, Operation::List, "ListMultipartUploadsResult")?;
     let encoded = list.encoding_type.as_deref() == Some("url");
     let mut uploads = Vec::with_capacity(list.uploads.len());
     for upload in list.uploads {
-        let key = plain(upload.key, encoded)?.key(secrets);
+        let key = decode_key(upload.key, encoded)?.key(secrets);
         let key = key.strip_prefix(prefix).map(str::to_owned);
         let key = key.ok_or_else(|| {
-            unexpected(Operation::List, "a list of uploads holds keys outside of the prefix")
+            unexpected(Operation::List, "the list of uploads holds keys outside of the prefix")
         })?;
         uploads.push(ListedUpload { key, upload_id: upload.upload_id.upload_id(secrets, Operation::List)? });
     }
     let next = match (list.is_truncated, list.next_key_marker) {
         (false, _) => None,
         (true, Some(key)) => {
-            let upload_id = list.next_upload_id_marker.unwrap_or_default().page_token(secrets)?;
-            Some(UploadMarker { key: plain(key, encoded)?.page_token(secrets)?, upload_id })
+            let upload_id = list.next_upload_id_marker.unwrap_or_default();
+            let upload_id = upload_id.list_token("an upload ID marker", secrets)?;
+            Some(UploadMarker {
+                key: decode_key(key, encoded)?.list_token("a key marker", secrets)?,
+                upload_id,
+            })
         }
         (true, None) => {
-            return Err(unexpected(Operation::List, "a truncated list of uploads has no marker"));
+            return Err(unexpected(Operation::List, "a truncated list of uploads has no key marker"));
         }
     };
     Ok(UploadPage { uploads, next })
@@ -276,46 +295,47 @@ struct DeleteBody {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct RawDeleteError {
-    key: Raw,
-    code: Option<Raw>,
-    message: Option<Raw>,
+    key: RawText,
+    code: Option<RawText>,
+    message: Option<RawText>,
 }
 
 /// Why one key of a `DeleteObjects` was not deleted.
 #[derive(Debug)]
 pub(crate) struct KeyRefusal {
     pub(crate) key: String,
-    /// Empty where the store gave none.
+    /// Empty if the store sent none.
     pub(crate) code: String,
     pub(crate) message: String,
 }
 
-/// The keys that a `DeleteObjects` did not delete. An `<Error>` document with status 200 is an error.
-pub(crate) fn refused_keys(body: &[u8], secrets: &Secrets) -> Result<Vec<KeyRefusal>, StorageError> {
-    let result: DeleteBody = parse(body, secrets, Operation::Delete, "DeleteResult")?;
-    let said = |text: Option<Raw>| text.unwrap_or_default().text(secrets);
+/// Reads the keys that a `DeleteObjects` did not delete.
+pub(crate) fn parse_refused_keys(body: &[u8], secrets: &Secrets) -> Result<Vec<KeyRefusal>, StorageError> {
+    let result: DeleteBody = parse_document(body, secrets, Operation::Delete, "DeleteResult")?;
+    let redacted = |text: Option<RawText>| text.unwrap_or_default().text(secrets);
     let refusal = |raw: RawDeleteError| KeyRefusal {
         key: raw.key.key(secrets),
-        code: said(raw.code),
-        message: said(raw.message),
+        code: redacted(raw.code),
+        message: redacted(raw.message),
     };
     Ok(result.errors.into_iter().map(refusal).collect())
 }
 
-fn parse<T: serde::de::DeserializeOwned>(
+fn parse_document<T: serde::de::DeserializeOwned>(
     body: &[u8],
     secrets: &Secrets,
     operation: Operation,
     root: &str,
 ) -> Result<T, StorageError> {
-    let text = std::str::from_utf8(body).map_err(|_| unexpected(operation, "the answer is not UTF-8"))?;
+    let text = std::str::from_utf8(body).map_err(|_| unexpected(operation, "the response is not UTF-8"))?;
     let text = text.trim_start();
+    // A document type can define entities of any size.
     if text.contains("<!DOCTYPE") || !text.contains(&format!("<{root}")) {
-        return Err(unexpected(operation, &format!("the answer is no {root}")));
+        return Err(unexpected(operation, &format!("the response is not a {root}")));
     }
-    // What does not fit is quoted in the parser's error.
+    // The parser's error quotes the document.
     quick_xml::de::from_str(text).map_err(|error| {
-        let what = format!("the answer cannot be read: {}", secrets.text(&error.to_string()));
+        let what = format!("the response cannot be read: {}", secrets.redact_text(&error.to_string()));
         unexpected(operation, &what)
     })
 }
@@ -324,8 +344,8 @@ fn unexpected(operation: Operation, what: &str) -> StorageError {
     StorageError::new(ErrorKind::Protocol, operation, what)
 }
 
-/// Whether XML carries the key unharmed: XML 1.0 has no form for most control characters, and parsers
-/// differ on line ends and on space at either end of a text.
+/// Returns whether a key survives XML. XML 1.0 cannot express most control characters, and parsers differ on line ends
+/// and on white space at the ends of a text.
 pub(crate) fn can_carry(key: &str) -> bool {
     key.trim() == key && !key.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
@@ -336,10 +356,10 @@ mod tests {
 
     #[test]
     fn errors_are_read_with_whatever_they_have() {
-        let full = error_body(b" \n<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>m</Message><RequestId>r</RequestId></Error>", &Secrets::none());
+        let full = parse_error(b" \n<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>m</Message><RequestId>r</RequestId></Error>", &Secrets::none());
         assert_eq!(full.unwrap().code.as_deref(), Some("NoSuchBucket"));
-        assert_eq!(error_body(b"<Error><Code>X</Code></Error>", &Secrets::none()).unwrap().message, None);
-        assert_eq!(error_body(b"<html>gateway</html>", &Secrets::none()), None);
+        assert_eq!(parse_error(b"<Error><Code>X</Code></Error>", &Secrets::none()).unwrap().message, None);
+        assert_eq!(parse_error(b"<html>gateway</html>", &Secrets::none()), None);
     }
 
     #[test]
@@ -359,20 +379,20 @@ mod tests {
     fn answers_about_uploads_are_read_behind_white_space_and_with_quotes_or_without() {
         let body = b"  \n\n<?xml version=\"1.0\"?><CompleteMultipartUploadResult><Location>x</Location>\
             <ETag>&quot;abc-2&quot;</ETag></CompleteMultipartUploadResult>";
-        assert_eq!(completed(body, &Secrets::none()).unwrap().as_deref(), Some("abc-2"));
+        assert_eq!(parse_completed(body, &Secrets::none()).unwrap().as_deref(), Some("abc-2"));
         let bare = b"<CompleteMultipartUploadResult></CompleteMultipartUploadResult>";
-        assert_eq!(completed(bare, &Secrets::none()).unwrap(), None);
+        assert_eq!(parse_completed(bare, &Secrets::none()).unwrap(), None);
         assert!(
-            completed(b"  \n", &Secrets::none()).is_err()
-                && completed(b"<Error/>", &Secrets::none()).is_err()
+            parse_completed(b"  \n", &Secrets::none()).is_err()
+                && parse_completed(b"<Error/>", &Secrets::none()).is_err()
         );
         let none = b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>";
-        assert!(upload_id(none, &Secrets::none()).is_err());
+        assert!(parse_upload_id(none, &Secrets::none()).is_err());
         let parts =
             b"<ListPartsResult><IsTruncated>true</IsTruncated><NextPartNumberMarker>2</NextPartNumberMarker>\
             <Part><PartNumber>2</PartNumber><ETag>t</ETag><Size>5</Size></Part>\
             <Part><PartNumber>3</PartNumber><Size>5</Size></Part></ListPartsResult>";
-        let (parts, next) = parts_page(parts, &Secrets::none()).unwrap();
+        let (parts, next) = parse_parts_page(parts, &Secrets::none()).unwrap();
         assert_eq!((parts[0].number, parts[0].etag.as_deref(), next), (2, Some("t"), Some(2)));
         assert_eq!((parts[1].number, &parts[1].etag), (3, &None));
     }
@@ -395,7 +415,7 @@ mod tests {
                 "<ListBucketResult>{encoding}<IsTruncated>false</IsTruncated><Contents><Key>p/{key}</Key>\
                  <LastModified>x</LastModified><Size>3</Size></Contents></ListBucketResult>"
             );
-            list_page(body.as_bytes(), &Secrets::none(), "p/").unwrap().objects.remove(0).key
+            parse_list_page(body.as_bytes(), &Secrets::none(), "p/").unwrap().objects.remove(0).key
         };
         assert_eq!(page("<EncodingType>url</EncodingType>", "a+b%2Bc%0A"), "a b+c\n");
         assert_eq!(page("", "a+b%2B"), "a+b%2B");
@@ -406,7 +426,7 @@ mod tests {
         let body = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error>\
             <Deleted><Key>c</Key></Deleted><Error><Key>d</Key></Error></DeleteResult>";
         let keys: Vec<_> =
-            refused_keys(body, &Secrets::none()).unwrap().into_iter().map(|error| error.key).collect();
+            parse_refused_keys(body, &Secrets::none()).unwrap().into_iter().map(|error| error.key).collect();
         assert_eq!(keys, ["b", "d"]);
     }
 
@@ -418,13 +438,13 @@ mod tests {
             "",
             "<DeleteResult><Del",
         ] {
-            assert!(refused_keys(body.as_bytes(), &Secrets::none()).is_err(), "{body}");
+            assert!(parse_refused_keys(body.as_bytes(), &Secrets::none()).is_err(), "{body}");
         }
         let endless = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
-        assert!(list_page(endless, &Secrets::none(), "").is_err());
+        assert!(parse_list_page(endless, &Secrets::none(), "").is_err());
         let foreign =
             b"<ListBucketResult><Contents><Key>q/x</Key><Size>1</Size></Contents></ListBucketResult>";
-        assert!(list_page(foreign, &Secrets::none(), "p/").is_err());
+        assert!(parse_list_page(foreign, &Secrets::none(), "p/").is_err());
     }
 
     #[test]

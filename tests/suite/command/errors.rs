@@ -92,7 +92,7 @@ fn http_endpoint_spoken_to_with_https_says_so() {
     let shell = shell.set("AWS_ENDPOINT_URL", &host);
     let other = text(shell.path("other.cache"));
     let args = ["sync", &text(world.root()), DEST, "--cache", &other, "--retries", "0"];
-    shell.run(&args).code(3).shows("before TLS was agreed on: does it speak http?");
+    shell.run(&args).code(3).shows("during the TLS handshake: does it speak http?");
 }
 
 #[test]

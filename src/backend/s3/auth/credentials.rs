@@ -1,15 +1,15 @@
-//! Who is asking.
+//! The credentials that requests are signed with.
 
 use std::fmt;
 
 use crate::backend::s3::auth::secret::Secret;
 use crate::error::StorageError;
 
-/// A header is written whole into the connection's buffer.
-const MOST_OF_A_TOKEN: usize = 8 * 1024;
+/// A token that fits into the output buffer of a connection, which takes headers whole.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// An access key, its secret and, for temporary credentials, a session token. The secrets are wiped
-/// from memory when dropped and appear in no `Debug` text.
+/// An access key, its secret key and, for temporary credentials, a session token. They are wiped from memory when
+/// dropped and appear in no `Debug` text.
 ///
 /// ```
 /// use bucket_brigade::Credentials;
@@ -24,19 +24,19 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Static credentials.
+    /// Makes credentials without a session token.
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
         Self { access_key: Secret::new(access_key), secret_key: Secret::new(secret_key), session_token: None }
     }
 
-    /// Adds the token of temporary credentials.
+    /// Adds the session token of temporary credentials.
     pub fn with_session_token(mut self, token: impl Into<String>) -> Self {
         self.session_token = Some(Secret::new(token));
         self
     }
 
-    /// Takes `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if it is there, `AWS_SESSION_TOKEN`
-    /// from the environment. Profiles in `~/.aws` are read with the feature `profiles`.
+    /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if it is set, `AWS_SESSION_TOKEN` from the
+    /// environment. `AwsEnvironment` (feature `profiles`) also reads the profiles in `~/.aws`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names the missing variable.
@@ -67,14 +67,14 @@ impl Credentials {
         self.session_token.as_ref().map(Secret::expose)
     }
 
-    /// Whether a request that is signed with them is signed the same.
-    pub(crate) fn are_the_same_as(&self, other: &Self) -> bool {
+    /// Returns whether both sign a request alike.
+    pub(crate) fn are_same_as(&self, other: &Self) -> bool {
         self.access_key() == other.access_key()
             && self.secret_key() == other.secret_key()
             && self.session_token() == other.session_token()
     }
 
-    /// Catches what pasting does: an empty field, a line end, a space; and what cannot be sent.
+    /// Refuses what pasting goes wrong with (an empty field, a line end, a space) and what cannot be sent.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
         let fields = [("access_key", Some(self.access_key())), ("secret_key", Some(self.secret_key()))];
         for (field, value) in fields.into_iter().chain([("session_token", self.session_token())]) {
@@ -82,15 +82,13 @@ impl Credentials {
             if value.is_empty() {
                 return Err(StorageError::config(field, "it is empty"));
             }
+            // The error names the field and never quotes the value.
             if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(StorageError::config(
-                    field,
-                    "it holds a space, a line end or a byte beyond ASCII",
-                ));
+                return Err(StorageError::config(field, "it holds a space, a line end or a non-ASCII byte"));
             }
         }
         match self.session_token() {
-            Some(token) if token.len() > MOST_OF_A_TOKEN => {
+            Some(token) if token.len() > MAX_TOKEN_BYTES => {
                 Err(StorageError::config("session_token", "it is longer than 8 KiB"))
             }
             _ => Ok(()),

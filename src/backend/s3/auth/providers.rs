@@ -1,4 +1,4 @@
-//! The variables and files that AWS's own tools read.
+//! The environment variables and files that AWS's own tools read.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,8 +11,8 @@ use crate::backend::s3::auth::credentials::Credentials;
 use crate::error::{ErrorKind, Operation, StorageError};
 
 const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
-/// What a profile may have in the place of keys; none of it is understood here.
-const OTHER_WAYS: [&str; 6] = [
+/// Other sources of credentials that a profile may name; none is supported.
+const UNSUPPORTED_SOURCES: [&str; 6] = [
     "role_arn",
     "credential_process",
     "sso_session",
@@ -23,10 +23,10 @@ const OTHER_WAYS: [&str; 6] = [
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
-/// Credentials, region and endpoint from where AWS's command line takes them: the `AWS_*` variables, then the profiles
-/// in `~/.aws/credentials` and `~/.aws/config` (or where `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE` say).
-/// Variables and files are read anew with each question, so it may be asked again when credentials have expired.
-/// Roles, single sign-on and machines' own credentials are not asked.
+/// Credentials, region and endpoint from the places that the AWS CLI reads: the `AWS_*` variables, then the profiles
+/// in `~/.aws/credentials` and `~/.aws/config` (or the files that `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE`
+/// name). Each call reads variables and files again, so it returns new credentials once they are there. Roles, single
+/// sign-on (SSO) and instance metadata are not supported.
 ///
 /// With the feature `profiles`.
 ///
@@ -57,7 +57,7 @@ impl fmt::Debug for AwsEnvironment {
 }
 
 impl AwsEnvironment {
-    /// The variables of this process.
+    /// Reads the environment of this process.
     pub fn from_env() -> Self {
         Self::with_lookup(|name| std::env::var_os(name))
     }
@@ -66,14 +66,14 @@ impl AwsEnvironment {
         Self { lookup: Arc::new(lookup), profile: None }
     }
 
-    /// Names the profile. It comes before the variables that hold keys then; without it they come first, and the
-    /// profile is that of `AWS_PROFILE` or `AWS_DEFAULT_PROFILE`, or `default`.
+    /// Selects a profile, which then precedes the variables that hold keys. By default these variables come first,
+    /// and the profile is the one of `AWS_PROFILE` or `AWS_DEFAULT_PROFILE`, or `default`.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.profile = Some(name.into());
         self
     }
 
-    /// A variable that is set and not empty.
+    /// Returns a variable that is set and not empty.
     fn path(&self, name: &str) -> Option<PathBuf> {
         (self.lookup)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
@@ -81,14 +81,16 @@ impl AwsEnvironment {
     fn text(&self, name: &str) -> Result<Option<String>, StorageError> {
         match self.path(name) {
             None => Ok(None),
-            Some(value) => {
-                value.into_os_string().into_string().map(Some).map_err(|_| wrong(name, "it is not UTF-8"))
-            }
+            Some(value) => value
+                .into_os_string()
+                .into_string()
+                .map(Some)
+                .map_err(|_| setting_error(name, "the value is not UTF-8")),
         }
     }
 
-    /// The first of these variables that is set.
-    fn first(&self, names: &[&str]) -> Result<Option<String>, StorageError> {
+    /// Returns the first of these variables that is set.
+    fn first_variable(&self, names: &[&str]) -> Result<Option<String>, StorageError> {
         for name in names {
             if let Some(value) = self.text(name)? {
                 return Ok(Some(value));
@@ -97,38 +99,39 @@ impl AwsEnvironment {
         Ok(None)
     }
 
-    /// `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's `region`.
+    /// Returns `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's `region`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a file cannot be read, is none of profiles, or does not have the profile that was
-    /// named.
+    /// [`ErrorKind::Config`] if a file cannot be read, is not in the format of AWS's files, or lacks the selected
+    /// profile.
     pub fn region(&self) -> Result<Option<String>, StorageError> {
-        match self.first(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
+        match self.first_variable(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
             Some(region) => Ok(Some(region)),
-            None => Ok(self.config()?.value("region")),
+            None => Ok(self.load_profile()?.value("region")),
         }
     }
 
-    /// `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or the profile's `endpoint_url`: that of its `services` for `s3`,
-    /// or its own.
+    /// Returns `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or the profile's `endpoint_url`: that of its `services` for
+    /// `s3`, or its own.
     ///
     /// # Errors
     /// As [`region`](Self::region).
     pub fn endpoint_url(&self) -> Result<Option<String>, StorageError> {
-        match self.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])? {
+        match self.first_variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])? {
             Some(endpoint) => Ok(Some(endpoint)),
-            None => Ok(self.config()?.endpoint()),
+            None => Ok(self.load_profile()?.endpoint()),
         }
     }
 
-    /// `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for [`S3Config::ca_file`](crate::S3Config::ca_file).
+    /// Returns `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for
+    /// [`S3Config::ca_file`](crate::S3Config::ca_file).
     ///
     /// # Errors
     /// As [`region`](Self::region).
     pub fn ca_bundle(&self) -> Result<Option<PathBuf>, StorageError> {
         match self.path("AWS_CA_BUNDLE") {
             Some(path) => Ok(Some(path)),
-            None => Ok(self.config()?.value("ca_bundle").map(PathBuf::from)),
+            None => Ok(self.load_profile()?.value("ca_bundle").map(PathBuf::from)),
         }
     }
 
@@ -148,47 +151,51 @@ impl AwsEnvironment {
         match &self.profile {
             Some(name) => Ok(name.clone()),
             None => Ok(self
-                .first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])?
+                .first_variable(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"])?
                 .unwrap_or_else(|| "default".to_owned())),
         }
     }
 
-    /// The places of a profile's settings: files and the sections in them.
-    fn places(&self, name: &str) -> [(Option<PathBuf>, String); 2] {
+    /// Returns the files that may hold a profile, with its section in each, keys first.
+    fn profile_places(&self, name: &str) -> [(Option<PathBuf>, String); 2] {
         [
             (self.file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name.to_owned()),
             (self.config_file(), config_section(name)),
         ]
     }
 
-    fn config(&self) -> Result<Profile, StorageError> {
+    fn load_profile(&self) -> Result<Profile, StorageError> {
         let name = self.profile_name()?;
         let mut known = false;
         let mut found = Profile::default();
-        for (path, section) in self.places(&name) {
-            let Some(ini) = path.map(|path| read(&path)).transpose()?.flatten() else { continue };
+        for (path, section) in self.profile_places(&name) {
+            let Some(ini) = path.map(|path| read_ini(&path)).transpose()?.flatten() else { continue };
             known |= section_of(&ini, &section).is_some();
-            found = Profile::of(&ini, &section);
+            // The configuration file comes last and wins: the credentials file is for keys.
+            found = Profile::from_section(&ini, &section);
         }
+        // Without any file the default profile is empty; a profile that was named must exist.
         if known || name == "default" {
             return Ok(found);
         }
-        let places = self.places(&name).map(|(path, section)| {
+        let places = self.profile_places(&name).map(|(path, section)| {
             format!(
                 "[{section}] in {}",
                 path.map_or_else(|| "~/.aws".to_owned(), |path| path.display().to_string())
             )
         });
-        Err(wrong("profile", &format!("there is no {}", places.join(" and no "))))
+        Err(setting_error("profile", &format!("there is no {}", places.join(" and no "))))
     }
 
-    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; else the profile in the file of
-    /// credentials; else that in the configuration.
+    /// Returns the credentials of the first place that has them: the variables `AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, the profile in the credentials file, the profile in the
+    /// configuration file.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that names every place that was looked at and what it lacks; no error quotes a file.
+    /// [`ErrorKind::Config`] that names each place and what it lacks; no error quotes a file.
     pub fn credentials(&self) -> Result<Credentials, StorageError> {
         let mut looked = Vec::new();
+        // A profile that was selected must not lose to variables that happen to be set.
         if self.profile.is_none() {
             if let Some(credentials) = self.variables()? {
                 return Ok(credentials);
@@ -196,21 +203,23 @@ impl AwsEnvironment {
             looked.push("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: not set".to_owned());
         }
         let name = self.profile_name()?;
-        for (path, section) in self.places(&name) {
+        for (path, section) in self.profile_places(&name) {
             let Some(path) = path else {
                 looked.push(format!("[{section}] in ~/.aws: HOME is not set"));
                 continue;
             };
-            match from_file(&path, &section)? {
+            match read_credentials(&path, &section)? {
                 Ok(credentials) => return Ok(credentials),
                 Err(why) => looked.push(format!("[{section}] in {}: {why}", path.display())),
             }
         }
         let looked = looked.join("\n  - ");
-        Err(wrong(
+        Err(setting_error(
             "credentials",
             &format!(
-                "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. Roles, SSO and machines' own credentials are not asked; `aws configure export-credentials --format env` gives their keys"
+                "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. \
+                 Roles, SSO and instance metadata are not supported; `aws configure export-credentials --format env` \
+                 prints keys for them"
             ),
         ))
     }
@@ -218,21 +227,24 @@ impl AwsEnvironment {
     fn variables(&self) -> Result<Option<Credentials>, StorageError> {
         let (id, secret) = (self.text("AWS_ACCESS_KEY_ID")?, self.text("AWS_SECRET_ACCESS_KEY")?);
         let half = |set: &str, missing: &str| {
-            Err(wrong(
+            Err(setting_error(
                 "credentials",
                 &format!("{set} is set and {missing} is not: set both, or none to use a profile"),
             ))
         };
+        // Half a pair is a mistake: the profile would silently be used instead.
         match (id, secret) {
             (None, None) => Ok(None),
             (Some(_), None) => half("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
             (None, Some(_)) => half("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
-            (Some(id), Some(secret)) => Ok(Some(made(id, secret, self.text("AWS_SESSION_TOKEN")?))),
+            (Some(id), Some(secret)) => {
+                Ok(Some(build_credentials(id, secret, self.text("AWS_SESSION_TOKEN")?)))
+            }
         }
     }
 }
 
-fn made(id: String, secret: String, token: Option<String>) -> Credentials {
+fn build_credentials(id: String, secret: String, token: Option<String>) -> Credentials {
     let credentials = Credentials::new(id, secret);
     match token {
         Some(token) => credentials.with_session_token(token),
@@ -240,48 +252,50 @@ fn made(id: String, secret: String, token: Option<String>) -> Credentials {
     }
 }
 
-fn wrong(field: &str, why: &str) -> StorageError {
+fn setting_error(field: &str, why: &str) -> StorageError {
     StorageError::new(ErrorKind::Config, Operation::Configure, format!("{field}: {why}"))
 }
 
-/// The default profile has no prefix in the configuration.
+/// Returns the section of a profile in the configuration file. The default profile has no prefix there.
 fn config_section(name: &str) -> String {
     if name == "default" { name.to_owned() } else { format!("profile {name}") }
 }
 
-/// The keys in a section of a file, or why there are none.
-fn from_file(path: &Path, section: &str) -> Result<Result<Credentials, String>, StorageError> {
-    let Some(ini) = read(path)? else {
+/// Returns the keys in a section of a file, or the reason why there are none.
+fn read_credentials(path: &Path, section: &str) -> Result<Result<Credentials, String>, StorageError> {
+    let Some(ini) = read_ini(path)? else {
         return Ok(Err("no such file".to_owned()));
     };
     let Some(properties) = section_of(&ini, section) else {
         return Ok(Err("no such section".to_owned()));
     };
-    let [id, secret, token] = KEYS.map(|key| own(properties, key));
+    let [id, secret, token] = KEYS.map(|key| own_setting(properties, key));
     if let (Some(id), Some(secret)) = (id, secret) {
-        return Ok(Ok(made(id, secret, token)));
+        return Ok(Ok(build_credentials(id, secret, token)));
     }
-    let other = OTHER_WAYS.into_iter().find(|way| own(properties, way).is_some());
+    // Names the other source that the profile has, which explains why it works with AWS's tools.
+    let other = UNSUPPORTED_SOURCES.into_iter().find(|way| own_setting(properties, way).is_some());
     Ok(Err(other.map_or_else(
         || "no aws_access_key_id and aws_secret_access_key".to_owned(),
-        |way| format!("it has {way}, which is not understood here"),
+        |way| format!("it has {way}, which is not supported"),
     )))
 }
 
-/// A file as AWS's tools write it; `None`: there is none.
-fn read(path: &Path) -> Result<Option<Ini>, StorageError> {
+/// Reads a file as AWS's tools write it; `None` if there is none.
+fn read_ini(path: &Path) -> Result<Option<Ini>, StorageError> {
     let cannot = |why: &str| StorageError::new(ErrorKind::Config, Operation::Configure, why).with_path(path);
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(cannot("it cannot be read").with_source(error)),
     };
-    // What is wrong is not told: that may quote a secret.
-    let why = "it is no file of profiles: it has lines that are neither [section] nor key = value";
-    parse(&text).map(Some).ok_or_else(|| cannot(why))
+    // The parser's error is dropped: it may quote a secret.
+    let why = "not a profile file: it has lines that are neither [section] nor key = value";
+    parse_ini(&text).map(Some).ok_or_else(|| cannot(why))
 }
 
-fn parse(text: &str) -> Option<Ini> {
+fn parse_ini(text: &str) -> Option<Ini> {
+    // As botocore reads them: a secret may hold quotes, backslashes and `#`, and nested settings are indented.
     let options = ParseOption {
         enabled_quote: false,
         enabled_escape: false,
@@ -291,19 +305,20 @@ fn parse(text: &str) -> Option<Ini> {
     Ini::load_from_str_opt(text, options).ok()
 }
 
-/// The default profile may be written as others are.
+/// Returns a section. The default profile may be written `[profile default]`, too.
 fn section_of<'a>(ini: &'a Ini, section: &str) -> Option<&'a Properties> {
     let other = if section == "default" { Some("profile default") } else { None };
     ini.section(Some(section)).or_else(|| other.and_then(|other| ini.section(Some(other))))
 }
 
-/// The settings of a section: below which other one each stands, its name and value. A setting without a value has
-/// those below it that are indented deeper.
+/// Lists the settings of a section: parent, name and value. The parent is a setting without a value; its settings are
+/// indented deeper.
 fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str, String)> {
     let mut above: Option<(usize, String)> = None;
     section.iter().map(move |(key, value)| {
         let (name, value) = (key.trim(), value.trim());
         let indent = key.len() - key.trim_start().len();
+        // No deeper than the parent: its settings have ended.
         if above.as_ref().is_some_and(|(outer, _)| indent <= *outer) {
             above = None;
         }
@@ -315,41 +330,42 @@ fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str,
     })
 }
 
-fn below(section: &Properties, parent: Option<&str>, name: &str) -> Option<String> {
+/// Returns a setting below `parent`, or of the section itself.
+fn find_setting(section: &Properties, parent: Option<&str>, name: &str) -> Option<String> {
     let mut found = settings(section);
     found
         .find(|(above, key, value)| above.as_deref() == parent && *key == name && !value.is_empty())
         .map(|found| found.2)
 }
 
-/// A section's own setting.
-fn own(section: &Properties, name: &str) -> Option<String> {
-    below(section, None, name)
+/// Returns a setting of the section itself.
+fn own_setting(section: &Properties, name: &str) -> Option<String> {
+    find_setting(section, None, name)
 }
 
-/// What the configuration says of a profile besides its keys.
+/// The settings of a profile other than its keys.
 #[derive(Default)]
 struct Profile {
     own: Properties,
-    /// The settings of the services that the profile names.
+    /// The section `services` that the profile names.
     services: Properties,
 }
 
 impl Profile {
-    fn of(ini: &Ini, section: &str) -> Self {
+    fn from_section(ini: &Ini, section: &str) -> Self {
         let mine = section_of(ini, section).cloned().unwrap_or_default();
-        let services =
-            own(&mine, "services").and_then(|name| ini.section(Some(format!("services {name}"))).cloned());
+        let services = own_setting(&mine, "services")
+            .and_then(|name| ini.section(Some(format!("services {name}"))).cloned());
         Self { own: mine, services: services.unwrap_or_default() }
     }
 
     fn value(&self, key: &str) -> Option<String> {
-        own(&self.own, key)
+        own_setting(&self.own, key)
     }
 
-    /// That for S3 alone comes first.
+    /// Returns the endpoint for S3, or the one for all services.
     fn endpoint(&self) -> Option<String> {
-        below(&self.services, Some("s3"), "endpoint_url").or_else(|| self.value("endpoint_url"))
+        find_setting(&self.services, Some("s3"), "endpoint_url").or_else(|| self.value("endpoint_url"))
     }
 }
 
@@ -379,11 +395,11 @@ mod tests {
             self
         }
 
-        fn with<T>(&self, profile: Option<&str>, ask: impl FnOnce(&AwsEnvironment) -> T) -> T {
+        fn with<T>(&self, profile: Option<&str>, check: impl FnOnce(&AwsEnvironment) -> T) -> T {
             let variables = self.variables.clone();
             let environment =
                 AwsEnvironment::with_lookup(move |name| variables.get(name).map(OsString::from));
-            ask(&profile.into_iter().fold(environment, AwsEnvironment::profile))
+            check(&profile.into_iter().fold(environment, AwsEnvironment::profile))
         }
     }
 
@@ -412,8 +428,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_taken_as_it_is_written() {
-        let ini = parse(CREDENTIALS).unwrap();
-        assert_eq!(own(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
+        let ini = parse_ini(CREDENTIALS).unwrap();
+        assert_eq!(own_setting(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
     }
 
     #[test]
@@ -476,7 +492,7 @@ mod tests {
     fn a_broken_file_is_named_and_not_quoted() {
         let home = Home::new("[default]\naws_secret_access_key CANARY\n", "");
         let error = home.with(None, |env| env.credentials().unwrap_err()).to_string();
-        assert!(error.contains(".aws/credentials: it is no file of profiles"), "{error}");
+        assert!(error.contains(".aws/credentials: not a profile file"), "{error}");
         assert!(!error.contains("CANARY"), "{error}");
     }
 }

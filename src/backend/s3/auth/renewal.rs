@@ -1,4 +1,9 @@
-//! The credentials in use, and how they are renewed when the store refuses them.
+//! The current credentials, and their renewal when the store refuses them.
+//!
+//! # Architecture
+//! - [`RenewableCredentials`] belongs to the client and is shared by all threads.
+//! - Each request takes the current [`Credentials`] as an `Arc`. If they are refused, it hands the same `Arc` to
+//!   [`renew`](RenewableCredentials::renew), which calls the application once for all threads that used them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -6,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::error::StorageError;
 
-/// Gives credentials anew.
+/// The application's function that returns new credentials.
 #[derive(Clone)]
 pub(crate) struct Renewal(pub(crate) Arc<dyn Fn() -> Result<Credentials, StorageError> + Send + Sync>);
 
@@ -16,11 +21,11 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// What requests are signed with now.
+/// The credentials that requests are signed with now.
 pub(crate) struct RenewableCredentials {
     current: RwLock<Arc<Credentials>>,
     renewal: Option<Renewal>,
-    /// Held while they are renewed: one asks, the others wait for what it gets.
+    /// Held during a renewal: one thread calls the application, the others wait for its result.
     renewing: Mutex<()>,
 }
 
@@ -33,18 +38,23 @@ impl RenewableCredentials {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The store refused `used`: whether there are others by now. The error says why there cannot be.
+    /// Renews credentials that the store refused. Returns whether the current ones differ from `used`.
+    ///
+    /// # Errors
+    /// Those of the application, or of the check of what it returned.
     pub(crate) fn renew(&self, used: &Arc<Credentials>) -> Result<bool, StorageError> {
         let Some(renewal) = &self.renewal else {
             return Ok(false);
         };
         let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread has renewed them meanwhile.
         if !Arc::ptr_eq(&self.current(), used) {
             return Ok(true);
         }
         let new = (renewal.0)()?;
         new.check()?;
-        if new.are_the_same_as(used) {
+        // The same credentials would be refused again.
+        if new.are_same_as(used) {
             return Ok(false);
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
@@ -59,9 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn n6_refused_credentials_are_asked_for_once_however_many_were_refused() {
-        let asked = Arc::new(AtomicU32::new(0));
-        let counter = asked.clone();
+    fn n6_refused_credentials_are_renewed_once_however_many_requests_were_refused() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counter = calls.clone();
         let renewal = Renewal(Arc::new(move || {
             counter.fetch_add(1, Ordering::Relaxed);
             Ok(Credentials::new("k", "second"))
@@ -69,9 +79,9 @@ mod tests {
         let credentials = RenewableCredentials::new(Credentials::new("k", "first"), Some(renewal));
         let first = credentials.current();
         assert!(credentials.renew(&first).unwrap() && credentials.renew(&first).unwrap());
-        assert_eq!((credentials.current().secret_key(), asked.load(Ordering::Relaxed)), ("second", 1));
+        assert_eq!((credentials.current().secret_key(), calls.load(Ordering::Relaxed)), ("second", 1));
         let second = credentials.current();
-        assert!(!credentials.renew(&second).unwrap(), "the same again is no others");
+        assert!(!credentials.renew(&second).unwrap(), "the same credentials again are no renewal");
         assert!(!RenewableCredentials::new(Credentials::new("k", "s"), None).renew(&second).unwrap());
     }
 

@@ -1,4 +1,4 @@
-//! Text that must not be seen.
+//! A secret text.
 
 use std::fmt;
 

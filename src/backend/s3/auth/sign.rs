@@ -1,4 +1,4 @@
-//! AWS Signature Version 4. The canonical request is made here, the rest on rust-s3's primitives.
+//! AWS Signature Version 4. The canonical request is built here, the rest with rust-s3's primitives.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// SHA-256 of no bytes.
+/// The SHA-256 of an empty body.
 pub(crate) const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// The parts of a request that are signed, each exactly as it goes onto the wire.
@@ -22,13 +22,13 @@ pub(crate) struct Signable<'a> {
     pub(crate) path: &'a str,
     /// Percent-encoded and sorted, without the question mark.
     pub(crate) query: &'a str,
-    /// All of them are signed; `host`, `x-amz-date` and `x-amz-content-sha256` are among them.
+    /// All of these are signed. They include `host`, `x-amz-date` and `x-amz-content-sha256`.
     pub(crate) headers: &'a HeaderMap,
     /// Hexadecimal SHA-256 of the body.
     pub(crate) payload: &'a str,
 }
 
-/// Signs requests of one region. The derived key is kept for the day it is good for.
+/// Signs requests to one region. Caches the derived key, which is valid for a day.
 #[derive(Debug)]
 pub(crate) struct Signer {
     region: Region,
@@ -58,7 +58,7 @@ impl Signer {
         Self { region, cached: Mutex::new(None) }
     }
 
-    /// The value of the `Authorization` header.
+    /// Returns the value of the `Authorization` header.
     pub(crate) fn authorization(
         &self,
         credentials: &Credentials,
@@ -66,32 +66,34 @@ impl Signer {
         request: &Signable<'_>,
     ) -> Result<String, StorageError> {
         let when = OffsetDateTime::from(when);
-        let (canonical, signed) = canonical(request)?;
-        let text = signing::string_to_sign(&when, &self.region, &canonical).map_err(unsignable)?;
-        let signature = self.hmac(credentials.secret_key(), &when, &text)?;
+        let (canonical, signed) = canonical_request(request)?;
+        let text = signing::string_to_sign(&when, &self.region, &canonical).map_err(cannot_be_signed)?;
+        let signature = self.sign_text(credentials.secret_key(), &when, &text)?;
         signing::authorization_header(credentials.access_key(), &when, &self.region, &signed, &signature)
-            .map_err(unsignable)
+            .map_err(cannot_be_signed)
     }
 
-    fn hmac(&self, secret: &str, when: &OffsetDateTime, text: &str) -> Result<String, StorageError> {
+    /// Returns the signature of a text, in hexadecimal.
+    fn sign_text(&self, secret: &str, when: &OffsetDateTime, text: &str) -> Result<String, StorageError> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Credentials change when they are renewed, the key also changes every day.
         if !cached.as_ref().is_some_and(|kept| kept.day == when.date() && kept.secret == secret) {
-            let key = signing::signing_key(when, secret, &self.region, "s3").map_err(unsignable)?;
+            let key = signing::signing_key(when, secret, &self.region, "s3").map_err(cannot_be_signed)?;
             *cached = Some(DayKey { day: when.date(), secret: secret.to_owned(), key: key.into() });
         }
         let key = cached.as_ref().map(|kept| kept.key.as_slice()).unwrap_or_default();
-        let mut mac = signing::HmacSha256::new_from_slice(key).map_err(unsignable)?;
+        let mut mac = signing::HmacSha256::new_from_slice(key).map_err(cannot_be_signed)?;
         mac.update(text.as_bytes());
         Ok(hex::encode(mac.finalize().into_bytes()))
     }
 }
 
-/// The canonical request, and the names of its headers as they are signed.
+/// Returns the canonical request, and the list of signed headers.
 ///
-/// White space at the ends of a header's value is not part of it. Runs of it inside stay as they are sent: Garage and
-/// the S3 API Reference (`Trim`) have it so, while `MinIO` and the AWS SDKs make one space of them (`Trimall`), so
-/// settings send none.
-fn canonical(request: &Signable<'_>) -> Result<(String, String), StorageError> {
+/// White space at the ends of a value is trimmed. Inside, it is signed as it is sent, as Garage and the S3 API
+/// Reference (`Trim`) do. `MinIO` and the AWS SDKs replace a run by one space (`Trimall`); the settings send no runs, so both
+/// agree.
+fn canonical_request(request: &Signable<'_>) -> Result<(String, String), StorageError> {
     let Signable { method, path, query, headers, payload } = request;
     let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
@@ -99,21 +101,21 @@ fn canonical(request: &Signable<'_>) -> Result<(String, String), StorageError> {
     let mut text = format!("{method}\n{path}\n{query}\n");
     for name in names {
         let values = headers.get_all(name).iter().map(|value| value.to_str().map(str::trim));
-        let values = values.collect::<Result<Vec<_>, _>>().map_err(unsignable)?;
+        let values = values.collect::<Result<Vec<_>, _>>().map_err(cannot_be_signed)?;
         text.extend([name, ":", &values.join(","), "\n"]);
     }
     text.extend(["\n", &signed, "\n", payload]);
     Ok((text, signed))
 }
 
-/// The value of `x-amz-date`: `20130524T000000Z`.
+/// Returns the value of `x-amz-date`, such as `20130524T000000Z`.
 pub(crate) fn amz_date(when: SystemTime) -> String {
     let t = OffsetDateTime::from(when);
     let (month, day) = (u8::from(t.month()), t.day());
     format!("{:04}{month:02}{day:02}T{:02}{:02}{:02}Z", t.year(), t.hour(), t.minute(), t.second())
 }
 
-fn unsignable(error: impl std::error::Error + Send + Sync + 'static) -> StorageError {
+fn cannot_be_signed(error: impl std::error::Error + Send + Sync + 'static) -> StorageError {
     StorageError::new(ErrorKind::Config, Operation::Configure, "the request cannot be signed")
         .with_source(error)
 }
@@ -209,7 +211,7 @@ mod tests {
                 .collect();
             let request =
                 Signable { method: "PUT", path: "/b/k", query: "a=1", headers: &headers, payload: EMPTY_SHA256 };
-            prop_assert_eq!(canonical(&request).unwrap(), canonical_of_the_reference(&given));
+            prop_assert_eq!(canonical_request(&request).unwrap(), canonical_of_the_reference(&given));
         }
     }
 
@@ -219,7 +221,7 @@ mod tests {
         headers.insert("x-amz-meta-a", HeaderValue::from_static("  two  spaces\t "));
         headers.append("x-amz-meta-a", HeaderValue::from_static("again"));
         let request = Signable { method: "GET", path: "/", query: "", headers: &headers, payload: "p" };
-        let (text, names) = canonical(&request).unwrap();
+        let (text, names) = canonical_request(&request).unwrap();
         assert_eq!(
             (text.as_str(), names.as_str()),
             ("GET\n/\n\nx-amz-meta-a:two  spaces,again\n\nx-amz-meta-a\np", "x-amz-meta-a")

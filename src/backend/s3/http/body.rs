@@ -1,4 +1,4 @@
-//! Bodies on their way, either way, within the limits of their request.
+//! Request and response bodies, within the time limit of their request.
 
 use std::io::Read;
 use std::time::Duration;
@@ -8,55 +8,56 @@ use crate::backend::s3::request::S3Request;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::request_context::RequestContext;
 
-/// A request may take this long, and as long again as its body takes at the rate below. Idle limits
-/// end what stands still; this ends what only pretends to move.
-const SHORTEST_DEADLINE: Duration = Duration::from_secs(300);
-/// Bytes a second.
-const SLOWEST_RATE: u64 = 8 * 1024;
+/// The time limit of a request without a body; a body adds its length at the rate below. Idle limits end a
+/// connection on which nothing moves; this ends one on which a byte moves now and then.
+const MIN_TIME_LIMIT: Duration = Duration::from_secs(300);
+/// The slowest rate of a body.
+const MIN_BYTES_PER_SECOND: u64 = 8 * 1024;
 
-/// How long a request with such a body may take.
-pub(crate) fn allowance(length: u64) -> Duration {
-    SHORTEST_DEADLINE + Duration::from_secs(length / SLOWEST_RATE)
+/// Returns the time limit of a request with a body of `length` bytes.
+pub(crate) fn time_limit(length: u64) -> Duration {
+    MIN_TIME_LIMIT + Duration::from_secs(length / MIN_BYTES_PER_SECOND)
 }
 
-/// What takes the body of an answer as it comes.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
+/// A function that takes the body of a response as it comes.
+pub(crate) type BodySink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
 
-/// A body that ends in an error when the exchange is cancelled or out of time.
-pub(crate) struct Timed<'a> {
+/// A body that fails once its run is cancelled or its time limit has passed.
+pub(crate) struct TimedBody<'a> {
     inner: &'a mut dyn Read,
     operation: Operation,
     until: Duration,
-    exchange: &'a RequestContext<'a>,
-    /// Bytes of the body that were not asked for yet.
+    context: &'a RequestContext<'a>,
+    /// Bytes of the body that were not read yet.
     left: u64,
-    /// It is a file's content, and counts for the progress.
+    /// The body is a file's content, and counts for the progress.
     counts: bool,
     pub(crate) moved: u64,
 }
 
-impl<'a> Timed<'a> {
+impl<'a> TimedBody<'a> {
     pub(crate) fn new(
-        exchange: &'a RequestContext<'a>,
-        ask: &S3Request<'_>,
+        context: &'a RequestContext<'a>,
+        request: &S3Request<'_>,
         inner: &'a mut dyn Read,
         counts: bool,
     ) -> Self {
-        let until = exchange.clock.now() + allowance(ask.length.max(ask.expected));
-        Self { inner, operation: ask.operation, until, exchange, left: ask.length, counts, moved: 0 }
+        let until = context.clock.now() + time_limit(request.length.max(request.expected));
+        Self { inner, operation: request.operation, until, context, left: request.length, counts, moved: 0 }
     }
 }
 
-impl Read for Timed<'_> {
+impl Read for TimedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.exchange.check(self.operation).map_err(std::io::Error::other)?;
-        if self.exchange.clock.now() >= self.until {
-            let late = "the body did not move within the request's deadline";
+        self.context.check(self.operation).map_err(std::io::Error::other)?;
+        // The idle limits do not end a body that trickles.
+        if self.context.clock.now() >= self.until {
+            let late = "the body took longer than the time limit of the request";
             let error = StorageError::new(ErrorKind::Timeout, self.operation, late);
             return Err(std::io::Error::other(error));
         }
         if is_cut_off() {
-            // Nobody takes it any more. The HTTP layer wants a whole body before it looks at the answer.
+            // The server reads no more, but ureq wants the whole body before it reads the response: send zeros.
             let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
             buffer[..count].fill(0);
             self.left -= count as u64;
@@ -64,9 +65,10 @@ impl Read for Timed<'_> {
         }
         let count = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(count as u64);
+        // Only file content is progress; other bodies are XML.
         if self.counts {
             self.moved += count as u64;
-            self.exchange.trace.progress.bytes_sent(count as u64);
+            self.context.trace.progress.bytes_sent(count as u64);
         }
         Ok(count)
     }

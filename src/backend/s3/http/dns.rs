@@ -1,4 +1,10 @@
-//! Host names, looked up once in a while, in a limited time.
+//! DNS lookups: cached, and limited in time.
+//!
+//! # Architecture
+//! - [`CachingResolver`] is shared by all threads of a destination. It keeps one answer and at most one running lookup.
+//! - Each lookup runs on its own thread, because the system's cannot be interrupted. Its result comes through a
+//!   channel.
+//! - The thread that holds the lock waits for the lookup; the others wait for the lock.
 
 use std::fmt;
 use std::io;
@@ -11,16 +17,16 @@ use http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use crate::backend::s3::http::thread_context::count;
+use crate::backend::s3::http::thread_context::count_metric;
 
-/// How long a resolved address is used without asking again.
-const RESOLVED_FOR: Duration = Duration::from_secs(30);
-/// Whoever waited for the same look-up takes its failure for theirs, this long.
-const FAILED_FOR: Duration = Duration::from_secs(1);
+/// The time for which a resolved address is reused.
+const CACHED_FOR: Duration = Duration::from_secs(30);
+/// The time for which a lookup that timed out fails the threads that waited for it.
+const TIMED_OUT_FOR: Duration = Duration::from_secs(1);
 
-/// Resolves once and keeps the answer for 30 s. One look-up at a time: whoever comes meanwhile waits for
-/// its result. The system may take its time; nobody waits longer than the limit, and a look-up that is still
-/// under way then is the next one's, too, so that no more than one thread ever stands there.
+/// Resolves a host name and reuses the addresses for 30 s. One lookup runs at a time, and nobody waits for it longer
+/// than `limit`. The next caller takes over a lookup that is still running, so at most one thread is stuck in the
+/// system's resolver.
 #[derive(Clone)]
 pub(crate) struct CachingResolver {
     state: Arc<Mutex<State>>,
@@ -30,8 +36,9 @@ pub(crate) struct CachingResolver {
 #[derive(Default)]
 struct State {
     resolved: Option<Resolved>,
-    under_way: Option<(String, Receiver<io::Result<Vec<SocketAddr>>>)>,
-    late: Option<Instant>,
+    running: Option<(String, Receiver<io::Result<Vec<SocketAddr>>>)>,
+    /// The last lookup that took too long.
+    timed_out: Option<Instant>,
 }
 
 struct Resolved {
@@ -45,38 +52,44 @@ impl CachingResolver {
         Self { state: Arc::default(), limit }
     }
 
+    /// Makes the next connection resolve the name again.
     pub(crate) fn forget(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).resolved = None;
     }
 
-    fn addresses(
+    fn resolve_cached(
         &self,
         host_and_port: &str,
-        look_up: fn(&str) -> io::Result<Vec<SocketAddr>>,
+        lookup: fn(&str) -> io::Result<Vec<SocketAddr>>,
     ) -> io::Result<Vec<SocketAddr>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &state.resolved
             && known.authority == host_and_port
-            && known.at.elapsed() < RESOLVED_FOR
+            && known.at.elapsed() < CACHED_FOR
         {
             return Ok(known.addresses.clone());
         }
-        let late = || {
-            let why =
-                format!("{host_and_port} does not resolve: the look-up takes longer than {:?}", self.limit);
+        let timed_out = || {
+            let why = format!(
+                "{host_and_port} does not resolve: the DNS lookup takes longer than {:?}",
+                self.limit
+            );
             io::Error::new(io::ErrorKind::HostUnreachable, why)
         };
-        if state.late.is_some_and(|at| at.elapsed() < FAILED_FOR) {
-            return Err(late());
+        if state.timed_out.is_some_and(|at| at.elapsed() < TIMED_OUT_FOR) {
+            // The others waited for the same lookup: they fail with it, or each would wait its own limit.
+            return Err(timed_out());
         }
-        let waiting = match state.under_way.take().filter(|(name, _)| name == host_and_port) {
+        // A lookup of another name is abandoned; its thread ends by itself.
+        let waiting = match state.running.take().filter(|(name, _)| name == host_and_port) {
             Some((_, waiting)) => waiting,
-            None => begin(host_and_port, look_up)?,
+            None => start_lookup(host_and_port, lookup)?,
         };
         let Ok(found) = waiting.recv_timeout(self.limit) else {
-            state.under_way = Some((host_and_port.to_owned(), waiting));
-            state.late = Some(Instant::now());
-            return Err(late());
+            // The next caller takes the lookup over instead of starting another.
+            state.running = Some((host_and_port.to_owned(), waiting));
+            state.timed_out = Some(Instant::now());
+            return Err(timed_out());
         };
         let addresses = found.map_err(|error| {
             io::Error::new(io::ErrorKind::NotFound, format!("{host_and_port} does not resolve: {error}"))
@@ -87,23 +100,23 @@ impl CachingResolver {
     }
 }
 
-/// Asks the system on a thread of its own.
-fn begin(
+/// Starts a lookup on its own thread.
+fn start_lookup(
     host_and_port: &str,
-    look_up: fn(&str) -> io::Result<Vec<SocketAddr>>,
+    lookup: fn(&str) -> io::Result<Vec<SocketAddr>>,
 ) -> io::Result<Receiver<io::Result<Vec<SocketAddr>>>> {
-    count(|metrics| metrics.lookups(1));
-    let (answer, waiting) = bounded(1);
+    count_metric(|metrics| metrics.lookups(1));
+    let (response, waiting) = bounded(1);
     let name = host_and_port.to_owned();
     let asking = std::thread::Builder::new().name("brigade-resolver".to_owned());
     asking.spawn(move || {
-        // Nobody may be left to hear it.
-        let _ = answer.send(look_up(&name));
+        // The receiver may be gone.
+        let _ = response.send(lookup(&name));
     })?;
     Ok(waiting)
 }
 
-fn ask_the_system(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+fn system_lookup(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(host_and_port.to_socket_addrs()?.collect())
 }
 
@@ -123,10 +136,10 @@ impl Resolver for CachingResolver {
         let missing = || ureq::Error::BadUri(uri.to_string());
         let (scheme, authority) = uri.scheme().zip(uri.authority()).ok_or_else(missing)?;
         let host_and_port = DefaultResolver::host_and_port(scheme, authority).ok_or_else(missing)?;
-        // An address in digits is nothing to wait for.
+        // An IP address needs no lookup.
         let found = match host_and_port.parse::<SocketAddr>() {
             Ok(address) => vec![address],
-            Err(_) => self.addresses(&host_and_port, ask_the_system)?,
+            Err(_) => self.resolve_cached(&host_and_port, system_lookup)?,
         };
         let mut result = self.empty();
         // ureq takes up to 16 addresses and panics on more.
@@ -138,7 +151,7 @@ impl Resolver for CachingResolver {
 }
 
 #[cfg(test)]
-#[allow(clippy::unnecessary_wraps, reason = "what stands for a look-up")]
+#[allow(clippy::unnecessary_wraps, reason = "these stand for a lookup")]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -160,11 +173,11 @@ mod tests {
     fn a_name_is_looked_up_once_and_again_after_a_failure() {
         let resolver = CachingResolver::new(Duration::from_secs(60));
         for _ in 0..1000 {
-            assert!(!resolver.addresses("name:80", at_once).unwrap().is_empty());
+            assert!(!resolver.resolve_cached("name:80", at_once).unwrap().is_empty());
         }
         assert_eq!(ASKED.load(Relaxed), 1);
         resolver.forget();
-        resolver.addresses("name:80", at_once).unwrap();
+        resolver.resolve_cached("name:80", at_once).unwrap();
         assert_eq!(ASKED.load(Relaxed), 2);
     }
 
@@ -174,12 +187,12 @@ mod tests {
         let waiters: Vec<_> = (0..20)
             .map(|_| {
                 let resolver = resolver.clone();
-                std::thread::spawn(move || resolver.addresses("name:80", never).unwrap_err())
+                std::thread::spawn(move || resolver.resolve_cached("name:80", never).unwrap_err())
             })
             .collect();
         for waiter in waiters {
             let error = waiter.join().unwrap();
-            assert!(error.to_string().contains("does not resolve: the look-up takes longer"), "{error}");
+            assert!(error.to_string().contains("does not resolve: the DNS lookup takes longer"), "{error}");
         }
     }
 }

@@ -1,5 +1,10 @@
-//! What a thread is sending for, where the HTTP layer passes nothing through: counters, the token that ends it, and
-//! secrets that only the wire sees.
+//! The state of the request that a thread is sending.
+//!
+//! # Architecture
+//! [`Connections::run_request`] sets the [`ThreadContext`] of the calling thread for the time of one request. The
+//! transports below ureq read and change it: ureq passes nothing through to them, but calls them on the same thread.
+//!
+//! [`Connections::run_request`]: crate::backend::s3::http::transport::Connections::run_request
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,82 +17,100 @@ use crate::backend::s3::redaction::Secrets;
 use crate::clock::CancelToken;
 use crate::observe::metrics::Metrics;
 
-/// What the thread is sending for.
+/// The state of one request.
 pub(crate) struct ThreadContext {
     pub(crate) metrics: Metrics,
     pub(crate) cancel: CancelToken,
-    pub(crate) hidden: Vec<Hidden>,
-    /// What an answer must not repeat.
+    pub(crate) hidden: Vec<HiddenHeader>,
+    /// The secrets that the response must not repeat.
     pub(crate) secrets: Arc<Secrets>,
-    pub(crate) censored: Censored,
+    pub(crate) redacted: Redacted,
     /// The request has a body.
     pub(crate) has_body: bool,
-    /// Its connection is open for certain: made for it, or asked.
-    pub(crate) certain: bool,
-    /// The server takes no more of what is sent.
+    /// The connection is known to be open: it is new, or was checked.
+    pub(crate) known_open: bool,
+    /// The server closed the connection before it read the whole request body.
     pub(crate) cut_off: bool,
 }
 
 impl ThreadContext {
-    /// Writes over what the answer repeats of the secrets, but not in an object's content.
-    pub(crate) fn censor(&mut self, buffers: &mut dyn Buffers) {
+    /// Overwrites the secrets that a response repeats, but not in an object's content.
+    pub(crate) fn redact_input(&mut self, buffers: &mut dyn Buffers) {
         let input = buffers.input();
         let mut end = input.len();
-        if self.censored == Censored::Nothing {
+        if self.redacted == Redacted::Nothing {
             return;
         }
-        if self.censored == Censored::Head
+        // The blank line ends the headers; what follows is the object.
+        if self.redacted == Redacted::Head
             && let Some(head) = memmem::find(input, b"\r\n\r\n")
         {
-            (self.censored, end) = (Censored::Nothing, head);
+            (self.redacted, end) = (Redacted::Nothing, head);
         }
-        if !self.secrets.are_among(&input[..end]) {
+        // The usual case, without a copy of the input.
+        if !self.secrets.occur_in_input(&input[..end]) {
             return;
         }
         let mut input = input.to_vec();
-        self.secrets.write_over(&mut input[..end]);
-        // Input can be taken out and put in, but not changed.
+        self.secrets.overwrite_in(&mut input[..end]);
+        // ureq's input buffer cannot be changed in place: the input is taken out and put back.
         buffers.input_consume(input.len());
         buffers.input_append_buf()[..input.len()].copy_from_slice(&input);
         buffers.input_appended(input.len());
     }
 }
 
-/// How much of what is still to come of an answer is looked through for secrets.
+/// The part of the remaining response in which secrets are overwritten.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Censored {
+pub(crate) enum Redacted {
     All,
-    /// Not the body, which is an object's content.
+    /// The headers only: the body is an object's content.
     Head,
     Nothing,
 }
 
-/// Whether the server takes no more of what this thread is sending: the rest need not be read from disk.
+/// Returns whether the server closed the connection of this thread's request: the rest of the body need not be read
+/// from disk.
 pub(crate) fn is_cut_off() -> bool {
-    THREAD_CONTEXT.with_borrow(|scope| scope.as_ref().is_some_and(|scope| scope.cut_off))
+    context_is(|current| current.cut_off)
 }
 
 thread_local! {
     pub(crate) static THREAD_CONTEXT: RefCell<Option<ThreadContext>> = const { RefCell::new(None) };
 }
 
-pub(crate) fn count(add: impl FnOnce(&Metrics)) {
-    THREAD_CONTEXT.with_borrow(|scope| {
-        if let Some(scope) = scope {
-            add(&scope.metrics);
+/// Returns whether this thread sends a request for which `check` holds.
+pub(crate) fn context_is(check: impl FnOnce(&ThreadContext) -> bool) -> bool {
+    THREAD_CONTEXT.with_borrow(|current| current.as_ref().is_some_and(check))
+}
+
+/// Changes the state of this thread's request, if there is one.
+pub(crate) fn update_context(change: impl FnOnce(&mut ThreadContext)) {
+    THREAD_CONTEXT.with_borrow_mut(|current| {
+        if let Some(current) = current {
+            change(current);
         }
     });
 }
 
-/// A header value that the HTTP layer must not see, as that layer writes what it sends to the log at
-/// TRACE level. It gets a placeholder of the same length.
-pub(crate) struct Hidden {
+/// Counts for the run whose request this thread is sending.
+pub(crate) fn count_metric(add: impl FnOnce(&Metrics)) {
+    THREAD_CONTEXT.with_borrow(|current| {
+        if let Some(current) = current {
+            add(&current.metrics);
+        }
+    });
+}
+
+/// A secret header value. The HTTP layer, which logs what it sends at TRACE level, gets a placeholder of the same
+/// length.
+pub(crate) struct HiddenHeader {
     placeholder: Vec<u8>,
     value: Zeroizing<Vec<u8>>,
 }
 
-impl Hidden {
-    /// `name` only keeps the placeholders of one request apart.
+impl HiddenHeader {
+    /// Hides `value`. `name` tells the placeholders of one request apart.
     pub(crate) fn new(name: &str, value: &str) -> Self {
         let placeholder = format!("{{{name}}}").into_bytes();
         let length = value.len().max(placeholder.len());
@@ -104,6 +127,7 @@ impl Hidden {
         &self.placeholder
     }
 
+    /// Replaces the placeholder with the value. Returns whether it was there.
     pub(crate) fn reveal(&self, output: &mut [u8]) -> bool {
         let Some(at) = output.windows(self.placeholder.len()).position(|window| window == self.placeholder)
         else {
@@ -121,19 +145,19 @@ mod tests {
     use super::*;
     use crate::backend::s3::auth::credentials::Credentials;
 
-    /// What comes in by pieces, and what is left of it.
-    fn heard(censored: Censored, pieces: &[&[u8]]) -> String {
+    /// Returns what is left of input that comes in pieces.
+    fn received(redacted: Redacted, pieces: &[&[u8]]) -> String {
         let credentials = Credentials::new("key", "a-secret-of-19-byte");
         let secrets = Arc::new(Secrets::new(&credentials, ""));
         let (metrics, cancel, hidden) = (Metrics::default(), CancelToken::new(), Vec::new());
-        let (has_body, certain, cut_off) = (false, false, false);
-        let mut scope =
-            ThreadContext { metrics, cancel, hidden, secrets, censored, has_body, certain, cut_off };
+        let (has_body, known_open, cut_off) = (false, false, false);
+        let mut context =
+            ThreadContext { metrics, cancel, hidden, secrets, redacted, has_body, known_open, cut_off };
         let mut buffers = LazyBuffers::new(256, 256);
         for piece in pieces {
             buffers.input_append_buf()[..piece.len()].copy_from_slice(piece);
             buffers.input_appended(piece.len());
-            scope.censor(&mut buffers);
+            context.redact_input(&mut buffers);
         }
         String::from_utf8_lossy(buffers.input()).into_owned()
     }
@@ -142,22 +166,22 @@ mod tests {
     fn i7_secrets_that_come_back_are_written_over_but_not_in_the_content_of_an_object() {
         let (head, body) = (&b"id: a-secret-of-19-byte\r\n\r\n"[..], &b"a-secret-of-19-byte"[..]);
         let cut = "[secret]***********";
-        assert_eq!(heard(Censored::All, &[head, body]), format!("id: {cut}\r\n\r\n{cut}"));
-        assert_eq!(heard(Censored::All, &[&head[..9], &head[9..]]), format!("id: {cut}\r\n\r\n"));
+        assert_eq!(received(Redacted::All, &[head, body]), format!("id: {cut}\r\n\r\n{cut}"));
+        assert_eq!(received(Redacted::All, &[&head[..9], &head[9..]]), format!("id: {cut}\r\n\r\n"));
         let kept = format!("id: {cut}\r\n\r\na-secret-of-19-byte");
-        assert_eq!(heard(Censored::Head, &[&[head, body].concat()]), kept);
-        assert_eq!(heard(Censored::Head, &[head, body]), kept);
+        assert_eq!(received(Redacted::Head, &[&[head, body].concat()]), kept);
+        assert_eq!(received(Redacted::Head, &[head, body]), kept);
     }
 
     #[test]
     fn a_placeholder_is_as_long_as_its_secret_and_gives_way_to_it_once() {
-        let hidden = Hidden::new("authorization", "AWS4-HMAC-SHA256 Credential=x");
+        let hidden = HiddenHeader::new("authorization", "AWS4-HMAC-SHA256 Credential=x");
         let mut wire = [b"authorization: ", hidden.placeholder(), b"\r\n"].concat();
         assert!(!wire.windows(4).any(|window| window == b"AWS4"));
         assert!(hidden.reveal(&mut wire));
         assert_eq!(wire, b"authorization: AWS4-HMAC-SHA256 Credential=x\r\n");
         assert!(!hidden.reveal(&mut wire));
-        let short = Hidden::new("token", "t");
+        let short = HiddenHeader::new("token", "t");
         let mut wire = short.placeholder().to_vec();
         assert!(short.reveal(&mut wire));
         assert_eq!(wire, b"t      ");

@@ -1,5 +1,16 @@
-//! The connections of one destination: a ureq agent with a resolver that remembers, counters on
-//! the wire, idle limits, and secret headers that only the wire sees.
+//! The connections of one destination.
+//!
+//! # Architecture
+//! - [`Connections`] owns a ureq agent, its pool of connections and its DNS cache. One per backend, shared by all
+//!   threads.
+//! - Each connection is a stack of transports, from the wire up: TCP, [`MeteredTransport`], TLS, [`RevealTransport`].
+//!   The pool owns it, and one request uses it at a time.
+//! - `MeteredTransport` sees encrypted bytes. It counts them, applies the idle limits, and reads a response that comes
+//!   before the request body was sent.
+//! - `RevealTransport` sees plain text. It replaces placeholders with secret headers on the way out, and removes
+//!   secrets from what comes in, because ureq logs both at TRACE level.
+//! - [`ThreadContext`] carries the state of the request from [`Connections::run_request`] to these transports. ureq
+//!   passes nothing through, but runs a request on the calling thread.
 
 use std::io;
 use std::sync::Arc;
@@ -13,30 +24,32 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Timeout};
 
 use crate::backend::s3::http::dns::CachingResolver;
-use crate::backend::s3::http::thread_context::{Censored, Hidden, THREAD_CONTEXT, ThreadContext, count};
+use crate::backend::s3::http::thread_context::{
+    HiddenHeader, Redacted, THREAD_CONTEXT, ThreadContext, context_is, count_metric, update_context,
+};
 use crate::backend::s3::redaction::Secrets;
 use crate::backend::s3::request::S3Request;
 use crate::error::Operation;
 use crate::request_context::RequestContext;
 
-/// Idle connections are given up after this; servers commonly close theirs after 20 to 75 s.
-const KEPT_FOR: Duration = Duration::from_secs(15);
+/// An idle connection is reused for this long; servers commonly close theirs after 20 to 75 s.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(15);
 
-/// Headers are written whole: a session token of 8 KiB must fit.
-const MOST_OF_A_HEADER: usize = 10 * 1024;
+/// A header must fit into the output buffer: a session token may have 8 KiB.
+const MAX_HEADER_BYTES: usize = 10 * 1024;
 
-/// Limits of the agent.
+/// The limits of the agent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransportLimits {
     pub(crate) connections: usize,
     pub(crate) chunk_size: usize,
     pub(crate) connect: Duration,
     pub(crate) idle: Duration,
-    pub(crate) answer: Duration,
+    pub(crate) response: Duration,
 }
 
-/// One agent, and what it remembers of its host. The pool of a ureq agent does not tell TLS
-/// configurations apart, so each destination has its own.
+/// The pool and the DNS cache of one destination. A ureq pool does not tell TLS configurations apart, so each
+/// destination has its own agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     agent: Agent,
@@ -48,112 +61,116 @@ impl Connections {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .tls_config(tls.unwrap_or_default())
+            // The signature covers the host: a redirect is an error that names the right one.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // ureq would read proxy variables from the environment.
             .proxy(None)
             .user_agent(concat!("bucket-brigade/", env!("CARGO_PKG_VERSION")))
+            // Objects are compared as they are stored.
             .accept_encoding("identity")
             .max_idle_connections(limits.connections)
             .max_idle_connections_per_host(limits.connections)
-            .max_idle_age(KEPT_FOR)
-            // Room for a TLS record's overhead, or each chunk leaves in two writes; and for the longest header.
-            // Bodies are read a chunk at a time all the same.
-            .output_buffer_size((limits.chunk_size + 256).max(MOST_OF_A_HEADER))
+            .max_idle_age(MAX_IDLE_AGE)
+            // A chunk and the overhead of a TLS record must fit, or each chunk takes two writes. So must the longest
+            // header. Bodies are still read a chunk at a time.
+            .output_buffer_size((limits.chunk_size + 256).max(MAX_HEADER_BYTES))
             .input_buffer_size(16 * 1024)
             .timeout_connect(Some(limits.connect))
-            .timeout_recv_response(Some(limits.answer))
-            .timeout_recv_body(Some(limits.answer))
+            .timeout_recv_response(Some(limits.response))
+            .timeout_recv_body(Some(limits.response))
             .timeout_per_read(Some(limits.idle))
             .timeout_per_write(Some(limits.idle))
             .build();
         let resolver = CachingResolver::new(limits.connect);
-        let connector = ().chain(TcpConnector::default()).chain(Meter).chain(RustlsConnector::default());
-        let agent = Agent::with_parts(config, connector.chain(Reveal), resolver.clone());
+        let connector =
+            ().chain(TcpConnector::default()).chain(MeterConnector).chain(RustlsConnector::default());
+        let agent = Agent::with_parts(config, connector.chain(RevealConnector), resolver.clone());
         Self { agent, resolver }
     }
 
-    /// Runs `call` with the agent; its traffic counts for the exchange, each placeholder of `hidden` becomes its
-    /// secret on the wire, and what the answer repeats of the `secrets` is written over. A try that is not the
-    /// first asks whether a kept connection is open, whenever it was used. Also tells whether the server closed
-    /// the connection before it had taken a body.
-    pub(crate) fn with<T>(
+    /// Runs `call` with the agent. Its traffic counts for `context`, the placeholders of `hidden` become secrets on
+    /// the wire, and `secrets` are removed from the response. A retry never reuses a connection unchecked. Also
+    /// returns whether the server closed the connection before it read the request body.
+    pub(crate) fn run_request<T>(
         &self,
-        exchange: &RequestContext<'_>,
-        ask: &S3Request<'_>,
+        context: &RequestContext<'_>,
+        request: &S3Request<'_>,
         first_try: bool,
-        hidden: Vec<Hidden>,
+        hidden: Vec<HiddenHeader>,
         secrets: &Arc<Secrets>,
         call: impl FnOnce(&Agent) -> T,
     ) -> (T, bool) {
-        let (metrics, cancel) = (exchange.trace.metrics.clone(), exchange.cancel.clone());
-        let scope = ThreadContext {
+        let (metrics, cancel) = (context.trace.metrics.clone(), context.cancel.clone());
+        let current = ThreadContext {
             metrics,
             cancel,
             hidden,
             secrets: secrets.clone(),
-            censored: if ask.operation == Operation::Download { Censored::Head } else { Censored::All },
-            has_body: ask.length > 0,
-            certain: !first_try,
+            redacted: if request.operation == Operation::Download { Redacted::Head } else { Redacted::All },
+            has_body: request.length > 0,
+            // A retry trusts no connection that it did not check.
+            known_open: !first_try,
             cut_off: false,
         };
-        let before = THREAD_CONTEXT.replace(Some(scope));
+        let before = THREAD_CONTEXT.replace(Some(current));
         let result = call(&self.agent);
-        let scope = THREAD_CONTEXT.replace(before);
-        (result, scope.is_some_and(|scope| scope.cut_off))
+        let ended = THREAD_CONTEXT.replace(before);
+        (result, ended.is_some_and(|ended| ended.cut_off))
     }
 
-    /// A connection failed: the next one asks for the address anew.
+    /// Makes the next connection resolve the host name again.
     pub(crate) fn forget_addresses(&self) {
         self.resolver.forget();
     }
 }
 
-/// Below TLS: counts connections and bytes, lets a server think longer than it may be silent in the middle of
-/// something, and lets it answer before it has read everything.
+/// Wraps each new connection, below TLS, in a [`MeteredTransport`].
 #[derive(Debug)]
-struct Meter;
+struct MeterConnector;
 
-impl<In: Transport> Connector<In> for Meter {
-    type Out = Metered<In>;
+impl<In: Transport> Connector<In> for MeterConnector {
+    type Out = MeteredTransport<In>;
 
     fn connect(
         &self,
         _: &ConnectionDetails<'_>,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        count(|metrics| metrics.connections(1));
-        THREAD_CONTEXT.with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.certain = true));
-        Ok(chained.map(|inner| Metered { inner, heard: None, deaf: false }))
+        count_metric(|metrics| metrics.connections(1));
+        update_context(|current| current.known_open = true);
+        Ok(chained.map(|inner| MeteredTransport { inner, last_input: None, write_closed: false }))
     }
 }
 
-/// A connection heard of this shortly is taken for open. Asking the system costs six calls a request,
-/// as ureq asks twice; one that was closed meanwhile all the same is an error that is retried, and a
-/// retry takes nothing for granted.
-const FRESH: Duration = Duration::from_millis(1);
+/// A connection that received something this recently is reused without a check. ureq checks twice a request, which
+/// takes six system calls. If the server has closed it after all, the request fails and is retried, and a retry
+/// checks.
+const UNCHECKED_REUSE: Duration = Duration::from_millis(1);
 
-/// A wait for input looks this often whether it is still wanted.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// An answer is waited for so long after its run was cancelled: most come within that, and say for certain
-/// what was done.
-const PATIENCE_WHEN_CANCELLED: Duration = Duration::from_secs(3);
+/// The interval at which a wait for input looks at the cancel token.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-fn is_given_up() -> bool {
-    THREAD_CONTEXT.with_borrow(|scope| {
-        scope.as_ref().is_some_and(|scope| scope.cancel.is_cancelled_for(PATIENCE_WHEN_CANCELLED))
-    })
+/// The wait for a response after the run was cancelled. Most responses come within it, and then the outcome of the
+/// request is known.
+const CANCEL_GRACE: Duration = Duration::from_secs(3);
+
+fn is_grace_over() -> bool {
+    context_is(|current| current.cancel.is_cancelled_for(CANCEL_GRACE))
 }
 
+/// Counts connections and bytes. Allows a longer silence before a response than within it. Reads a response that a
+/// server sends before it has read the whole request body.
 #[derive(Debug)]
-struct Metered<In> {
+struct MeteredTransport<In> {
     inner: In,
-    /// When the last bytes came.
-    heard: Option<Instant>,
-    /// The server takes nothing more.
-    deaf: bool,
+    /// The time of the last input; `None` if the last wait brought nothing.
+    last_input: Option<Instant>,
+    /// The server has closed its side: what is sent goes nowhere.
+    write_closed: bool,
 }
 
-/// Whether the other side has closed the connection.
+/// Returns whether the error means that the server closed the connection.
 fn is_closed(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -161,57 +178,55 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// The connection was reset in the place of an answer. A body that fits the system's buffers has left by then,
-/// and what is reset is what the server did not read. A kept connection may have been closed before that.
-fn refused_unread() {
-    THREAD_CONTEXT.with_borrow_mut(|scope| {
-        if let Some(scope) = scope {
-            scope.cut_off |= scope.has_body && scope.certain;
-        }
-    });
+/// Records that the connection was reset instead of a response. By then a body that fits the socket's buffers is
+/// written, so the server did not read it. A reused connection that was not checked may have been closed earlier.
+fn mark_body_unread() {
+    update_context(|current| current.cut_off |= current.has_body && current.known_open);
 }
 
-impl<In: Transport> Metered<In> {
-    /// Waits for input, a while at a time.
-    fn listen(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+impl<In: Transport> MeteredTransport<In> {
+    /// Waits for input, and ends the wait if the run was cancelled.
+    fn await_input_or_cancel(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let whole = timeout.for_read();
         let began = Instant::now();
         loop {
             let left = whole.after.saturating_sub(began.elapsed());
-            let last = left <= LOOK_EVERY;
-            let after = UreqDuration::Exact(left.min(LOOK_EVERY));
+            let last = left <= CANCEL_POLL_INTERVAL;
+            let after = UreqDuration::Exact(left.min(CANCEL_POLL_INTERVAL));
             match self.inner.await_input(NextTimeout { after, ..whole }) {
-                Err(ureq::Error::Timeout(_)) if is_given_up() => {
-                    let why = "its answer was not waited for: the run was cancelled";
+                Err(ureq::Error::Timeout(_)) if is_grace_over() => {
+                    let why = "the run was cancelled before the response came";
                     return Err(ureq::Error::Io(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
                 }
+                // Only this slice of the wait is over.
                 Err(ureq::Error::Timeout(_)) if !last => {}
-                heard => return heard,
+                result => return result,
             }
         }
     }
 }
 
-impl<In: Transport> Transport for Metered<In> {
+impl<In: Transport> Transport for MeteredTransport<In> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        if self.deaf {
+        if self.write_closed {
             return Ok(());
         }
         match self.inner.transmit_output(amount, timeout) {
             Err(ureq::Error::Io(error)) if is_closed(&error) => {
-                // Perhaps it has answered before it closed: what it said is worth more than the reset.
-                self.deaf = true;
-                THREAD_CONTEXT
-                    .with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.cut_off = true));
+                // The server may have sent a response before it closed, which says more than the reset. So the rest
+                // of the body is dropped, and the response is read.
+                self.write_closed = true;
+                update_context(|current| current.cut_off = true);
                 return Ok(());
             }
+            // Other errors may be the network's, with no response to wait for.
             sent => sent?,
         }
-        count(|metrics| {
+        count_metric(|metrics| {
             metrics.bytes_sent(amount as u64);
             metrics.sends(1);
         });
@@ -220,32 +235,35 @@ impl<In: Transport> Transport for Metered<In> {
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
         if timeout.reason == Timeout::RecvResponse && timeout.after != UreqDuration::NotHappening {
+            // The idle limit holds within a response. Before it, only the limit for the whole response does.
             timeout.per_read = None;
         }
         let before = self.inner.buffers().input().len();
+        // A reset within a response is a broken connection, not a refused body.
         let silent = timeout.reason == Timeout::RecvResponse && before == 0;
-        let heard = self.listen(timeout);
-        if let Err(ureq::Error::Io(error)) = &heard
+        let result = self.await_input_or_cancel(timeout);
+        if let Err(ureq::Error::Io(error)) = &result
             && error.kind() == io::ErrorKind::ConnectionReset
             && silent
         {
-            refused_unread();
+            mark_body_unread();
         }
-        let progress = heard?;
+        let progress = result?;
         let after = self.inner.buffers().input().len();
-        self.heard = progress.then(Instant::now);
-        count(|metrics| metrics.bytes_received(after.saturating_sub(before) as u64));
+        self.last_input = progress.then(Instant::now);
+        count_metric(|metrics| metrics.bytes_received(after.saturating_sub(before) as u64));
         Ok(progress)
     }
 
     fn is_open(&mut self) -> bool {
-        let trusting = THREAD_CONTEXT.with_borrow(|scope| scope.as_ref().is_some_and(|scope| !scope.certain));
-        let fresh = trusting && self.heard.is_some_and(|heard| heard.elapsed() < FRESH);
-        if self.deaf || fresh {
-            return !self.deaf;
+        let may_trust = context_is(|current| !current.known_open);
+        let fresh = may_trust && self.last_input.is_some_and(|at| at.elapsed() < UNCHECKED_REUSE);
+        // A connection that the server closed for writing is never reused.
+        if self.write_closed || fresh {
+            return !self.write_closed;
         }
         let open = self.inner.is_open();
-        THREAD_CONTEXT.with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.certain |= open));
+        update_context(|current| current.known_open |= open);
         open
     }
 
@@ -254,37 +272,37 @@ impl<In: Transport> Transport for Metered<In> {
     }
 }
 
-/// Above TLS: puts the secret headers in the place of their placeholders, and takes out what comes back of them.
+/// Wraps each new connection, above TLS, in a [`RevealTransport`].
 #[derive(Debug)]
-struct Reveal;
+struct RevealConnector;
 
-impl<In: Transport> Connector<In> for Reveal {
-    type Out = Revealing<In>;
+impl<In: Transport> Connector<In> for RevealConnector {
+    type Out = RevealTransport<In>;
 
     fn connect(
         &self,
         _: &ConnectionDetails<'_>,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        Ok(chained.map(Revealing))
+        Ok(chained.map(RevealTransport))
     }
 }
 
+/// Replaces placeholders with secret headers on the way out, and removes secrets from what comes in.
 #[derive(Debug)]
-struct Revealing<In>(In);
+struct RevealTransport<In>(In);
 
-impl<In: Transport> Transport for Revealing<In> {
+impl<In: Transport> Transport for RevealTransport<In> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.0.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        THREAD_CONTEXT.with_borrow_mut(|scope| {
-            if let Some(scope) = scope
-                && !scope.hidden.is_empty()
-            {
+        update_context(|current| {
+            if !current.hidden.is_empty() {
                 let output = &mut self.0.buffers().output()[..amount];
-                scope.hidden.retain(|hidden| !hidden.reveal(output));
+                // Each placeholder is replaced once: a body may hold the same bytes.
+                current.hidden.retain(|hidden| !hidden.reveal(output));
             }
         });
         self.0.transmit_output(amount, timeout)
@@ -292,9 +310,9 @@ impl<In: Transport> Transport for Revealing<In> {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let progress = self.0.await_input(timeout)?;
+        // ureq logs its input as soon as this returns.
         if progress {
-            THREAD_CONTEXT
-                .with_borrow_mut(|scope| scope.iter_mut().for_each(|scope| scope.censor(self.0.buffers())));
+            update_context(|current| current.redact_input(self.0.buffers()));
         }
         Ok(progress)
     }

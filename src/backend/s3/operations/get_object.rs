@@ -1,4 +1,4 @@
-//! Reading an object, to compare it.
+//! `GetObject`: reads an object to compare it.
 
 use std::io::{Read, empty};
 
@@ -12,17 +12,17 @@ use crate::request_context::RequestContext;
 use crate::retry;
 use crate::tree::digest::Digest;
 
-/// The digest of an object's content, hashed as it comes; `None` where it is not of the expected size.
-pub(crate) fn content(
+/// Returns the digest of an object's content, hashed as it comes; `None` if it does not have the expected size.
+pub(crate) fn read_digest(
     s3: &S3Backend,
-    exchange: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     key: &RemoteKey,
     size: u64,
     part_size: Option<u64>,
 ) -> Result<Option<Digest>, StorageError> {
     let object = s3.settings.address.prefix.join_checked(key)?;
-    let ask = S3Request {
-        // A byte more than expected tells a longer one.
+    let request = S3Request {
+        // One byte more shows that the object is longer.
         expected: size.saturating_add(1),
         ..S3Request::plain(
             Operation::Download,
@@ -32,25 +32,26 @@ pub(crate) fn content(
             String::new(),
         )
     };
-    retry::run(&s3.settings.retry, exchange, Operation::Download, |attempt| {
+    retry::run(&s3.settings.retry, context, Operation::Download, |attempt| {
         let mut digest = None;
-        let mut take = |body: &mut dyn Read| {
-            let mut body = Counted { inner: body.take(ask.expected), count: 0 };
+        let mut sink = |body: &mut dyn Read| {
+            let mut body = CountingReader { inner: body.take(request.expected), count: 0 };
             let found = Digest::of_stream(&mut body, part_size)?;
             digest = (body.count == size).then_some(found);
             Ok(())
         };
-        s3.client.exchange_with(exchange, attempt, &ask, &mut empty(), Some(&mut take))?;
+        s3.client.send_with_sink(context, attempt, &request, &mut empty(), Some(&mut sink))?;
         Ok(digest)
     })
 }
 
-struct Counted<R> {
+/// Counts the bytes that are read.
+struct CountingReader<R> {
     inner: R,
     count: u64,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.count += count as u64;

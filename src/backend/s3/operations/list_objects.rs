@@ -1,4 +1,4 @@
-//! Listing, and what may be asked of all objects at once.
+//! `ListObjectsV2`: pages of the listing, and the small request that tests the connection.
 
 use std::io::empty;
 use std::time::Duration;
@@ -14,42 +14,44 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::request_context::RequestContext;
 use crate::retry;
 
-/// The first answer of a run is waited for so long: a server that accepts and never answers is found out by then.
-const PATIENCE_AT_FIRST: Duration = Duration::from_secs(30);
+/// The wait for the first response of a run: it finds a server that accepts connections and never responds.
+const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One small request before all others, repeated where that may help.
-pub(crate) fn preflight(s3: &S3Backend, exchange: &RequestContext<'_>) -> Result<(), StorageError> {
-    retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
-        let asked = ask_for(s3, exchange, attempt, Some(PATIENCE_AT_FIRST.min(s3.settings.answer_timeout)));
-        asked.map_err(|error| {
-            let silent = error.kind() == ErrorKind::Timeout;
-            if silent { error.retryable(false) } else { error }
+/// Sends one small request before all others, with retries.
+pub(crate) fn preflight(s3: &S3Backend, context: &RequestContext<'_>) -> Result<(), StorageError> {
+    retry::run(&s3.settings.retry, context, Operation::List, |attempt| {
+        let result =
+            send_list_one(s3, context, attempt, Some(PREFLIGHT_TIMEOUT.min(s3.settings.answer_timeout)));
+        result.map_err(|error| {
+            // Each retry would wait as long again.
+            let is_silent = error.kind() == ErrorKind::Timeout;
+            if is_silent { error.retryable(false) } else { error }
         })
     })
 }
 
-fn ask_for(
+fn send_list_one(
     s3: &S3Backend,
-    exchange: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     attempt: u32,
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 ) -> Result<(), StorageError> {
     let prefix = uri_encode(s3.settings.address.prefix.as_str(), true);
     let query = format!("list-type=2&max-keys=1&prefix={prefix}");
     let path = s3.settings.address.path.clone();
-    let ask = S3Request { patience, ..S3Request::plain(Operation::List, Method::GET, "", path, query) };
-    s3.client.exchange(exchange, attempt, &ask, &mut empty()).map(drop)
+    let request = S3Request { timeout, ..S3Request::plain(Operation::List, Method::GET, "", path, query) };
+    s3.client.send(context, attempt, &request, &mut empty()).map(drop)
 }
 
-/// One small request, tried once, whose refusal says what the store has against all of them.
-pub(crate) fn ask_for_one(s3: &S3Backend, exchange: &RequestContext<'_>) -> Result<(), StorageError> {
-    ask_for(s3, exchange, 1, None)
+/// Lists one object, without retries: if the store refuses every request, its error says why.
+pub(crate) fn list_one_object(s3: &S3Backend, context: &RequestContext<'_>) -> Result<(), StorageError> {
+    send_list_one(s3, context, 1, None)
 }
 
-/// One page of the objects under the prefix.
-pub(crate) fn list(
+/// Returns one page of the objects under the prefix.
+pub(crate) fn list_objects(
     s3: &S3Backend,
-    exchange: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     from: Option<&str>,
 ) -> Result<Page, StorageError> {
     let mut query = String::new();
@@ -58,10 +60,10 @@ pub(crate) fn list(
     }
     query.push_str("encoding-type=url&list-type=2&max-keys=1000&prefix=");
     query.push_str(&uri_encode(s3.settings.address.prefix.as_str(), true));
-    let ask = S3Request::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
-    let page = retry::run(&s3.settings.retry, exchange, Operation::List, |attempt| {
-        let answer = s3.client.exchange(exchange, attempt, &ask, &mut empty())?;
-        xml::list_page(&answer.body, &answer.secrets, s3.settings.address.prefix.as_str())
+    let request = S3Request::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
+    let page = retry::run(&s3.settings.retry, context, Operation::List, |attempt| {
+        let response = s3.client.send(context, attempt, &request, &mut empty())?;
+        xml::parse_list_page(&response.body, &response.secrets, s3.settings.address.prefix.as_str())
     })?;
     Ok(page)
 }

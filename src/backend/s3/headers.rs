@@ -1,0 +1,203 @@
+//! The headers that are stored with an object: the ones from the settings, Content-Type, checksum, upload token.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
+
+use crate::backend::s3::S3Backend;
+use crate::error::StorageError;
+use crate::key::RemoteKey;
+
+/// Bytes of all headers from the settings together. S3 stores 2 KB of user-defined metadata (Amazon S3 User Guide,
+/// "Working with object metadata"); the rest is room for the other headers.
+const MAX_HEADERS_BYTES: usize = 4 * 1024;
+
+/// The metadata that identifies the multipart upload an object came from.
+pub(crate) const UPLOAD_TOKEN: &str = "x-amz-meta-brigade-upload";
+
+/// Headers that this library sets per request, or that would change what is signed or sent.
+const RESERVED: [&str; 13] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "content-md5",
+    "expect",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-security-token",
+];
+
+/// Media types that `mime_guess` lacks or has outdated. As in the IANA registry
+/// (application/vnd.debian.binary-package, application/vnd.apple.mpegurl, application/yaml, application/toml,
+/// application/zstd), RFC 9239 (text/javascript for every kind of script), ECMA-426 (source maps). Types that nobody
+/// registered are as nginx, Apache or Fedora's mirrors send them.
+const TYPES: [(&str, &str); 13] = [
+    ("cjs", "text/javascript"),
+    ("deb", "application/vnd.debian.binary-package"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("map", "application/json"),
+    ("mjs", "text/javascript"),
+    ("mts", "video/mp2t"),
+    ("rpm", "application/x-rpm"),
+    ("toml", "application/toml"),
+    // Segments of HLS streams: a browser never loads TypeScript source.
+    ("ts", "video/mp2t"),
+    ("xpi", "application/x-xpinstall"),
+    ("yaml", "application/yaml"),
+    ("yml", "application/yaml"),
+    ("zst", "application/zstd"),
+];
+
+/// Checks the headers of the settings and normalizes their values.
+pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> {
+    let mut headers = HeaderMap::new();
+    if given.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_HEADERS_BYTES {
+        return Err(StorageError::config("header", "all headers together are longer than 4 KiB"));
+    }
+    for (name, value) in given {
+        let wrong = |problem: &str| StorageError::config("header", format!("{name:?}: {problem}"));
+        let header = HeaderName::try_from(name).map_err(|_| wrong("not a header name"))?;
+        // Set per request, or signed: a second value would break one or the other.
+        if RESERVED.contains(&header.as_str())
+            || header.as_str().starts_with("x-amz-checksum-")
+            || header == UPLOAD_TOKEN
+        {
+            return Err(wrong("it is set by this library"));
+        }
+        if header.as_str().starts_with("x-amz-server-side-encryption-customer-") {
+            return Err(wrong(
+                "customer-provided keys (SSE-C) are not supported: the key would be written to logs",
+            ));
+        }
+        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(wrong("the value is not ASCII; encode it (RFC 2047)"));
+        }
+        // Stores sign runs of spaces differently (see `auth::sign`), so none are sent.
+        let value = value.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        let value = HeaderValue::try_from(value).map_err(|_| wrong("the value cannot be sent"))?;
+        // Which of the two is meant, nobody knows.
+        if headers.insert(header, value).is_some() {
+            return Err(wrong("it is given twice"));
+        }
+    }
+    Ok(headers)
+}
+
+/// Returns the headers to store with the object of a key.
+pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMap, StorageError> {
+    let mut headers = s3.settings.headers.clone();
+    // A type from the settings holds for every object.
+    if !headers.contains_key(CONTENT_TYPE) {
+        set_header(&mut headers, "content-type", &content_type(key.as_str()))?;
+    }
+    Ok(headers)
+}
+
+/// Returns a digest of [`object_headers`] and the checksum setting: it changes when they do.
+pub(crate) fn headers_digest(s3: &S3Backend, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
+    let headers = object_headers(s3, key)?;
+    let mut lines: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat())
+        .collect();
+    // The order of headers means nothing.
+    lines.sort_unstable();
+    // Objects without a checksum are sent again once it is asked for.
+    lines.push(vec![u8::from(s3.settings.checksum_header)]);
+    Ok(Sha256::digest(lines.concat()).into())
+}
+
+/// Adds the checksum that the store keeps with the object, if the settings ask for it.
+pub(crate) fn add_checksum(
+    s3: &S3Backend,
+    headers: &mut HeaderMap,
+    sha256: &[u8; 32],
+) -> Result<(), StorageError> {
+    if s3.settings.checksum_header {
+        set_header(headers, "x-amz-checksum-sha256", &BASE64_STANDARD.encode(sha256))?;
+    }
+    Ok(())
+}
+
+/// Sets a header that this library makes.
+pub(crate) fn set_header(
+    headers: &mut HeaderMap,
+    name: &'static str,
+    value: &str,
+) -> Result<(), StorageError> {
+    let value = HeaderValue::from_str(value).map_err(|_| StorageError::config(name, "cannot be sent"))?;
+    headers.insert(HeaderName::from_static(name), value);
+    Ok(())
+}
+
+/// Returns the media type for a file name. Text is UTF-8 unless the settings have another Content-Type.
+fn content_type(key: &str) -> Cow<'static, str> {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    let listed = TYPES.iter().find(|(ours, _)| extension.as_deref() == Some(*ours));
+    let media_type = listed.map_or_else(
+        || mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream"),
+        |(_, media_type)| media_type,
+    );
+    if media_type.starts_with("text/") {
+        format!("{media_type}; charset=utf-8").into()
+    } else {
+        media_type.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_the_types_that_the_web_uses() {
+        for (name, expected) in [
+            ("index.html", "text/html; charset=utf-8"),
+            ("a/b.css", "text/css; charset=utf-8"),
+            ("app.js", "text/javascript; charset=utf-8"),
+            ("app.mjs", "text/javascript; charset=utf-8"),
+            ("app.cjs", "text/javascript; charset=utf-8"),
+            ("LIST.TXT", "text/plain; charset=utf-8"),
+            ("notes.md", "text/markdown; charset=utf-8"),
+            ("data.csv", "text/csv; charset=utf-8"),
+            ("app.js.map", "application/json"),
+            ("data.json", "application/json"),
+            ("site.webmanifest", "application/manifest+json"),
+            ("feed.xml", "text/xml; charset=utf-8"),
+            ("logo.svg", "image/svg+xml"),
+            ("photo.avif", "image/avif"),
+            ("photo.webp", "image/webp"),
+            ("photo.jpeg", "image/jpeg"),
+            ("font.woff2", "font/woff2"),
+            ("module.wasm", "application/wasm"),
+            ("segment0.ts", "video/mp2t"),
+            ("live.m3u8", "application/vnd.apple.mpegurl"),
+            ("film.mp4", "video/mp4"),
+            ("package.rpm", "application/x-rpm"),
+            ("package.deb", "application/vnd.debian.binary-package"),
+            ("archive.tar.gz", "application/gzip"),
+            ("archive.tar.zst", "application/zstd"),
+            ("archive.zip", "application/zip"),
+            ("paper.pdf", "application/pdf"),
+            ("config.yml", "application/yaml"),
+            ("Cargo.toml", "application/toml"),
+            ("unknown.xyz-of-ours", "application/octet-stream"),
+            ("no-extension", "application/octet-stream"),
+            ("a.ts/no-extension", "application/octet-stream"),
+            (".html", "application/octet-stream"),
+            ("ts", "application/octet-stream"),
+        ] {
+            assert_eq!(content_type(name), expected, "{name}");
+        }
+    }
+}
