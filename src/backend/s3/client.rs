@@ -26,7 +26,7 @@ use crate::backend::s3::auth::sign::{Signable, Signer, amz_date};
 use crate::backend::s3::config::S3Settings;
 use crate::backend::s3::errors;
 use crate::backend::s3::errors::FailedResponse;
-use crate::backend::s3::http::body::{BodySink, TimedBody, time_limit};
+use crate::backend::s3::http::body::{BodyContent, BodySink, TimedBody, time_limit};
 use crate::backend::s3::http::thread_context::HiddenHeader;
 use crate::backend::s3::http::tls;
 use crate::backend::s3::http::transport::{Connections, TransportLimits};
@@ -172,7 +172,8 @@ impl Client {
     ) -> Result<S3Response, StorageError> {
         let used = SignedWith { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
         let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
-        let mut timed = TimedBody::new(context, request, body, request.method == Method::PUT);
+        let what = if request.method == Method::PUT { BodyContent::FileSent } else { BodyContent::Xml };
+        let mut timed = TimedBody::new(context, request, body, what);
         let first_try = attempt == 1;
         let (result, cut_off) =
             self.connections.run_request(context, request, first_try, hidden, &secrets.clone(), |agent| {
@@ -240,11 +241,11 @@ impl Client {
         body: &mut dyn Read,
         sink: BodySink<'_>,
     ) -> Result<(), StorageError> {
-        let mut timed = TimedBody::new(context, request, body, true);
+        let mut timed = TimedBody::new(context, request, body, BodyContent::FileReceived);
         let result = sink(&mut timed)
             .map_err(|error| self.transport_error(request.operation, ureq::Error::from(error)));
         if result.is_err() {
-            context.trace.progress.bytes_lost(timed.moved);
+            context.trace.progress.bytes_missing(timed.moved);
         }
         result
     }

@@ -107,7 +107,7 @@ pub(crate) fn from_response(mut facts: FailedResponse<'_>) -> StorageError {
     let mut text = format!("the store answered {}", facts.status.as_u16());
     // Shows which of several keys is in use.
     let key_id = body.access_key_id.map(|id| format!("(access key {id})"));
-    for part in [&code, &message, &key_id].into_iter().flatten() {
+    for part in [&code, &message, &key_id].into_iter().flatten().filter(|part| !part.is_empty()) {
         text.push(' ');
         text.push_str(part);
     }

@@ -84,6 +84,10 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
         // Stores sign runs of spaces differently (see `auth::sign`), so none are sent.
         let value = value.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         let value = HeaderValue::try_from(value).map_err(|_| wrong("the value cannot be sent"))?;
+        // A store would keep a type of its own choice.
+        if value.is_empty() && header == CONTENT_TYPE {
+            return Err(wrong("it has no value; leave it out for a type by the file's name"));
+        }
         // Which of the two is meant, nobody knows.
         if headers.insert(header, value).is_some() {
             return Err(wrong("it is given twice"));

@@ -317,6 +317,7 @@ fn content_type_may_be_said() {
     let type_of = |key: &str| world.store.get(&format!("{PREFIX}{key}")).unwrap().content_type;
     assert_eq!(type_of("page").as_deref(), Some("text/html; charset=latin1"));
     assert_eq!(type_of("page.css").as_deref(), Some("text/html; charset=latin1"));
+    shell.sync(&world, &["--header", "Content-Type:"]).code(2).says("it has no value");
     shell.sync(&world, &["--force"]).code(0);
     assert_eq!(type_of("page").as_deref(), Some("application/octet-stream"));
     assert_eq!(type_of("page.css").as_deref(), Some("text/css; charset=utf-8"));

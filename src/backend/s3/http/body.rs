@@ -22,6 +22,14 @@ pub(crate) fn time_limit(length: u64) -> Duration {
 /// A function that takes the body of a response as it comes.
 pub(crate) type BodySink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
 
+/// The content of a body, which decides how it counts for the progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyContent {
+    FileSent,
+    FileReceived,
+    Xml,
+}
+
 /// A body that fails once its run is cancelled or its time limit has passed.
 pub(crate) struct TimedBody<'a> {
     inner: &'a mut dyn Read,
@@ -30,8 +38,8 @@ pub(crate) struct TimedBody<'a> {
     context: &'a RequestContext<'a>,
     /// Bytes of the body that were not read yet.
     left: u64,
-    /// The body is a file's content, and counts for the progress.
-    counts: bool,
+    what: BodyContent,
+    /// Bytes of a file's content that were counted.
     pub(crate) moved: u64,
 }
 
@@ -40,10 +48,10 @@ impl<'a> TimedBody<'a> {
         context: &'a RequestContext<'a>,
         request: &S3Request<'_>,
         inner: &'a mut dyn Read,
-        counts: bool,
+        what: BodyContent,
     ) -> Self {
         let until = context.clock.now() + time_limit(request.length.max(request.expected));
-        Self { inner, operation: request.operation, until, context, left: request.length, counts, moved: 0 }
+        Self { inner, operation: request.operation, until, context, left: request.length, what, moved: 0 }
     }
 }
 
@@ -65,11 +73,14 @@ impl Read for TimedBody<'_> {
         }
         let count = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(count as u64);
-        // Only file content is progress; other bodies are XML.
-        if self.counts {
-            self.moved += count as u64;
-            self.context.trace.progress.bytes_sent(count as u64);
+        let progress = &self.context.trace.progress;
+        match self.what {
+            BodyContent::FileSent => progress.bytes_sent(count as u64),
+            BodyContent::FileReceived => progress.bytes_present(count as u64),
+            // Only file content is progress.
+            BodyContent::Xml => return Ok(count),
         }
+        self.moved += count as u64;
         Ok(count)
     }
 }
