@@ -52,7 +52,7 @@ pub(crate) fn code_of_errors(errors: &[StorageError]) -> Option<u8> {
 /// Returns the exit code of a run that returned a report.
 pub(crate) fn code_of_report(report: &RescanReport) -> u8 {
     match (report.outcome, report.stop_reason) {
-        // The reason for the stop is more precise than the outcome, which is Partial for all of them.
+        // A reason to stop comes first: the outcome is the same for all of them.
         (_, Some(StopReason::Credentials)) => CREDENTIALS,
         (_, Some(StopReason::DeletesRefused)) => REFUSED,
         (RescanOutcome::LocalOnly, _) | (_, Some(StopReason::Unavailable)) => UNAVAILABLE,

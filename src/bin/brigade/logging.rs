@@ -22,7 +22,8 @@ const REPORTED_ELSEWHERE: [&str; 5] = [
 /// Warnings that `--quiet` hides.
 const HIDDEN_WHEN_QUIET: [&str; 2] = ["http endpoint: ", "the cache can be forged: "];
 
-/// Starts the logger: warnings as plain lines by default; with `-v` or `RUST_LOG`, all records with their times.
+/// Starts the logger. It prints warnings as plain lines; with `-v` or `RUST_LOG`, the records that these select, with
+/// their times.
 pub(crate) fn start_logging(output: &OutputArgs, display: &Display) -> Result<(), StorageError> {
     let mut builder = Builder::new();
     match output.verbose {

@@ -39,7 +39,7 @@ impl Display {
         }
     }
 
-    /// Runs `write` with the lines of progress out of its way.
+    /// Runs `write`, whose output appears above the lines of progress.
     pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
         match self {
             Self::Terminal(lines) => lines.suspend(write),
@@ -49,7 +49,7 @@ impl Display {
 
     /// Prints a line to standard error.
     pub(crate) fn print_line(&self, text: &str) {
-        // A closed standard error has no reader to miss the line.
+        // Ignored: a closed standard error has no reader.
         self.above(|| drop(writeln!(anstream::stderr(), "{text}")));
     }
 }
@@ -182,7 +182,7 @@ impl Painter {
         let rate = sending.map(|since| Rate::of(at, since));
         let Some(line) = &self.line else {
             if is_planned {
-                // A closed standard error has no reader to miss the line.
+                // Ignored: a closed standard error has no reader.
                 let _ = writeln!(anstream::stderr(), "{}", plain_line(at, retries, rate.as_ref()));
             }
             return;

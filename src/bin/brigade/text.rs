@@ -37,7 +37,7 @@ pub(crate) fn print_error(error: &StorageError) {
         ),
         _ => error.to_string(),
     };
-    // A closed standard error has no reader to miss the line.
+    // Ignored: a closed standard error has no reader.
     let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}{advice}");
 }
 

@@ -83,7 +83,7 @@ impl Record {
         match self {
             Self::Cache(cache) => Box::new(cache.entries()),
             Self::Catalog(catalog) => {
-                // Damage shows when a page is read: the iterator ends early, and this makes it an error.
+                // The iterator leaves out what is damaged: without this error, the list would look complete.
                 let damage = std::iter::once_with(|| check_damage(catalog).err());
                 Box::new(catalog.iter().map(Ok).chain(damage.flatten().map(Err)))
             }
