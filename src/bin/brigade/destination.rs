@@ -162,7 +162,7 @@ pub(crate) fn require_cache(
     destination: &Destination,
 ) -> Result<CacheManager, StorageError> {
     cache.ok_or_else(|| {
-        let why = "does not exist: nothing was published from here, or the cache is elsewhere (--cache)";
+        let why = "does not exist: nothing was published from here, or --cache must name another file";
         StorageError::new(ErrorKind::Config, Operation::Cache, why).with_path(&destination.cache_path)
     })
 }

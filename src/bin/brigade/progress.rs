@@ -61,7 +61,7 @@ pub(crate) struct Follower {
     painter: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-/// What events report in addition to the counters.
+/// State that comes from events, in addition to the counters of [`Progress`].
 struct Watched {
     display: Display,
     retries: AtomicU64,

@@ -11,7 +11,7 @@ use crate::json::{PartialRun, Sent};
 pub(crate) struct RunTracker {
     began: Instant,
     pub(crate) engine: OnceLock<Engine>,
-    /// Whether the names of files are recorded, too.
+    /// True if the names of files are recorded, too.
     with_lists: bool,
     work: Arc<Mutex<Work>>,
 }
