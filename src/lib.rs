@@ -1,9 +1,9 @@
-//! Publishes a directory tree to S3-compatible storage and keeps it published, from programs that have
-//! no async runtime and want none.
+//! Publishes a directory tree to S3-compatible storage and keeps it published, from programs without an async
+//! runtime.
 //!
-//! [`RescanOrchestrator::rescan`] is one blocking call. It walks a directory, takes the difference to what
-//! is published, hashes and uploads what is new or changed, ten files at a time on a pool of threads,
-//! deletes what is gone, and leaves a durable cache of what the store has acknowledged:
+//! [`RescanOrchestrator::rescan`] is one blocking call. It walks a directory and compares it with what is
+//! published. It hashes and uploads new and changed files, ten at a time on a pool of threads, and deletes what is
+//! gone. A durable cache records what the store has acknowledged:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -23,56 +23,57 @@
 //! # What it promises
 //!
 //! - An object is always one whole version of its file. The SHA-256 of the file is part of each request's
-//!   signature, so the store itself refuses a body that is not what was hashed. (A writer that changes a
-//!   file in place and leaves size, mtime and ctime as they were is outside of this.)
-//! - The cache says "published" only of what the store acknowledged. What failed, at whatever moment, is in
-//!   the difference of the next rescan by itself. From before a request for a key is sent until the store
-//!   acknowledges something, what is recorded of the key is neither believed nor forgotten: it is sent again if its
-//!   file is there, and reported and kept pending ([`PendingKind::Unsettled`]) if its file is gone.
-//! - Deletes come last, and only when every upload of the run is acknowledged (what is published may still refer to
-//!   what is gone), everything could be read, the root is there, not empty and the same folder all the time, and the
-//!   removals are few enough ([`RescanConfig::max_delete`]). Only what this cache published from this root is ever deleted.
-//! - Nothing outside the root is read: files are opened from its descriptor, through no link, whatever is renamed
-//!   meanwhile. (A backend of four methods opens them by their path.)
-//! - A rescan of an unchanged tree sends no request, reads no file's content and commits nothing, once its
-//!   files were older than 2 s at the last scan. It cannot know, then, what happened to the bucket: one that was
-//!   changed by others, or restored from a backup, and a cache that was restored together with an older tree, show in
-//!   a verification only, which publishes again in the same run what it finds missing or different ([`Run::verify`]).
-//! - A run that has work sends one small signed request before anything else. Wrong endpoint, certificate,
-//!   credentials, bucket or clock are one error, and a server that does not answer is found out within 30 s. After it
-//!   a refusal concerns its key, and the others go on.
-//! - Memory does not grow with the size of files: a file is streamed in chunks of 8 KiB, a large one in parts by
-//!   all workers.
-//! - No upload in parts whose id was received outlives the next rescan that ends well; none that others began is
-//!   touched. One that was cut off is gone on with, if its file is still the same.
-//! - Time is limited, too: a request by its idle limits and a deadline that grows with its body, its tries by
-//!   [`RetryPolicy`], a run that is cancelled by 3 s for answers under way.
-//! - No global state, no signal handler, no logger installed, no thread but the engine's own, one recorder
-//!   a run, and one for each look-up of a host name (the system's cannot be ended; at most one a destination at a
-//!   time). No environment variable read unless asked for by a function of the name `from_env`; on macOS `SSL_CERT_FILE` and
-//!   `SSL_CERT_DIR` are, where certificates are looked for.
+//!   signature, so the store refuses a body that is not what was hashed. One case is not covered: a writer that
+//!   changes a file in place and keeps its size, mtime and ctime.
+//! - The cache says "published" only of what the store acknowledged. Whatever fails, the next rescan finds it and
+//!   tries again. While a request for a key is unanswered, the record of the key is unsettled: the next rescan
+//!   uploads the file again, or reports the key and keeps it pending ([`PendingKind::Unsettled`]) if its file is gone.
+//! - Deletes come last, after every upload of the run is acknowledged, because published files may refer to what is
+//!   gone. Nothing is deleted unless everything could be read, the root exists, is not empty and is the same folder
+//!   throughout, and few enough files are gone ([`RescanConfig::max_delete`]). Only objects that this cache published
+//!   from this root are deleted.
+//! - Nothing outside the root is read, unless [`FollowSymlinks::All`] asks for it. Files are opened relative to the
+//!   root's descriptor, and through no link that is not followed on request, even if paths are renamed meanwhile. (A
+//!   backend of four methods opens files by path.)
+//! - A rescan of an unchanged tree sends no request, reads no file's content and commits nothing, if the files
+//!   were older than 2 s at the last scan. It therefore does not notice a bucket that others changed or that was
+//!   restored from a backup, nor a cache that was restored together with an older tree. A verification does, and
+//!   publishes what it finds missing or different in the same run ([`Run::verify`]).
+//! - A run that has work first sends one small signed request. A wrong endpoint, certificate, credential, bucket or
+//!   clock is one error, and a server that does not respond is detected within 30 s. Later, an error that
+//!   concerns one key does not stop the others.
+//! - Memory does not grow with file size. Files are streamed in chunks of 8 KiB; a large file becomes a multipart
+//!   upload, sent by all workers.
+//! - An interrupted multipart upload is resumed if its file is unchanged, and aborted otherwise. None whose upload ID
+//!   was received stays open after the next successful rescan. Uploads that others started are never touched.
+//! - Time is limited. A request has idle timeouts and a deadline that grows with its body, retries are limited by
+//!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight.
+//! - No global state, no signal handler, no logger. The only threads are the engine's own, one recorder per run, and
+//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time).
+//!   Environment variables are read only by functions named `from_env`, except that on macOS `SSL_CERT_FILE` and
+//!   `SSL_CERT_DIR` are read to find the trusted certificates.
 //!
 //! # Many readers
 //!
-//! One process at a time writes the cache, others may read it beside that ([`CacheManager::open_read_only`]). A rescan
-//! writes its [`Catalog`] beside it, a memory-mapped file from which any number of
-//! threads and processes learn without a lock where a key is to be read now. Make [`Engine`], [`CacheManager`] and
-//! [`RescanOrchestrator`] after a fork; a catalog may be inherited over it.
+//! One process at a time writes the cache. Others may read it meanwhile ([`CacheManager::open_read_only`]). A rescan
+//! also writes a [`Catalog`] beside it: a memory-mapped file from which any number of threads and processes learn,
+//! without a lock, where a key is to be read now. Create [`Engine`], [`CacheManager`] and [`RescanOrchestrator`]
+//! after a fork. A catalog may be inherited by a fork.
 //!
 //! # Results
 //!
 //! | What happened | Result |
 //! |---|---|
-//! | nothing to do, all done | `Ok`, [`Unchanged`](RescanOutcome::Unchanged) or [`Published`](RescanOutcome::Published) |
-//! | some files failed, something is left to do | `Ok`, [`Partial`](RescanOutcome::Partial); the failures are in the report |
-//! | the store cannot be reached, or fails throughout | `Ok`, [`LocalOnly`](RescanOutcome::LocalOnly); the warning "Cloud sync failed" |
-//! | cancelled, deadline, deletes refused, credentials refused in the middle | `Ok`, `Partial`, with a [`StopReason`] |
+//! | nothing to do, or everything done | `Ok`, [`Unchanged`](RescanOutcome::Unchanged) or [`Published`](RescanOutcome::Published) |
+//! | some files failed, or something is left to do | `Ok`, [`Partial`](RescanOutcome::Partial); the failures are in the report |
+//! | the store could not be reached, or fails all requests | `Ok`, [`LocalOnly`](RescanOutcome::LocalOnly); the warning "Cloud sync failed" |
+//! | cancelled, deadline passed, deletes refused, credentials refused during the run | `Ok`, `Partial`, with a [`StopReason`] |
 //! | configuration, bucket, certificate or credentials wrong; cache in use, foreign, damaged or removed; root missing or empty | `Err` |
 //!
 //! # The log
 //!
-//! Records go to the [`log`] facade with the target `bucket_brigade`, and as [`Event::Log`] to observers. Their
-//! messages and the names of their key-values are part of the interface:
+//! Records go to the [`log`] facade with the target `bucket_brigade`, and to observers as [`Event::Log`]. Messages
+//! and the names of key-values are part of the interface:
 //!
 //! | Level | Message | Key-values |
 //! |---|---|---|
@@ -95,15 +96,15 @@
 //! | error | `rescan failed` | `destination`, `error` |
 //! | error | `an observer panicked`, `a worker's job panicked` | |
 //!
-//! `abort` gives up an upload in parts; a file that goes up in parts has one pair of upload records, whose `attempts`
-//! is 1: its requests have records of their own. `key` stands before the prefix; a request that deletes many objects has two records for each of them. Control
-//! characters are escaped. Secret keys, session tokens and signatures appear in no record, at no level, of this
-//! crate or of the HTTP layer under it.
+//! `abort` aborts a multipart upload. A file that becomes a multipart upload has one pair of upload records, whose
+//! `attempts` is 1; each of its requests has records of its own. `key` is the key without the prefix. A request that
+//! deletes many objects has two records for each of them. Control characters are escaped. Secret keys, session
+//! tokens and signatures appear in no record, at no level, of this crate or of the HTTP layer below it.
 //!
 //! # Backends
 //!
-//! [`S3Backend`] speaks to any S3-compatible store; [`LocalBackend`] leaves files where they are; anything else is
-//! four methods of [`StorageBackend`].
+//! [`S3Backend`] works with any S3-compatible store. [`LocalBackend`] leaves files where they are. Anything else is
+//! an implementation of [`StorageBackend`], which requires four methods.
 //!
 //! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
 

@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The flags of the command line and their help.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, reason = "these are the texts of --help")]
 
 use std::path::PathBuf;
@@ -18,22 +18,20 @@ const STYLES: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default());
 
 const EXIT_CODES: &str = "\
-DEST is s3://BUCKET or s3://BUCKET/PREFIX.
+DIR is the directory to publish. DEST is s3://BUCKET or s3://BUCKET/PREFIX.
 
-Exit codes, the first that fits:
+Exit codes, the first that applies:
   2    usage or configuration: a flag, the bucket, the region, the certificate, the clock
   5    the store refused the credentials
-  4    refused for safety: too many deletes, DIR missing or empty, the cache in use, another's
-       or not to be written
-  3    the store was unavailable: what is to be done is recorded, and done by the next run
-  1    some files failed and are pending, or something was found to differ
+  4    refused for safety: too many deletes, DIR missing or empty, or a cache that is in
+       use, damaged, not writable, or of another destination
+  3    the store was unavailable: the work is recorded, and the next run does it
+  1    some files failed and stay pending, or verify found a difference
   0    published, or nothing to do
   130  stopped by SIGINT; 143 by SIGTERM";
 
-const DEST: &str = "DEST is s3://BUCKET or s3://BUCKET/PREFIX.";
-
 const EXAMPLES: &str = "\
-DIR is the directory to publish, DEST is s3://BUCKET or s3://BUCKET/PREFIX. Examples:
+Examples:
   brigade sync ./public s3://site
   brigade sync dist s3://site/app --exclude '*.map' --header 'Cache-Control: no-cache'
   brigade sync . s3://backup --endpoint-url https://minio.example.com:9000 --json";
@@ -49,68 +47,63 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Publish what is new or changed in DIR to s3://BUCKET[/PREFIX], delete what is gone
+    /// Upload what is new or changed in DIR, and delete what is gone from it
     #[command(after_help = EXAMPLES)]
     Sync(SyncArgs),
-    /// Say what sync would do with the same flags, and do nothing
-    #[command(after_help = DEST)]
+    /// Print what sync would do with the same flags, and do nothing
     Plan(SyncArgs),
-    /// Say what is published and what is pending, from the cache
-    #[command(after_help = DEST)]
+    /// Print what is published and what is pending, from the cache
     Status(DestinationArgs),
-    /// Compare what the bucket holds with what was published
-    #[command(after_help = DEST)]
+    /// Compare the objects in the bucket with the cache
     Verify(VerifyArgs),
     /// Print the public URLs of keys
-    #[command(after_help = DEST)]
     Url(UrlArgs),
-    /// List the multipart uploads that were left open, or abort them
-    #[command(after_help = DEST)]
+    /// List open multipart uploads, or abort them
     Uploads(UploadsArgs),
     /// Print a completion script for a shell
     Completions {
-        /// The shell
+        /// Shell that the script is for
         shell: Shell,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
-    /// The directory to publish
-    #[arg(hide = true)]
+    /// Directory to publish
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
-    /// Say what would be done, and do nothing, as plan does
-    #[arg(long, help_heading = "What is done")]
+    /// Print what would be done, and do nothing; same as plan
+    #[arg(long)]
     pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) speed: SpeedArgs,
-    /// Make sure by ack (the answers; default), list, or content
-    #[arg(long, value_name = "HOW", default_value = "ack", help_heading = "What is done")]
+    /// Check the result by ack (the store's responses; default),
+    /// list (a listing), or content (download and hash)
+    #[arg(long, value_name = "HOW", default_value = "ack")]
     #[arg(hide_default_value = true, hide_possible_values = true)]
     pub(crate) verify: VerifyHow,
+    #[command(flatten)]
+    pub(crate) lock: LockArgs,
+    #[command(flatten)]
+    pub(crate) speed: SpeedArgs,
     /// Stop after this long, such as 10m; the rest stays pending
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Speed")]
     pub(crate) deadline: Option<Duration>,
     #[command(flatten)]
-    pub(crate) lock: LockArgs,
-    #[command(flatten)]
     pub(crate) destination: DestinationArgs,
-    /// Print every event as a line of JSON, the report last
+    /// Print every event as a line of JSON, then the report
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) json_events: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Download every object and compare its SHA-256, too
+    /// Also download every object and compare its SHA-256
     #[arg(long)]
     pub(crate) content: bool,
     #[command(flatten)]
-    pub(crate) speed: SpeedArgs,
-    #[command(flatten)]
     pub(crate) lock: LockArgs,
+    #[command(flatten)]
+    pub(crate) speed: SpeedArgs,
     #[command(flatten)]
     pub(crate) destination: DestinationArgs,
 }
@@ -119,20 +112,20 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct UrlArgs {
     #[command(flatten)]
     pub(crate) destination: DestinationArgs,
-    /// The keys: paths below the published directory
+    /// Keys: paths of files, relative to the published directory
     #[arg(required_unless_present = "all", value_name = "KEY", help_heading = None)]
     pub(crate) keys: Vec<String>,
-    /// Every key: key, URL, size, digest, state, with tabs between
-    #[arg(long, conflicts_with = "keys")]
+    /// Print every key with its URL, size, digest and state
+    #[arg(long, conflicts_with = "keys", help_heading = None)]
     pub(crate) all: bool,
-    /// Base URL of files that are not published yet
-    #[arg(long, value_name = "URL", value_parser = base_url)]
+    /// Base URL to print for files that are not published yet
+    #[arg(long, value_name = "URL", value_parser = base_url, help_heading = None)]
     pub(crate) fallback_url: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UploadsArgs {
-    /// Abort those that are ours; the next sync begins anew
+    /// Abort the uploads that this cache started
     #[arg(long)]
     pub(crate) abort: bool,
     #[command(flatten)]
@@ -141,14 +134,14 @@ pub(crate) struct UploadsArgs {
     pub(crate) destination: DestinationArgs,
 }
 
-/// What every command needs to know of a destination.
+/// The destination, its cache, and how both are reached.
 #[derive(Debug, Args)]
 pub(crate) struct DestinationArgs {
-    /// s3://BUCKET or s3://BUCKET/PREFIX
-    #[arg(hide = true)]
+    /// Destination: s3://BUCKET or s3://BUCKET/PREFIX
+    #[arg(help_heading = None)]
     pub(crate) dest: String,
-    /// The record of what is published [default: brigade status tells]
-    #[arg(long, value_name = "FILE", help_heading = "What is done")]
+    /// Record of what is published [default: see brigade status]
+    #[arg(long, value_name = "FILE", help_heading = None)]
     pub(crate) cache: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
@@ -156,65 +149,63 @@ pub(crate) struct DestinationArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// What is done when another run is at work.
+/// Waiting for another run on the same cache.
 #[derive(Debug, Args)]
 pub(crate) struct LockArgs {
-    /// Wait so long for another run with this cache; 0: not at all
+    /// Wait for another run on this cache
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    #[arg(help_heading = "What is done")]
     pub(crate) lock_wait: Duration,
 }
 
-/// What a sync does.
+/// Selection of files, their headers, and the rules of deletes.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is done")]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct WorkArgs {
-    /// Publish only what matches (repeatable): *.html, /assets
+    /// Publish only what matches: '*.html', /assets (repeatable)
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
-    /// Patterns for --include, one a line (repeatable)
+    /// File of --include patterns, one per line (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) include_from: Vec<PathBuf>,
-    /// Leave out what matches (repeatable); what is there is kept
+    /// Leave out what matches, and do not delete it (repeatable)
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
-    /// Patterns for --exclude, one a line (repeatable)
+    /// File of --exclude patterns, one per line (repeatable)
     #[arg(long, value_name = "FILE")]
     pub(crate) exclude_from: Vec<PathBuf>,
-    /// Follow links that stay inside DIR; =all: every link
+    /// Follow links to targets inside DIR; =all: to any target
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "inside")]
     #[arg(hide_possible_values = true)]
     pub(crate) follow_symlinks: Option<FollowHow>,
-    /// Header of every object (repeatable), 'Name: value'
+    /// Header for every object: 'Name: value' (repeatable)
     #[arg(long, value_name = "LINE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
-    /// Delete nothing; what is gone from DIR is kept and said
-    #[arg(long)]
-    pub(crate) no_delete: bool,
-    /// Delete nothing if more are gone; without it a DIR that lost
-    /// half of its files, or has none of them, deletes nothing
-    #[arg(long, value_name = "N|P%", value_parser = max_delete)]
-    pub(crate) max_delete: Option<MaxDelete>,
-    /// Send every file again, also what is published as it is
+    /// Upload every file again, even if unchanged
     #[arg(long)]
     pub(crate) force: bool,
-    /// Allow an empty DIR, deleting everything
-    #[arg(long)]
-    pub(crate) allow_empty: bool,
-    /// Also delete what another DIR published through this cache
-    #[arg(long)]
-    pub(crate) allow_new_root: bool,
-    /// If others' objects are there: overwrite (default), refuse
+    /// Others' objects on first run: overwrite (default), refuse
     #[arg(long, value_name = "HOW", default_value = "overwrite")]
     #[arg(hide_default_value = true, hide_possible_values = true)]
     pub(crate) first_run: FirstRunHow,
-    /// Base URL of DIR, for files that are not published yet
+    /// Base URL to print for files that are not published yet
     #[arg(long, value_name = "URL", value_parser = base_url)]
     pub(crate) fallback_url: Option<String>,
+    /// Delete nothing; report published files gone from DIR
+    #[arg(long, help_heading = "Deletes")]
+    pub(crate) no_delete: bool,
+    /// Delete nothing if more files are gone [default: if DIR has
+    /// fewer than half as many files as published, or none of them]
+    #[arg(long, value_name = "N|P%", value_parser = max_delete, help_heading = "Deletes")]
+    pub(crate) max_delete: Option<MaxDelete>,
+    /// Allow an empty DIR, deleting everything
+    #[arg(long, help_heading = "Deletes")]
+    pub(crate) allow_empty: bool,
+    /// Also delete what another DIR published with this cache
+    #[arg(long, help_heading = "Deletes")]
+    pub(crate) allow_new_root: bool,
 }
 
-/// How much at a time, and how often.
+/// Concurrency, sizes and retries.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Speed")]
 pub(crate) struct SpeedArgs {
@@ -224,13 +215,13 @@ pub(crate) struct SpeedArgs {
     /// Bytes read and sent at a time
     #[arg(long, value_name = "SIZE", default_value = "8KiB")]
     pub(crate) chunk_size: ByteSize,
-    /// Size of the parts of large files
+    /// Size of the parts of a multipart upload
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub(crate) part_size: ByteSize,
-    /// Larger files go up in parts
+    /// Larger files become multipart uploads
     #[arg(long, value_name = "SIZE", default_value = "16MiB")]
     pub(crate) part_threshold: ByteSize,
-    /// How often a failed request is tried again
+    /// Retries of a failed request
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) retries: u32,
 }
@@ -248,26 +239,26 @@ impl Default for SpeedArgs {
     }
 }
 
-/// How the store is reached.
+/// Endpoint, region, credentials and URLs of the bucket.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Connection (else the AWS_* variables, else ~/.aws)")]
+#[command(next_help_heading = "Connection (default: the AWS_* variables, then ~/.aws)")]
 pub(crate) struct ConnectionArgs {
-    /// The store's address [default: AWS's for the region]
+    /// URL of the store [default: AWS, by region]
     #[arg(long, value_name = "URL")]
     pub(crate) endpoint_url: Option<String>,
-    /// The bucket's region; with an endpoint, us-east-1 will do
+    /// Region of the bucket [default with an endpoint: us-east-1]
     #[arg(long)]
     pub(crate) region: Option<String>,
-    /// The profile in ~/.aws to take credentials from
+    /// Profile in ~/.aws: credentials, region, endpoint
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Base of the URLs that are printed [default: the bucket's]
+    /// Public base URL of the bucket, for the URLs that are printed
     #[arg(long, value_name = "URL", value_parser = base_url)]
     pub(crate) public_url: Option<String>,
-    /// BUCKET.host, not host/BUCKET, at an endpoint of one's own
+    /// Use BUCKET.host instead of host/BUCKET with an endpoint
     #[arg(long)]
     pub(crate) virtual_host: bool,
-    /// Certificates (PEM) to trust besides the system's
+    /// Certificates (PEM) to trust in addition to the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
@@ -278,7 +269,7 @@ pub(crate) struct OutputArgs {
     /// Print one JSON object at the end, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
-    /// No progress, no summary: failures only
+    /// Print failures and warnings only
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// List and log what is done (-v), log every request (-vv)
@@ -307,7 +298,11 @@ pub(crate) enum FirstRunHow {
 
 fn base_url(text: &str) -> Result<String, String> {
     let absolute = text.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
-    if absolute { Ok(text.to_owned()) } else { Err("it is no absolute URL without a query".to_owned()) }
+    if absolute {
+        Ok(text.to_owned())
+    } else {
+        Err("use an absolute URL without a query, such as https://cdn.example.com".to_owned())
+    }
 }
 
 fn header(line: &str) -> Result<(String, String), String> {
@@ -316,7 +311,7 @@ fn header(line: &str) -> Result<(String, String), String> {
 }
 
 fn max_delete(text: &str) -> Result<MaxDelete, String> {
-    let why = "it is neither a count nor a share from 0% to 100%";
+    let why = "use a number of files, such as 100, or a percentage from 0% to 100%";
     let Some(percent) = text.strip_suffix('%') else {
         return text.parse().map(MaxDelete::Count).map_err(|_| why.to_owned());
     };

@@ -1,8 +1,8 @@
-//! What the command does, a file for each of its commands.
+//! The subcommands, a file each, and what they share.
 
-mod course;
 mod events;
 mod record;
+mod run_tracker;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod uploads;

@@ -1,4 +1,4 @@
-//! A destination: how it is reached, what its URLs are, and where the record of it lies.
+//! The destination of a command: its connection, its URLs and its cache.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,13 +16,13 @@ use sha2::{Digest as _, Sha256};
 use crate::args::{DestinationArgs, SpeedArgs};
 use crate::text;
 
-/// Characters of a bucket's and a prefix's name that are kept in a cache's.
+/// Characters of the destination that are kept in the name of its cache.
 const NAME_LENGTH: usize = 64;
 
-/// Whoever waits for a lock looks this often whether it was stopped.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Interval at which a command that waits for the lock checks whether it was stopped.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where a command publishes to, from its arguments and the environment.
+/// The destination of a command, from its arguments and the environment.
 pub(crate) struct Destination {
     config: S3Config,
     pub(crate) address: S3Address,
@@ -32,18 +32,18 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// Reads no credentials and sends nothing.
-    pub(crate) fn find(args: &DestinationArgs) -> Result<Self, StorageError> {
+    /// Reads the settings, but no credentials. Sends no request.
+    pub(crate) fn from_args(args: &DestinationArgs) -> Result<Self, StorageError> {
         let connection = &args.connection;
-        let aws = environment(connection.profile.as_deref());
+        let aws = aws_environment(connection.profile.as_deref());
         let mut config = S3Config::for_url(&args.dest)?;
-        if let Some(endpoint) = given_or(connection.endpoint_url.as_ref(), || aws.endpoint_url())? {
+        if let Some(endpoint) = flag_or(connection.endpoint_url.as_ref(), || aws.endpoint_url())? {
             config = config.endpoint(endpoint);
         }
-        if let Some(region) = given_or(connection.region.as_ref(), || aws.region())? {
+        if let Some(region) = flag_or(connection.region.as_ref(), || aws.region())? {
             config = config.region(region);
         }
-        if let Some(path) = given_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
+        if let Some(path) = flag_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
             config = config.ca_file(path);
         }
         if let Some(url) = &connection.public_url {
@@ -66,83 +66,88 @@ impl Destination {
         })
     }
 
-    /// Opens the cache for writing, which is created if it is not there. Waits for another run to end.
+    /// Opens the cache for writing, and creates it if it does not exist. Waits up to `wait` for another run.
     pub(crate) fn open_cache(
         &self,
         wait: Duration,
         stop: &CancelToken,
     ) -> Result<CacheManager, StorageError> {
-        let (began, mut told) = (Instant::now(), self.quiet);
+        let (began, mut is_noted) = (Instant::now(), self.quiet);
         loop {
             let left = wait.saturating_sub(began.elapsed());
-            let held = match CacheManager::open_waiting(&self.cache_path, left.min(LOOK_EVERY)) {
-                Err(held) if held.kind() == ErrorKind::CacheLocked => held,
+            let locked = match CacheManager::open_waiting(&self.cache_path, left.min(POLL_INTERVAL)) {
+                Err(locked) if locked.kind() == ErrorKind::CacheLocked => locked,
                 other => return other,
             };
             let wait = humantime::format_duration(wait);
             if left.is_zero() {
-                return Err(self.failed(held.kind(), &format!("another run holds this cache; waited {wait}")));
+                let why = format!("another run has locked this cache; waited {wait}");
+                return Err(self.cache_error(locked.kind(), &why));
             }
             if stop.is_cancelled() {
-                return Err(self.failed(ErrorKind::Cancelled, "stopped while another run held this cache"));
+                let why = "stopped while waiting for the run that has locked this cache";
+                return Err(self.cache_error(ErrorKind::Cancelled, why));
             }
-            if !std::mem::replace(&mut told, true) {
-                text::note(&format!(
-                    "waiting up to {wait} for the run that holds {}",
+            if !std::mem::replace(&mut is_noted, true) {
+                text::print_note(&format!(
+                    "waiting up to {wait} for the run that has locked {}",
                     self.cache_path.display()
                 ));
             }
         }
     }
 
-    /// Opens the cache for reading, if there is one: whoever writes it is not hindered.
+    /// Opens the cache for reading, if it exists. Does not lock out a run that writes it.
     pub(crate) fn read_cache(&self) -> Result<Option<CacheManager>, StorageError> {
         if self.has_cache()? { CacheManager::open_read_only(&self.cache_path).map(Some) } else { Ok(None) }
     }
 
-    /// Whether there is a cache, or anything else in its place.
+    /// Returns true if the path of the cache exists, whatever is there.
     pub(crate) fn has_cache(&self) -> Result<bool, StorageError> {
         match fs::symlink_metadata(&self.cache_path) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.failed(ErrorKind::Cache, "it cannot be looked at").with_source(error)),
+            Err(error) => {
+                Err(self.cache_error(ErrorKind::Cache, "cannot check whether it exists").with_source(error))
+            }
         }
     }
 
-    /// A cache in the directory that is published would be published itself, and change with every run. Nothing is
-    /// made to find out.
+    /// Refuses a cache inside the published directory: it would be published itself, and change with every run.
+    /// Creates nothing.
     pub(crate) fn refuse_cache_inside(&self, dir: &Path) -> Result<(), StorageError> {
-        let (root, cache) = (fs::canonicalize(dir), led_to(&self.cache_path));
+        let (root, cache) = (fs::canonicalize(dir), resolve_path(&self.cache_path));
         let (Ok(root), Ok(cache)) = (root, cache) else {
-            // Whoever opens them says why.
+            // The error is reported when they are opened.
             return Ok(());
         };
         if !cache.starts_with(&root) {
             return Ok(());
         }
         let (cache, root) = (cache.display(), root.display());
-        let why = format!("{cache} lies inside the root {root}: it would be published");
+        let why =
+            format!("{cache} is inside DIR ({root}) and would be published: use a --cache outside of it");
         Err(StorageError::config("cache", why))
     }
 
-    fn failed(&self, kind: ErrorKind, why: &str) -> StorageError {
+    fn cache_error(&self, kind: ErrorKind, why: &str) -> StorageError {
         StorageError::new(kind, Operation::Cache, why).with_path(&self.cache_path)
     }
 
-    /// The workers, and the store with the credentials of the environment.
+    /// Starts the workers and sets up the store, with credentials from the environment.
     pub(crate) fn connect(
         &self,
         speed: &SpeedArgs,
         headers: &[(String, String)],
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        let aws = environment(self.profile.as_deref());
-        let find = move || aws.credentials();
-        let config = self.config.clone().credentials(find()?).renew_credentials(find);
+        let aws = aws_environment(self.profile.as_deref());
+        let renew = move || aws.credentials();
+        let config = self.config.clone().credentials(renew()?).renew_credentials(renew);
         connect_with(config, speed, headers)
     }
 
-    /// The same for work that sends nothing: with nobody's credentials.
-    pub(crate) fn connect_for_nothing(
+    /// The same with placeholder credentials, for commands that send no request.
+    pub(crate) fn connect_offline(
         &self,
         speed: &SpeedArgs,
         headers: &[(String, String)],
@@ -151,13 +156,13 @@ impl Destination {
     }
 }
 
-/// Without a cache nothing is known of the bucket.
-pub(crate) fn must_be_there(
+/// Returns the cache, or the error that it does not exist.
+pub(crate) fn require_cache(
     cache: Option<CacheManager>,
     destination: &Destination,
 ) -> Result<CacheManager, StorageError> {
     cache.ok_or_else(|| {
-        let why = "there is no such cache: nothing was published from here, or it lies elsewhere (--cache)";
+        let why = "does not exist: nothing was published from here, or --cache must name another file";
         StorageError::new(ErrorKind::Config, Operation::Cache, why).with_path(&destination.cache_path)
     })
 }
@@ -180,32 +185,35 @@ fn connect_with(
     Ok((engine, backend))
 }
 
-fn environment(profile: Option<&str>) -> AwsEnvironment {
+fn aws_environment(profile: Option<&str>) -> AwsEnvironment {
     profile.into_iter().fold(AwsEnvironment::from_env(), AwsEnvironment::profile)
 }
 
-/// Where records of what is published are kept: below `XDG_STATE_HOME`, or `~/.local/state`.
+/// Returns the directory of the caches, below `XDG_STATE_HOME` or `~/.local/state`.
 fn state_folder(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, StorageError> {
     let path = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // The XDG specification tells to ignore a relative path.
     let given = path("XDG_STATE_HOME").filter(|path| path.is_absolute());
     let base = given.or_else(|| path("HOME").map(|home| home.join(".local/state")));
     base.map(|base| base.join("brigade")).ok_or_else(|| {
-        let why = "neither XDG_STATE_HOME nor HOME is set: say with --cache where it is kept";
+        let why = "neither XDG_STATE_HOME nor HOME is set: set one, or use --cache FILE";
         StorageError::config("cache", why)
     })
 }
 
-fn given_or<T: Clone>(
-    given: Option<&T>,
+/// Returns the value of a flag if it was given, else that of the environment or the profile.
+fn flag_or<T: Clone>(
+    flag: Option<&T>,
     other: impl FnOnce() -> Result<Option<T>, StorageError>,
 ) -> Result<Option<T>, StorageError> {
-    if let Some(given) = given { Ok(Some(given.clone())) } else { other() }
+    if let Some(flag) = flag { Ok(Some(flag.clone())) } else { other() }
 }
 
-/// Where a path leads, of which the end need not be there.
-fn led_to(path: &Path) -> io::Result<PathBuf> {
+/// Resolves a path as `canonicalize` does, but its last components need not exist.
+fn resolve_path(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let parts: Vec<_> = path.components().collect();
+    // Resolve the longest prefix that exists, and append the rest.
     for count in (0..=parts.len()).rev() {
         match fs::canonicalize(parts[..count].iter().collect::<PathBuf>()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -224,7 +232,7 @@ fn led_to(path: &Path) -> io::Result<PathBuf> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-/// One name for one destination, which a person can tell from others.
+/// Returns the file name of a destination's cache: readable, and unique by a hash.
 fn cache_name(destination: &str) -> String {
     let readable: String = destination
         .trim_start_matches("s3://")

@@ -1,25 +1,25 @@
-//! What a run's end means to a shell.
+//! Exit codes, and the advice that is printed with an error.
 
 use std::error::Error;
 use std::io;
 
 use bucket_brigade::{ErrorKind, Operation, RescanOutcome, RescanReport, StopReason, StorageError};
 
-/// Done, or nothing to do.
+/// Everything is published, or there was nothing to do.
 pub(crate) const DONE: u8 = 0;
-/// Some files failed, or something differs.
+/// Some files failed, or a verification found a difference.
 pub(crate) const FAILED: u8 = 1;
-/// Usage or configuration. The parser of arguments ends with it, too.
+/// Usage or configuration. Clap exits with the same code.
 pub(crate) const CONFIGURATION: u8 = 2;
 /// The store was unavailable.
 pub(crate) const UNAVAILABLE: u8 = 3;
 /// Refused for safety.
 pub(crate) const REFUSED: u8 = 4;
-/// The credentials were refused.
+/// The store refused the credentials.
 pub(crate) const CREDENTIALS: u8 = 5;
 
-/// The code of an error that ended everything.
-pub(crate) fn of_error(error: &StorageError) -> u8 {
+/// Returns the exit code of an error that ended the command.
+pub(crate) fn code_of_error(error: &StorageError) -> u8 {
     match error.kind() {
         ErrorKind::Credentials | ErrorKind::AccessDenied => CREDENTIALS,
         ErrorKind::Config
@@ -41,16 +41,18 @@ pub(crate) fn of_error(error: &StorageError) -> u8 {
     }
 }
 
-/// The first that fits of several errors; none of them is a failure for a reason of its own.
-pub(crate) fn of_errors(errors: &[StorageError]) -> Option<u8> {
-    let codes: Vec<u8> = errors.iter().map(of_error).collect();
+/// Returns the exit code of the gravest of several errors; `None` if there are none.
+pub(crate) fn code_of_errors(errors: &[StorageError]) -> Option<u8> {
+    let codes: Vec<u8> = errors.iter().map(code_of_error).collect();
+    // The order of the exit codes in the help: what the user can correct comes first.
     let order = [CONFIGURATION, CREDENTIALS, REFUSED, UNAVAILABLE, FAILED];
     order.into_iter().find(|code| codes.contains(code))
 }
 
-/// The code of a run that came to a report.
-pub(crate) fn of_report(report: &RescanReport) -> u8 {
+/// Returns the exit code of a run that returned a report.
+pub(crate) fn code_of_report(report: &RescanReport) -> u8 {
     match (report.outcome, report.stop_reason) {
+        // A reason to stop comes first: the outcome is the same for all of them.
         (_, Some(StopReason::Credentials)) => CREDENTIALS,
         (_, Some(StopReason::DeletesRefused)) => REFUSED,
         (RescanOutcome::LocalOnly, _) | (_, Some(StopReason::Unavailable)) => UNAVAILABLE,
@@ -59,29 +61,29 @@ pub(crate) fn of_report(report: &RescanReport) -> u8 {
     }
 }
 
-/// Settings of the library, and where a shell sets them.
-const FLAGS: [(&str, &str); 17] = [
+/// Settings of the library, and where the command takes them from.
+const SETTINGS: [(&str, &str); 17] = [
     ("workers", "--batch-size"),
     ("batch_size", "--batch-size"),
     ("chunk_size", "--chunk-size"),
     ("part_size", "--part-size"),
     ("part_threshold", "--part-threshold"),
-    ("region", "--region, AWS_REGION, or region in ~/.aws/config"),
-    ("endpoint", "--endpoint-url, AWS_ENDPOINT_URL, or endpoint_url in ~/.aws/config"),
-    ("ca_file", "--ca-file, AWS_CA_BUNDLE, or ca_bundle in ~/.aws/config"),
-    ("access_key", "AWS_ACCESS_KEY_ID, or the profile"),
-    ("secret_key", "AWS_SECRET_ACCESS_KEY, or the profile"),
-    ("session_token", "AWS_SESSION_TOKEN, or the profile"),
+    ("region", "--region, AWS_REGION, and region in ~/.aws/config"),
+    ("endpoint", "--endpoint-url, AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"),
+    ("ca_file", "--ca-file, AWS_CA_BUNDLE, and ca_bundle in ~/.aws/config"),
+    ("access_key", "AWS_ACCESS_KEY_ID and the profile"),
+    ("secret_key", "AWS_SECRET_ACCESS_KEY and the profile"),
+    ("session_token", "AWS_SESSION_TOKEN and the profile"),
     ("cache", "--cache"),
     ("bucket", "DEST"),
     ("bucket_prefix", "DEST"),
     ("header", "--header"),
-    ("include", "--include, --include-from"),
-    ("exclude", "--exclude, --exclude-from"),
+    ("include", "--include and --include-from"),
+    ("exclude", "--exclude and --exclude-from"),
 ];
 
-/// The system's error that an error came of.
-pub(crate) fn cause(error: &StorageError) -> Option<&io::Error> {
+/// Returns the operating system's error that caused this one.
+pub(crate) fn os_error(error: &StorageError) -> Option<&io::Error> {
     let mut next = error.source();
     while let Some(cause) = next {
         match cause.downcast_ref::<io::Error>() {
@@ -92,36 +94,52 @@ pub(crate) fn cause(error: &StorageError) -> Option<&io::Error> {
     None
 }
 
-fn system_error(error: &StorageError) -> Option<i32> {
-    cause(error)?.raw_os_error()
+/// Returns the errno of that error.
+fn os_error_number(error: &StorageError) -> Option<i32> {
+    os_error(error)?.raw_os_error()
 }
 
-/// Limits of the process, whatever was being done when they were met.
-fn limit(error: &StorageError) -> Option<&'static str> {
-    match system_error(error)? {
+/// Returns the advice for a limit of the process or the machine, whatever the operation.
+fn limit_advice(error: &StorageError) -> Option<&'static str> {
+    match os_error_number(error)? {
         libc::EMFILE => Some("too many open files: raise ulimit -n"),
         libc::ENFILE => Some("too many open files on this machine: raise fs.file-max"),
-        libc::EFBIG => Some("if the disk can hold such a file, raise ulimit -f"),
+        libc::EFBIG => Some("if the file system allows files of this size, raise ulimit -f"),
         _ => None,
     }
 }
 
-/// What to do about an error, where its text does not say it.
-pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
-    if let Some(limit) = limit(error) {
-        return Some(limit);
+/// Returns what to do about an error, if its text does not say it.
+pub(crate) fn advice(error: &StorageError) -> Option<String> {
+    if let Some(limit) = limit_advice(error) {
+        return Some(limit.to_owned());
     }
-    let field = error.message().split(':').next().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::Config => setting_advice(error.message()),
+        _ => advice_for_kind(error).map(str::to_owned),
+    }
+}
+
+/// Returns where the setting comes from that a message such as `region: missing` begins with.
+fn setting_advice(message: &str) -> Option<String> {
+    let field = message.split(':').next().unwrap_or_default();
+    let (_, flags) = SETTINGS.iter().find(|(name, _)| *name == field)?;
+    // The texts of this command name the flag themselves.
+    let first = flags.split([' ', ',']).next().unwrap_or_default();
+    (!message.contains(first)).then(|| format!("check {flags}"))
+}
+
+fn advice_for_kind(error: &StorageError) -> Option<&'static str> {
     Some(match error.kind() {
-        ErrorKind::Config => FLAGS.iter().find(|(name, _)| *name == field)?.1,
-        ErrorKind::Region => "--region sets it",
-        _ if error.message().contains("speak http") => "--endpoint-url sets it",
-        ErrorKind::Tls if error.message().contains("ca_file") => "--ca-file sets it",
+        ErrorKind::Region => "the flag is --region",
+        // A server that does not speak TLS shows as one of several kinds.
+        _ if error.message().contains("speak http") => "the flag is --endpoint-url",
+        ErrorKind::Tls if error.message().contains("ca_file") => "the flag is --ca-file",
         ErrorKind::AccessDenied if error.operation() == Operation::Delete => {
-            "the delete stays pending; what was uploaded stands"
+            "the delete stays pending; uploads are not affected"
         }
-        ErrorKind::SourceVanished => "the next sync finds out whether it is gone",
-        ErrorKind::SourceUnreadable => "let this user read it, or --exclude it",
+        ErrorKind::SourceVanished => "the next sync checks whether the file is gone",
+        ErrorKind::SourceUnreadable => "give this user permission to read it, or --exclude it",
         ErrorKind::TooLarge => "--exclude it, or split it",
         ErrorKind::InvalidKey => "rename it",
         ErrorKind::Connect
@@ -135,15 +153,16 @@ pub(crate) fn advice(error: &StorageError) -> Option<&'static str> {
             _ => "try again later",
         },
         ErrorKind::NotFound | ErrorKind::Rejected | ErrorKind::Integrity => {
-            "it stays pending; if it fails again, show the request id to the store's operator"
+            "it stays pending; if it fails again, send the request ID to the store's operator"
         }
         ErrorKind::CacheLocked => {
-            "wait for the other run to end (--lock-wait), or give this one a --cache of its own"
+            "wait for the other run to end, or longer with --lock-wait; for another DEST, use another --cache"
         }
-        ErrorKind::CacheForeign => "--cache sets it",
-        ErrorKind::Cache if system_error(error).is_none_or(|number| number == libc::ELOOP) => return None,
+        ErrorKind::CacheForeign => "the flag is --cache",
+        // Without an errno, and for a symbolic link, the message says what is wrong with the path.
+        ErrorKind::Cache if os_error_number(error).is_none_or(|number| number == libc::ELOOP) => return None,
         ErrorKind::Cache => {
-            "look at the disk's space and permissions; nothing was taken for published that is not"
+            "check the disk's space and permissions; what is not in the cache does not count as published"
         }
         _ => return None,
     })
@@ -172,7 +191,7 @@ mod tests {
             (ErrorKind::Cache, 4),
             (ErrorKind::Panicked, 1),
         ] {
-            assert_eq!(of_error(&StorageError::new(kind, Operation::Rescan, "x")), code, "{kind:?}");
+            assert_eq!(code_of_error(&StorageError::new(kind, Operation::Rescan, "x")), code, "{kind:?}");
         }
     }
 }

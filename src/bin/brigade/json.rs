@@ -1,7 +1,7 @@
-//! The JSON forms of reports and events. Their names are part of the interface: fields are added, never
-//! renamed or taken away. A report is written as it is read: it may hold 100,000 failures.
+//! The JSON of reports. Field names are part of the interface: fields are added, never renamed or removed.
+//! A report is serialized without a copy of its lists, which may hold 100,000 items each.
 
-pub(crate) mod inquiry;
+pub(crate) mod queries;
 
 use std::io;
 use std::path::Path;
@@ -16,15 +16,16 @@ use serde_json::{Value, json};
 
 use crate::printable::{PrintablePath, is_hidden};
 
-/// Writes an object, with what nobody can see escaped.
-pub(crate) fn write(out: impl io::Write, object: &impl Serialize) -> io::Result<()> {
-    object.serialize(&mut serde_json::Serializer::with_formatter(out, Visible)).map_err(Into::into)
+/// Writes an object as JSON, with invisible characters escaped.
+pub(crate) fn write_json(out: impl io::Write, object: &impl Serialize) -> io::Result<()> {
+    object.serialize(&mut serde_json::Serializer::with_formatter(out, EscapeInvisible)).map_err(Into::into)
 }
 
-/// Escapes what [`Printable`](crate::printable::Printable) does; whoever reads the JSON gets the same text.
-struct Visible;
+/// Escapes the characters that [`Printable`](crate::printable::Printable) escapes, as `\uXXXX`: a reader of the JSON
+/// gets the original text.
+struct EscapeInvisible;
 
-impl Formatter for Visible {
+impl Formatter for EscapeInvisible {
     fn write_string_fragment<W: ?Sized + io::Write>(
         &mut self,
         writer: &mut W,
@@ -36,6 +37,7 @@ impl Formatter for Visible {
                 continue;
             };
             writer.write_all(&part.as_bytes()[..part.len() - last.len_utf8()])?;
+            // JSON writes a character beyond U+FFFF as two escapes.
             for unit in last.encode_utf16(&mut [0; 2]) {
                 write!(writer, "\\u{unit:04x}")?;
             }
@@ -44,7 +46,7 @@ impl Formatter for Visible {
     }
 }
 
-/// A list whose items are made one after another.
+/// A list that is serialized item by item, each converted when its turn comes.
 struct List<'a, T, U>(&'a [T], fn(&'a T) -> U);
 
 impl<T, U: Serialize> Serialize for List<'_, T, U> {
@@ -53,7 +55,7 @@ impl<T, U: Serialize> Serialize for List<'_, T, U> {
     }
 }
 
-/// What failed: where, why, and whether it may go away by itself.
+/// A failure: its place, its reason, and whether it may go away without a change.
 #[derive(Serialize)]
 struct Failure {
     path: Option<String>,
@@ -63,22 +65,22 @@ struct Failure {
 
 type Failures<'a> = List<'a, StorageError, Failure>;
 
-fn failure(error: &StorageError) -> Failure {
+fn to_failure(error: &StorageError) -> Failure {
     let path = error.key().map(str::to_owned);
     Failure {
-        path: path.or_else(|| error.path().map(path_of)),
+        path: path.or_else(|| error.path().map(path_text)),
         error: error.to_string(),
         retryable: error.may_go_away(),
     }
 }
 
-/// A path that is not UTF-8 is shown as it is in the error.
-fn path_of(path: &Path) -> String {
+/// Returns a path as text; one that is not UTF-8 is escaped as in the error's text.
+fn path_text(path: &Path) -> String {
     path.to_str().map_or_else(|| PrintablePath(path).to_string(), str::to_owned)
 }
 
 fn failures(errors: &[StorageError]) -> Failures<'_> {
-    List(errors, failure)
+    List(errors, to_failure)
 }
 
 /// The counts that `sync --json` and `plan --json` print.
@@ -100,18 +102,18 @@ struct Report<'a> {
     pending: Option<u64>,
     open_uploads: Option<u64>,
     outage: Option<Failure>,
-    verified: Option<Verified<'a>>,
+    verified: Option<VerifiedObject<'a>>,
     requests: u64,
     connections: u64,
     retries: u64,
     elapsed_s: f64,
 }
 
-fn report(report: &RescanReport) -> Report<'_> {
+fn report_counts(report: &RescanReport) -> Report<'_> {
     Report {
         outcome: report.outcome.as_str(),
         stop_reason: report.stop_reason.map(StopReason::as_str),
-        deletes_refused: report.deletes_refused.as_ref().map(deletes_refused),
+        deletes_refused: report.deletes_refused.as_ref().map(refusal_json),
         scanned: report.scanned,
         unchanged: report.unchanged,
         uploaded: report.uploaded_count,
@@ -124,8 +126,8 @@ fn report(report: &RescanReport) -> Report<'_> {
         failed_count: report.failed_count,
         pending: Some(report.pending),
         open_uploads: Some(report.open_uploads),
-        outage: report.outage.as_ref().map(failure),
-        verified: report.verified.as_ref().map(verified),
+        outage: report.outage.as_ref().map(to_failure),
+        verified: report.verified.as_ref().map(verify_report),
         requests: report.metrics.requests,
         connections: report.metrics.connections,
         retries: report.metrics.retries,
@@ -133,7 +135,7 @@ fn report(report: &RescanReport) -> Report<'_> {
     }
 }
 
-fn deletes_refused(refused: &DeletesRefused) -> Value {
+fn refusal_json(refused: &DeletesRefused) -> Value {
     let (reason, limit) = match refused.reason {
         TooMany::Shrunk => ("shrunk", None),
         TooMany::NoneInCommon => ("none_in_common", None),
@@ -144,9 +146,9 @@ fn deletes_refused(refused: &DeletesRefused) -> Value {
     json!({ "reason": reason, "limit": limit, "removed": removed, "files": files, "published": published })
 }
 
-/// What a run had done when an error ended it.
+/// The work of a run up to the error that ended it.
 #[derive(Default)]
-pub(crate) struct Done {
+pub(crate) struct PartialRun {
     pub(crate) scanned: u64,
     pub(crate) metrics: MetricsSnapshot,
     pub(crate) elapsed_s: f64,
@@ -162,17 +164,17 @@ pub(crate) struct Sent {
     pub(crate) replaced: bool,
 }
 
-/// The same object for a run that an error ended: its outcome is `error`, and what failed says why.
-pub(crate) fn refusal<'a>(error: &'a StorageError, done: &'a Done) -> Synced<'a> {
-    let listed = |sent: &'a Sent| File {
+/// Returns the object of a sync that an error ended: its outcome is `error`, and `failed` holds the error.
+pub(crate) fn failed_sync<'a>(error: &'a StorageError, done: &'a PartialRun) -> SyncReport<'a> {
+    let to_file = |sent: &'a Sent| File {
         key: &sent.key,
         bytes: sent.bytes,
-        kind: kind(if sent.replaced { PendingKind::Modified } else { PendingKind::Added }),
+        kind: kind_name(if sent.replaced { PendingKind::Modified } else { PendingKind::Added }),
         url: &sent.url,
     };
-    Synced {
+    SyncReport {
         report: counts_at_error(error, done),
-        uploaded_list: Files::Sent(List(&done.sent, listed)),
+        uploaded_list: Files::Sent(List(&done.sent, to_file)),
         deleted_list: &done.deleted,
         kept_list: List(&[], kept_key),
         skipped_list: List(&[], ToString::to_string),
@@ -180,24 +182,24 @@ pub(crate) fn refusal<'a>(error: &'a StorageError, done: &'a Done) -> Synced<'a>
     }
 }
 
-/// The object of a plan that was refused.
-pub(crate) fn refused_plan<'a>(error: &'a StorageError, done: &Done) -> Plan<'a> {
-    Plan {
+/// Returns the object of a plan that an error ended.
+pub(crate) fn failed_plan<'a>(error: &'a StorageError, done: &PartialRun) -> PlanReport<'a> {
+    PlanReport {
         report: counts_at_error(error, done),
-        upload_list: List(&[], file),
+        upload_list: List(&[], uploaded_file),
         delete_list: &[],
         kept_list: List(&[], kept_key),
         skipped_list: List(&[], ToString::to_string),
     }
 }
 
-/// The object of a question that was refused.
-pub(crate) fn refused(error: &StorageError) -> impl Serialize {
-    counts_at_error(error, &Done::default())
+/// Returns the object of another command that an error ended.
+pub(crate) fn failed_query(error: &StorageError) -> impl Serialize {
+    counts_at_error(error, &PartialRun::default())
 }
 
-fn counts_at_error<'a>(error: &'a StorageError, done: &Done) -> Report<'a> {
-    let Done { scanned, metrics, elapsed_s, .. } = done;
+fn counts_at_error<'a>(error: &'a StorageError, done: &PartialRun) -> Report<'a> {
+    let PartialRun { scanned, metrics, elapsed_s, .. } = done;
     Report {
         outcome: "error",
         stop_reason: None,
@@ -237,15 +239,15 @@ struct KeptKey<'a> {
     reason: &'static str,
 }
 
-fn file(file: &Uploaded) -> File<'_> {
-    File { key: &file.key, bytes: file.bytes, kind: kind(file.kind), url: &file.url }
+fn uploaded_file(file: &Uploaded) -> File<'_> {
+    File { key: &file.key, bytes: file.bytes, kind: kind_name(file.kind), url: &file.url }
 }
 
 fn kept_key(kept: &Kept) -> KeptKey<'_> {
     KeptKey { key: &kept.key, reason: kept.reason.as_str() }
 }
 
-/// Files of a report, or of a run that has none.
+/// Uploaded files: of a report, or of a run that an error ended.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Files<'a> {
@@ -253,9 +255,9 @@ enum Files<'a> {
     Sent(List<'a, Sent, File<'a>>),
 }
 
-/// What `sync --json` prints: the report of what was done, and the lists of it.
+/// The object of `sync --json`: counts, and lists of what was done.
 #[derive(Serialize)]
-pub(crate) struct Synced<'a> {
+pub(crate) struct SyncReport<'a> {
     #[serde(flatten)]
     report: Report<'a>,
     uploaded_list: Files<'a>,
@@ -265,10 +267,10 @@ pub(crate) struct Synced<'a> {
     adopted_list: &'a [String],
 }
 
-pub(crate) fn synced(done: &RescanReport) -> Synced<'_> {
-    Synced {
-        report: report(done),
-        uploaded_list: Files::Uploaded(List(&done.uploaded, file)),
+pub(crate) fn sync_report(done: &RescanReport) -> SyncReport<'_> {
+    SyncReport {
+        report: report_counts(done),
+        uploaded_list: Files::Uploaded(List(&done.uploaded, uploaded_file)),
         deleted_list: &done.deleted,
         kept_list: List(&done.kept, kept_key),
         skipped_list: List(&done.skipped, ToString::to_string),
@@ -276,9 +278,9 @@ pub(crate) fn synced(done: &RescanReport) -> Synced<'_> {
     }
 }
 
-/// What `plan --json` prints: the report of what would be done, and the lists of it.
+/// The object of `plan --json`: counts, and lists of what would be done.
 #[derive(Serialize)]
-pub(crate) struct Plan<'a> {
+pub(crate) struct PlanReport<'a> {
     #[serde(flatten)]
     report: Report<'a>,
     upload_list: List<'a, Uploaded, File<'a>>,
@@ -287,17 +289,17 @@ pub(crate) struct Plan<'a> {
     skipped_list: List<'a, Skip, String>,
 }
 
-pub(crate) fn plan(planned: &RescanReport) -> Plan<'_> {
-    Plan {
-        report: report(planned),
-        upload_list: List(&planned.uploaded, file),
+pub(crate) fn plan_report(planned: &RescanReport) -> PlanReport<'_> {
+    PlanReport {
+        report: report_counts(planned),
+        upload_list: List(&planned.uploaded, uploaded_file),
         delete_list: &planned.deleted,
         kept_list: List(&planned.kept, kept_key),
         skipped_list: List(&planned.skipped, ToString::to_string),
     }
 }
 
-fn kind(kind: PendingKind) -> &'static str {
+fn kind_name(kind: PendingKind) -> &'static str {
     match kind {
         PendingKind::Added => "added",
         PendingKind::Modified => "modified",
@@ -307,10 +309,10 @@ fn kind(kind: PendingKind) -> &'static str {
     }
 }
 
-/// What `verify --json` prints, and what a report has where it was asked for.
+/// The object of `verify --json`, and of `verified` in a report.
 #[derive(Serialize)]
 #[allow(clippy::struct_field_names, reason = "the names are the interface's")]
-pub(crate) struct Verified<'a> {
+pub(crate) struct VerifiedObject<'a> {
     good: bool,
     complete: bool,
     matching: u64,
@@ -329,8 +331,8 @@ pub(crate) struct Verified<'a> {
     failed_count: u64,
 }
 
-pub(crate) fn verified(found: &VerifyReport) -> Verified<'_> {
-    Verified {
+pub(crate) fn verify_report(found: &VerifyReport) -> VerifiedObject<'_> {
+    VerifiedObject {
         good: found.is_good(),
         complete: found.complete,
         matching: found.matching,
@@ -355,10 +357,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s2_what_nobody_can_see_is_escaped_and_read_back_as_it_was() {
+    fn s2_invisible_characters_are_escaped_and_read_back_unchanged() {
         let text = "a\u{202e}b\u{9b}\u{200f}\n\"\\\u{e0041}é\u{1f600}";
         let mut written = Vec::new();
-        write(&mut written, &json!({ "name": text })).unwrap();
+        write_json(&mut written, &json!({ "name": text })).unwrap();
         let written = String::from_utf8(written).unwrap();
         let expected = "{\"name\":\"a\\u202eb\\u009b\\u200f\\n\\\"\\\\\\udb40\\udc41é\u{1f600}\"}";
         assert_eq!(written, expected);

@@ -1,4 +1,4 @@
-//! What of the log goes to standard error.
+//! The log on standard error.
 
 use std::io::Write;
 
@@ -10,8 +10,8 @@ use log::{Level, LevelFilter, Record};
 use crate::args::OutputArgs;
 use crate::progress::Display;
 
-/// The beginnings of records that the summary and the errors say already.
-const SAID_OTHERWISE: [&str; 5] = [
+/// Beginnings of records that repeat what the summary or an error says.
+const REPORTED_ELSEWHERE: [&str; 5] = [
     "rescan ended with something left to do",
     "Cloud sync failed",
     "rescan failed",
@@ -19,11 +19,12 @@ const SAID_OTHERWISE: [&str; 5] = [
     "the store cannot be reached",
 ];
 
-/// What is worth knowing, and no failure.
-const NO_FAILURES: [&str; 2] = ["http endpoint: ", "the cache can be forged: "];
+/// Warnings that `--quiet` hides.
+const HIDDEN_WHEN_QUIET: [&str; 2] = ["http endpoint: ", "the cache can be forged: "];
 
-/// Warnings in plain words; with `-v` every record with its time, as `RUST_LOG` or the number of `v`s wants it.
-pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), StorageError> {
+/// Starts the logger. It prints warnings as plain lines; with `-v` or `RUST_LOG`, the records that these select, with
+/// their times.
+pub(crate) fn start_logging(output: &OutputArgs, display: &Display) -> Result<(), StorageError> {
     let mut builder = Builder::new();
     match output.verbose {
         0 if output.quiet => builder.filter_level(LevelFilter::Warn),
@@ -35,18 +36,22 @@ pub(crate) fn start(output: &OutputArgs, display: &Display) -> Result<(), Storag
     builder.target(Target::Pipe(Box::new(Lines(display.clone())))).write_style(WriteStyle::Always);
     let quiet = output.quiet;
     if quiet || (output.verbose == 0 && std::env::var_os("RUST_LOG").is_none()) {
-        builder.format(move |to, record| plain(to, record, quiet));
+        builder.format(move |to, record| write_plain(to, record, quiet));
     }
     builder.try_init().map_err(|error| {
-        StorageError::new(bucket_brigade::ErrorKind::Config, bucket_brigade::Operation::Configure, "the log")
-            .with_source(error)
+        StorageError::new(
+            bucket_brigade::ErrorKind::Config,
+            bucket_brigade::Operation::Configure,
+            "cannot set up the log",
+        )
+        .with_source(error)
     })
 }
 
-fn plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>, quiet: bool) -> std::io::Result<()> {
+fn write_plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>, quiet: bool) -> std::io::Result<()> {
     let text = record.args().to_string();
-    let unwanted = quiet && NO_FAILURES.iter().any(|what| text.contains(what));
-    if unwanted || SAID_OTHERWISE.iter().any(|said| text.starts_with(said)) {
+    let is_hidden = quiet && HIDDEN_WHEN_QUIET.iter().any(|part| text.contains(part));
+    if is_hidden || REPORTED_ELSEWHERE.iter().any(|start| text.starts_with(start)) {
         return Ok(());
     }
     let (style, name) = if record.level() == Level::Error {
@@ -60,12 +65,13 @@ fn plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>, quiet: bool) 
     writeln!(to)
 }
 
+/// Writes the key-values of a record after its message.
 struct Pairs<'a>(&'a mut env_logger::fmt::Formatter);
 
 impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         let pair = match key.as_str() {
-            // As it can be pasted.
+            // The form in which it can be pasted into a command.
             "exclude" => {
                 let quoted = |pattern: &str| format!(" --exclude '{pattern}'");
                 value.to_string().split(' ').map(quoted).collect::<String>()
@@ -76,7 +82,7 @@ impl<'kvs> VisitSource<'kvs> for Pairs<'_> {
     }
 }
 
-/// Standard error, above the progress.
+/// Writes to standard error, above the lines of progress.
 struct Lines(Display);
 
 impl Write for Lines {

@@ -1,4 +1,4 @@
-//! `brigade`: publishes a directory tree to S3-compatible storage from a shell. A thin face over the library.
+//! The command `brigade`: publishes a directory tree to S3-compatible storage. A thin layer over the library.
 
 mod args;
 mod commands;
@@ -24,15 +24,15 @@ use crate::commands::{status, sync, uploads, url, verify};
 use crate::progress::Display;
 
 fn main() -> ExitCode {
-    stop::survive_limits();
+    stop::handle_file_size_limit();
     let command = parse::parse().command;
-    ExitCode::from(run(&command).unwrap_or_else(|error| {
-        text::error(&error);
-        exit::of_error(&error)
+    ExitCode::from(run_command(&command).unwrap_or_else(|error| {
+        text::print_error(&error);
+        exit::code_of_error(&error)
     }))
 }
 
-fn run(command: &Command) -> Result<u8, StorageError> {
+fn run_command(command: &Command) -> Result<u8, StorageError> {
     let output = match command {
         Command::Sync(args) | Command::Plan(args) => &args.destination.output,
         Command::Status(args) => &args.output,
@@ -42,11 +42,11 @@ fn run(command: &Command) -> Result<u8, StorageError> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut parse::command(), "brigade", &mut script);
-            return printed(io::stdout().write_all(&script)).map(|()| exit::DONE);
+            return check_output(io::stdout().write_all(&script)).map(|()| exit::DONE);
         }
     };
     let display = Display::new(output.quiet);
-    logging::start(output, &display)?;
+    logging::start_logging(output, &display)?;
     let result = match command {
         Command::Sync(args) if !args.dry_run => sync::sync(args, &display),
         Command::Sync(args) | Command::Plan(args) => sync::plan(args, &display),
@@ -56,23 +56,23 @@ fn run(command: &Command) -> Result<u8, StorageError> {
         Command::Uploads(args) => uploads::uploads(args),
         Command::Completions { .. } => Ok(exit::DONE),
     };
-    // A sync has done something by then, and tells it itself.
-    let is_told = matches!(command, Command::Sync(args) if !args.dry_run);
-    if let (Err(error), false) = (&result, is_told)
+    // A sync prints its own object on an error, with what it had done before.
+    let is_printed = matches!(command, Command::Sync(args) if !args.dry_run);
+    if let (Err(error), false) = (&result, is_printed)
         && output.json
     {
         match command {
             Command::Sync(_) | Command::Plan(_) => {
-                print_json(&json::refused_plan(error, &json::Done::default()))?;
+                print_json(&json::failed_plan(error, &json::PartialRun::default()))?;
             }
-            _ => print_json(&json::refused(error))?,
+            _ => print_json(&json::failed_query(error))?,
         }
     }
     result
 }
 
-/// A reader that has seen enough is no failure; a disk that is full is one.
-fn printed(result: io::Result<()>) -> Result<(), StorageError> {
+/// Returns the error of a write to standard output. A closed pipe is none: the reader has what it wanted.
+fn check_output(result: io::Result<()>) -> Result<(), StorageError> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let what = "cannot write to standard output";
@@ -82,8 +82,8 @@ fn printed(result: io::Result<()>) -> Result<(), StorageError> {
     }
 }
 
-/// One object on a line of its own.
+/// Prints an object as one line of JSON.
 fn print_json(object: &impl Serialize) -> Result<(), StorageError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    printed(json::write(&mut out, object).and_then(|()| writeln!(out)).and_then(|()| out.flush()))
+    check_output(json::write_json(&mut out, object).and_then(|()| writeln!(out)).and_then(|()| out.flush()))
 }

@@ -1,4 +1,4 @@
-//! The command line is read here, and what is wrong with it is told in the words of those who wrote it.
+//! Parsing of the command line, with tips for flags of other tools.
 
 use std::ffi::OsString;
 
@@ -7,8 +7,8 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
 
-/// Flags that change nothing about a command: it takes them, as the flags of one command serve another, and its help
-/// has those that matter there.
+/// Flags that a command accepts, so that the flags of one command also work for another, but that have no effect
+/// there. Its help does not show them.
 const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
     (
         "plan",
@@ -35,7 +35,7 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
     ("uploads", &["public_url"]),
 ];
 
-/// The command line, its help cut to what matters to each command.
+/// Returns the definition of the command line. The help of each command hides flags without effect.
 pub(crate) fn command() -> clap::Command {
     WITHOUT_EFFECT.iter().fold(Cli::command(), |all, (name, flags)| {
         all.mut_subcommand(name, |command| {
@@ -44,51 +44,52 @@ pub(crate) fn command() -> clap::Command {
     })
 }
 
-/// Reads the command line of this process, or ends it: with help, or with what is wrong.
+/// Parses the command line of this process. Prints help or an error and exits if there is nothing to run.
 pub(crate) fn parse() -> Cli {
-    parsed(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit())
 }
 
-fn parsed(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let args: Vec<OsString> = args.into_iter().collect();
     let matches = command().try_get_matches_from(&args);
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| advised(error, &args))
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| with_tip(error, &args))
 }
 
-/// Flags of other tools, and what does the same here.
-const ELSEWHERE: [(&str, &str); 9] = [
-    ("--delete", "what is gone from DIR is deleted without a flag; --no-delete leaves it"),
-    ("--content-type", "--header 'Content-Type: TYPE'"),
-    ("--cache-control", "--header 'Cache-Control: VALUE'"),
-    ("--acl", "--header 'x-amz-acl: VALUE'"),
-    ("--storage-class", "--header 'x-amz-storage-class: CLASS'"),
-    ("--size-only", "no flag is needed: files are compared by content where size or time differ"),
-    ("--checksum", "no flag is needed: files are compared by content where size or time differ"),
-    ("--no-progress", "--quiet"),
-    ("--filter-from", "--include-from and --exclude-from"),
+/// Flags of other tools, and a tip that names the equivalent.
+const FOREIGN_FLAGS: [(&str, &str); 9] = [
+    ("--delete", "sync deletes what is gone from DIR without a flag; --no-delete keeps it"),
+    ("--content-type", "use --header 'Content-Type: TYPE'"),
+    ("--cache-control", "use --header 'Cache-Control: VALUE'"),
+    ("--acl", "use --header 'x-amz-acl: VALUE'"),
+    ("--storage-class", "use --header 'x-amz-storage-class: CLASS'"),
+    ("--size-only", "no flag is needed: a file whose size or time changed is compared by its SHA-256"),
+    ("--checksum", "no flag is needed: a file whose size or time changed is compared by its SHA-256"),
+    ("--no-progress", "use --quiet"),
+    ("--filter-from", "use --include-from and --exclude-from"),
 ];
 
-/// Says what people mean who write something that is no flag here.
-fn advised(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+/// Adds a tip to the error about an unknown flag that other tools have.
+fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
     let given = given.split(['=', ' ']).next().unwrap_or_default().to_owned();
-    let follows = args
+    // The value must follow `=`: clap takes a separate one for DIR.
+    let is_separate_value = args
         .windows(2)
         .any(|pair| pair[0] == "--follow-symlinks" && (pair[1] == "all" || pair[1] == "inside"));
-    let tip = match ELSEWHERE.iter().find(|(flag, _)| *flag == given) {
+    let tip = match FOREIGN_FLAGS.iter().find(|(flag, _)| *flag == given) {
         Some((_, here)) => Some(*here),
-        None if follows => Some("write --follow-symlinks=all, with =, or nothing behind it"),
+        None if is_separate_value => Some("write --follow-symlinks=all with =, or --follow-symlinks alone"),
         None => None,
     };
-    let Some(tip) = tip else { return without_opposites(error) };
+    let Some(tip) = tip else { return without_opposite_suggestion(error) };
     error.remove(ContextKind::SuggestedArg);
     error.remove(ContextKind::Usage);
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.to_owned().into()]));
     error
 }
 
-/// Takes a suggestion away that means the opposite of what was written.
-fn without_opposites(mut error: clap::Error) -> clap::Error {
+/// Removes clap's suggestion if it means the opposite of the given flag.
+fn without_opposite_suggestion(mut error: clap::Error) -> clap::Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.split(['=', ' ']).next().unwrap_or_default().to_owned(),
         _ => String::new(),
@@ -115,10 +116,13 @@ mod tests {
     fn a_suggestion_never_means_the_opposite() {
         let said = |flag: &str| {
             let args = ["brigade", "sync", ".", "s3://b", flag].map(OsString::from);
-            parsed(args).unwrap_err().to_string()
+            parse_from(args).unwrap_err().to_string()
         };
         let text = said("--delete");
-        assert!(text.contains("is deleted without a flag") && !text.contains("similar"), "{text}");
+        assert!(
+            text.contains("sync deletes what is gone from DIR without a flag") && !text.contains("similar"),
+            "{text}"
+        );
         for opposite in ["--no-force", "--no-allow-empty", "--no-quiet"] {
             let flag = opposite.replace("--no-", "--");
             assert!(
@@ -127,10 +131,10 @@ mod tests {
                 "{opposite}"
             );
         }
-        assert!(said("--content-type=text/html").contains("tip: --header 'Content-Type: TYPE'"));
+        assert!(said("--content-type=text/html").contains("tip: use --header 'Content-Type: TYPE'"));
         let args = ["brigade", "sync", "--follow-symlinks", "all", ".", "s3://b"].map(OsString::from);
-        let text = parsed(args).unwrap_err().to_string();
-        assert!(text.contains("tip: write --follow-symlinks=all"), "{text}");
+        let text = parse_from(args).unwrap_err().to_string();
+        assert!(text.contains("tip: write --follow-symlinks=all with ="), "{text}");
         assert!(said("--no-deletes").contains("similar argument exists: '--no-delete'"));
         assert!(said("--excludes").contains("similar argument exists: '--exclude'"));
     }

@@ -1,4 +1,4 @@
-//! How far a run is: lines that stand still on a terminal, a line now and then elsewhere.
+//! Progress of a run: lines that are redrawn on a terminal, a line every ten seconds elsewhere.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,19 +14,19 @@ use indicatif::{BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressB
 
 use crate::printable::Printable;
 
-/// How often a terminal is drawn.
+/// Interval at which a terminal is redrawn.
 const FRAME: Duration = Duration::from_millis(100);
-/// How often a line is printed where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Interval of lines where standard error is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where progress goes. Cheap to clone; clones are the same place.
+/// The place where progress is shown. Cheap to clone; clones share the place.
 #[derive(Clone)]
 pub(crate) enum Display {
     /// Nowhere.
     Hidden,
-    /// To lines at the bottom of a terminal.
+    /// Lines at the bottom of a terminal, redrawn.
     Terminal(MultiProgress),
-    /// To lines one below another.
+    /// One line after another.
     Lines,
 }
 
@@ -39,7 +39,7 @@ impl Display {
         }
     }
 
-    /// Writes something above the progress.
+    /// Runs `write`, whose output appears above the lines of progress.
     pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
         match self {
             Self::Terminal(lines) => lines.suspend(write),
@@ -47,31 +47,31 @@ impl Display {
         }
     }
 
-    /// Says something to whoever is watching.
-    pub(crate) fn say(&self, text: &str) {
-        // Nobody is left to tell when standard error is closed.
+    /// Prints a line to standard error.
+    pub(crate) fn print_line(&self, text: &str) {
+        // Ignored: a closed standard error has no reader.
         self.above(|| drop(writeln!(anstream::stderr(), "{text}")));
     }
 }
 
-/// Follows one run until it is dropped.
+/// Shows the progress of one run until it is dropped.
 pub(crate) struct Follower {
     pub(crate) progress: Progress,
     watched: Arc<Watched>,
     painter: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-/// What events tell beside the counters.
+/// State that comes from events, in addition to the counters of [`Progress`].
 struct Watched {
     display: Display,
     retries: AtomicU64,
-    /// Files from this size on have a line of their own.
+    /// Larger files have a line of their own.
     large: u64,
     files: Mutex<HashMap<String, ProgressBar>>,
 }
 
 impl Follower {
-    /// `what` is said until it is known how much there is to do.
+    /// Starts to show progress. The text `what` is shown until the plan is known.
     pub(crate) fn start(display: &Display, what: &str, large: u64) -> Self {
         let progress = Progress::new();
         let watched = Arc::new(Watched {
@@ -84,23 +84,23 @@ impl Follower {
         let (seen, counts, what) = (watched.clone(), progress.clone(), what.to_owned());
         let paint = move || {
             let mut painter = Painter::new(&seen, &what);
-            while stopped.recv_timeout(painter.pace()) == Err(RecvTimeoutError::Timeout) {
-                painter.paint(&counts.snapshot(), seen.retries.load(Relaxed));
+            while stopped.recv_timeout(painter.interval()) == Err(RecvTimeoutError::Timeout) {
+                painter.draw(&counts.snapshot(), seen.retries.load(Relaxed));
             }
             painter.clear();
         };
         let painter = match display {
             Display::Hidden => None,
-            // Without its thread there is no progress to see, and all else goes on.
+            // Without the thread the run goes on, and shows no progress.
             _ => std::thread::Builder::new().name("brigade-progress".to_owned()).spawn(paint).ok(),
         };
         Self { progress, watched, painter: painter.map(|thread| (stop, thread)) }
     }
 
-    /// What a run tells its events to.
+    /// Returns the observer that a run reports its events to.
     pub(crate) fn observer(&self) -> Arc<dyn Observer> {
         let watched = self.watched.clone();
-        Arc::new(move |event: &Event| watched.see(event))
+        Arc::new(move |event: &Event| watched.on_event(event))
     }
 }
 
@@ -114,7 +114,7 @@ impl Drop for Follower {
 }
 
 impl Watched {
-    fn see(&self, event: &Event) {
+    fn on_event(&self, event: &Event) {
         if let Event::Retrying { .. } = event {
             self.retries.fetch_add(1, Relaxed);
         }
@@ -152,10 +152,10 @@ fn style(template: &str) -> ProgressStyle {
 
 /// Draws the overall line.
 struct Painter {
-    /// On a terminal.
+    /// The line on a terminal.
     line: Option<ProgressBar>,
     planned: bool,
-    /// When the first byte was seen to be sent.
+    /// Time of the first frame in which a byte was sent.
     sending: Option<Instant>,
 }
 
@@ -172,18 +172,18 @@ impl Painter {
         Self { line, planned: false, sending: None }
     }
 
-    fn pace(&self) -> Duration {
-        if self.line.is_some() { FRAME } else { LINE_EVERY }
+    fn interval(&self) -> Duration {
+        if self.line.is_some() { FRAME } else { LINE_INTERVAL }
     }
 
-    fn paint(&mut self, at: &ProgressSnapshot, retries: u64) {
+    fn draw(&mut self, at: &ProgressSnapshot, retries: u64) {
         let is_planned = at.files_total + at.deletes_total > 0;
         let sending = (at.bytes_sent > 0).then(|| self.sending.get_or_insert_with(Instant::now).elapsed());
         let rate = sending.map(|since| Rate::of(at, since));
         let Some(line) = &self.line else {
             if is_planned {
-                // Nobody is left to tell when standard error is closed.
-                let _ = writeln!(anstream::stderr(), "{}", plain(at, retries, rate.as_ref()));
+                // Ignored: a closed standard error has no reader.
+                let _ = writeln!(anstream::stderr(), "{}", plain_line(at, retries, rate.as_ref()));
             }
             return;
         };
@@ -198,7 +198,7 @@ impl Painter {
         line.set_length(at.bytes_total);
         line.set_position(at.bytes_done);
         let rate = rate.map(|rate| format!("{rate}  ")).unwrap_or_default();
-        line.set_message(rate + &counts(at, retries));
+        line.set_message(rate + &counts_text(at, retries));
     }
 
     fn clear(&self) {
@@ -208,7 +208,7 @@ impl Painter {
     }
 }
 
-/// How fast a run sends, and how long it will take at that. What the store had already counts as done, not as sent.
+/// Bytes sent a second, and the time left at that rate. What the store had already counts as done, not as sent.
 struct Rate {
     per_second: u64,
     left: Duration,
@@ -229,12 +229,13 @@ impl fmt::Display for Rate {
     }
 }
 
-fn counts(at: &ProgressSnapshot, retries: u64) -> String {
+fn counts_text(at: &ProgressSnapshot, retries: u64) -> String {
     let mut text = format!("{}/{} files", HumanCount(at.files_done), HumanCount(at.files_total));
     if at.bytes_sent == 0 && at.bytes_hashed > 0 {
         text = format!("{text}  {} hashed", BinaryBytes(at.bytes_hashed));
     }
-    for (count, name) in [(at.deletes_done, "deleted"), (at.files_failed, "failed"), (retries, "retries")] {
+    let retry_name = if retries == 1 { "retry" } else { "retries" };
+    for (count, name) in [(at.deletes_done, "deleted"), (at.files_failed, "failed"), (retries, retry_name)] {
         if count > 0 {
             text = format!("{text}  {} {name}", HumanCount(count));
         }
@@ -242,10 +243,10 @@ fn counts(at: &ProgressSnapshot, retries: u64) -> String {
     text
 }
 
-fn plain(at: &ProgressSnapshot, retries: u64, rate: Option<&Rate>) -> String {
+fn plain_line(at: &ProgressSnapshot, retries: u64, rate: Option<&Rate>) -> String {
     let rate = rate.map(|rate| format!(", {rate}")).unwrap_or_default();
     let (done, total) = (BinaryBytes(at.bytes_done), BinaryBytes(at.bytes_total));
-    format!("{}, {done} of {total}{rate}", counts(at, retries))
+    format!("{}, {done} of {total}{rate}", counts_text(at, retries))
 }
 
 #[cfg(test)]
@@ -253,16 +254,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_line_tells_files_bytes_rate_time_left_and_retries() {
+    fn a_plain_line_has_files_bytes_rate_time_left_and_retries() {
         let progress = Progress::new();
         let mut at = progress.snapshot();
         (at.files_done, at.files_total, at.bytes_done, at.bytes_total) = (1200, 3000, 4 << 20, 12 << 20);
         at.bytes_hashed = 8 << 20;
-        let line = plain(&at, 3, None);
+        let line = plain_line(&at, 3, None);
         assert_eq!(line, "1,200/3,000 files  8.00 MiB hashed  3 retries, 4.00 MiB of 12.00 MiB");
-        // Half of what is done was there before.
+        // Half of the bytes were stored by an earlier run.
         at.bytes_sent = 2 << 20;
-        let line = plain(&at, 3, Some(&Rate::of(&at, Duration::from_secs(4))));
+        let line = plain_line(&at, 3, Some(&Rate::of(&at, Duration::from_secs(4))));
         assert_eq!(
             line,
             "1,200/3,000 files  3 retries, 4.00 MiB of 12.00 MiB, 512.00 KiB/s, 16 seconds left"

@@ -1,4 +1,4 @@
-//! Signals: the first stops a run gently, the second at once.
+//! Signals: the first stops the run and lets requests in flight finish, the second exits at once.
 
 use std::io;
 use std::sync::Arc;
@@ -12,20 +12,21 @@ use signal_hook::iterator::Signals;
 use crate::progress::Display;
 
 const STOPPING: &str =
-    "stopping: what is in flight ends within 5 s, the rest stays pending; once more ends at once";
-const CUT_OFF: &str = "ended: something in flight did not end within 5 s; the next run finds out about it";
+    "stopping: requests in flight have 5 s to finish, the rest stays pending; a second signal exits at once";
+const GRACE_OVER: &str =
+    "exiting: requests in flight did not finish within 5 s; the next run checks their results";
 
-/// What is in flight when a signal comes has this long to end.
+/// Time that requests in flight have to finish after a signal.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// From now on a write beyond the limit on the size of files (`ulimit -f`) is an error, as on a full disk. By itself
-/// the signal ends the process without a word.
-pub(crate) fn survive_limits() {
-    // Where it cannot be handled all else goes on.
+/// Makes a write beyond the file size limit (`ulimit -f`) an error, as on a full disk. By default the signal ends
+/// the process without a message.
+pub(crate) fn handle_file_size_limit() {
+    // Without the handler everything else works.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
 }
 
-/// Whether and by what this process was told to stop.
+/// The signal that stopped this process, if one did, and the token that it cancels.
 #[derive(Clone)]
 pub(crate) struct Stop {
     pub(crate) token: CancelToken,
@@ -33,7 +34,7 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// From now on signals cancel the token.
+    /// Listens for SIGINT and SIGTERM, which cancel the token.
     pub(crate) fn on_signals(display: &Display) -> Result<Self, StorageError> {
         Self::listen(display).map_err(|error| {
             let what = "cannot listen for signals";
@@ -44,22 +45,23 @@ impl Stop {
     fn listen(display: &Display) -> io::Result<Self> {
         let stop = Self { token: CancelToken::new(), signal: Arc::default() };
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let (told, display) = (stop.clone(), display.clone());
+        let (received, display) = (stop.clone(), display.clone());
         std::thread::Builder::new().name("brigade-signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                if told.signal.swap(signal, Ordering::SeqCst) != 0 {
+                // The second signal: the user does not want to wait.
+                if received.signal.swap(signal, Ordering::SeqCst) != 0 {
                     signal_hook::low_level::exit(128 + signal);
                 }
-                told.token.cancel();
-                end_after_grace(signal, &display);
-                aside(&display, STOPPING);
+                received.token.cancel();
+                exit_after_grace(signal, &display);
+                print_from_thread(&display, STOPPING);
             }
         })?;
         Ok(stop)
     }
 
-    /// The exit code of a run that a signal stopped.
-    pub(crate) fn code(&self) -> Option<u8> {
+    /// Returns the exit code of a run that a signal stopped.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
             signal => u8::try_from(128 + signal).ok(),
@@ -67,23 +69,24 @@ impl Stop {
     }
 }
 
-/// A process that is told to stop ends, whatever it waits for.
-fn end_after_grace(signal: i32, display: &Display) {
+/// Exits when the grace is over, whatever the process waits for then.
+fn exit_after_grace(signal: i32, display: &Display) {
     let display = display.clone();
-    let end = move || {
+    let exit = move || {
         std::thread::sleep(GRACE);
-        aside(&display, CUT_OFF);
+        print_from_thread(&display, GRACE_OVER);
+        // Enough for the message, unless standard error blocks.
         std::thread::sleep(Duration::from_millis(100));
         signal_hook::low_level::exit(128 + signal);
     };
-    if std::thread::Builder::new().spawn(end).is_err() {
+    if std::thread::Builder::new().spawn(exit).is_err() {
         signal_hook::low_level::exit(128 + signal);
     }
 }
 
-/// Says it on a thread of its own: a terminal that stands still must not keep the next signal waiting.
-fn aside(display: &Display, text: &'static str) {
+/// Prints from a thread of its own: a terminal that blocks must not delay the next signal.
+fn print_from_thread(display: &Display, text: &'static str) {
     let display = display.clone();
-    // Without a thread there is nothing more to be said.
-    let _ = std::thread::Builder::new().spawn(move || display.say(text));
+    // Without a thread the message is lost, and the run stops all the same.
+    let _ = std::thread::Builder::new().spawn(move || display.print_line(text));
 }

@@ -1,4 +1,4 @@
-//! What people read: the summary, the failures, the lists.
+//! Output for people: the summary, failures, notes and lists.
 
 use std::io::{self, Write};
 
@@ -11,24 +11,25 @@ use indicatif::{BinaryBytes, HumanCount};
 use crate::exit;
 use crate::printable::Printable;
 
-/// Lists for people end here; `--json` has all.
-const SHOWN: usize = 20;
+/// Number of lines that a list shows to people; `--json` has all of them.
+const MAX_LINES: usize = 20;
 
 const ERROR: anstyle::Style = anstyle::AnsiColor::Red.on_default().bold();
 const GOOD: anstyle::Style = anstyle::AnsiColor::Green.on_default().bold();
 const WARN: anstyle::Style = anstyle::AnsiColor::Yellow.on_default().bold();
 
-/// A number of things in words.
+/// Formats a count with its noun: `1 file`, `2 files`.
 fn counted(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
-/// An error and what to do about it.
-pub(crate) fn error(error: &StorageError) {
+/// Prints an error and what to do about it.
+pub(crate) fn print_error(error: &StorageError) {
     let advice = exit::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
     let text = match error.kind() {
-        // A list of places has lines of its own, which the library escapes.
+        // The list of places that were searched for credentials has a line each, whose ends the library escapes.
         ErrorKind::Config => error.to_string().replace("\\n", "\n"),
+        // The library names its settings, a shell has flags.
         ErrorKind::RootEmpty => error.to_string().replace("; allow_empty permits", "; --allow-empty permits"),
         ErrorKind::FirstRunRefused => error.to_string().replace(
             "first_run is Refuse; use another prefix, or Overwrite",
@@ -36,59 +37,62 @@ pub(crate) fn error(error: &StorageError) {
         ),
         _ => error.to_string(),
     };
-    // Nobody is left to tell when standard error is closed.
+    // Ignored: a closed standard error has no reader.
     let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {text}{advice}");
 }
 
-/// Something to know that is no error.
-pub(crate) fn note(text: &str) {
+/// Prints a note.
+pub(crate) fn print_note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{WARN}note:{WARN:#} {}", Printable(text));
 }
 
-/// Every failure of a run, and how many more there were than its list holds.
-pub(crate) fn failures(errors: &[StorageError], count: u64) {
-    errors.iter().for_each(error);
+/// Prints the failures of a run, and the number of those that its list does not hold.
+pub(crate) fn print_failures(errors: &[StorageError], count: u64) {
+    errors.iter().for_each(print_error);
     let more = count.saturating_sub(errors.len() as u64);
     if more > 0 {
-        let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} {} more failed", HumanCount(more));
+        let _ = writeln!(anstream::stderr(), "{ERROR}error:{ERROR:#} and {}", counted(more, "more failure"));
     }
 }
 
-/// What is still to be known of a run that did not do everything.
-fn stopped(report: &RescanReport) -> Option<String> {
+/// Explains why a run did not do everything, if it did not.
+fn stop_message(report: &RescanReport) -> Option<String> {
     let cause = report.outage.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
     if report.outcome == RescanOutcome::LocalOnly {
         return Some(format!("Cloud sync failed: the store is unavailable{cause}; the next sync catches up"));
     }
     let why = match report.stop_reason? {
-        StopReason::Cancelled => "stopped; the next sync goes on",
-        StopReason::Deadline => "the deadline passed; the next sync goes on",
-        StopReason::DeletesRefused => return report.deletes_refused.map(|refused| refusal(&refused)),
-        StopReason::Credentials => "the store refused the credentials; what was done before stands",
-        StopReason::Unavailable => {
-            return Some(format!("the store became unavailable{cause}; the next sync goes on"));
+        StopReason::Cancelled => "stopped; the next sync continues",
+        StopReason::Deadline => "the deadline passed; the next sync continues",
+        StopReason::DeletesRefused => return report.deletes_refused.map(|refused| refusal_message(&refused)),
+        StopReason::Credentials => {
+            "the store refused the credentials; earlier uploads and deletes of this run are not affected"
         }
-        _ => "stopped early; the next sync goes on",
+        StopReason::Unavailable => {
+            return Some(format!("the store became unavailable{cause}; the next sync continues"));
+        }
+        _ => "stopped early; the next sync continues",
     };
     Some(why.to_owned())
 }
 
-/// Which rule the deletes break, what the rules are, and what to say where that is right.
-fn refusal(refused: &DeletesRefused) -> String {
+/// Explains which rule the deletes break, which flag allows them, and what the rules are.
+fn refusal_message(refused: &DeletesRefused) -> String {
     let way_out = match refused.reason {
+        // An empty tree needs a flag of its own, so that no cap can allow it by accident.
         TooMany::NoneInCommon if refused.files == 0 => "--allow-empty".to_owned(),
         _ => format!("--max-delete {}", refused.removed),
     };
     format!(
-        "nothing was deleted: {refused}; if that is right, {way_out} (--max-delete N or P% is a hard cap; without it a \
-         DIR with less than half as many files as are published, or with none of those, deletes nothing)"
+        "nothing was deleted: {refused}; if that is right, use {way_out} (--max-delete N or P% is a hard cap; without it, \
+         nothing is deleted if DIR has fewer than half as many files as are published, or none of those)"
     )
 }
 
-/// For those who get no summary: that not everything was done, and why.
-pub(crate) fn shortfall(report: &RescanReport, destination: &str) {
+/// Prints one line about a run that did not do everything, where no summary is printed.
+pub(crate) fn print_shortfall(report: &RescanReport, destination: &str) {
     let outcome = report.outcome.as_str().replace('_', " ");
-    let why = stopped(report).map(|why| format!(": {why}")).unwrap_or_default();
+    let why = stop_message(report).map(|why| format!(": {why}")).unwrap_or_default();
     let pending = HumanCount(report.pending);
     let _ = writeln!(
         anstream::stderr(),
@@ -97,12 +101,12 @@ pub(crate) fn shortfall(report: &RescanReport, destination: &str) {
     );
 }
 
-/// Four lines.
-pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> io::Result<()> {
+/// Prints the summary of a sync, in four lines.
+pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     let outcome = report.outcome.as_str().replace('_', " ");
-    let style = if exit::of_report(report) == exit::DONE { GOOD } else { WARN };
-    let why = stopped(report).map(|why| format!(": {why}")).unwrap_or_default();
+    let style = if exit::code_of_report(report) == exit::DONE { GOOD } else { WARN };
+    let why = stop_message(report).map(|why| format!(": {why}")).unwrap_or_default();
     let count = HumanCount;
     writeln!(out, "{style}{outcome}{style:#} {}{why}", Printable(destination))?;
     writeln!(
@@ -137,14 +141,14 @@ pub(crate) fn summary(report: &RescanReport, destination: &str, cache: &str) -> 
     )
 }
 
-/// What is kept although its file is gone, and what is on disk and cannot be published.
-pub(crate) fn remarks(report: &RescanReport) {
+/// Prints notes about objects that are kept although their files are gone, and about paths that are skipped.
+pub(crate) fn print_notes(report: &RescanReport) {
     let mut err = anstream::stderr().lock();
     let kept = report.kept.iter().map(kept_line);
     let skipped = report.skipped.iter().map(|skip| format!("skipped {skip}"));
     for (lines, count) in [
-        (kept.take(SHOWN).collect::<Vec<_>>(), report.kept_count),
-        (skipped.take(SHOWN).collect(), report.skipped_count),
+        (kept.take(MAX_LINES).collect::<Vec<_>>(), report.kept_count),
+        (skipped.take(MAX_LINES).collect(), report.skipped_count),
     ] {
         for line in &lines {
             let _ = writeln!(err, "{WARN}note:{WARN:#} {line}");
@@ -157,16 +161,16 @@ pub(crate) fn remarks(report: &RescanReport) {
 }
 
 fn kept_line(kept: &Kept) -> String {
-    let told = if kept.reason == KeptReason::OtherRoot { "; --allow-new-root deletes it" } else { "" };
-    format!("kept {}: {}{told}", Printable(&kept.key), kept.reason.as_str())
+    let advice = if kept.reason == KeptReason::OtherRoot { "; --allow-new-root deletes it" } else { "" };
+    format!("kept {}: {}{advice}", Printable(&kept.key), kept.reason.as_str())
 }
 
-/// What was done, a line a file.
-pub(crate) fn done(report: &RescanReport) -> io::Result<()> {
-    lists(&mut anstream::stdout().lock(), report)
+/// Prints what was done, a line a file.
+pub(crate) fn print_actions(report: &RescanReport) -> io::Result<()> {
+    write_lists(&mut anstream::stdout().lock(), report)
 }
 
-fn lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()> {
+fn write_lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()> {
     for file in &report.uploaded {
         let sign = if file.kind == PendingKind::Modified { '~' } else { '+' };
         writeln!(out, "{sign} {} ({})", Printable(&file.key), BinaryBytes(file.bytes))?;
@@ -182,13 +186,13 @@ fn lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()> {
     }
     let listed = report.uploaded.len() + report.deleted.len() + report.kept.len() + report.skipped.len();
     let all = report.uploaded_count + report.deleted_count + report.kept_count + report.skipped_count;
-    more(&mut out, all.saturating_sub(listed as u64))
+    write_more(&mut out, all.saturating_sub(listed as u64))
 }
 
-/// What would be done, a line a file.
-pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
+/// Prints what would be done, a line a file.
+pub(crate) fn print_plan(report: &RescanReport) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    lists(&mut out, report)?;
+    write_lists(&mut out, report)?;
     writeln!(
         out,
         "{}: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
@@ -201,9 +205,9 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
         HumanCount(report.failed_count),
     )?;
     if report.blocked && report.deleted_count > 0 {
-        writeln!(out, "something could not be read: sync would delete nothing before that is mended")?;
+        writeln!(out, "some files could not be read: sync would delete nothing until they can be read")?;
     }
-    match stopped(report) {
+    match stop_message(report) {
         Some(why) if report.stop_reason == Some(StopReason::DeletesRefused) => {
             writeln!(out, "sync would delete nothing: {}", why.trim_start_matches("nothing was deleted: "))
         }
@@ -212,8 +216,8 @@ pub(crate) fn plan(report: &RescanReport) -> io::Result<()> {
     }
 }
 
-/// What the cache holds.
-pub(crate) fn status(
+/// Prints what the cache records.
+pub(crate) fn print_status(
     destination: &str,
     cache: &str,
     held: Option<(&CacheSummary, &[PendingFile])>,
@@ -221,14 +225,13 @@ pub(crate) fn status(
     let mut out = anstream::stdout().lock();
     writeln!(out, "destination {}\ncache       {}", Printable(destination), Printable(cache))?;
     let Some((summary, pending)) = held else {
-        return writeln!(out, "nothing was published from here: there is no such cache");
+        return writeln!(out, "nothing was published from here: the cache does not exist");
     };
     let published = counted(summary.published, "object");
     writeln!(out, "published   {published}, {}", BinaryBytes(summary.published_bytes))?;
-    let state =
-        if summary.synced { "as the last sync found the tree" } else { "the last sync left something" };
+    let state = if summary.synced { "last sync complete" } else { "last sync incomplete" };
     writeln!(out, "pending     {} ({state})", HumanCount(summary.pending))?;
-    for file in pending.iter().take(SHOWN) {
+    for file in pending.iter().take(MAX_LINES) {
         let sign = match file.kind {
             PendingKind::Added => '+',
             PendingKind::Removed => '-',
@@ -237,46 +240,50 @@ pub(crate) fn status(
         };
         writeln!(out, "  {sign} {}", Printable(&file.key))?;
     }
-    more(&mut out, pending.len().saturating_sub(SHOWN) as u64)?;
+    write_more(&mut out, pending.len().saturating_sub(MAX_LINES) as u64)?;
     if summary.open_uploads > 0 {
-        writeln!(out, "open        {} multipart uploads, see brigade uploads", summary.open_uploads)?;
+        writeln!(
+            out,
+            "open        {}, see brigade uploads",
+            counted(summary.open_uploads, "multipart upload")
+        )?;
     }
     Ok(())
 }
 
-fn more(out: &mut impl Write, count: u64) -> io::Result<()> {
+fn write_more(out: &mut impl Write, count: u64) -> io::Result<()> {
     if count == 0 { Ok(()) } else { writeln!(out, "  and {} more", HumanCount(count)) }
 }
 
-/// What was found to differ, a line an object.
-pub(crate) fn verified(found: &VerifyReport, is_recorded: bool) -> io::Result<()> {
+/// Prints what a verification found, a line for each object that differs.
+pub(crate) fn print_verification(found: &VerifyReport, is_recorded: bool) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     for (what, keys) in [
         ("missing", &found.missing),
         ("different", &found.different),
-        ("not believed", &found.unsettled),
+        ("unsettled", &found.unsettled),
         ("unknown", &found.unknown),
     ] {
         for key in keys {
             writeln!(out, "{what} {}", Printable(key))?;
         }
     }
-    writeln!(out, "{}", verified_in_short(found))?;
+    writeln!(out, "{}", verification_summary(found))?;
     if is_recorded && found.missing_count + found.different_count + found.unsettled_count > 0 {
-        writeln!(out, "what is missing or different is published again by the next sync")?;
+        writeln!(out, "missing and different objects are published again by the next sync")?;
     }
     if found.sizes_only > 0 {
-        let count = HumanCount(found.sizes_only);
+        let objects = counted(found.sizes_only, "object");
         writeln!(
             out,
-            "only sizes were compared of {count} objects: the store lists no ETags; --content reads them"
+            "{objects} compared by size only: the store lists no ETags; --content compares contents"
         )?;
     }
     Ok(())
 }
 
-/// How many of each.
-pub(crate) fn verified_in_short(found: &VerifyReport) -> String {
+/// Formats the counts of a verification.
+pub(crate) fn verification_summary(found: &VerifyReport) -> String {
     let contents = match found.contents {
         0 => String::new(),
         read => format!(", {} read", HumanCount(read)),
@@ -284,16 +291,16 @@ pub(crate) fn verified_in_short(found: &VerifyReport) -> String {
     let unsettled = match found.unsettled_count {
         0 => String::new(),
         count => {
-            format!(", {} not believed since an earlier verification or a lost answer", HumanCount(count))
+            format!(", {} unsettled by an earlier verification or a lost response", HumanCount(count))
         }
     };
     let repaired = match found.repaired {
         0 => String::new(),
-        count => format!("; {} were published again", HumanCount(count)),
+        count => format!("; {} published again", HumanCount(count)),
     };
-    let partly = if found.complete { "" } else { "; not everything was looked at" };
+    let incomplete = if found.complete { "" } else { "; not every object was checked" };
     format!(
-        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable{unsettled}{repaired}{partly}",
+        "{} match{contents}; {} missing, {} different, {} unknown, {} unreadable{unsettled}{repaired}{incomplete}",
         HumanCount(found.matching),
         HumanCount(found.missing_count),
         HumanCount(found.different_count),
@@ -303,23 +310,24 @@ pub(crate) fn verified_in_short(found: &VerifyReport) -> String {
 }
 
 fn upload_line(upload: &UnfinishedUpload) -> String {
-    let id = upload.upload_id.as_deref().unwrap_or("(its id was lost)");
-    let whose = if upload.certain { "" } else { "; perhaps ours, never aborted here" };
+    let id = upload.upload_id.as_deref().unwrap_or("(upload ID unknown)");
+    // The response with the upload ID was lost: this may be an upload of somebody else.
+    let doubt = if upload.certain { "" } else { "; may not be ours, so brigade never aborts it" };
     let (sent, size) = (BinaryBytes(upload.sent), BinaryBytes(upload.size));
-    format!("{} {} ({sent} of {size} sent){whose}", Printable(&upload.key), Printable(id))
+    format!("{} {} ({sent} of {size} sent){doubt}", Printable(&upload.key), Printable(id))
 }
 
-/// The uploads that are open.
-pub(crate) fn uploads(open: &[UnfinishedUpload]) -> io::Result<()> {
+/// Prints the open multipart uploads.
+pub(crate) fn print_uploads(open: &[UnfinishedUpload]) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     if open.is_empty() {
-        return writeln!(out, "no upload is open");
+        return writeln!(out, "no multipart uploads are open");
     }
     open.iter().try_for_each(|upload| writeln!(out, "{}", upload_line(upload)))
 }
 
-/// What became of the uploads that were open.
-pub(crate) fn aborted(result: &AbortedUploads) -> io::Result<()> {
+/// Prints the uploads that were aborted, and those that were left.
+pub(crate) fn print_aborted(result: &AbortedUploads) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     for (what, uploads) in [("aborted", &result.aborted), ("left", &result.left)] {
         for upload in uploads {

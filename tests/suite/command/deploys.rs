@@ -52,8 +52,10 @@ fn i3_tree_that_shrank_or_is_another_one_deletes_nothing_and_an_empty_one_needs_
     );
     let refused = shell.sync(&world, &[]).code(4);
     refused
-        .shows("the tree (1 file) has none of the 40 published files; if that is right, --max-delete 40")
-        .shows("--max-delete N or P% is a hard cap; without it a DIR with less than half as many files");
+        .shows("the tree (1 file) has none of the 40 published files; if that is right, use --max-delete 40 ")
+        .shows(
+            "--max-delete N or P% is a hard cap; without it, nothing is deleted if DIR has fewer than half",
+        );
     assert_eq!(world.keys().len(), 41);
     world.remove("other");
     shell.sync(&world, &[]).code(4).says("--allow-empty permits it");
@@ -196,8 +198,10 @@ fn dry_run_is_a_plan_and_help_is_there_in_both_ways() {
     assert_eq!((world.proxy.requests().len(), world.keys().len()), (0, 0));
     let of = |args: &[&str]| shell.run(args).code(0).out;
     assert_eq!(of(&["help", "sync"]), of(&["sync", "--help"]));
-    let wrong =
-        shell.sync(&world, &["--delete"]).code(2).says("deleted without a flag; --no-delete leaves it");
+    let wrong = shell
+        .sync(&world, &["--delete"])
+        .code(2)
+        .says("sync deletes what is gone from DIR without a flag; --no-delete keeps it");
     assert!(!wrong.err.contains("similar argument"), "{wrong:?}");
     for (command, has, lacks) in [
         (

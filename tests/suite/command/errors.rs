@@ -51,7 +51,9 @@ fn credentials_refused_in_the_middle_stop_the_run() {
     let shell = Shell::of(&world);
     world.proxy.add(answer(403, "ExpiredToken", &[], "").method("PUT").skip(10));
     let stopped = shell.sync(&world, &["--batch-size", "2"]).code(5);
-    stopped.shows("the store refused the credentials; what was done before stands").shows("10 uploaded");
+    stopped
+        .shows("the store refused the credentials; earlier uploads and deletes of this run are not affected")
+        .shows("10 uploaded");
     world.proxy.clear_rules();
     shell.sync(&world, &[]).code(0).shows("30 uploaded");
     all_is_well(&world);
@@ -101,7 +103,9 @@ fn wrong_directories_and_destinations_are_refused_by_name() {
     let shell = Shell::of(&world);
     let root = text(world.root());
     let sync = |dir: &str, dest: &str| shell.run(&["sync", dir, dest]);
-    sync(&format!("{root}/d0/f000.txt"), DEST).code(2).says("f000.txt is a file; DIR is a directory");
+    sync(&format!("{root}/d0/f000.txt"), DEST)
+        .code(2)
+        .says("f000.txt is a file; give the directory to publish");
     sync("/no/such/dir", DEST).code(4).says("/no/such/dir").says("mounted");
     sync(&root, "my/bucket").code(2).says("\"my/bucket\" does not begin with s3://; write s3://BUCKET");
     sync(&root, "s3:///my/bucket").code(2).says("names no bucket");
@@ -153,8 +157,7 @@ fn cache_inside_the_directory_is_refused_by_plan_and_sync_alike_and_leaves_nothi
         for dir in [root.clone(), folder.join("to-tree")] {
             let run = |command: &str| {
                 let ended = shell.run(&[command, &text(dir.clone()), DEST, "--cache", &text(cache.clone())]);
-                let ended =
-                    ended.code(2).says("cache: ").says("lies inside the root").says("would be published");
+                let ended = ended.code(2).says("cache: ").says("is inside DIR").says("would be published");
                 ended.says("--cache").err
             };
             assert_eq!(run("plan"), run("sync"), "{}", cache.display());
@@ -238,7 +241,7 @@ fn key_that_may_not_delete_publishes_all_the_same() {
     let denied = shell.sync(&world, &[]).code(1).shows("1 uploaded").shows("2 failed, 2 pending");
     let denied =
         denied.says("error: delete d0/f000.txt: ").says("error: delete d1/f001.txt: ").says("AccessDenied");
-    denied.says("s3:DeleteObject is needed").says("the delete stays pending; what was uploaded stands");
+    denied.says("s3:DeleteObject is needed").says("the delete stays pending; uploads are not affected");
     shell.ask(&world, "status", &[]).shows("  - d0/f000.txt");
     world.store.clear_faults();
     shell.sync(&world, &[]).code(0).shows("2 deleted");
@@ -255,7 +258,7 @@ fn f4_every_failure_is_told_with_its_path_its_reason_and_what_to_do() {
     world.store.refuse_put("d2/f002.txt", "EntityTooLarge");
     let failed = shell.sync(&world, &[]).code(1).shows("2 failed, 2 pending");
     let failed =
-        failed.says("error: upload d1/f001.txt: ").says("show the request id to the store's operator");
+        failed.says("error: upload d1/f001.txt: ").says("send the request ID to the store's operator");
     failed
         .says("error: upload d2/f002.txt: ")
         .says("--exclude it, or split it")

@@ -189,7 +189,7 @@ fn terminal_sees_one_line_of_progress_and_one_for_each_large_file() {
     world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).path_contains("f007").times(1));
     let shell = Shell::of(&world);
     let seen = on_a_terminal(&shell, &world, &[]);
-    for what in ["30/31 files", "1 retries", "films/large.mp4", "MiB/s", " left", "/40.00 MiB"] {
+    for what in ["30/31 files", "1 retry", "films/large.mp4", "MiB/s", " left", "/40.00 MiB"] {
         assert!(seen.contains(what), "{what}: {seen:?}");
     }
     assert!(

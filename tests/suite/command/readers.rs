@@ -213,7 +213,7 @@ fn reads_without_writing(disk: Disk) {
         let found = disk.ask(&world, &shell, "verify", args).code(1).shows("missing d0/f000.txt\n");
         found.says("note: ").says("cannot be written").shows("4 match");
     }
-    disk.ask(&world, &shell, "uploads", &[]).code(0).shows("no upload is open");
+    disk.ask(&world, &shell, "uploads", &[]).code(0).shows("no multipart uploads are open");
     let (root, cache) = (text(world.root()), text(world.cache_path()));
     let sync = disk.run(&world, &shell, &["sync", &root, DEST, "--cache", &cache]).code(4);
     sync.says(&cache);
@@ -299,7 +299,7 @@ fn readers_work_on_a_cache_of_the_format_before_that_they_may_not_write() {
         fs::write(world.cache_path(), before).unwrap();
         published_for_all(&world, &shell);
         let status = disk.ask(&world, &shell, "status", &[]).code(0).shows("published   6 objects");
-        status.shows("  + open.bin\n").shows("  - gone.js\n").shows("open        1 multipart uploads");
+        status.shows("  + open.bin\n").shows("  - gone.js\n").shows("open        1 multipart upload,");
         disk.ask(&world, &shell, "url", &["a.html"]).code(0).shows("/bucket/site/a.html");
         assert_eq!(fs::read(world.cache_path()).unwrap(), before);
     }

@@ -109,7 +109,7 @@ fn p3_two_at_once_on_one_cache() {
     second.says("wait for the other run to end");
     shell.ask(&world, "verify", &["--lock-wait", "0"]).code(4).says(&text(world.cache_path()));
     // Whoever only reads sees how far it is.
-    shell.ask(&world, "status", &[]).code(0).shows("the last sync left something");
+    shell.ask(&world, "status", &[]).code(0).shows("(last sync incomplete)");
     shell.plan(&world, &[]).code(0);
     let url = shell.ask(&world, "url", &["d0/f000.txt"]).code(0);
     assert!(url.out.ends_with("/bucket/site/d0/f000.txt\n"));
@@ -161,14 +161,15 @@ fn status_and_url_answer_from_the_catalog_where_the_cache_cannot_be_read() {
     let status = shell.ask(&world, "status", &["--json"]).code(0).json();
     let all = shell.ask(&world, "url", &["--all"]).code(0).out;
     let holder = redb::Database::open(world.cache_path()).unwrap();
-    let answered = shell.ask(&world, "status", &["--json"]).code(0).says("what the last sync left");
+    let answered =
+        shell.ask(&world, "status", &["--json"]).code(0).says("showing the state after the last sync");
     assert_eq!(answered.json(), status);
-    let answered = shell.ask(&world, "url", &["--all"]).code(0).says("what the last sync left");
+    let answered = shell.ask(&world, "url", &["--all"]).code(0).says("showing the state after the last sync");
     assert_eq!(answered.out, all);
     std::fs::remove_file(bucket_brigade::Catalog::path_for(world.cache_path())).unwrap();
     shell.ask(&world, "status", &[]).code(4).says(&text(world.cache_path()));
     shell.ask(&world, "url", &["--all"]).code(4);
-    let url = shell.ask(&world, "url", &["d0/f000.txt"]).code(0).says("another program holds the cache");
+    let url = shell.ask(&world, "url", &["d0/f000.txt"]).code(0).says("another program has locked the cache");
     assert!(url.out.ends_with("/bucket/site/d0/f000.txt\n"), "{url:?}");
     shell.sync(&world, &["--lock-wait", "0"]).code(4);
     drop(holder);

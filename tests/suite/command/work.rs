@@ -91,7 +91,7 @@ fn i3_deletes_are_bounded_switched_off_or_allowed() {
     assert_eq!(refused.err, "", "it is said once");
     assert_eq!(world.keys().len(), 31, "uploads stand");
     refused.shows(
-        "the tree has 11 files, less than half of the 30 published; if that is right, --max-delete 20",
+        "the tree has 11 files, less than half of the 30 published; if that is right, use --max-delete 20 ",
     );
     shell.plan(&world, &[]).code(4).shows("sync would delete nothing: the tree has 11 files");
     shell.sync(&world, &["--max-delete", "60%"]).code(4);
@@ -99,7 +99,7 @@ fn i3_deletes_are_bounded_switched_off_or_allowed() {
     assert_eq!(world.keys().len(), 31);
     shell.sync(&world, &["--max-delete", "20"]).code(0).shows("20 deleted");
     assert_eq!(world.keys().len(), 11);
-    shell.sync(&world, &["--max-delete", "all"]).code(2).says("neither a count nor a share");
+    shell.sync(&world, &["--max-delete", "all"]).code(2).says("use a number of files");
     all_is_well(&world);
 }
 
@@ -107,9 +107,9 @@ fn i3_deletes_are_bounded_switched_off_or_allowed() {
 fn f5_empty_directory_is_refused_until_it_is_allowed() {
     let world = World::new();
     let shell = Shell::of(&world);
-    shell.sync(&world, &[]).code(4).says("it holds no file").says("--allow-empty");
+    shell.sync(&world, &[]).code(4).says("it has no files").says("--allow-empty");
     world.write("a", "1");
-    shell.sync(&world, &["--exclude", "*"]).code(4).says("--include and --exclude leave no file");
+    shell.sync(&world, &["--exclude", "*"]).code(4).says("--include and --exclude leave no files");
     shell.sync(&world, &[]).code(0);
     world.remove("a");
     shell.sync(&world, &[]).code(4).says("is it mounted?");
@@ -208,7 +208,7 @@ fn deadline_leaves_the_rest_pending() {
     let late = shell.sync(&world, &["--deadline", "700ms", "--batch-size", "2"]).code(1);
     late.shows("partial s3://bucket/site: the deadline passed");
     world.proxy.clear_rules();
-    shell.ask(&world, "status", &[]).code(0).shows("  + d").shows("the last sync left something");
+    shell.ask(&world, "status", &[]).code(0).shows("  + d").shows("(last sync incomplete)");
     shell.sync(&world, &[]).code(0);
     all_is_well(&world);
 }
@@ -238,7 +238,7 @@ fn n14_outage_is_told_and_urls_lead_to_the_fallback_until_it_is_over() {
 fn verify_finds_what_is_missing_different_or_unknown() {
     let world = some_files(10);
     let shell = Shell::of(&world);
-    shell.ask(&world, "verify", &[]).code(2).says("there is no such cache");
+    shell.ask(&world, "verify", &[]).code(2).says("does not exist: nothing was published from here");
     shell.sync(&world, &["--verify", "list"]).code(0).shows("10 match; 0 missing");
     shell.sync(&world, &["--verify", "content"]).code(0).shows("10 match, 10 read");
     shell.ask(&world, "verify", &[]).code(0).shows("10 match; 0 missing, 0 different, 0 unknown");
@@ -276,7 +276,7 @@ fn i6_verification_that_was_cut_off_is_not_good() {
     world.proxy.clear_rules();
     world.proxy.add(Rule::new(denied()).method("GET").path_contains(".txt"));
     let cut_off = shell.ask(&world, "verify", &["--content"]).code(5).says("s3:GetObject is needed");
-    cut_off.shows("not everything was looked at");
+    cut_off.shows("not every object was checked");
     world.proxy.clear_rules();
     let expired = b"<Error><Code>ExpiredToken</Code></Error>".to_vec();
     world.proxy.add(Rule::new(Fault::Answer(403, Vec::new(), expired)).method("GET"));
@@ -302,7 +302,7 @@ fn uploads_that_were_left_open_are_listed_and_aborted() {
     let object = shell.ask(&world, "uploads", &["--json"]).code(0).json();
     assert_eq!((&object["open"][0]["key"], &object["open"][0]["certain"]), (&"large".into(), &true.into()));
     assert!(listed.out.contains(object["open"][0]["upload_id"].as_str().unwrap()));
-    shell.ask(&world, "status", &[]).code(0).shows("open        1 multipart uploads");
+    shell.ask(&world, "status", &[]).code(0).shows("open        1 multipart upload,");
     Shell::of(&world).set("AWS_SECRET_ACCESS_KEY", "wrong").ask(&world, "uploads", &["--abort"]).code(5);
     shell
         .ask(&world, "uploads", &["--abort"])
@@ -310,7 +310,7 @@ fn uploads_that_were_left_open_are_listed_and_aborted() {
         .shows("aborted large")
         .shows("1 aborted, 0 left, 0 failed");
     assert!(world.store.uploads().is_empty());
-    shell.ask(&world, "uploads", &[]).code(0).shows("no upload is open");
+    shell.ask(&world, "uploads", &[]).code(0).shows("no multipart uploads are open");
     world.proxy.clear_rules();
     shell.sync(&world, &[]).code(0);
     all_is_well(&world);
@@ -324,7 +324,7 @@ fn status_and_url_answer_without_credentials() {
     bare.ask(&world, "status", &[]).code(0).shows("nothing was published from here");
     shell.sync(&world, &[]).code(0);
     let status = bare.ask(&world, "status", &[]).code(0).shows("published   30 objects, ");
-    status.shows("pending     0 (as the last sync found the tree)").shows(&text(world.cache_path()));
+    status.shows("pending     0 (last sync complete)").shows(&text(world.cache_path()));
     world.write("new", "1");
     world.proxy.refuse();
     shell.sync(&world, &["--retries", "0"]).code(3);

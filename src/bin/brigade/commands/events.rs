@@ -1,4 +1,4 @@
-//! `--json-events`: every event of a run as a line.
+//! `--json-events`: every event of a run as a line of JSON.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,31 +8,33 @@ use serde_json::{Value, json};
 
 use crate::json;
 
-/// Every event as a line, on the thread where it happens: a slow reader slows the run, and loses nothing.
+/// Writes every event as a line, on the thread where it happens: a slow reader slows the run, and no event is lost.
+/// Keeps the first error.
 #[derive(Clone, Default)]
-pub(crate) struct Events(Arc<Mutex<Option<io::Error>>>);
+pub(crate) struct EventWriter(Arc<Mutex<Option<io::Error>>>);
 
-impl Events {
-    pub(crate) fn before(self, also: Arc<dyn Observer>) -> Arc<dyn Observer> {
+impl EventWriter {
+    /// Returns an observer that passes each event on and writes it.
+    pub(crate) fn observer(self, next: Arc<dyn Observer>) -> Arc<dyn Observer> {
         Arc::new(move |event: &Event| {
-            also.event(event);
+            next.event(event);
             let mut line = Vec::new();
-            let made = json::write(&mut line, &object(event));
+            let encoded = json::write_json(&mut line, &event_json(event));
             line.push(b'\n');
-            if let Err(error) = made.and_then(|()| io::stdout().lock().write_all(&line)) {
+            if let Err(error) = encoded.and_then(|()| io::stdout().lock().write_all(&line)) {
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             }
         })
     }
 
-    /// Why lines are missing, if any are.
-    pub(crate) fn written(&self) -> io::Result<()> {
+    /// Returns the first error of a write, if one failed.
+    pub(crate) fn take_result(&self) -> io::Result<()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 }
 
-/// A line of `--json-events`: the event's name, and its fields.
-fn object(event: &Event) -> Value {
+/// Returns the JSON of an event: its name, and its fields.
+fn event_json(event: &Event) -> Value {
     match event {
         Event::RunStarted { destination } => json!({ "event": "run_started", "destination": destination }),
         Event::Planned { scanned, to_upload, bytes, to_delete } => json!({

@@ -1,4 +1,5 @@
-//! The record of what is published: the cache, or the catalog where that says the same or is all that can be read.
+//! The record of what is published, for commands that only read: the cache, or its catalog where that is current
+//! or all that can be read.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use bucket_brigade::{
 use crate::destination::Destination;
 use crate::{exit, text};
 
-/// What is known of a destination.
+/// The source of what is known about a destination.
 pub(crate) enum Record {
     Cache(CacheManager),
     Catalog(Catalog),
@@ -20,9 +21,9 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// With URLs as the flags say. Nobody who writes the cache is hindered. Where it cannot be read, the catalog
-    /// of the last sync answers, and its age is noted.
-    pub(crate) fn find(destination: &Destination, fallback_url: Option<&str>) -> Result<Self, StorageError> {
+    /// Opens the record, with URLs as the flags set them. Does not lock out a run that writes the cache. If the cache
+    /// cannot be read, the catalog of the last sync answers, and a note prints its age.
+    pub(crate) fn open(destination: &Destination, fallback_url: Option<&str>) -> Result<Self, StorageError> {
         let bound_to = destination.address.destination();
         let store: Arc<dyn StorageBackend> =
             Arc::new(LocalBackend::new(destination.address.get_url(""), "/"));
@@ -35,54 +36,55 @@ impl Record {
             (Ok(Some(cache)), catalog) => {
                 cache.check_destination(&bound_to)?;
                 cache.use_urls_of(store, fallback);
-                // It says the same, and need not be read from its beginning to its end.
+                // A current catalog answers without a read of the whole cache.
                 match catalog {
                     Ok(catalog) if catalog.is_current(&cache)? => Ok(Self::Catalog(catalog)),
                     _ => Ok(Self::Cache(cache)),
                 }
             }
-            (Err(error), Ok(catalog)) if is_kept_from_us(&error) => {
+            (Err(error), Ok(catalog)) if is_inaccessible(&error) => {
                 catalog.check_destination(&bound_to)?;
                 let age = SystemTime::now().duration_since(catalog.created()).unwrap_or_default();
                 let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
-                text::note(&format!("{error}: this is what the last sync left, {age} ago"));
+                text::print_note(&format!("{error}; showing the state after the last sync, {age} ago"));
                 Ok(Self::Catalog(catalog))
             }
             (Err(error), _) => Err(error),
         }
     }
 
-    /// What it holds; `None` where there is nothing.
+    /// Returns the counts and the pending files; `None` if there is no record.
     pub(crate) fn contents(&self) -> Result<Option<(CacheSummary, Vec<PendingFile>)>, StorageError> {
         Ok(match self {
             Self::Cache(cache) => Some((cache.summary()?, cache.pending()?)),
             Self::Catalog(catalog) => {
                 let contents = (catalog.summary(), catalog.pending());
-                undamaged(catalog)?;
+                check_damage(catalog)?;
                 Some(contents)
             }
             Self::Nothing => None,
         })
     }
 
-    /// Where a key is to be read, if it is in there.
+    /// Returns where a key is to be read, if it is recorded.
     pub(crate) fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
         match self {
             Self::Cache(cache) => cache.resolve(key),
             Self::Catalog(catalog) => {
                 let found = catalog.get(key);
-                undamaged(catalog).map(|()| found)
+                check_damage(catalog).map(|()| found)
             }
             Self::Nothing => Ok(None),
         }
     }
 
-    /// Every key, in order.
+    /// Iterates over all keys, in order.
     pub(crate) fn entries(&self) -> Box<dyn Iterator<Item = Result<(String, Resolved), StorageError>> + '_> {
         match self {
             Self::Cache(cache) => Box::new(cache.entries()),
             Self::Catalog(catalog) => {
-                let damage = std::iter::once_with(|| undamaged(catalog).err());
+                // The iterator leaves out what is damaged: without this error, the list would look complete.
+                let damage = std::iter::once_with(|| check_damage(catalog).err());
                 Box::new(catalog.iter().map(Ok).chain(damage.flatten().map(Err)))
             }
             Self::Nothing => Box::new(std::iter::empty()),
@@ -90,16 +92,17 @@ impl Record {
     }
 }
 
-/// Whether the cache is there and may only not be read by us, or not now.
-fn is_kept_from_us(error: &StorageError) -> bool {
-    let forbidden = exit::cause(error).is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+/// Returns true if the cache exists and only we cannot read it, or not now.
+fn is_inaccessible(error: &StorageError) -> bool {
+    let forbidden =
+        exit::os_error(error).is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
     error.kind() == ErrorKind::CacheLocked || (error.kind() == ErrorKind::Cache && forbidden)
 }
 
-fn undamaged(catalog: &Catalog) -> Result<(), StorageError> {
+fn check_damage(catalog: &Catalog) -> Result<(), StorageError> {
     if !catalog.is_damaged() {
         return Ok(());
     }
-    let why = "it is damaged: delete it; the next sync writes it anew";
+    let why = "the catalog is damaged: delete it, and the next sync writes a new one";
     Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(catalog.path()))
 }

@@ -1,23 +1,23 @@
-//! `status`: what is known of a destination. No request is sent, no credentials are needed.
+//! `status`: prints what is published and pending. Sends no request and needs no credentials.
 
 use bucket_brigade::StorageError;
 
 use crate::args::DestinationArgs;
 use crate::commands::record::Record;
 use crate::destination::Destination;
-use crate::{exit, json, print_json, printed, text};
+use crate::{check_output, exit, json, print_json, text};
 
-/// What is published, and what is pending.
+/// Prints what is published, and what is pending.
 pub(crate) fn status(args: &DestinationArgs) -> Result<u8, StorageError> {
-    let destination = Destination::find(args)?;
-    let held = Record::find(&destination, None)?.contents()?;
+    let destination = Destination::from_args(args)?;
+    let held = Record::open(&destination, None)?.contents()?;
     let held = held.as_ref().map(|(summary, pending)| (summary, pending.as_slice()));
     let (destination, path) =
         (destination.address.destination(), destination.cache_path.display().to_string());
     if args.output.json {
-        print_json(&json::inquiry::status(&destination, &path, held))?;
+        print_json(&json::queries::status_object(&destination, &path, held))?;
     } else {
-        printed(text::status(&destination, &path, held))?;
+        check_output(text::print_status(&destination, &path, held))?;
     }
     Ok(exit::DONE)
 }

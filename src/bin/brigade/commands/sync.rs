@@ -1,4 +1,4 @@
-//! `sync` and `plan`: one rescan, or what it would do.
+//! `sync` and `plan`: one rescan, or a dry run of it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,20 +9,19 @@ use bucket_brigade::{
 };
 
 use crate::args::{FirstRunHow, FollowHow, SyncArgs, VerifyHow};
-use crate::commands::course::Course;
-use crate::commands::events::Events;
+use crate::commands::events::EventWriter;
+use crate::commands::run_tracker::RunTracker;
 use crate::destination::Destination;
 use crate::printable::{Printable, PrintablePath};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{exit, json, print_json, printed, text};
+use crate::{check_output, exit, json, print_json, text};
 
 fn check_dir(dir: &Path) -> Result<(), StorageError> {
     let why = match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => return Ok(()),
         Ok(_) => {
-            let why =
-                format!("{} is a file; DIR is a directory, all of which is published", PrintablePath(dir));
+            let why = format!("{} is a file; give the directory to publish", PrintablePath(dir));
             return Err(StorageError::config("DIR", why));
         }
         Err(error) => format!("{error}; nothing was deleted. Is it mounted?"),
@@ -30,7 +29,7 @@ fn check_dir(dir: &Path) -> Result<(), StorageError> {
     Err(StorageError::new(ErrorKind::RootMissing, Operation::Rescan, why).with_path(dir))
 }
 
-fn config(args: &SyncArgs) -> Result<RescanConfig, StorageError> {
+fn rescan_config(args: &SyncArgs) -> Result<RescanConfig, StorageError> {
     let work = &args.work;
     let first_run = match work.first_run {
         FirstRunHow::Overwrite => FirstRun::Overwrite,
@@ -58,70 +57,75 @@ fn config(args: &SyncArgs) -> Result<RescanConfig, StorageError> {
     })
 }
 
-/// A tree without a file is a mistake as long as nobody says that it is none.
-fn refuse_nothing(args: &SyncArgs, report: &RescanReport) -> Result<(), StorageError> {
-    let nothing = report.scanned == 0 && report.failed_count == 0 && report.stop_reason.is_none();
-    if !nothing || args.work.allow_empty {
+/// Refuses a tree without files, which is a mistake unless `--allow-empty` says otherwise.
+fn refuse_empty(args: &SyncArgs, report: &RescanReport) -> Result<(), StorageError> {
+    // A failure or a stop explains itself.
+    let is_empty = report.scanned == 0 && report.failed_count == 0 && report.stop_reason.is_none();
+    if !is_empty || args.work.allow_empty {
         return Ok(());
     }
     let work = &args.work;
     let patterns = [!work.include.is_empty(), !work.exclude.is_empty()];
     let files = [!work.include_from.is_empty(), !work.exclude_from.is_empty()];
     let filtered = [patterns, files].concat().contains(&true);
-    let why = if filtered { "--include and --exclude leave no file" } else { "it holds no file" };
-    let why = format!("{why}: nothing was published and nothing deleted; --allow-empty permits it");
+    let why = if filtered { "--include and --exclude leave no files" } else { "it has no files" };
+    let why = format!("{why}; nothing was uploaded or deleted. If that is right, use --allow-empty");
     Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(&args.dir))
 }
 
-/// Publishes, and tells how it went.
+/// Publishes, and prints the result.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
-    let machine = args.json_events || args.destination.output.json;
-    let (stop, course) = (Stop::on_signals(display)?, Course::new(machine));
-    let events = args.json_events.then(Events::default);
-    let (report, cache) = match published(args, &stop, &course, events.as_ref(), display) {
-        Ok(published) => published,
+    let as_json = args.json_events || args.destination.output.json;
+    let (stop, tracker) = (Stop::on_signals(display)?, RunTracker::new(as_json));
+    let events = args.json_events.then(EventWriter::default);
+    let (report, cache) = match run_sync(args, &stop, &tracker, events.as_ref(), display) {
+        Ok(result) => result,
         Err(error) => {
-            if machine {
-                print_json(&json::refusal(&error, &course.done()))?;
+            if as_json {
+                print_json(&json::failed_sync(&error, &tracker.take_partial_run()))?;
             }
-            let signal = stop.code().filter(|_| error.kind() == ErrorKind::Cancelled);
+            // Stopped before there was a report, as while waiting for the lock.
+            let signal = stop.exit_code().filter(|_| error.kind() == ErrorKind::Cancelled);
             let Some(signal) = signal else {
                 return Err(error);
             };
-            text::error(&error);
+            text::print_error(&error);
             return Ok(signal);
         }
     };
-    let signal = stop.code().filter(|_| report.stop_reason == Some(StopReason::Cancelled));
-    let code = signal.unwrap_or_else(|| exit::of_report(&report));
-    let told = tell(args, &report, &cache).and(events.map_or(Ok(()), |events| printed(events.written())));
-    if let Err(error) = told {
-        text::error(&error);
+    let signal = stop.exit_code().filter(|_| report.stop_reason == Some(StopReason::Cancelled));
+    let code = signal.unwrap_or_else(|| exit::code_of_report(&report));
+    let printed = print_report(args, &report, &cache);
+    let printed = printed.and(events.map_or(Ok(()), |events| check_output(events.take_result())));
+    if let Err(error) = printed {
+        text::print_error(&error);
+        // Output that is lost makes a good run a failure, and hides no other code.
         return Ok(if code == exit::DONE { exit::FAILED } else { code });
     }
     Ok(code)
 }
 
-/// What a sync and its plan refuse alike, before anything is made for it.
-fn refuse_places(args: &SyncArgs, destination: &Destination) -> Result<(), StorageError> {
+/// Checks DIR and the place of the cache, for a sync as for its plan, before anything is created.
+fn check_places(args: &SyncArgs, destination: &Destination) -> Result<(), StorageError> {
     check_dir(&args.dir)?;
     destination.refuse_cache_inside(&args.dir)
 }
 
-fn published(
+/// Runs the rescan. Returns its report, and the path of the cache.
+fn run_sync(
     args: &SyncArgs,
     stop: &Stop,
-    course: &Course,
-    events: Option<&Events>,
+    tracker: &RunTracker,
+    events: Option<&EventWriter>,
     display: &Display,
 ) -> Result<(RescanReport, String), StorageError> {
-    let destination = Destination::find(&args.destination)?;
+    let destination = Destination::from_args(&args.destination)?;
     let (engine, backend) = destination.connect(&args.speed, &args.work.header)?;
-    let engine = course.engine.get_or_init(|| engine);
-    refuse_places(args, &destination)?;
+    let engine = tracker.engine.get_or_init(|| engine);
+    check_places(args, &destination)?;
     let cache = destination.open_cache(args.lock.lock_wait, &stop.token)?;
-    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, config(args)?)?;
-    let what = format!("looking at {}", Printable(&args.dir.to_string_lossy()));
+    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, rescan_config(args)?)?;
+    let what = format!("scanning {}", Printable(&args.dir.to_string_lossy()));
     let follower = Follower::start(display, &what, args.speed.part_threshold.as_u64());
     let verify = match args.verify {
         VerifyHow::Ack => Verify::Ack,
@@ -129,79 +133,81 @@ fn published(
         VerifyHow::Content => Verify::Content,
     };
     let observer = match events {
-        Some(events) => events.clone().before(follower.observer()),
+        Some(events) => events.clone().observer(follower.observer()),
         None => follower.observer(),
     };
     let run = Run::new()
         .cancel(stop.token.clone())
         .verify(verify)
         .force(args.work.force)
-        .observer(course.before(observer))
+        .observer(tracker.observer(observer))
         .progress(follower.progress.clone());
     let run = args.deadline.into_iter().fold(run, Run::deadline);
     let report = site.rescan_with(&run)?;
     drop(follower);
-    refuse_nothing(args, &report)?;
+    refuse_empty(args, &report)?;
     Ok((report, destination.cache_path.display().to_string()))
 }
 
-fn tell(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), StorageError> {
-    text::failures(&report.failed, report.failed_count);
+/// Prints the report: failures and notes on standard error, the rest on standard output.
+fn print_report(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(), StorageError> {
+    text::print_failures(&report.failed, report.failed_count);
     if let Some(found) = &report.verified {
-        text::failures(&found.failed, found.failed_count);
+        text::print_failures(&found.failed, found.failed_count);
     }
-    let machine = args.destination.output.json || args.json_events;
-    let unsaid = report.failed_count == 0 && exit::of_report(report) != exit::DONE;
-    if unsaid && (machine || args.destination.output.quiet) {
-        text::shortfall(report, &args.destination.dest);
+    let as_json = args.destination.output.json || args.json_events;
+    // Failures have lines of their own; any other reason is printed here, as neither form has a summary.
+    let is_unexplained = report.failed_count == 0 && exit::code_of_report(report) != exit::DONE;
+    if is_unexplained && (as_json || args.destination.output.quiet) {
+        text::print_shortfall(report, &args.destination.dest);
     }
-    if machine {
-        return print_json(&json::synced(report));
+    if as_json {
+        return print_json(&json::sync_report(report));
     }
     if args.destination.output.quiet {
         return Ok(());
     }
-    // The list has them, too.
+    // The list that -v prints has them, too.
     if args.destination.output.verbose == 0 {
-        text::remarks(report);
+        text::print_notes(report);
     }
     if let Some(found) = report.verified.as_ref() {
-        printed(text::verified(found, true))?;
+        check_output(text::print_verification(found, true))?;
     }
     if args.destination.output.verbose > 0 {
-        printed(text::done(report))?;
+        check_output(text::print_actions(report))?;
     }
-    printed(text::summary(report, &args.destination.dest, cache))
+    check_output(text::print_summary(report, &args.destination.dest, cache))
 }
 
-/// Tells what `sync` would do.
+/// Prints what `sync` would do.
 pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
     if args.json_events {
-        let why = "--json-events: a dry run has no events; --json prints it as one object";
+        let why = "--json-events: a dry run has no events; use --json";
         return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
     }
-    let destination = Destination::find(&args.destination)?;
-    let (engine, backend) = destination.connect_for_nothing(&args.speed, &args.work.header)?;
-    refuse_places(args, &destination)?;
-    // Where nothing was published yet, nothing is left behind either.
+    let destination = Destination::from_args(&args.destination)?;
+    let (engine, backend) = destination.connect_offline(&args.speed, &args.work.header)?;
+    check_places(args, &destination)?;
+    // Without a cache, the plan uses an empty temporary one, and leaves no file behind.
     let scratch = tempfile::tempdir().map_err(|error| {
-        let what = "no temporary folder can be made";
+        let what = "cannot create a temporary directory";
         StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_source(error)
     })?;
     let cache = match destination.read_cache()? {
         Some(cache) => cache,
         None => CacheManager::open(scratch.path().join("cache"))?,
     };
-    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config(args)?)?;
-    let follower = Follower::start(display, "looking", u64::MAX);
+    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, rescan_config(args)?)?;
+    let follower = Follower::start(display, "scanning", u64::MAX);
     let report = site.rescan_with(&Run::new().dry_run(true).force(args.work.force))?;
     drop(follower);
-    refuse_nothing(args, &report)?;
-    text::failures(&report.failed, report.failed_count);
+    refuse_empty(args, &report)?;
+    text::print_failures(&report.failed, report.failed_count);
     if args.destination.output.json {
-        print_json(&json::plan(&report))?;
+        print_json(&json::plan_report(&report))?;
     } else if !args.destination.output.quiet {
-        printed(text::plan(&report))?;
+        check_output(text::print_plan(&report))?;
     }
-    Ok(exit::of_report(&report))
+    Ok(exit::code_of_report(&report))
 }

@@ -1,36 +1,37 @@
-//! `uploads`: the multipart uploads that were left open.
+//! `uploads`: lists open multipart uploads, or aborts them.
 
 use bucket_brigade::{CancelToken, StorageError};
 
 use crate::args::{SpeedArgs, UploadsArgs};
-use crate::destination::{Destination, must_be_there};
-use crate::{exit, json, print_json, printed, text};
+use crate::destination::{Destination, require_cache};
+use crate::{check_output, exit, json, print_json, text};
 
-/// Lists the uploads that were left open, or aborts them.
+/// Lists the open multipart uploads, or aborts them.
 pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
-    let destination = Destination::find(&args.destination)?;
+    let destination = Destination::from_args(&args.destination)?;
+    // A list only reads the cache, and runs beside a sync.
     let cache = if args.abort && destination.has_cache()? {
         Some(destination.open_cache(args.lock.lock_wait, &CancelToken::new())?)
     } else {
         destination.read_cache()?
     };
-    let cache = must_be_there(cache, &destination)?;
+    let cache = require_cache(cache, &destination)?;
     let (engine, backend) = destination.connect(&SpeedArgs::default(), &[])?;
     if !args.abort {
         let open = cache.unfinished_uploads(&engine, &*backend)?;
         if args.destination.output.json {
-            print_json(&json::inquiry::uploads(&open))?;
+            print_json(&json::queries::uploads_object(&open))?;
         } else {
-            printed(text::uploads(&open))?;
+            check_output(text::print_uploads(&open))?;
         }
         return Ok(exit::DONE);
     }
     let result = cache.abort_uploads(&engine, &*backend)?;
-    text::failures(&result.failed, result.failed.len() as u64);
+    text::print_failures(&result.failed, result.failed.len() as u64);
     if args.destination.output.json {
-        print_json(&json::inquiry::aborted(&result))?;
+        print_json(&json::queries::aborted_object(&result))?;
     } else if !args.destination.output.quiet {
-        printed(text::aborted(&result))?;
+        check_output(text::print_aborted(&result))?;
     }
-    Ok(exit::of_errors(&result.failed).unwrap_or(exit::DONE))
+    Ok(exit::code_of_errors(&result.failed).unwrap_or(exit::DONE))
 }

@@ -1,4 +1,4 @@
-//! `verify`: what the store holds, compared with what the cache knows.
+//! `verify`: compares the objects of the store with the cache.
 
 use std::io;
 use std::sync::Arc;
@@ -9,60 +9,65 @@ use bucket_brigade::{
 };
 
 use crate::args::VerifyArgs;
-use crate::destination::{Destination, must_be_there};
+use crate::destination::{Destination, require_cache};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{exit, json, print_json, printed, text};
+use crate::{check_output, exit, json, print_json, text};
 
-/// The cache, to note in it what is found; where it cannot be written, to read it.
-fn cache_to_mend(
+/// Opens the cache for writing, to record in it what differs. Opens it for reading if it cannot be written.
+fn open_cache_to_update(
     destination: &Destination,
     wait: Duration,
     stop: &CancelToken,
 ) -> Result<CacheManager, StorageError> {
     if !destination.has_cache()? {
-        return must_be_there(None, destination);
+        return require_cache(None, destination);
     }
     match destination.open_cache(wait, stop) {
-        Err(error) if is_unwritable(&error) => must_be_there(destination.read_cache()?, destination),
+        Err(error) if is_unwritable(&error) => require_cache(destination.read_cache()?, destination),
         other => other,
     }
 }
 
 fn is_unwritable(error: &StorageError) -> bool {
     let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
-    error.kind() == ErrorKind::Cache && exit::cause(error).is_some_and(|cause| kinds.contains(&cause.kind()))
+    error.kind() == ErrorKind::Cache
+        && exit::os_error(error).is_some_and(|cause| kinds.contains(&cause.kind()))
 }
 
-/// Compares, and tells what is missing, different or unknown.
+/// Compares, and prints what is missing, different or unknown.
 pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
-    let (found, is_recorded) = match compared(args, &stop, display) {
+    let (found, is_recorded) = match run_verify(args, &stop, display) {
         Err(error) if error.kind() == ErrorKind::Cancelled => {
-            text::error(&error);
-            return Ok(stop.code().unwrap_or(exit::FAILED));
+            text::print_error(&error);
+            return Ok(stop.exit_code().unwrap_or(exit::FAILED));
         }
         other => other?,
     };
-    text::failures(&found.failed, found.failed_count);
+    text::print_failures(&found.failed, found.failed_count);
     if args.destination.output.json {
-        print_json(&json::verified(&found))?;
+        print_json(&json::verify_report(&found))?;
     } else if !args.destination.output.quiet {
-        printed(text::verified(&found, is_recorded))?;
+        check_output(text::print_verification(&found, is_recorded))?;
     } else if !found.is_good() {
-        text::note(&text::verified_in_short(&found));
+        text::print_note(&text::verification_summary(&found));
     }
-    Ok(match stop.code().filter(|_| !found.complete) {
+    Ok(match stop.exit_code().filter(|_| !found.complete) {
         Some(signal) => signal,
         None if found.is_good() => exit::DONE,
-        None => exit::of_errors(&found.failed).unwrap_or(exit::FAILED),
+        None => exit::code_of_errors(&found.failed).unwrap_or(exit::FAILED),
     })
 }
 
-/// What was found, and whether the cache has it, too.
-fn compared(args: &VerifyArgs, stop: &Stop, display: &Display) -> Result<(VerifyReport, bool), StorageError> {
-    let destination = Destination::find(&args.destination)?;
-    let cache = cache_to_mend(&destination, args.lock.lock_wait, &stop.token)?;
+/// Runs the verification. Returns the report, and whether the cache has recorded it.
+fn run_verify(
+    args: &VerifyArgs,
+    stop: &Stop,
+    display: &Display,
+) -> Result<(VerifyReport, bool), StorageError> {
+    let destination = Destination::from_args(&args.destination)?;
+    let cache = open_cache_to_update(&destination, args.lock.lock_wait, &stop.token)?;
     let (engine, backend) = destination.connect(&args.speed, &[])?;
     let backend: Arc<dyn StorageBackend> = backend;
     let how = if args.content { Verify::Content } else { Verify::List };
@@ -76,8 +81,8 @@ fn compared(args: &VerifyArgs, stop: &Stop, display: &Display) -> Result<(Verify
     drop(follower);
     let found = found?;
     if cache.is_read_only() && found.missing_count + found.different_count > 0 {
-        text::note(&format!(
-            "{} cannot be written: what is missing or different is not noted in it, and not published again by itself",
+        text::print_note(&format!(
+            "{} cannot be written: the next sync will not publish missing and different objects again",
             destination.cache_path.display()
         ));
     }

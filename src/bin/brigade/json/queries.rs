@@ -1,10 +1,10 @@
-//! The JSON forms of what only asks: `status` and `uploads`.
+//! The JSON of commands that only read: `status` and `uploads`.
 
 use bucket_brigade::{AbortedUploads, CacheSummary, PendingFile, UnfinishedUpload};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Failures, List, failures, kind};
+use super::{Failures, List, failures, kind_name};
 
 #[derive(Serialize)]
 struct PendingKey<'a> {
@@ -13,7 +13,7 @@ struct PendingKey<'a> {
     bytes: u64,
 }
 
-/// What `status --json` prints.
+/// The object of `status --json`.
 #[derive(Serialize)]
 pub(crate) struct Status<'a> {
     destination: &'a str,
@@ -26,7 +26,7 @@ pub(crate) struct Status<'a> {
     pending: List<'a, PendingFile, PendingKey<'a>>,
 }
 
-pub(crate) fn status<'a>(
+pub(crate) fn status_object<'a>(
     destination: &'a str,
     cache: &'a str,
     held: Option<(&'a CacheSummary, &'a [PendingFile])>,
@@ -41,11 +41,15 @@ pub(crate) fn status<'a>(
         published: summary.map_or(0, |summary| summary.published),
         published_bytes: summary.map_or(0, |summary| summary.published_bytes),
         open_uploads: summary.map_or(0, |summary| summary.open_uploads),
-        pending: List(pending, |file| PendingKey { key: &file.key, kind: kind(file.kind), bytes: file.size }),
+        pending: List(pending, |file| PendingKey {
+            key: &file.key,
+            kind: kind_name(file.kind),
+            bytes: file.size,
+        }),
     }
 }
 
-fn unfinished(upload: &UnfinishedUpload) -> Value {
+fn upload_json(upload: &UnfinishedUpload) -> Value {
     json!({
         "key": upload.key,
         "upload_id": upload.upload_id,
@@ -55,17 +59,17 @@ fn unfinished(upload: &UnfinishedUpload) -> Value {
     })
 }
 
-/// What `uploads --json` prints.
+/// The object of `uploads --json`.
 #[derive(Serialize)]
 pub(crate) struct Uploads<'a> {
     open: List<'a, UnfinishedUpload, Value>,
 }
 
-pub(crate) fn uploads(open: &[UnfinishedUpload]) -> Uploads<'_> {
-    Uploads { open: List(open, unfinished) }
+pub(crate) fn uploads_object(open: &[UnfinishedUpload]) -> Uploads<'_> {
+    Uploads { open: List(open, upload_json) }
 }
 
-/// What `uploads --abort --json` prints.
+/// The object of `uploads --abort --json`.
 #[derive(Serialize)]
 pub(crate) struct Aborted<'a> {
     aborted: List<'a, UnfinishedUpload, Value>,
@@ -73,10 +77,10 @@ pub(crate) struct Aborted<'a> {
     failed: Failures<'a>,
 }
 
-pub(crate) fn aborted(result: &AbortedUploads) -> Aborted<'_> {
+pub(crate) fn aborted_object(result: &AbortedUploads) -> Aborted<'_> {
     Aborted {
-        aborted: List(&result.aborted, unfinished),
-        left: List(&result.left, unfinished),
+        aborted: List(&result.aborted, upload_json),
+        left: List(&result.left, upload_json),
         failed: failures(&result.failed),
     }
 }
