@@ -261,6 +261,7 @@ fn read_patterns(field: &str, path: &Path) -> Result<Vec<String>, StorageError> 
         if line.starts_with("- ") || line.starts_with("+ ") {
             return Err(wrong(&format!("{line:?}: write the pattern alone, without {:?}", &line[..2])));
         }
+        // Each pattern is compiled alone first, so that the error has its line.
         let checked = Filter::new(&[], &[line.to_owned()]);
         checked.map_err(|error| wrong(error.message().trim_start_matches("exclude: ")))?;
         Ok(line.to_owned())

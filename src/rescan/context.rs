@@ -87,6 +87,7 @@ pub(crate) fn given_up(operation: Operation) -> StorageError {
 
 /// The error for a caught panic, with the panic's message.
 pub(crate) fn panicked(operation: Operation, panic: &(dyn Any + Send)) -> StorageError {
+    // `panic!` with a literal carries a `&str`, with arguments a `String`.
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     StorageError::new(ErrorKind::Panicked, operation, format!("panicked: {text}"))

@@ -68,6 +68,7 @@ impl Dispatcher<'_> {
         report: &mut RescanReport,
     ) {
         let waiting = match refusal {
+            // Nothing to say, or the stop reason says it.
             Refusal::NothingToDelete | Refusal::Stopped => return,
             Refusal::Blocked => "part of the tree could not be read",
             Refusal::UploadsFailed => {
@@ -77,7 +78,8 @@ impl Dispatcher<'_> {
                 self.stop(StopReason::DeletesRefused);
                 report.deletes_refused = Some(refused);
                 self.context.session.trace.warn(
-                    "too many files are gone: nothing was deleted; check the tree, and set max_delete if the deletes are intended",
+                    "too many files are gone: nothing was deleted; check the tree, and set max_delete if the deletes \
+                     are intended",
                     &[("why", &refused), ("gone", &refused.removed), ("published", &refused.published)],
                 );
                 return;
@@ -149,6 +151,7 @@ impl Dispatcher<'_> {
             if let Some(pending) = pending.filter(|_| !error.may_have_taken_effect()) {
                 writes.push(Write::Pending(key.clone(), pending));
             }
+            // The key stays pending, and the run's stop reason says why.
             if self.not_tried(&error) {
                 continue;
             }

@@ -156,6 +156,7 @@ impl RescanOrchestrator {
         // A panic in a backend's getters, or in our own code, must not reach the host.
         let result = catch_unwind(AssertUnwindSafe(all))
             .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
+        // A cache that fails cannot record the end of the run either.
         if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
             // The caller gets the run's error, so this one is only logged.
             if let Err(error) = self.cache.record_end(false, false).and_then(|()| self.update_catalog()) {
@@ -196,7 +197,7 @@ impl RescanOrchestrator {
             return Ok(end);
         }
         let lost = report.reset_for_second_pass();
-        // The first pass has sent every file already: only the lost objects are due now.
+        // A forced first pass has sent every file already: only the lost objects are due now.
         context.force.store(false, Ordering::Relaxed);
         let mut again = self.publish_tree(&context, trace, report)?;
         again.add_first_pass(&end);
@@ -233,6 +234,7 @@ impl RescanOrchestrator {
             report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
             end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
+        // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
         } else if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
             end.tally = self.carry_out_plan(context, &plan, report)?;
         }
@@ -249,6 +251,7 @@ impl RescanOrchestrator {
             inode: stat.inode,
         };
         let (known, named) = self.cache.known_root(&identity, self.config.allow_new_root)?;
+        // A dry run does not bind the cache.
         if !run.dry_run {
             let writes: Vec<Write> = bound.into_iter().chain(named).collect();
             self.cache.apply(&writes)?;
@@ -346,6 +349,7 @@ impl RescanOrchestrator {
         if let Err(error) = recorder.sync() {
             dispatcher.fail(error);
         }
+        // After the uploads: the multipart uploads that are still open now are not resumed by this run.
         if !dispatcher.tally.is_stopped() {
             let stop = unfinished::sweep(context, &self.cache, &recorder, report)?;
             if let Some(reason) = stop {
@@ -406,6 +410,7 @@ impl RescanOrchestrator {
             self.cache.check_file()?;
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
             self.cache.record_end(synced, end.is_complete(report))?;
+            // The files are published all the same, so this is a failure in the report and no error of the run.
             if let Err(error) = self.update_catalog() {
                 report.add_failed(error);
                 report.outcome = outcome_of(end, report);

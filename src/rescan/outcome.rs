@@ -63,7 +63,8 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Adds the results of the first pass of the same run. Confirmed files are left out: this pass confirmed them again.
+    /// Adds the results of the first pass of the same run. Confirmed files are left out: this pass has confirmed them
+    /// again.
     pub(crate) fn add_first_pass(&mut self, before: &Self) {
         self.blocked |= before.blocked;
         self.tally.done += before.tally.done;
@@ -101,6 +102,7 @@ pub(crate) fn outcome_of(end: &End, report: &RescanReport) -> RescanOutcome {
     if end.blocked || tally.stop.is_some() || report.failed_count > 0 || pending || differs {
         return RescanOutcome::Partial;
     }
+    // A dry run has the outcome that the run would have had.
     let planned = report.dry_run && report.uploaded_count + report.deleted_count > 0;
     if tally.done > 0 || planned { RescanOutcome::Published } else { RescanOutcome::Unchanged }
 }

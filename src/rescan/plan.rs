@@ -108,16 +108,13 @@ pub(crate) fn plan(input: &PlanInput<'_>, report: &mut RescanReport) -> Result<P
 /// Refuses a root without a single file if files were published from it: probably a disk is not mounted.
 fn refuse_empty(input: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
     let mut found = walk(input.root, input.key_room(), input.filter);
-    // One file, or one entry that cannot be read, ends the search.
+    // The first file, or the first entry that cannot be read, ends the search.
     let holds_a_file = found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_)));
     if guard::may_be_published(holds_a_file, published, false) {
         return Ok(());
     }
-    let what = if input.filter.is_trivial() {
-        "it holds no file"
-    } else {
-        "include and exclude match none of its files"
-    };
+    let what =
+        if input.filter.is_trivial() { "it holds no file" } else { "include and exclude leave no file" };
     let why = format!(
         "{what}, but {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
     );
@@ -144,7 +141,7 @@ impl Planner<'_> {
         let rows = self.input.cache.rows();
         let own = self.own_files();
         let mut found = walk(self.input.root, self.input.key_room(), self.input.filter);
-        // Entries that are no files go through a channel of their own. They are recorded before the keys below their
+        // Entries that are not files go through a channel of their own. They are recorded before the keys below their
         // paths are decided, because those depend on them.
         let (side, note) = crossbeam_channel::unbounded();
         let files = std::iter::from_fn(move || {
@@ -181,7 +178,7 @@ impl Planner<'_> {
         files.iter().filter_map(|file| fs::metadata(file).ok()).map(|own| (own.dev(), own.ino())).collect()
     }
 
-    /// Records an entry of the walk that is no file.
+    /// Records an item of the walk that is not a regular file.
     fn record_found(&mut self, found: Found) {
         match found {
             Found::Failed(error) => {
@@ -213,6 +210,7 @@ impl Planner<'_> {
         self.plan.files += u64::from(file.is_some());
         let (recent, left) = beside;
         self.plan.common += u64::from(file.is_some() && published.is_some() && !recent);
+        // The file came back: from now on the key counts as part of the tree again.
         if left && file.is_some() && !self.input.dry_run {
             self.writes.push(Write::Returned(key.clone()));
         }

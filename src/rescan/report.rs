@@ -410,6 +410,7 @@ impl RescanReport {
 }
 
 fn push<T>(list: &mut Vec<T>, item: T) {
+    // Beyond the limit only the count beside the list grows.
     if list.len() < REPORT_LIST_LIMIT {
         list.push(item);
     }

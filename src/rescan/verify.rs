@@ -1,8 +1,8 @@
 //! Verification: compares the store's listing, and on request the contents, with what the store acknowledged.
 //!
 //! # Architecture
-//! - [`CacheManager::verify`] is the entry for hosts and takes the cache's lock. [`after_run`] is the entry for a rescan,
-//!   which holds the lock already.
+//! - [`CacheManager::verify`]: the entry for hosts. It takes the cache's lock.
+//! - [`after_run`]: the entry for a rescan, which holds the lock already.
 //! - [`compare`] does the work on the calling thread: [`compare_listing`] page by page, then [`find_missing`] over the
 //!   cache, then [`contents`], which downloads objects on the engine's workers.
 //! - [`Seen`]: the hashes of all listed keys, owned by the calling thread and dropped before the downloads.
@@ -66,6 +66,7 @@ impl CacheManager {
     ) -> Result<VerifyReport, StorageError> {
         let destination = backend.destination();
         let binding = self.bind(&destination)?;
+        // A cache that was never used is bound now, unless it is open for reading only.
         if let Some(binding) = binding.filter(|_| !self.is_read_only()) {
             self.apply(&[binding])?;
         }
@@ -78,6 +79,7 @@ impl CacheManager {
             report.add_failed(error);
         }
         match compared {
+            // Nothing was found: the caller gets the error itself, not an empty report.
             Err(error) if report.is_empty() || error.is_about_the_cache() => Err(error),
             Err(error) => {
                 report.add_failed(error);

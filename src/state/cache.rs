@@ -37,11 +37,11 @@ pub struct PendingFile {
     pub size: u64,
 }
 
-/// The durable record of all published files, in one file on disk. Cheap to clone; clones share the file. One process at
-/// a time has it open for writing, and any number of processes [for reading](Self::open_read_only).
+/// The durable record of all published files, in one file on disk. Cheap to clone; clones share the file. One process
+/// at a time has it open for writing, and any number of processes [for reading](Self::open_read_only).
 ///
-/// A version counts as published only after the store has acknowledged it. The cache is bound to the destination that it
-/// was first used for.
+/// A version counts as published only after the store has acknowledged it. The cache is bound to the destination that
+/// it was first used for.
 #[derive(Clone)]
 pub struct CacheManager(Arc<Inner>);
 
@@ -63,17 +63,17 @@ impl Drop for RescanLock {
 }
 
 impl CacheManager {
-    /// Opens the cache for writing, or creates it (mode 0600; a missing parent folder gets 0700). Checks the whole file:
-    /// about 0.3 s for a million records. A cache of the previous format is upgraded in place. A cache that anybody may
-    /// write or replace is refused; if its group may write it, the log has a warning.
+    /// Opens the cache for writing, or creates it (mode 0600; a missing parent folder gets 0700). Checks the whole
+    /// file: about 0.3 s for a million records. A cache of the previous format is upgraded in place. A cache that
+    /// anybody may write or replace is refused; if its group may write it, the log has a warning.
     ///
-    /// If the process has a limit on file sizes (`RLIMIT_FSIZE`), a write beyond it raises SIGXFSZ, which ends a process
-    /// that neither handles nor ignores the signal. This library installs no handler. A host that ignores the signal
-    /// gets an error instead.
+    /// If the process has a limit on file sizes (`RLIMIT_FSIZE`), a write beyond it raises SIGXFSZ, which ends a
+    /// process that neither handles nor ignores the signal. This library installs no handler. A host that ignores the
+    /// signal gets an error instead.
     ///
     /// # Errors
-    /// [`ErrorKind::CacheLocked`] if another process has it open for writing, [`ErrorKind::CacheDamaged`] if it is not a
-    /// cache, is damaged or was written by a newer version, [`ErrorKind::Cache`] if it cannot be read or
+    /// [`ErrorKind::CacheLocked`] if another process has it open for writing, [`ErrorKind::CacheDamaged`] if it is not
+    /// a cache, is damaged or was written by a newer version, [`ErrorKind::Cache`] if it cannot be read or
     /// written, is a symbolic link, or may be written by anybody, [`ErrorKind::Config`] if it is a folder.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self::open_waiting(path, Duration::ZERO)
@@ -168,6 +168,7 @@ impl CacheManager {
                 Err(error) => Some(Err(error)),
             })
         });
+        // Without known URLs the error is the only item.
         failed.into_iter().chain(known)
     }
 
@@ -230,6 +231,7 @@ impl CacheManager {
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
     pub fn is_synced(&self) -> Result<bool, StorageError> {
+        // The flag may be older than the last pending record.
         let flag = self.0.store.meta(META_SYNCED)?.as_deref() == Some(&[1]);
         Ok(flag && self.pending_count()? == 0)
     }
@@ -276,7 +278,8 @@ impl CacheManager {
     pub(crate) fn places(&self) -> Result<Places, StorageError> {
         let places = self.0.places.read().unwrap_or_else(PoisonError::into_inner).clone();
         places.ok_or_else(|| {
-            let why = "its URLs are not known in this process: create a RescanOrchestrator with it, or call use_urls_of";
+            let why =
+                "no URLs are known in this process: create a RescanOrchestrator with it, or call use_urls_of";
             StorageError::config("cache", why)
         })
     }
@@ -334,6 +337,7 @@ impl CacheManager {
     /// Returns true if anything is to be uploaded or deleted.
     pub(crate) fn has_work(&self) -> Result<bool, StorageError> {
         for row in self.pending_rows() {
+            // For unsettled keys no request is to be sent.
             if row?.pending.is_some_and(|pending| pending.kind != PendingKind::Unsettled) {
                 return Ok(true);
             }
@@ -379,6 +383,7 @@ impl CacheManager {
             let Some(last) = keys.last() else { return Ok(count) };
             after = Some(last.clone());
             for key in keys {
+                // Without an upload ID an upload may never have been created.
                 let named = self.open_uploads(&key)?.into_iter().filter(|open| open.upload_id.is_some());
                 count += named.count() as u64;
             }

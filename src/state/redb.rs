@@ -196,6 +196,7 @@ impl RedbStore {
 
 impl Store for RedbStore {
     fn is_completion_due(&self) -> Result<bool, StorageError> {
+        // The first complete run counts even if it published nothing.
         let is_first = self.meta(META_COMPLETE)?.is_none();
         Ok(is_first || !self.rows(RECENT, None, 1)?.is_empty())
     }
@@ -213,6 +214,7 @@ impl Store for RedbStore {
     }
 
     fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
+        // One transaction, so that both records are of the same moment.
         let (published, pending) = self.read(|transaction| {
             let published = transaction.open_table(PUBLISHED)?.get(key)?.map(|v| v.value().to_vec());
             let pending = transaction.open_table(PENDING)?.get(key)?.map(|v| v.value().to_vec());

@@ -67,6 +67,7 @@ fn compile_patterns(field: &str, patterns: &[String]) -> Result<Option<GlobSet>,
         let wrong = |error: globset::Error| {
             StorageError::config(field, format!("{pattern:?} is not a valid pattern: {}", error.kind()))
         };
+        // `*` must not match a slash.
         set.add(
             GlobBuilder::new(&anchor_pattern(field, pattern)?)
                 .literal_separator(true)
@@ -87,6 +88,7 @@ fn anchor_pattern(field: &str, pattern: &str) -> Result<String, StorageError> {
         let why = format!("{pattern:?} matches no path below the root; patterns are relative to it");
         return Err(StorageError::config(field, why));
     }
+    // Without a slash it matches at any depth.
     Ok(if plain.contains('/') { rooted.to_owned() } else { format!("**/{rooted}") })
 }
 

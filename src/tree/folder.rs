@@ -129,8 +129,8 @@ impl Folder {
         openat(&self.descriptor, ".", flags, Mode::empty())
     }
 
-    /// Returns the stat of the path `below`. If links are not followed, a link at the end gives its own stat, and one on
-    /// the way is `ELOOP`.
+    /// Returns the stat of the path `below`. If links are not followed, a link at the end gives its own stat, and one
+    /// on the way is `ELOOP`.
     pub(crate) fn stat(&self, below: &Path) -> Result<Stat> {
         let found = self.stat_without_links(below);
         let is_followed = |stat: &Stat| file_type(stat).is_symlink() && self.follows_links();

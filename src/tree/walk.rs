@@ -1,4 +1,5 @@
-//! Walks a tree: returns every file below a root in key order, and follows only the symbolic links that the root allows.
+//! Walks a tree: returns every file below a root in key order, and follows only the symbolic links that the root
+//! allows.
 
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
@@ -82,8 +83,8 @@ impl SkipReason {
     }
 }
 
-/// Walks the folder in key order: directories sort as `name/`. Errors are items, so a directory that cannot be read does
-/// not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes are not read, and files that it
+/// Walks the folder in key order: directories sort as `name/`. Errors are items, so a directory that cannot be read
+/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes are not read, and files that it
 /// does not include are left out.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
@@ -233,6 +234,7 @@ impl Walk<'_> {
     /// Returns the stat of a link's target, or what the entry is if the link is not followed.
     fn stat_target(&self, path: &Path, folder: Option<&Place>) -> Result<Stat, InFolder> {
         let stat = self.root.stat_followed(path).map_err(|error| match error {
+            // The folder's own answers for links that may not be followed.
             Errno::XDEV => InFolder::Skipped(SkipReason::Outside),
             Errno::LOOP => InFolder::Skipped(SkipReason::Loop),
             Errno::NOENT | Errno::NOTDIR => InFolder::Skipped(SkipReason::Dangling),
@@ -385,8 +387,8 @@ mod tests {
         assert_eq!(keys(root.path()), ["file"]);
     }
 
-    /// Links to neighbouring folders and files, out of the tree, to nothing, to themselves, to folders above them, and to
-    /// each other's folders.
+    /// Links to neighbouring folders and files, out of the tree, to nothing, to themselves, to folders above them, and
+    /// to each other's folders.
     #[test]
     fn f6_followed_links_are_where_they_lie_and_loops_are_found() {
         let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

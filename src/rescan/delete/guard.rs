@@ -48,8 +48,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Returns true if the file system is still mounted. Device numbers may change with a reboot: a file that was on the
-    /// root's device is still expected there, and any other file cannot be on the root's device now.
+    /// Returns true if the file system is still mounted. Device numbers may change with a reboot: a file that was on
+    /// the root's device is still expected there, and any other file cannot be on the root's device now.
     fn is_mounted(self) -> bool {
         let Self { with_root, then, above, root } = self;
         let at_root = above == Some(root);
@@ -64,6 +64,7 @@ pub(crate) fn reason_to_keep<E>(
     mount: impl FnOnce() -> Result<Mount, E>,
 ) -> Result<Option<KeptReason>, E> {
     let Missing { excluded, skipped, of_another_root, new_root_is_allowed, deletes_are_off } = missing;
+    // The order counts: the report shows the first reason only.
     if excluded {
         return Ok(Some(KeptReason::Excluded));
     }
@@ -122,6 +123,7 @@ pub(crate) fn too_many(counts: Counts, allowed: Allowed) -> Option<DeletesRefuse
     let Counts { files, common, gone, removed, published } = counts;
     let before = common + gone;
     let refused = |reason, published| Some(DeletesRefused { reason, removed, files, published });
+    // A cap replaces the other rules: the caller has decided.
     if let Some(cap) = allowed.max_delete {
         let limit = cap.limit(published);
         return if removed > limit { refused(TooMany::Cap(limit), published) } else { None };

@@ -49,7 +49,8 @@ impl RedbStore {
             Some([upgrade::FROM]) => self.upgrade(path),
             Some(other) => {
                 let why = format!(
-                    "its format is {other:?}, and this version reads {FORMAT}: use the version that wrote it, or a new cache file"
+                    "its format is {other:?}, and this version reads {FORMAT}: use the version that wrote it, or a \
+                     new cache file"
                 );
                 Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path))
             }
@@ -174,6 +175,7 @@ fn retry_while_locked(
         match open() {
             Err(held) if held.kind() == ErrorKind::CacheLocked => {
                 let left = wait.saturating_sub(began.elapsed());
+                // Without a wait the error has nothing to add.
                 if left.is_zero() {
                     let waited = format!("waited {wait:?}");
                     return Err(if wait.is_zero() { held } else { held.advise(&waited) });
