@@ -1,7 +1,7 @@
-//! The figures of the catalog, with a million keys as build tools make them: `d042/f007.9c3e11d0.js`.
+//! Measures the catalog with a million keys such as build tools make: `d042/f007.9c3e11d0.js`.
 //!
 //! ```text
-//! cargo bench --bench catalog               # makes 1,000,000 files
+//! cargo bench --bench catalog                  # creates 1,000,000 files
 //! cargo bench --bench catalog -- folders=100   # 100,000 keys
 //! ```
 
@@ -17,7 +17,7 @@ use bucket_brigade::{
 };
 
 mod common;
-use common::{Result, itself, measure, print_figures, show, word};
+use common::{Result, measure, path_arg, print_figures, show, this_benchmark};
 
 const READERS: usize = 8;
 const RUNS: usize = 11;
@@ -25,14 +25,14 @@ const LOOKUPS: usize = 200_000;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
         ["publish", root, cache] => publish(root, cache),
         ["write", cache] => write(cache),
         ["read", catalog] => read(catalog),
-        words => {
-            let folders = words.iter().find_map(|word| word.strip_prefix("folders="));
-            all(folders.map_or(Ok(1000), str::parse)?)
+        arguments => {
+            let folders = arguments.iter().find_map(|word| word.strip_prefix("folders="));
+            run_all(folders.map_or(Ok(1000), str::parse)?)
         }
     }
 }
@@ -41,7 +41,7 @@ fn store() -> Arc<dyn StorageBackend> {
     Arc::new(LocalBackend::new("https://cdn.example.com/site", "/"))
 }
 
-fn all(folders: usize) -> Result<()> {
+fn run_all(folders: usize) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let tree = scratch.path().join("tree");
     for folder in 0..folders {
@@ -51,23 +51,23 @@ fn all(folders: usize) -> Result<()> {
         }
     }
     let cache = scratch.path().join("cache");
-    measure(&["publish", word(&tree)?, word(&cache)?])?;
+    measure(&["publish", path_arg(&tree)?, path_arg(&cache)?])?;
     println!("{} keys", folders * 1000);
-    show("write", &measure(&["write", word(&cache)?])?);
+    show("write", &measure(&["write", path_arg(&cache)?])?);
     let path = Catalog::path_for(&cache);
     println!("  file: {:.1} MB", fs::metadata(&path)?.len() as f64 / 1e6);
-    open(&path)?;
-    get(&path, folders)?;
-    shared(&path)
+    measure_open(&path)?;
+    measure_get(&path, folders)?;
+    measure_readers(&path)
 }
 
-/// With eight digits that no other key shares, as of its content.
+/// A key with eight pseudo-random digits, like the content hash that a build tool adds.
 fn key(folder: usize, file: usize) -> String {
     let content = fastrand::Rng::with_seed((folder * 1000 + file) as u64).u32(..);
     format!("d{folder:03}/f{file:03}.{content:08x}.js")
 }
 
-/// A cache of the tree, without its catalog.
+/// Publishes the tree into a new cache, without a catalog.
 fn publish(root: &str, cache: &str) -> Result<()> {
     let config = RescanConfig::new().catalog(false);
     let cache = CacheManager::open(cache)?;
@@ -81,11 +81,11 @@ fn write(cache: &str) -> Result<()> {
     cache.use_urls_of(store(), None);
     let began = Instant::now();
     Catalog::write(&cache)?;
-    print_figures(began.elapsed().as_secs_f64(), "(CPU and peak with the opening of the cache)");
+    print_figures(began.elapsed().as_secs_f64(), "(CPU and peak include opening the cache)");
     Ok(())
 }
 
-fn open(path: &Path) -> Result<()> {
+fn measure_open(path: &Path) -> Result<()> {
     let mut times = (0..RUNS)
         .map(|_| {
             let began = Instant::now();
@@ -103,11 +103,12 @@ fn open(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn get(path: &Path, folders: usize) -> Result<()> {
+fn measure_get(path: &Path, folders: usize) -> Result<()> {
     let catalog = Catalog::open(path)?;
     let mut random = fastrand::Rng::with_seed(1);
     let keys: Vec<String> =
         (0..LOOKUPS).map(|_| key(random.usize(..folders), random.usize(..1000))).collect();
+    // The same loop without a look-up measures the clock, whose share is subtracted.
     let median = |f: &dyn Fn(&str) -> bool| {
         let mut times: Vec<_> = keys
             .iter()
@@ -137,7 +138,7 @@ fn get(path: &Path, folders: usize) -> Result<()> {
     Ok(())
 }
 
-/// A reader that has looked at everything, and waits.
+/// A reader process: reads every key, then waits until its input ends.
 fn read(path: &str) -> Result<()> {
     let catalog = Catalog::open(path)?;
     println!("{}", catalog.iter().count());
@@ -145,10 +146,10 @@ fn read(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// What readers hold of memory: their own, and their share of what they have together.
-fn shared(path: &Path) -> Result<()> {
+/// Measures the memory of one and of several readers. PSS divides shared pages among them, RSS does not.
+fn measure_readers(path: &Path) -> Result<()> {
     for count in [1, READERS] {
-        let mut readers = (0..count).map(|_| reader(path)).collect::<Result<Vec<_>>>()?;
+        let mut readers = (0..count).map(|_| start_reader(path)).collect::<Result<Vec<_>>>()?;
         let mut sums = [0.0; 2];
         for child in &readers {
             let held = fs::read_to_string(format!("/proc/{}/smaps_rollup", child.id()))?;
@@ -166,9 +167,12 @@ fn shared(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn reader(path: &Path) -> Result<Child> {
-    let mut child =
-        itself()?.args(["read", word(path)?]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+fn start_reader(path: &Path) -> Result<Child> {
+    let mut child = this_benchmark()?
+        .args(["read", path_arg(path)?])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let output = child.stdout.take().ok_or("no output")?;
     BufReader::new(output).read_line(&mut String::new())?;
     Ok(child)

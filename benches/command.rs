@@ -1,5 +1,5 @@
-//! The figures of the command `brigade` that a comparison of tools (`benches/peers/run.sh`) does not show: the size
-//! of the binary, and how long it takes from its start to its first request.
+//! Measures what the comparison of tools (`benches/peers/run.sh`) does not show of the command `brigade`: the size of
+//! the binary, and the time from its start to its first request.
 //!
 //! ```text
 //! cargo bench --features cli --bench command
@@ -14,7 +14,7 @@ use std::time::Instant;
 mod common;
 #[path = "../tests/support/server.rs"]
 mod server;
-use common::{BUCKET, Result, settle, word};
+use common::{BUCKET, Result, path_arg, wait_out_racy_window};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 const BRIGADE: &str = env!("CARGO_BIN_EXE_brigade");
@@ -31,11 +31,12 @@ fn main() -> Result<()> {
     }
     let server = S3Server::start(server::fs(&scratch.path().join("objects"), BUCKET));
     let endpoint = server.endpoint();
-    settle();
+    wait_out_racy_window();
     let cache = scratch.path().join("cache");
     if !sync(&tree, &cache, &endpoint)?.status()?.success() {
         return Err("the tree cannot be published".into());
     }
+    // A bare listener takes the server's port: the first connection is all that is measured.
     let port = server.port();
     server.stop();
     let listener = TcpListener::bind(("127.0.0.1", port))?;
@@ -61,7 +62,7 @@ fn main() -> Result<()> {
 fn sync(tree: &Path, cache: &Path, endpoint: &str) -> Result<Command> {
     let mut command = Command::new(BRIGADE);
     command
-        .args(["sync", word(tree)?, &format!("s3://{BUCKET}"), "--quiet", "--cache", word(cache)?])
+        .args(["sync", path_arg(tree)?, &format!("s3://{BUCKET}"), "--quiet", "--cache", path_arg(cache)?])
         .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
         .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         .env("AWS_ENDPOINT_URL", endpoint)
@@ -70,7 +71,7 @@ fn sync(tree: &Path, cache: &Path, endpoint: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Milliseconds from the start of a process to the connection of its first request, sorted.
+/// Measures the milliseconds from the start of a process to the connection of its first request, sorted.
 fn first_requests(listener: &TcpListener, command: impl Fn(usize) -> Result<Command>) -> Result<String> {
     let mut times = Vec::new();
     for run in 0..RUNS {

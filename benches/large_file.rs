@@ -1,8 +1,8 @@
-//! The figures of large files: one file of random bytes, from the page cache, to s3s-fs, hashing included.
+//! Measures the upload of a large file: one file of random bytes, from the page cache, to s3s-fs, hashing included.
 //!
 //! ```text
-//! cargo bench --bench large_file                        # memory, killed, chunks, rust-s3: each with 2 GiB
-//! cargo bench --bench large_file -- parts size=512      # part sizes; with 512 MiB
+//! cargo bench --bench large_file                        # memory, killed, chunks, compare: each with 2 GiB
+//! cargo bench --bench large_file -- parts size=512      # part sizes, with 512 MiB
 //! ```
 
 use std::fs::{self, File};
@@ -19,7 +19,9 @@ mod common;
 mod server;
 #[path = "../tests/support/tls.rs"]
 mod tls;
-use common::{BUCKET, Measured, Result, Server, itself, print_figures, settle, word};
+use common::{
+    BUCKET, Measured, Result, Server, path_arg, print_figures, this_benchmark, wait_out_racy_window,
+};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
 use tls::TestCa;
 
@@ -29,17 +31,18 @@ const CHUNK: u64 = 8 * 1024;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
         ["serve", objects, ca] => serve(Path::new(objects), ca),
         ["client", root, cache, endpoint, ca, chunk, part] => {
             client(root, cache, endpoint, ca, chunk.parse()?, part.parse()?)
         }
         ["rust-s3", call, path, endpoint] => rust_s3(call, path, endpoint),
-        words => {
-            let size = words.iter().find_map(|word| word.strip_prefix("size="));
+        arguments => {
+            let size = arguments.iter().find_map(|word| word.strip_prefix("size="));
             let size = size.map_or(Ok(2048), str::parse::<u64>)? * MIB;
-            let mut names: Vec<_> = words.iter().filter(|word| !word.starts_with("size=")).copied().collect();
+            let mut names: Vec<_> =
+                arguments.iter().filter(|word| !word.starts_with("size=")).copied().collect();
             if names.is_empty() {
                 names = vec!["memory", "killed", "chunks", "compare"];
             }
@@ -59,7 +62,7 @@ fn run(name: &str, size: u64) -> Result<()> {
     }
 }
 
-/// A tree of one file, and where what belongs to it lies.
+/// A tree of one large file, with scratch space for caches and objects.
 struct Scene {
     scratch: tempfile::TempDir,
     runs: AtomicU32,
@@ -77,7 +80,7 @@ impl Scene {
             file.write_all(&block)?;
         }
         file.sync_all()?;
-        settle();
+        wait_out_racy_window();
         Ok(Self { scratch, runs: AtomicU32::new(0) })
     }
 
@@ -85,7 +88,7 @@ impl Scene {
         self.scratch.path().join(name)
     }
 
-    /// A server with nothing in it.
+    /// Starts a server with an empty bucket.
     fn server(&self, tls: bool) -> Result<Server> {
         let objects = self.path("objects");
         if objects.exists() {
@@ -93,23 +96,23 @@ impl Scene {
         }
         let ca = self.path("ca");
         fs::create_dir_all(&ca)?;
-        Server::start(&["serve", word(&objects)?, if tls { word(&ca)? } else { "" }])
+        Server::start(&["serve", path_arg(&objects)?, if tls { path_arg(&ca)? } else { "" }])
     }
 
-    /// A client that publishes the tree; with a new cache each time.
+    /// Runs a client that publishes the tree, with a new cache each time.
     fn client(&self, server: &Server, chunk: u64, part: u64) -> Result<Measured> {
         let cache = self.path(&format!("cache{}", self.runs.fetch_add(1, Ordering::Relaxed)));
-        let words = self.words(&cache, server, chunk, part)?;
-        common::measure(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        let arguments = self.arguments(&cache, server, chunk, part)?;
+        common::measure(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn words(&self, cache: &Path, server: &Server, chunk: u64, part: u64) -> Result<[String; 7]> {
+    fn arguments(&self, cache: &Path, server: &Server, chunk: u64, part: u64) -> Result<[String; 7]> {
         let tls = server.endpoint.starts_with("https");
-        let ca = if tls { word(&self.path("ca/ca.pem"))?.to_owned() } else { String::new() };
+        let ca = if tls { path_arg(&self.path("ca/ca.pem"))?.to_owned() } else { String::new() };
         Ok([
             "client".to_owned(),
-            word(&self.path("tree"))?.to_owned(),
-            word(cache)?.to_owned(),
+            path_arg(&self.path("tree"))?.to_owned(),
+            path_arg(cache)?.to_owned(),
             server.endpoint.clone(),
             ca,
             chunk.to_string(),
@@ -127,7 +130,7 @@ fn show(title: &str, size: u64, measured: &Measured) {
     );
 }
 
-/// Memory does not grow with the file.
+/// Shows that memory does not grow with the size of the file.
 fn memory(size: u64) -> Result<()> {
     println!("memory: files of different sizes, 10 parts of 16 MiB in flight, chunks of 8 KiB");
     for size in [size / 8, size, 4 * size] {
@@ -138,7 +141,7 @@ fn memory(size: u64) -> Result<()> {
     Ok(())
 }
 
-/// What each chunk size costs, plain and over TLS.
+/// Measures chunk sizes, plain and over TLS.
 fn chunks(size: u64) -> Result<()> {
     println!("chunks: {} MiB, 10 parts of 16 MiB in flight", size / MIB);
     let scene = Scene::new(size)?;
@@ -151,7 +154,7 @@ fn chunks(size: u64) -> Result<()> {
     Ok(())
 }
 
-/// What each part size costs.
+/// Measures part sizes.
 fn parts(size: u64) -> Result<()> {
     println!("parts: {} MiB, 10 in flight, chunks of 8 KiB", size / MIB);
     let scene = Scene::new(size)?;
@@ -162,13 +165,13 @@ fn parts(size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Killed (SIGKILL) when half of the file is at the store; then once more.
+/// Kills the client (SIGKILL) when the store has half of the file, then measures a second run, which resumes it.
 fn killed(size: u64) -> Result<()> {
     println!("killed: {} MiB, parts of 16 MiB, killed at half", size / MIB);
     let scene = Scene::new(size)?;
     let server = scene.server(false)?;
-    let words = scene.words(&scene.path("cache"), &server, CHUNK, PART)?;
-    let mut child = itself()?.args(&words).stdout(std::process::Stdio::null()).spawn()?;
+    let arguments = scene.arguments(&scene.path("cache"), &server, CHUNK, PART)?;
+    let mut child = this_benchmark()?.args(&arguments).stdout(std::process::Stdio::null()).spawn()?;
     while bytes_below(&scene.path("objects")) < size / 2 {
         if child.try_wait()?.is_some() {
             return Err("the client ended before it was killed".into());
@@ -178,7 +181,7 @@ fn killed(size: u64) -> Result<()> {
     child.kill()?;
     child.wait()?;
     let there = bytes_below(&scene.path("objects"));
-    let measured = common::measure(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let measured = common::measure(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
     show("the second run", size, &measured);
     let allowed = size / 2 + 10 * PART;
     println!(
@@ -203,7 +206,7 @@ fn bytes_below(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Beside rust-s3's own calls, on the same file.
+/// Compares with rust-s3's own calls on the same file.
 fn compare(size: u64) -> Result<()> {
     println!("compare: {} MiB, plain, 10 parts of 16 MiB in flight where there are parts", size / MIB);
     let scene = Scene::new(size)?;
@@ -214,7 +217,7 @@ fn compare(size: u64) -> Result<()> {
     let path = scene.path("tree/large");
     for call in ["put_object_stream", "put_multipart_chunk"] {
         let server = scene.server(false)?;
-        let measured = common::measure(&["rust-s3", call, word(&path)?, &server.endpoint])?;
+        let measured = common::measure(&["rust-s3", call, path_arg(&path)?, &server.endpoint])?;
         show(&format!("rust-s3, {call}"), size, &measured);
     }
     Ok(())
@@ -260,7 +263,7 @@ fn client(root: &str, cache: &str, endpoint: &str, ca: &str, chunk: usize, part:
     Ok(())
 }
 
-/// rust-s3's own blocking calls.
+/// Uploads the file with rust-s3's blocking calls.
 fn rust_s3(call: &str, path: &str, endpoint: &str) -> Result<()> {
     let credentials = s3::creds::Credentials::new(Some(ACCESS_KEY), Some(SECRET_KEY), None, None, None)?;
     let region = s3::Region::Custom { region: "us-east-1".to_owned(), endpoint: endpoint.to_owned() };
@@ -270,14 +273,14 @@ fn rust_s3(call: &str, path: &str, endpoint: &str) -> Result<()> {
         "put_object_stream" => {
             bucket.put_object_stream(&mut File::open(path)?, "large")?;
         }
-        _ => in_parts(&bucket, Path::new(path))?,
+        _ => rust_s3_multipart(&bucket, Path::new(path))?,
     }
     print_figures(began.elapsed().as_secs_f64(), "");
     Ok(())
 }
 
-/// Ten threads, each with the next part that nobody has.
-fn in_parts(bucket: &s3::Bucket, path: &Path) -> Result<()> {
+/// Uploads the file with rust-s3's multipart calls, on ten threads that each take the next part.
+fn rust_s3_multipart(bucket: &s3::Bucket, path: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let (kind, file) = ("application/octet-stream", File::open(path)?);
     let plan = PartPlan::new(file.metadata()?.len(), PART).ok_or("an empty file")?;

@@ -1,8 +1,8 @@
-//! The figures of the main line.
+//! Measures the main line: many small files.
 //!
 //! ```text
 //! cargo bench --bench main_line                 # files, latency, lookups
-//! cargo bench --bench main_line -- million      # a cache of 1,000,000 entries (makes that many files)
+//! cargo bench --bench main_line -- million      # a cache of 1,000,000 entries (creates that many files)
 //! ```
 
 use std::fs;
@@ -23,15 +23,15 @@ mod memory_store;
 mod proxy;
 #[path = "../tests/support/server.rs"]
 mod server;
-use common::{BUCKET, Measured, Result, Server, print_figures, settle, show, word};
+use common::{BUCKET, Measured, Result, Server, path_arg, print_figures, show, wait_out_racy_window};
 use memory_store::MemoryStore;
 use proxy::{Fault, FaultProxy, Rule};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
         ["serve", root, delay] => serve(Path::new(root), delay.parse()?),
         ["client", root, cache, endpoint] => client(root, cache, endpoint),
         [] => ["files", "latency", "lookups"].into_iter().try_for_each(run),
@@ -49,12 +49,12 @@ fn run(name: &str) -> Result<()> {
     }
 }
 
-/// 10,000 files of 1 to 16 KiB in 100 folders, and the same tree again.
+/// Publishes 10,000 files of 1 to 16 KiB in 100 folders, then the unchanged tree again.
 fn files() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
     let server = start_server(&scratch.path().join("objects"), 0)?;
-    settle();
+    wait_out_racy_window();
     let cache = scratch.path().join("cache");
     println!("10,000 files of 1 to 16 KiB to s3s-fs, then the same again");
     for title in ["first", "again"] {
@@ -63,8 +63,8 @@ fn files() -> Result<()> {
     Ok(())
 }
 
-/// 5,000 files, each answer 20 ms late: ten in flight allow 500 a second. The store is in memory, or its
-/// own time would count with the delay.
+/// Publishes 5,000 files with each answer delayed by 20 ms: ten in flight allow at most 500 a second. One store is in
+/// memory, so that the time it takes does not add to the delay; the other is s3s-fs.
 fn latency() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let tree = make_tree(scratch.path(), 50, 100, 16 * 1024)?;
@@ -81,7 +81,7 @@ fn latency() -> Result<()> {
     Ok(())
 }
 
-/// 1,000 uploads to a host name.
+/// Publishes 1,000 files to a host name, which must be looked up.
 fn lookups() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let tree = make_tree(scratch.path(), 10, 100, 1024)?;
@@ -92,7 +92,7 @@ fn lookups() -> Result<()> {
     Ok(())
 }
 
-/// A million empty files, published by a backend that moves no bytes; then nothing to do.
+/// Publishes a million empty files with a backend that sends no bytes, then rescans the unchanged tree.
 fn million() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let began = Instant::now();
@@ -100,7 +100,8 @@ fn million() -> Result<()> {
     println!("1,000,000 entries (files made in {:.0} s)", began.elapsed().as_secs_f64());
     let cache = scratch.path().join("cache");
     show("first", &measure(&tree, &cache, "local")?);
-    settle();
+    wait_out_racy_window();
+    // The first rescan found racy stats. This one hashes those files again, and the next one trusts them.
     show("settle", &measure(&tree, &cache, "local")?);
     show("again", &measure(&tree, &cache, "local")?);
     println!("  cache file: {:.0} MiB", fs::metadata(&cache)?.len() as f64 / 1_048_576.0);
@@ -123,7 +124,7 @@ fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result
 }
 
 fn start_server(objects: &Path, delay_ms: u64) -> Result<Server> {
-    Server::start(&["serve", word(objects)?, &delay_ms.to_string()])
+    Server::start(&["serve", path_arg(objects)?, &delay_ms.to_string()])
 }
 
 fn serve(objects: &Path, delay_ms: u64) -> Result<()> {
@@ -143,9 +144,9 @@ fn serve(objects: &Path, delay_ms: u64) -> Result<()> {
     Ok(())
 }
 
-/// One rescan in a process of its own.
+/// Runs and measures one rescan in a process of its own.
 fn measure(tree: &str, cache: &Path, endpoint: &str) -> Result<Measured> {
-    common::measure(&["client", tree, word(cache)?, endpoint])
+    common::measure(&["client", tree, path_arg(cache)?, endpoint])
 }
 
 fn client(root: &str, cache: &str, endpoint: &str) -> Result<()> {
@@ -163,11 +164,11 @@ fn client(root: &str, cache: &str, endpoint: &str) -> Result<()> {
         Arc::new(S3Backend::new(&engine, config)?)
     };
     let report = RescanOrchestrator::new(&engine, root, backend, cache)?.rescan()?;
-    tell(&report, opened);
+    print_report(&report, opened);
     Ok(())
 }
 
-fn tell(report: &RescanReport, opened: Duration) {
+fn print_report(report: &RescanReport, opened: Duration) {
     let metrics = &report.metrics;
     let text = format!(
         "{}: {} uploaded, {} unchanged; {} requests, {} connections, {} look-ups, {} bytes hashed, {} commits; cache opened in {:.3} s",

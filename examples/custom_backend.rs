@@ -1,7 +1,7 @@
-//! A backend of one's own: four methods, here for a folder on a mounted share that a web server
-//! serves. The orchestrator drives it like any other store: retries, cache, deletes and all.
-//! (A folder cannot hold `a` beside `a/b`, as a bucket can: where a file becomes a folder of its name, the old
-//! file has to be removed by hand.)
+//! A custom backend in four methods, here for a folder on a mounted share that a web server serves. The orchestrator
+//! uses it like any other store, with retries, cache and deletes.
+//! (Unlike a bucket, a folder cannot hold both `a` and `a/b`. Where a file is replaced by a folder of the same name,
+//! the old file has to be removed by hand.)
 //!
 //! ```text
 //! cargo run --example custom_backend [DIR]
@@ -17,7 +17,7 @@ use bucket_brigade::{
     CacheManager, Engine, ErrorKind, Operation, RescanOrchestrator, StorageBackend, StorageError,
 };
 
-/// Publishes into a folder, each file whole or not at all.
+/// Publishes into a folder. Each file appears as a whole or not at all.
 struct MountedShare {
     folder: PathBuf,
     base_url: String,
@@ -25,13 +25,13 @@ struct MountedShare {
 
 impl MountedShare {
     fn failed(operation: Operation, error: std::io::Error) -> StorageError {
-        // A share that went away may come back; a full or read-only one does not mend itself.
+        // A share that is unreachable may come back, so a retry may help. A full or read-only one stays so.
         let passing = matches!(error.kind(), Io::TimedOut | Io::HostUnreachable | Io::StaleNetworkFileHandle);
         let kind = if passing { ErrorKind::Network } else { ErrorKind::Rejected };
-        StorageError::new(kind, operation, "the share refused it").with_source(error)
+        StorageError::new(kind, operation, "the share failed").with_source(error)
     }
 
-    /// Outside of the published tree, on the same file system.
+    /// The temporary path for a key: outside of the published tree, on the same file system.
     fn temporary(&self, remote_key: &str) -> PathBuf {
         let mut hasher = DefaultHasher::new();
         remote_key.hash(&mut hasher);

@@ -1,8 +1,9 @@
-//! A plain server, a thread for each connection, that answers `GET /KEY` with a redirect to where the file is to be
-//! read now. One thread rescans on a timer; the workers read the catalog and never wait for it.
+//! A plain HTTP server that answers `GET /KEY` with a redirect to the URL of the file. A fixed number of workers each
+//! serve one connection at a time. One more thread rescans on a timer; the workers read the catalog and never wait for
+//! a rescan.
 //!
 //! ```text
-//! cargo run --release --example embed_in_server                 # demo: a tree, and an S3 server in this process
+//! cargo run --release --example embed_in_server                 # demo: a new tree, an S3 server in this process
 //! cargo run --release --example embed_in_server DIR s3://BUCKET/PREFIX [ENDPOINT]   # credentials: AWS_* variables
 //! curl -i http://127.0.0.1:8080/index.html
 //! wrk -c 8 -t 2 -d 10 http://127.0.0.1:8080/index.html
@@ -29,12 +30,12 @@ use server::{ACCESS_KEY, S3Server, SECRET_KEY};
 const ADDRESS: &str = "127.0.0.1:8080";
 const WORKERS: usize = 8;
 const RESCAN_EVERY: Duration = Duration::from_secs(30);
-/// A worker looks this often whether there is a newer catalog: one `stat`.
+/// The interval at which a worker checks for a newer catalog, with one `stat`.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// A client that says nothing gives its worker back after this.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a request's head.
-const MOST_OF_A_HEAD: u64 = 16 * 1024;
+/// The idle timeout of a connection, after which its worker is free again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of a request's head.
+const MAX_HEAD_BYTES: u64 = 16 * 1024;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -43,7 +44,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let scratch = tempfile::tempdir()?;
-    // In the demo the store lives as long as this does.
+    // In the demo, the store stops when `_store` is dropped.
     let (tree, config, _store) = match words.as_slice() {
         [] => demo(scratch.path())?,
         [dir, dest, endpoint @ ..] => {
@@ -55,7 +56,7 @@ fn main() -> Result<()> {
     };
     let cache = scratch.path().join("site.cache");
     let site = publisher(&tree, config, &cache)?;
-    // The first catalog; without a store the fallback's URLs are in it.
+    // Writes the first catalog. If the store cannot be reached, it has the fallback's URLs.
     println!("{:?}", site.rescan()?.outcome);
     let catalog = Catalog::open(Catalog::path_for(&cache))?;
     let listener = TcpListener::bind(ADDRESS)?;
@@ -63,10 +64,10 @@ fn main() -> Result<()> {
     let workers: Vec<_> = (0..WORKERS)
         .map(|_| {
             let (listener, catalog) = (listener.try_clone()?, catalog.clone());
-            Ok(thread::spawn(move || work(&listener, catalog)))
+            Ok(thread::spawn(move || serve_connections(&listener, catalog)))
         })
         .collect::<Result<_>>()?;
-    thread::spawn(move || rescan_for_ever(&site));
+    thread::spawn(move || rescan_forever(&site));
     for worker in workers {
         worker.join().map_err(|_| "a worker panicked")?;
     }
@@ -92,13 +93,13 @@ fn demo(scratch: &Path) -> Result<(PathBuf, S3Config, Option<S3Server>)> {
 fn publisher(tree: &Path, config: S3Config, cache: &Path) -> Result<RescanOrchestrator> {
     let engine = Engine::new()?;
     let backend = Arc::new(S3Backend::new(&engine, config)?);
-    // What is not published yet is read from another server of ours.
+    // A file that is not published yet is read from a server on this machine.
     let fallback = Arc::new(LocalBackend::new("http://127.0.0.1:8081/files", tree));
     let (cache, config) = (CacheManager::open(cache)?, RescanConfig::new().fallback(fallback));
     Ok(RescanOrchestrator::with_config(&engine, tree, backend, cache, config)?)
 }
 
-fn rescan_for_ever(site: &RescanOrchestrator) {
+fn rescan_forever(site: &RescanOrchestrator) {
     loop {
         thread::sleep(RESCAN_EVERY);
         match site.rescan() {
@@ -108,35 +109,35 @@ fn rescan_for_ever(site: &RescanOrchestrator) {
     }
 }
 
-/// Takes one connection after another.
-fn work(listener: &TcpListener, mut catalog: Catalog) {
+/// Serves one connection after another.
+fn serve_connections(listener: &TcpListener, mut catalog: Catalog) {
     let mut looked = Instant::now();
     loop {
         let Ok((stream, _)) = listener.accept() else {
             continue;
         };
-        // A connection that breaks is its client's affair.
+        // A broken connection concerns its client only.
         if let Err(error) = serve(&stream, &mut catalog, &mut looked) {
             log::debug!("{error}");
         }
     }
 }
 
-/// Answers the requests of a connection.
+/// Answers the requests on a connection.
 fn serve(stream: &TcpStream, catalog: &mut Catalog, looked: &mut Instant) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
+    stream.set_write_timeout(Some(IDLE_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = (BufReader::new(stream), stream);
     let (mut line, mut answer) = (String::new(), String::new());
     loop {
-        let mut head = (&mut reader).take(MOST_OF_A_HEAD);
+        let mut head = (&mut reader).take(MAX_HEAD_BYTES);
         line.clear();
         if head.read_line(&mut line)? == 0 {
             return Ok(());
         }
         let request = line.clone();
-        // What may have a body is answered and not read any further.
+        // A request that may have a body is answered, and the connection closed, without reading the body.
         let mut close = !request.trim_end().ends_with("HTTP/1.1") || !request.starts_with(['G', 'H']);
         loop {
             line.clear();
@@ -149,7 +150,7 @@ fn serve(stream: &TcpStream, catalog: &mut Catalog, looked: &mut Instant) -> io:
         if looked.elapsed() >= REFRESH_EVERY {
             *looked = Instant::now();
             if let Err(error) = catalog.refresh() {
-                log::warn!("the catalog of before goes on: {error}");
+                log::warn!("cannot refresh the catalog, using the old one: {error}");
             }
         }
         answer.clear();
@@ -167,7 +168,7 @@ fn respond(request: &str, catalog: &Catalog, close: bool, answer: &mut String) {
         (Some("GET" | "HEAD"), Some(target)) => {
             let path = target.split('?').next().unwrap_or_default().trim_start_matches('/');
             match percent_decode_str(path).decode_utf8().ok().and_then(|key| catalog.get(&key)) {
-                // Neither the store nor a fallback has it yet.
+                // Neither the store nor a fallback can serve the file yet.
                 Some(Resolved { state: KeyState::Pending, size: None, .. }) => {
                     "503 Service Unavailable\r\nRetry-After: 30".to_owned()
                 }

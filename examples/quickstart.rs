@@ -1,11 +1,10 @@
-//! The main job, from beginning to end, against an S3 server inside this process:
+//! Publishes a tree and keeps it published, against an S3 server inside this process:
 //!
 //! ```text
 //! cargo run --release --example quickstart [DIR]
 //! ```
 //!
-//! Works on a copy of DIR (by default this crate's own sources); nothing outside of a temporary
-//! folder is touched.
+//! Works on a copy of DIR (by default the sources of this crate). Changes nothing outside of a temporary folder.
 
 use std::error::Error;
 use std::fs;
@@ -70,7 +69,7 @@ fn main() -> Result<()> {
     show(&site.rescan()?);
     show_url(&site, "written during the outage.txt")?;
 
-    step("The server is back; rescan: caught up");
+    step("The server is back; the next rescan catches up");
     let server = S3Server::start_on(port, server::fs(&objects, BUCKET));
     show(&site.rescan()?);
     show_url(&site, "written during the outage.txt")?;
@@ -116,7 +115,7 @@ fn show_url(site: &RescanOrchestrator, key: &str) -> Result<()> {
     Ok(())
 }
 
-/// Changes the first file, adds one, removes the last.
+/// Changes the first file, adds a new one, and removes the last.
 fn edit(tree: &Path) -> Result<(String, String)> {
     let keys = files(tree, tree)?;
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
@@ -159,7 +158,7 @@ fn files(root: &Path, folder: &Path) -> Result<Vec<String>> {
     Ok(keys)
 }
 
-/// Copies regular files, without what a build or a version control leaves.
+/// Copies regular files, except those in `target` and `.git`.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))? {

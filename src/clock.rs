@@ -1,10 +1,10 @@
-//! Time and waiting, as things that can be replaced in tests, and the token that ends a wait.
+//! Time and waiting, which tests can replace, and the token that cancels a run.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Tells a run, from any thread, that it should stop. Cheap to clone; clones share their state.
+/// Cancels a run from any thread. Cheap to clone; clones share their state.
 ///
 /// ```
 /// let token = bucket_brigade::CancelToken::new();
@@ -20,19 +20,20 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Cancels. What is waiting wakes up; a body that is being sent ends at its next chunk; the answer to one
-    /// that was sent is waited for 3 s more.
+    /// Cancels the run. Waits end at once. A body that is being sent ends at its next chunk. The answer to a
+    /// request that was sent completely is awaited for 3 s more.
     pub fn cancel(&self) {
+        // A second call does not restart the 3 s of the first.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         self.0.1.notify_all();
     }
 
-    /// Whether it was cancelled.
+    /// Returns true if the token was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.since().is_some()
     }
 
-    /// Whether it was cancelled so long ago.
+    /// Returns true if the token was cancelled at least `time` ago.
     pub(crate) fn is_cancelled_for(&self, time: Duration) -> bool {
         self.since().is_some_and(|since| since.elapsed() >= time)
     }
@@ -41,12 +42,13 @@ impl CancelToken {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for real time to pass; false if it was cancelled before.
+    /// Waits in real time; returns false if the token was cancelled before the time was over.
     fn sleep(&self, duration: Duration) -> bool {
         let cancelled = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (cancelled, _) = self
             .0
             .1
+            // Waits on after a spurious wake-up.
             .wait_timeout_while(cancelled, duration, |cancelled| cancelled.is_none())
             .unwrap_or_else(PoisonError::into_inner);
         cancelled.is_none()
@@ -59,18 +61,18 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// Where time comes from. Durations are measured on the monotonic side; the wall clock only signs
-/// requests and judges the age of files, so a step of it disturbs neither retries nor timeouts.
+/// The source of time. Durations are measured with the monotonic clock. The wall clock is used only to sign
+/// requests and to tell the age of files, so setting it disturbs neither retries nor timeouts.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// Monotonic time since some fixed point.
+    /// The monotonic time since some fixed point.
     fn now(&self) -> Duration;
-    /// The time of day.
+    /// The wall-clock time.
     fn wall(&self) -> SystemTime;
-    /// Waits for `duration`; false if `cancel` ended the wait early.
+    /// Waits for `duration`; returns false if `cancel` ended the wait early.
     fn wait(&self, duration: Duration, cancel: &CancelToken) -> bool;
 }
 
-/// The machine's clocks.
+/// The system's clocks.
 #[derive(Debug)]
 pub struct SystemClock(Instant);
 
@@ -94,23 +96,23 @@ impl Clock for SystemClock {
     }
 }
 
-/// For tests: waiting takes no real time but moves the monotonic time on. Wall time is the
-/// machine's plus an offset that a test may set.
+/// A clock for tests. A wait takes no real time but advances the monotonic time. The wall-clock time is the
+/// system's plus an offset that a test can set.
 #[derive(Debug, Default)]
 pub struct VirtualClock(Mutex<(Duration, i64)>);
 
 impl VirtualClock {
-    /// A clock at zero.
+    /// A clock whose monotonic time is zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves the monotonic time on.
+    /// Advances the monotonic time.
     pub fn advance(&self, by: Duration) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0 += by;
     }
 
-    /// Steps the time of day by whole seconds, either way.
+    /// Moves the wall-clock time by whole seconds, forward or back.
     pub fn step_wall(&self, seconds: i64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).1 += seconds;
     }
@@ -123,11 +125,13 @@ impl Clock for VirtualClock {
 
     fn wall(&self) -> SystemTime {
         let offset = self.0.lock().unwrap_or_else(PoisonError::into_inner).1;
+        // `SystemTime` takes unsigned durations only.
         let by = Duration::from_secs(offset.unsigned_abs());
         if offset < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
     }
 
     fn wait(&self, duration: Duration, cancel: &CancelToken) -> bool {
+        // As with the system's clock, a cancelled token ends the wait before it begins.
         if cancel.is_cancelled() {
             return false;
         }

@@ -1,4 +1,14 @@
-//! The pool of workers and the queue before it, shared by everything that one process publishes.
+//! The pool of workers and the job queue in front of it, shared by everything that one process publishes.
+//!
+//! # Architecture
+//!
+//! - [`EngineConfig`] holds the settings; [`Engine`] is a cheap handle on the one `Inner` that they build.
+//! - `Inner` owns the thread pool, the bounded job queue, the clock, the trace and the gates.
+//! - A caller's thread (a run's) puts jobs into the queue and waits while it is full. For each job the pool
+//!   gets one call of `run_next_job`, which takes whichever job is first. A worker never waits for a worker.
+//! - [`Gate`](gate::Gate): one per destination, shared by all backends that lead there. The engine keeps only
+//!   weak references; a gate lives as long as its backends.
+//! - [`BatchQueue`](batch_queue::BatchQueue): how results travel back from the workers to a run's thread.
 
 pub(crate) mod batch_queue;
 pub(crate) mod gate;
@@ -18,12 +28,12 @@ use crate::observe::event::Observer;
 use crate::observe::metrics::{Metrics, MetricsSnapshot};
 use crate::observe::trace::Trace;
 
-/// Files in flight unless told otherwise.
+/// The default number of workers: files in flight at a time.
 pub const DEFAULT_WORKERS: usize = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// How an [`Engine`] is built.
+/// The settings of an [`Engine`].
 ///
 /// ```
 /// use bucket_brigade::EngineConfig;
@@ -44,13 +54,13 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// Ten workers, the machine's clocks, no observer.
+    /// The defaults: ten workers, the system's clocks, no observer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Threads of the pool, which is also the most requests in flight and connections kept to one
-    /// destination (1 to 256, default 10). A thread that waits for a store costs no CPU.
+    /// Sets the number of threads in the pool (1 to 256, default 10). It also limits the requests in flight and
+    /// the connections kept open to one destination. A thread that waits for a store costs no CPU.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -62,18 +72,19 @@ impl EngineConfig {
         self
     }
 
-    /// Receives the events of everything that this engine does.
+    /// Adds an observer, which receives the events of everything that this engine does.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observers.push(observer);
         self
     }
 
-    /// Starts the workers.
+    /// Builds the engine and starts its workers.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the number of workers is out of range or
     /// the system refuses the threads.
     pub fn build(self) -> Result<Engine, StorageError> {
+        // Each worker is a thread and may keep a connection: a typing error should not start thousands.
         if !(1..=256).contains(&self.workers) {
             return Err(StorageError::config("workers", format!("{} is not from 1 to 256", self.workers)));
         }
@@ -86,6 +97,7 @@ impl EngineConfig {
             })?;
         Ok(Engine(Arc::new(Inner {
             pool,
+            // Two jobs ready for each worker, so that none waits for the feeding thread.
             queue: crossbeam_channel::bounded(2 * self.workers),
             workers: self.workers,
             clock: self.clock,
@@ -104,16 +116,16 @@ struct Inner {
     gates: Mutex<HashMap<String, Weak<Gate>>>,
 }
 
-/// The workers, the queue of work before them, and the clock. Cheap to clone; any number of
-/// orchestrators, roots and destinations of one process share one engine.
+/// The workers, their job queue, and the clock. Cheap to clone. One engine serves any number of
+/// orchestrators, roots and destinations of a process.
 ///
-/// A worker never waits for another: one job is one item of work, and only callers' threads feed the
-/// queue. The pool is the engine's own, so a rescan may be called from a worker of the host's pool.
+/// A worker never waits for another worker: one job is one piece of work, and only callers' threads fill the
+/// queue. The pool belongs to the engine, so a rescan may be called from a worker of the host's own pool.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
 impl Engine {
-    /// An engine with the defaults of [`EngineConfig`].
+    /// Builds an engine with the defaults of [`EngineConfig`].
     ///
     /// # Errors
     /// As [`EngineConfig::build`].
@@ -121,31 +133,33 @@ impl Engine {
         EngineConfig::default().build()
     }
 
-    /// How many threads the pool has.
+    /// The number of threads in the pool.
     pub fn workers(&self) -> usize {
         self.0.workers
     }
 
-    /// Counts of everything that this engine did.
+    /// The counters of everything that this engine has done.
     pub fn metrics(&self) -> MetricsSnapshot {
         self.0.trace.metrics.snapshot()
     }
 
-    /// Work that waits for the pool cannot be begun by one of its threads.
+    /// Refuses a call from one of the engine's own threads: a worker that waited for the pool could wait for ever.
     pub(crate) fn refuse_own_worker(&self) -> Result<(), StorageError> {
+        // An index means that the current thread is one of this pool's; other pools' threads have none here.
         if self.0.pool.current_thread_index().is_none() {
             return Ok(());
         }
-        let why = "this cannot be called from an observer or a backend of its own engine: it waits for that engine's workers";
+        let why = "called from a worker of the same engine (in an observer or a backend), which would wait for itself: call it from another thread";
         Err(StorageError::config("engine", why))
     }
 
-    /// Puts one item of work into the queue; waits while the queue is full. Never called by a worker.
+    /// Adds one job to the queue; waits while the queue is full. Never called by a worker.
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) {
-        // The receiver lives as long as the sender: both are in `Inner`.
+        // This cannot fail: the receiver lives as long as the sender, both are in `Inner`.
         let _ = self.0.queue.0.send(Box::new(job));
         let queue = self.0.queue.1.clone();
-        self.0.pool.spawn(move || take_one(&queue));
+        // The pool's own queue is unbounded. The wait above is what keeps it short.
+        self.0.pool.spawn(move || run_next_job(&queue));
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -156,12 +170,13 @@ impl Engine {
         &self.0.trace
     }
 
-    /// The gate before `destination`: one, however many backends lead there.
+    /// Returns the gate of `destination`: the same one for every backend that leads there.
     pub(crate) fn gate(&self, destination: &str) -> Arc<Gate> {
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(gate) = gates.get(destination).and_then(Weak::upgrade) {
             return gate;
         }
+        // A new destination is rare, so this is the time to drop the entries of those that are gone.
         gates.retain(|_, gate| gate.strong_count() > 0);
         let gate = Arc::new(Gate::new(self.0.workers));
         gates.insert(destination.to_owned(), Arc::downgrade(&gate));
@@ -175,11 +190,13 @@ impl fmt::Debug for Engine {
     }
 }
 
-fn take_one(queue: &Receiver<Job>) {
+/// Runs the job at the head of the queue. A panic of the job must not end the worker.
+fn run_next_job(queue: &Receiver<Job>) {
+    // There is a job for every call, so this never has to wait.
     if let Ok(job) = queue.try_recv()
         && catch_unwind(AssertUnwindSafe(job)).is_err()
     {
-        // Items report their own panics; one that gets here had nobody left to report to.
+        // Jobs report their own panics. One that gets here had no receiver left to report to.
         log::error!(target: crate::observe::trace::TARGET, "a worker's job panicked");
     }
 }

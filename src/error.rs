@@ -1,8 +1,8 @@
 //! The one error type, and the error policy.
 //!
-//! An error says what was being done ([`Operation`]), to what (a key or a path), of which class it
-//! is ([`ErrorKind`]) and what to do about it. Whether trying again may help is data on the error,
-//! decided where it arose; nobody later guesses it from a text.
+//! An error holds its kind ([`ErrorKind`]), the operation that failed ([`Operation`]), its place (a key or a
+//! path) and a message that says what to do. Whether a retry may help is decided where the error arises and is
+//! stored in it; no caller guesses it from a text.
 
 mod kind;
 
@@ -13,18 +13,19 @@ use std::time::Duration;
 pub use crate::error::kind::{ErrorKind, Operation};
 use crate::text::{Printable, PrintablePath};
 
-/// Whether and when to try again.
+/// The retry that an error calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     Never,
-    /// At once: what the request is made of has changed. Whoever says so says it once a request.
+    /// At once, because the next request is a different one (renewed credentials, a corrected clock). Allowed once
+    /// for each request.
     Anew,
     Backoff,
-    /// At least this long, as the server asked (`Retry-After`).
+    /// After at least this wait, as the server asked (`Retry-After`).
     After(Duration),
 }
 
-/// Why an operation failed.
+/// The error of a failed operation.
 ///
 /// ```
 /// use bucket_brigade::{ErrorKind, Operation, StorageError};
@@ -48,18 +49,18 @@ struct Details {
     key: Option<Box<str>>,
     path: Option<Box<Path>>,
     message: String,
-    /// Of those that came to a request.
+    /// `None` if no request was sent.
     request: Option<Box<Request>>,
     retry: Retry,
     /// The server closed the connection while a body was being sent.
     cut_off: bool,
-    /// One of its tries may have been carried out, unheard.
+    /// One of the attempts may have taken effect although its answer was lost.
     unsettled: bool,
-    /// The host's name has no address.
+    /// The host name has no address.
     unresolved: bool,
 }
 
-/// What is known of a request that failed.
+/// The facts about a request that failed.
 #[derive(Debug, Clone, Default)]
 struct Request {
     code: Option<String>,
@@ -69,9 +70,10 @@ struct Request {
 }
 
 impl StorageError {
-    /// An error of `kind` with a message that says what happened and, where there is one, the way out.
-    /// It may be retried if its kind is transient ([`ErrorKind::is_transient`]).
+    /// An error of this kind. The message says what is wrong and, if possible, what to do.
+    /// The error may be retried if its kind is transient ([`ErrorKind::is_transient`]).
     pub fn new(kind: ErrorKind, operation: Operation, message: impl Into<String>) -> Self {
+        // With the circuit open a retry cannot help: only the next run closes it.
         let retry =
             if kind.is_transient() && kind != ErrorKind::Unavailable { Retry::Backoff } else { Retry::Never };
         let mut message = message.into();
@@ -100,80 +102,82 @@ impl StorageError {
         Self::new(kind, operation, error.to_string()).with_path(path).with_source(error)
     }
 
-    /// Names the object.
+    /// Adds the key of the object.
     pub fn with_key(mut self, key: impl Into<String>) -> Self {
         self.details.key = Some(key.into().into());
         self
     }
 
-    /// Names the file.
+    /// Adds the path of the file.
     pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.details.path = Some(path.into().into());
         self
     }
 
-    /// Keeps the error that caused this one.
+    /// Adds the error that caused this one.
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// Says whether trying again may help.
+    /// Sets whether a retry may help.
     pub fn retryable(mut self, yes: bool) -> Self {
         self.details.retry = if yes { Retry::Backoff } else { Retry::Never };
         self
     }
 
-    /// Says whether the request is worth one more try, as it will be another one.
+    /// Sets whether the request gets one immediate retry, because the next request will be a different one.
     pub(crate) fn anew(mut self, yes: bool) -> Self {
         self.details.retry = if yes { Retry::Anew } else { Retry::Never };
         self
     }
 
-    /// Trying again may help, but not before `wait` is over.
+    /// Allows a retry, but not before `wait` is over.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.details.retry = Retry::After(wait);
         self
     }
 
-    /// Marks that the server closed the connection while a body was being sent, and says so.
+    /// Marks that the server closed the connection while a body was being sent, and adds that to the message.
     pub(crate) fn while_sending(mut self) -> Self {
         self.details.cut_off = true;
-        self.advise("the server closed the connection before it had taken the body")
+        self.advise("the server closed the connection before it had received the whole body")
     }
 
-    /// Whether the server closed the connection while a body was being sent.
+    /// Returns true if the server closed the connection while a body was being sent.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.details.cut_off
     }
 
-    /// Says whether an earlier try of the same may have been carried out.
+    /// Marks, if `yes`, that an earlier attempt at the same request may have taken effect.
     pub(crate) fn unsettled(mut self, yes: bool) -> Self {
+        // Never taken back: a later attempt that fails for certain does not undo an earlier one.
         self.details.unsettled |= yes;
         self
     }
 
-    /// Whether what was asked for may have been done all the same: a try was sent, and its answer was lost or
-    /// says nothing for certain. A store that refuses, and one that was not reached, did nothing.
+    /// Returns true if the request may have taken effect in spite of the error: an attempt was sent, and its
+    /// answer was lost or is not conclusive. A store that refused, or that was not reached, did nothing.
     pub(crate) fn may_have_taken_effect(&self) -> bool {
         use ErrorKind::{Network, Other, Panicked, Protocol, Server, Timeout};
         self.details.unsettled
             || matches!(self.kind(), Timeout | Network | Protocol | Server | Panicked | Other)
     }
 
-    /// Marks that the host's name has no address.
+    /// Marks that the host name has no address.
     pub(crate) fn without_address(mut self) -> Self {
         self.details.unresolved = true;
         self
     }
 
-    /// Whether the host's name has no address.
+    /// Returns true if the host name has no address.
     pub(crate) fn is_without_address(&self) -> bool {
         self.details.unresolved
     }
 
-    /// The same error once more, for another who has to hear of it. What caused it is told in its message.
+    /// A copy of this error, to report it in another place too. The source's text becomes part of the message.
     pub(crate) fn repeated(&self) -> Self {
+        // The source itself cannot be cloned.
         let cause = Cause(&self.details, self.source.as_deref()).to_string();
         let mut details = self.details.clone();
         details.message.push_str(&cause);
@@ -202,69 +206,71 @@ impl StorageError {
         self.with_request(|request| (request.attempts, request.elapsed) = (attempts, elapsed))
     }
 
+    /// Appends advice to the message.
     pub(crate) fn advise(mut self, advice: &str) -> Self {
+        // No spare capacity, because a report may hold many errors.
         self.details.message.reserve_exact("; ".len() + advice.len());
         self.details.message.push_str("; ");
         self.details.message.push_str(advice);
         self
     }
 
-    /// The class of this error.
+    /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.details.kind
     }
 
-    /// What was being done.
+    /// The operation that failed.
     pub fn operation(&self) -> Operation {
         self.details.operation
     }
 
-    /// The object, by its key before the prefix, if it was about one.
+    /// The key of the object, without the bucket prefix, if the error is about one.
     pub fn key(&self) -> Option<&str> {
         self.details.key.as_deref()
     }
 
-    /// The file, if it was about one.
+    /// The path of the file, if the error is about one.
     pub fn path(&self) -> Option<&Path> {
         self.details.path.as_deref()
     }
 
-    /// What happened, without operation and place.
+    /// The message, without operation and place.
     pub fn message(&self) -> &str {
         &self.details.message
     }
 
-    /// The store's own code for it, such as `NoSuchBucket`.
+    /// The store's error code, such as `NoSuchBucket`.
     pub fn code(&self) -> Option<&str> {
         self.details.request.as_ref()?.code.as_deref()
     }
 
-    /// The store's id of the failed request, for its operator.
+    /// The store's ID of the failed request, to give to its operator.
     pub fn request_id(&self) -> Option<&str> {
         self.details.request.as_ref()?.id.as_deref()
     }
 
-    /// How often it was tried; 0 where it never came to a try.
+    /// The number of attempts; 0 if no request was sent.
     pub fn attempts(&self) -> u32 {
         self.details.request.as_ref().map_or(0, |request| request.attempts)
     }
 
-    /// Whether trying again may help.
+    /// Returns true if a retry may help.
     pub fn is_retryable(&self) -> bool {
         self.details.retry != Retry::Never
     }
 
-    /// Whether the next run may do better with nothing changed: trying again may help, or the store was unavailable.
+    /// Returns true if the next run may succeed with nothing changed: a retry may help, or the store was unavailable.
     pub fn may_go_away(&self) -> bool {
         self.is_retryable() || self.kind().is_transient()
     }
 
-    /// Whether it only says that its run had stopped before.
+    /// Returns true if the operation was never started because the run had stopped before.
     pub(crate) fn is_not_tried(&self) -> bool {
         matches!(self.details.kind, ErrorKind::Cancelled | ErrorKind::Deadline | ErrorKind::Unavailable)
     }
 
-    /// Whether the cache itself is the trouble.
+    /// Returns true if the cache itself failed.
     pub(crate) fn is_about_the_cache(&self) -> bool {
         use ErrorKind::{Cache, CacheDamaged, CacheForeign, CacheLocked};
         matches!(self.kind(), Cache | CacheDamaged | CacheForeign | CacheLocked)
@@ -278,6 +284,7 @@ impl StorageError {
 impl fmt::Display for Details {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.operation)?;
+        // The path is the better place to look at; the key can be derived from it.
         if let Some(path) = &self.path {
             write!(f, " {}", PrintablePath(path))?;
         } else if let Some(key) = &self.key {
@@ -287,6 +294,7 @@ impl fmt::Display for Details {
         let Some(request) = &self.request else {
             return Ok(());
         };
+        // One attempt is the normal case and needs no words.
         if request.attempts > 1 {
             write!(f, " ({} attempts in {:.1} s)", request.attempts, request.elapsed.as_secs_f64())?;
         }
@@ -297,11 +305,12 @@ impl fmt::Display for Details {
     }
 }
 
-/// What an error's source adds to its text.
+/// The text that an error's source adds to the message: nothing if the message already contains it.
 struct Cause<'a>(&'a Details, Option<&'a (dyn std::error::Error + Send + Sync)>);
 
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // With no source the text is empty, which every message contains.
         let text = self.1.map(ToString::to_string).unwrap_or_default();
         if self.0.message.contains(&text) { Ok(()) } else { write!(f, ": {}", Printable(&text)) }
     }
@@ -345,7 +354,7 @@ mod tests {
         assert_eq!(Printable("a\u{1b}[31mb\r\nü").to_string(), "a\\u{1b}[31mb\\r\\nü");
     }
 
-    /// 100,000 of a report took 43 MiB.
+    /// 100,000 errors in a report took 43 MiB.
     #[test]
     fn an_error_is_small() {
         let error =

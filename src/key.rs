@@ -1,4 +1,4 @@
-//! Keys of objects, prefixes, and how both become part of a URL.
+//! Object keys, bucket prefixes, and their encoding in URLs.
 
 use std::fmt;
 use std::path::Path;
@@ -7,13 +7,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// The longest key that S3 takes, in bytes of UTF-8, prefix included
+/// The longest key that S3 allows, in bytes of UTF-8, prefix included
 /// (Amazon S3 User Guide, "Naming Amazon S3 objects").
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// The key of an object before the prefix of its bucket: relative, `/`-separated UTF-8, 1 to 1,024
-/// bytes, with no empty, `.` or `..` segment and no NUL. Everything else is allowed and goes up as
-/// it is: spaces, `+`, `%`, newlines, emoji, both Unicode forms of the same letter.
+/// The key of an object without the bucket prefix: relative, `/`-separated UTF-8, 1 to 1,024 bytes, with no
+/// empty, `.` or `..` segment and no NUL. Everything else is allowed and is sent unchanged: spaces, `+`, `%`,
+/// newlines, emoji, both Unicode forms of the same letter.
 ///
 /// Keys are ordered by their bytes, as S3 lists them.
 ///
@@ -26,25 +26,24 @@ pub const MAX_KEY_BYTES: usize = 1024;
 pub struct RemoteKey(String);
 
 impl RemoteKey {
-    /// Checks `key`.
+    /// Checks a string and makes it a key.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidKey`], with a message that says which rule is broken.
     pub fn new(key: impl Into<String>) -> Result<Self, StorageError> {
         let key = key.into();
-        match problem(&key) {
+        match find_problem(&key) {
             None => Ok(Self(key)),
             Some(why) => Err(StorageError::new(ErrorKind::InvalidKey, Operation::Upload, why).with_key(key)),
         }
     }
 
-    /// The key of a file by its path below the root; `None` where the path is not UTF-8 or is no
-    /// plain descendant.
+    /// The key of the file with this path below the root; `None` if the path is not UTF-8.
     pub(crate) fn from_relative(path: &Path) -> Option<Result<Self, StorageError>> {
         path.to_str().map(Self::new)
     }
 
-    /// The key as it was given.
+    /// The key as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -67,7 +66,7 @@ impl AsRef<str> for RemoteKey {
     }
 }
 
-fn problem(key: &str) -> Option<&'static str> {
+fn find_problem(key: &str) -> Option<&'static str> {
     if key.is_empty() {
         return Some("a key cannot be empty");
     }
@@ -75,12 +74,13 @@ fn problem(key: &str) -> Option<&'static str> {
         return Some("a key cannot be longer than 1,024 bytes");
     }
     if key.contains('\0') {
-        return Some("a key cannot hold a NUL");
+        return Some("a key cannot contain a NUL byte");
     }
-    segments_problem(key)
+    find_bad_segment(key)
 }
 
-fn segments_problem(text: &str) -> Option<&'static str> {
+fn find_bad_segment(text: &str) -> Option<&'static str> {
+    // Stores and proxies normalize such segments away, and the object would get another key or URL.
     text.split('/').find_map(|segment| match segment {
         "" => Some("a key is relative and has no empty segment (no leading, trailing or double '/')"),
         "." | ".." => Some("a key has no '.' or '..' segment"),
@@ -88,24 +88,27 @@ fn segments_problem(text: &str) -> Option<&'static str> {
     })
 }
 
-/// What stands before every key in the bucket: empty, or segments that end in one `/`.
+/// The prefix of every key in the bucket: empty, or segments that end in one `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Prefix(String);
 
 impl Prefix {
-    /// `""`, `"a"`, `"a/"` and `"/a/b/"` all do what one expects.
+    /// Checks and normalizes a prefix: `""` and `"/"` are empty, `"a"` and `"/a/"` are both `a/`.
     pub(crate) fn new(text: &str) -> Result<Self, StorageError> {
+        // Outer slashes are a matter of habit; inner double ones are an error and are refused below.
         let trimmed = text.trim_matches('/');
         if trimmed.is_empty() {
             return Ok(Self::default());
         }
         if trimmed.contains('\0') {
-            return Err(StorageError::config("bucket_prefix", "it cannot hold a NUL"));
+            return Err(StorageError::config("bucket_prefix", "it cannot contain a NUL byte"));
         }
+        // One byte is for the slash at its end, one for a key.
         if trimmed.len() >= MAX_KEY_BYTES - 1 {
-            return Err(StorageError::config("bucket_prefix", "it leaves no room for keys in 1,024 bytes"));
+            let why = format!("its {} bytes leave no room for keys: S3 allows 1,024 in all", trimmed.len());
+            return Err(StorageError::config("bucket_prefix", why));
         }
-        if segments_problem(trimmed).is_some() {
+        if find_bad_segment(trimmed).is_some() {
             let why = format!("{text:?} has an empty, '.' or '..' segment");
             return Err(StorageError::config("bucket_prefix", why));
         }
@@ -116,38 +119,39 @@ impl Prefix {
         &self.0
     }
 
-    /// How many bytes a key may have behind it.
+    /// The number of bytes that a key may have after this prefix.
     pub(crate) fn room(&self) -> usize {
         MAX_KEY_BYTES - self.0.len()
     }
 
-    /// Prefix and key together: what the object is called in its bucket.
+    /// Prefix and key together: the object's key in its bucket.
     pub(crate) fn join(&self, key: &str) -> String {
         format!("{}{key}", self.0)
     }
 
-    /// The same, refused where it is longer than S3 takes.
+    /// As [`join`](Self::join), but fails if the result is longer than S3 allows.
     pub(crate) fn join_checked(&self, key: &RemoteKey) -> Result<String, StorageError> {
         let full = self.join(key.as_str());
         if full.len() <= MAX_KEY_BYTES {
             return Ok(full);
         }
-        let why = format!("with its prefix the key has {} bytes, S3 takes 1,024", full.len());
+        let why = format!("with its prefix the key has {} bytes: S3 allows 1,024", full.len());
         Err(StorageError::new(ErrorKind::InvalidKey, Operation::Upload, why).with_key(key.as_str()))
     }
 }
 
-/// Each segment percent-encoded as AWS signs it: all bytes but `A-Z a-z 0-9 - . _ ~` and `/`.
-/// The same string goes into a request's path and into public URLs, so they cannot differ.
+/// Percent-encodes a key as AWS signs it: all bytes except `A-Z a-z 0-9 - . _ ~` and `/`.
+/// Request paths and public URLs use the same string, so they cannot differ.
 pub(crate) fn encode_path(key: &str) -> String {
     url_below("", key)
 }
 
-/// Bytes that are encoded: all but the unreserved ones (RFC 3986, 2.3) and the slash.
+/// The bytes that are encoded: all except the unreserved ones (RFC 3986, 2.3) and the slash.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// The key encoded behind `base`, which ends where it begins. Allocates once.
+/// Appends the encoded key to `base`, with no slash between them. Allocates once.
 pub(crate) fn url_below(base: &str, key: &str) -> String {
+    // Encoded twice, the first time for the length: cheaper than a second allocation.
     let parts = || utf8_percent_encode(key, ENCODED);
     let mut url = String::with_capacity(base.len() + parts().map(str::len).sum::<usize>());
     url.push_str(base);
@@ -155,7 +159,7 @@ pub(crate) fn url_below(base: &str, key: &str) -> String {
     url
 }
 
-/// `base/key`, with one trailing slash of the base trimmed and the key encoded.
+/// Returns `base/key` with the key encoded. A base that ends in a slash gets no second one.
 pub(crate) fn join_url(base: &str, key: &str) -> String {
     let base = base.strip_suffix('/').unwrap_or(base);
     url_below(&format!("{base}/"), key)

@@ -1,15 +1,16 @@
-//! Text that others wrote, made harmless.
+//! Escapes text from outside before it is shown.
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Text from outside, with control characters and what cannot be seen escaped: a name cannot forge a line of the
-/// log, turn the direction of what stands around it, or look like another name.
+/// Text from outside, shown with control and invisible characters escaped. A name cannot forge a line of the
+/// log, reverse the direction of the text around it, or look like another name.
 pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Each part ends with a hidden character, except perhaps the last.
         for part in self.0.split_inclusive(is_hidden) {
             match part.chars().next_back() {
                 Some(last) if is_hidden(last) => {
@@ -23,7 +24,7 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// The same of a path; bytes that are not UTF-8 are shown as `\xff`.
+/// A path, shown in the same way; bytes that are not UTF-8 are shown as `\xff`.
 pub(crate) struct PrintablePath<'a>(pub(crate) &'a Path);
 
 impl fmt::Display for PrintablePath<'_> {
@@ -35,8 +36,8 @@ impl fmt::Display for PrintablePath<'_> {
     }
 }
 
-/// Whether a character moves a cursor, ends a line, changes the direction of text or is invisible: Unicode's classes
-/// Cc, Cf, Zl and Zp, and letters without a shape.
+/// Returns true for a character that moves the cursor, ends a line, changes the direction of text or is invisible:
+/// the Unicode classes Cc, Cf, Zl and Zp, and letters without a glyph.
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -52,7 +53,7 @@ pub(crate) fn is_hidden(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// S2: marks of direction, controls of the second set and joiners went to terminals as they were.
+    /// S2: direction marks, C1 controls and joiners went to terminals unescaped.
     #[test]
     fn s2_what_turns_or_hides_text_is_escaped() {
         for c in [

@@ -1,5 +1,5 @@
-//! What the benchmarks share: a server and clients as processes of their own, so that CPU time and peak
-//! memory are the client's alone.
+//! Shared by the benchmarks. Server and client are separate processes, so that CPU time and peak memory are those of
+//! the client alone.
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
 use std::error::Error;
@@ -12,21 +12,22 @@ pub(crate) const BUCKET: &str = "bench";
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// This benchmark as another process.
-pub(crate) fn itself() -> Result<Command> {
+/// A command that runs this benchmark as another process.
+pub(crate) fn this_benchmark() -> Result<Command> {
     Ok(Command::new(std::env::current_exe()?))
 }
 
-/// A server that ends with its handle.
+/// A server process that ends when its handle is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) endpoint: String,
 }
 
 impl Server {
-    /// This benchmark with these words. It prints its endpoint, and ends with its input.
-    pub(crate) fn start(words: &[&str]) -> Result<Self> {
-        let mut child = itself()?.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    /// Starts this benchmark with these arguments. The process prints its endpoint, and ends when its input ends.
+    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
+        let mut child =
+            this_benchmark()?.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut endpoint = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut endpoint)?;
         Ok(Self { child, endpoint: endpoint.trim().to_owned() })
@@ -35,7 +36,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its input ends, and with it the process.
+        // The end of its input ends the process.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -48,9 +49,10 @@ pub(crate) struct Measured {
     pub(crate) text: String,
 }
 
-/// This benchmark with these words, as a client that ends with [`print_figures`].
-pub(crate) fn measure(words: &[&str]) -> Result<Measured> {
-    let output = itself()?.args(words).stderr(Stdio::inherit()).output()?;
+/// Runs this benchmark with these arguments as a client, and reads the figures that it prints at its end with
+/// [`print_figures`].
+pub(crate) fn measure(arguments: &[&str]) -> Result<Measured> {
+    let output = this_benchmark()?.args(arguments).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8(output.stdout)?;
     if !output.status.success() {
         return Err(format!("the client failed: {text}").into());
@@ -66,7 +68,7 @@ pub(crate) fn show(title: &str, measured: &Measured) {
     println!("  {title:6} CPU {cpu:.3} s, peak {peak_mib:.1} MiB, wall {wall:.2} s; {text}");
 }
 
-/// The client's figures: its CPU seconds, its peak memory, the seconds that its work took, and a text.
+/// Prints the client's figures: CPU seconds, peak memory, wall-clock seconds of its work, and a text.
 pub(crate) fn print_figures(wall: f64, text: &str) {
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
@@ -74,7 +76,7 @@ pub(crate) fn print_figures(wall: f64, text: &str) {
     println!("{text}");
 }
 
-/// The most memory this process ever held, as Linux counts it; 0 elsewhere.
+/// The peak resident memory of this process in MiB, as Linux counts it; 0 elsewhere.
 fn peak_mib() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -82,12 +84,12 @@ fn peak_mib() -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
-/// Files younger than 2 s are read again by the next rescan: wait for that to be over.
-pub(crate) fn settle() {
+/// Waits until no stat is racy: a rescan hashes files younger than 2 s again the next time.
+pub(crate) fn wait_out_racy_window() {
     std::thread::sleep(std::time::Duration::from_millis(2500));
 }
 
-/// A path as a word of a command.
-pub(crate) fn word(path: &Path) -> Result<&str> {
+/// A path as an argument of a command.
+pub(crate) fn path_arg(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| "the path is not UTF-8".into())
 }

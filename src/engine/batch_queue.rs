@@ -1,18 +1,19 @@
-//! A queue with one reader that is woken only when there is enough for it. Channels wake, and spin
-//! for, their reader once a message: a tenth of the CPU of publishing small files.
+//! A queue whose one reader wakes up only when there is enough for it to do. A channel wakes its reader, and
+//! spins for it, at every message: that took a tenth of the CPU when publishing small files.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::engine::Engine;
 
-/// Cheap to clone; clones are the same box.
+/// A queue with many writers and one reader. Cheap to clone; all clones share one queue.
 pub(crate) struct BatchQueue<T>(Arc<(Mutex<State<T>>, Condvar)>);
 
 struct State<T> {
     items: Vec<T>,
+    /// Set if one of the items must not wait for more.
     urgent: bool,
-    /// How many items the reader waits for; `None`: it does not wait.
+    /// The number of items that the reader waits for; `None` while it does not wait.
     wanted: Option<usize>,
 }
 
@@ -28,13 +29,14 @@ impl<T> BatchQueue<T> {
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
-    /// Has a worker do something, and takes its result. By then the job holds nothing any more: no open file, and
-    /// not the cache, which may be closed and opened again as soon as a run has its last result.
+    /// Has a worker run `job`, and queues its result. The job has dropped all that it held by then: no file is
+    /// left open, nor the cache, which may be closed and opened again as soon as a run has its last result.
     pub(crate) fn submit(&self, engine: &Engine, job: impl FnOnce() -> T + Send + 'static)
     where
         T: Send + 'static,
     {
         let results = self.clone();
+        // `job` is consumed, and all that it owns is dropped, before its result is pushed.
         engine.submit(move || results.push(job()));
     }
 
@@ -42,44 +44,48 @@ impl<T> BatchQueue<T> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds an item. It wakes the reader if there are now as many as it waits for.
     pub(crate) fn push(&self, item: T) {
-        self.put(item, false);
+        self.push_and_wake(item, false);
     }
 
-    /// The reader takes this one, and what was before it, at once.
+    /// Adds an item and wakes the reader, which takes it and everything before it.
     pub(crate) fn push_urgent(&self, item: T) {
-        self.put(item, true);
+        self.push_and_wake(item, true);
     }
 
-    fn put(&self, item: T, urgent: bool) {
+    fn push_and_wake(&self, item: T, urgent: bool) {
         let mut state = self.lock();
         state.items.push(item);
+        // Stays set until the reader has taken the items, so an urgent one is never missed between two waits.
         state.urgent |= urgent;
         let wake = state.wanted.is_some_and(|wanted| state.urgent || state.items.len() >= wanted);
+        // Unlocked first, or the reader would wake up only to wait for the lock.
         drop(state);
         if wake {
             self.0.1.notify_one();
         }
     }
 
-    /// Waits until `enough` items are there, an urgent one is, or `patience` is over, and takes all.
-    pub(crate) fn take(&self, enough: usize, patience: Duration) -> Vec<T> {
-        let mut state = self.wait(enough, patience);
+    /// Waits for `enough` items, for an urgent one, or until `timeout` is over, then takes all that are there.
+    pub(crate) fn take(&self, enough: usize, timeout: Duration) -> Vec<T> {
+        let mut state = self.wait(enough, timeout);
         state.urgent = false;
         std::mem::take(&mut state.items)
     }
 
-    /// Waits until anything is there, and leaves it.
+    /// Waits until there is an item, and leaves it in the queue.
     pub(crate) fn wait_for_any(&self) {
         drop(self.wait(1, Duration::MAX));
     }
 
-    fn wait(&self, enough: usize, patience: Duration) -> MutexGuard<'_, State<T>> {
+    fn wait(&self, enough: usize, timeout: Duration) -> MutexGuard<'_, State<T>> {
         let mut state = self.lock();
         state.wanted = Some(enough);
-        let lacking = |state: &mut State<T>| !state.urgent && state.items.len() < enough;
+        let too_few = |state: &mut State<T>| !state.urgent && state.items.len() < enough;
         let (mut state, _) =
-            self.0.1.wait_timeout_while(state, patience, lacking).unwrap_or_else(PoisonError::into_inner);
+            self.0.1.wait_timeout_while(state, timeout, too_few).unwrap_or_else(PoisonError::into_inner);
+        // From here on nobody needs to wake the reader.
         state.wanted = None;
         state
     }
@@ -95,19 +101,19 @@ mod tests {
 
     #[test]
     fn the_reader_gets_everything_in_order_once_there_is_enough() {
-        let mailbox = BatchQueue::new();
-        let writer = mailbox.clone();
+        let queue = BatchQueue::new();
+        let writer = queue.clone();
         let thread = std::thread::spawn(move || (0..100).for_each(|n| writer.push(n)));
         let mut got = Vec::new();
         while got.len() < 100 {
-            got.extend(mailbox.take(100 - got.len(), LONG));
+            got.extend(queue.take(100 - got.len(), LONG));
         }
         thread.join().unwrap();
         assert_eq!(got, (0..100).collect::<Vec<_>>());
-        assert!(mailbox.take(1, Duration::ZERO).is_empty());
+        assert!(queue.take(1, Duration::ZERO).is_empty());
     }
 
-    /// A cache was in use for a moment after a run had ended: a worker that had given its result still held it.
+    /// The cache stayed in use for a moment after its run: a worker that had handed over its result still held it.
     #[test]
     fn a_job_holds_nothing_once_its_result_is_there() {
         struct SlowToGo(Arc<AtomicBool>);
@@ -117,25 +123,25 @@ mod tests {
                 self.0.store(true, Ordering::Relaxed);
             }
         }
-        let (mailbox, gone) = (BatchQueue::new(), Arc::new(AtomicBool::new(false)));
+        let (queue, gone) = (BatchQueue::new(), Arc::new(AtomicBool::new(false)));
         let held = SlowToGo(gone.clone());
-        mailbox.submit(&Engine::new().unwrap(), move || {
+        queue.submit(&Engine::new().unwrap(), move || {
             let _held = &held;
         });
-        mailbox.take(1, LONG);
+        queue.take(1, LONG);
         assert!(gone.load(Ordering::Relaxed));
     }
 
     #[test]
     fn an_urgent_item_wakes_the_reader_at_once() {
-        let mailbox = BatchQueue::new();
-        mailbox.push(1);
-        let writer = mailbox.clone();
+        let queue = BatchQueue::new();
+        queue.push(1);
+        let writer = queue.clone();
         let thread = std::thread::spawn(move || writer.push_urgent(2));
-        mailbox.wait_for_any();
+        queue.wait_for_any();
         let mut got = Vec::new();
         while got.len() < 2 {
-            got.extend(mailbox.take(10, LONG));
+            got.extend(queue.take(10, LONG));
         }
         thread.join().unwrap();
         assert_eq!(got, [1, 2]);

@@ -1,60 +1,80 @@
-//! The gate before one destination: how many requests may be under way, and whether any may.
+//! The gate in front of one destination: it limits the requests in flight, and holds the circuit breaker.
+//!
+//! # Architecture
+//!
+//! - [`Gate`]: one per destination, made and handed out by [`Engine`](crate::engine::Engine). It guards its
+//!   `State` with a mutex and wakes waiting requests through a condition variable.
+//! - `Turn`: a request in flight. It holds one place at the gate and gives it back when it is dropped.
+//! - [`Passage`]: how a request ended, as far as the gate cares. `State::record` turns it into a new limit or an
+//!   open circuit.
+//!
+//! The gate has no thread: requests wait on the worker that sends them.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// Connection failures in a row that open the circuit.
+/// The number of connection failures in a row that opens the circuit.
 const FAILURES_TO_OPEN: u32 = 5;
-/// Successes in a row that allow one more request at a time.
+/// The number of successes in a row that raises the limit by one request.
 const SUCCESSES_TO_GROW: u32 = 10;
 
-/// How often a waiting request asks whether it may go on waiting.
-const ASK_EVERY: Duration = Duration::from_millis(200);
+/// The interval at which a waiting request checks for cancellation and deadlines.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Lets requests to one destination through. It opens its circuit (lets none through) after five
-/// connection failures in a row, until the next run closes it; and it halves the number of requests
-/// under way when the store asks for fewer, giving one back after each ten successes.
+/// Limits the requests to one destination.
+///
+/// Five connection failures in a row open the circuit: no request passes until the next run closes it. When the
+/// store asks for fewer requests, the limit is halved; every ten successes in a row raise it by one.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
+    /// Notified when a request in flight ends.
     freed: Condvar,
+    /// The limit that the gate starts with and never exceeds.
     most: usize,
 }
 
 #[derive(Debug)]
 struct State {
+    /// The number of requests that may be in flight now.
     limit: usize,
-    under_way: usize,
+    in_flight: usize,
     waiting: usize,
+    /// Successes in a row.
     successes: u32,
+    /// Connection failures in a row.
     failures: u32,
+    /// The circuit is open: no request passes.
     open: bool,
 }
 
-/// How a request that went through ended, for the gate.
+/// The end of a request, as the gate counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passage {
     /// The store answered.
     Answered,
-    /// The store asks for fewer requests, or closes connections in the middle of them.
+    /// The store asks for fewer requests, or closes connections while a body is being sent.
     Throttled,
-    /// The store, or what stands before it, answered with an error of its own: somebody is there.
+    /// The store, or a proxy in front of it, answered with a server error: it is reachable.
     Failed,
-    /// Nobody was there.
+    /// No connection could be made, or it timed out.
     Unreachable,
-    /// It ended for reasons of its own (cancelled, source changed).
+    /// The end says nothing about the store (cancelled, source changed).
     Neutral,
 }
 
 impl Passage {
     pub(crate) fn of(error: &StorageError) -> Self {
         match error.kind() {
+            // Overloaded servers and proxies hang up on bodies instead of answering 503.
             _ if error.is_cut_off() => Self::Throttled,
+            // Only these two say that nothing answered, and only they open the circuit.
             ErrorKind::Connect | ErrorKind::Timeout => Self::Unreachable,
             ErrorKind::Throttled => Self::Throttled,
             ErrorKind::Server | ErrorKind::Protocol => Self::Failed,
+            // A broken connection may be the network's fault; the others arise on this side.
             ErrorKind::Network
             | ErrorKind::Tls
             | ErrorKind::Cancelled
@@ -64,20 +84,22 @@ impl Passage {
             | ErrorKind::SourceUnreadable
             | ErrorKind::Panicked
             | ErrorKind::Other => Self::Neutral,
+            // All other kinds are made of an answer, a refusal for example.
             _ => Self::Answered,
         }
     }
 }
 
 impl Gate {
-    /// A gate that lets at most `most` requests through at a time.
+    /// A gate with room for `most` requests in flight.
     pub(crate) fn new(most: usize) -> Self {
+        // With no place at all every request would wait for ever.
         let most = most.max(1);
-        let state = State { limit: most, under_way: 0, waiting: 0, successes: 0, failures: 0, open: false };
+        let state = State { limit: most, in_flight: 0, waiting: 0, successes: 0, failures: 0, open: false };
         Self { state: Mutex::new(state), freed: Condvar::new(), most }
     }
 
-    /// A new run tries again whatever the last one found.
+    /// Closes the circuit: each run tries again, whatever the last one found.
     pub(crate) fn close_circuit(&self) {
         let mut state = self.lock();
         state.open = false;
@@ -88,37 +110,40 @@ impl Gate {
         self.lock().open
     }
 
-    /// Waits for its turn and runs `request`, unless the circuit is open. `may_wait` is asked now and
-    /// then; its error ends the wait.
+    /// Waits for a place and runs `request`; fails if the circuit is open. `may_wait` is called at intervals
+    /// during the wait; its error ends it.
     pub(crate) fn pass<T>(
         &self,
         operation: Operation,
         may_wait: impl Fn() -> Result<(), StorageError>,
         request: impl FnOnce() -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
-        let turn = self.enter(operation, may_wait)?;
+        let turn = self.wait_for_turn(operation, may_wait)?;
         let result = request();
-        turn.leave(result.as_ref().map_or_else(Passage::of, |_| Passage::Answered));
+        turn.end(result.as_ref().map_or_else(Passage::of, |_| Passage::Answered));
         result
     }
 
-    fn enter(
+    fn wait_for_turn(
         &self,
         operation: Operation,
         may_wait: impl Fn() -> Result<(), StorageError>,
     ) -> Result<Turn<'_>, StorageError> {
         let mut state = self.lock();
-        while !state.open && state.under_way >= state.limit {
+        while !state.open && state.in_flight >= state.limit {
+            // The timeout is there for `may_wait`: a cancelled run must not wait for a place.
             state.waiting += 1;
-            state = self.freed.wait_timeout(state, ASK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.freed.wait_timeout(state, CHECK_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
             may_wait()?;
         }
+        // Also after a wait: the circuit may have opened meanwhile.
         if state.open {
-            let why = "not tried: the store could not be reached several times in a row";
+            let why = format!("skipped: the store was unreachable {FAILURES_TO_OPEN} times in a row");
             return Err(StorageError::new(ErrorKind::Unavailable, operation, why));
         }
-        state.under_way += 1;
+        state.in_flight += 1;
+        // If the request panics, the turn ends as it begins: it says nothing about the store.
         Ok(Turn { gate: self, passage: Passage::Neutral })
     }
 
@@ -127,14 +152,14 @@ impl Gate {
     }
 }
 
-/// A request that is under way; gives its place back when dropped, also by a panic.
+/// A request in flight. It gives its place back when it is dropped, after a panic too.
 struct Turn<'a> {
     gate: &'a Gate,
     passage: Passage,
 }
 
 impl Turn<'_> {
-    fn leave(mut self, passage: Passage) {
+    fn end(mut self, passage: Passage) {
         self.passage = passage;
     }
 }
@@ -142,8 +167,9 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
-        state.under_way -= 1;
-        state.note(self.passage, self.gate.most);
+        state.in_flight -= 1;
+        state.record(self.passage, self.gate.most);
+        // All of them, since the limit may have grown or the circuit opened.
         if state.waiting > 0 {
             self.gate.freed.notify_all();
         }
@@ -151,7 +177,7 @@ impl Drop for Turn<'_> {
 }
 
 impl State {
-    fn note(&mut self, passage: Passage, most: usize) {
+    fn record(&mut self, passage: Passage, most: usize) {
         match passage {
             Passage::Answered => {
                 self.failures = 0;
@@ -161,11 +187,13 @@ impl State {
                     self.limit = (self.limit + 1).min(most);
                 }
             }
+            // Halved at once, raised slowly: the additive increase and multiplicative decrease of TCP.
             Passage::Throttled => {
                 self.failures = 0;
                 self.successes = 0;
                 self.limit = (self.limit / 2).max(1);
             }
+            // A server error proves that the store is reachable, but earns no higher limit.
             Passage::Failed => {
                 self.failures = 0;
                 self.successes = 0;
@@ -205,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_halves_the_requests_under_way_and_ten_successes_give_one_back() {
+    fn throttling_halves_the_requests_in_flight_and_ten_successes_give_one_back() {
         let gate = Gate::new(10);
         end(&gate, ErrorKind::Throttled);
         end(&gate, ErrorKind::Throttled);
@@ -223,7 +251,7 @@ mod tests {
         assert_eq!(gate.lock().limit, 3, "ten in a row, and a failure is none");
     }
 
-    /// What the store asks for, and what it does by hanging up, is heeded; good days come back one by one.
+    /// Both ways of asking for fewer requests count: a 503 and a closed connection. The limit recovers one by one.
     #[test]
     fn n5_gate_falls_to_one_and_recovers_to_all() {
         let gate = Gate::new(10);
@@ -235,7 +263,7 @@ mod tests {
             seen.push(limit());
         }
         assert_eq!(seen, [10, 5, 2, 1, 1]);
-        assert!(!gate.is_circuit_open(), "somebody is there");
+        assert!(!gate.is_circuit_open(), "the store is reachable");
         for n in 1..=90 {
             gate.pass(Operation::Upload, || Ok(()), || Ok(())).unwrap();
             assert_eq!(limit(), 1 + n / 10);

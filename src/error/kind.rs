@@ -1,81 +1,81 @@
-//! Of what class a failure is, and what was being done.
+//! The kinds of failures, and the operations that can fail.
 
 use std::fmt;
 
-/// What kind of failure this is. The numbers are part of the interface: other languages see them.
+/// The kind of a failure. The numbers are part of the interface: bindings for other languages use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u16)]
 pub enum ErrorKind {
     /// A setting is missing or wrong; the message names the field.
     Config = 1,
-    /// A string that cannot be an object's key.
+    /// A string is not a valid object key.
     InvalidKey = 2,
     /// The operation does not exist on this backend.
     Unsupported = 3,
 
-    /// The host name does not resolve, or nobody accepts the connection.
+    /// The host name does not resolve, or no connection could be made.
     Connect = 10,
-    /// No byte moved for the idle limit, or the request outlived its deadline.
+    /// No byte was transferred within the idle timeout, or the request exceeded its deadline.
     Timeout = 11,
     /// The server's certificate was not accepted.
     Tls = 12,
     /// The connection broke after it was made.
     Network = 13,
-    /// The circuit is open: too many requests in a row found nobody there.
+    /// The circuit is open: too many connections failed in a row.
     Unavailable = 14,
-    /// The answer is not what the protocol allows.
+    /// The answer violates the protocol.
     Protocol = 15,
 
     /// The credentials were refused: unknown key, wrong signature, expired token.
     Credentials = 20,
-    /// The credentials are known, and may not do this.
+    /// The credentials are valid, but are not allowed to do this.
     AccessDenied = 21,
-    /// There is no such bucket.
+    /// The bucket does not exist.
     BucketMissing = 22,
-    /// There is no such object or upload.
+    /// The object or the upload ID does not exist.
     NotFound = 23,
-    /// The bucket lives in another region or behind another endpoint.
+    /// The bucket is in another region or behind another endpoint.
     Region = 24,
     /// The store asks for fewer requests (429, 503, `SlowDown`).
     Throttled = 25,
     /// The store failed (5xx).
     Server = 26,
-    /// The store refused this request (another 4xx).
+    /// The store rejected this request (any other 4xx).
     Rejected = 27,
-    /// This machine's clock is too far from the store's.
+    /// This machine's clock differs too much from the store's.
     ClockSkew = 28,
-    /// The store received other bytes than were hashed.
+    /// The store received other bytes than those that were hashed.
     Integrity = 29,
 
     /// The file changed while it was being published.
     SourceChanged = 40,
-    /// The file is gone.
+    /// The file no longer exists.
     SourceVanished = 41,
     /// The file or directory cannot be read.
     SourceUnreadable = 42,
-    /// The object is larger than the store or this version can take.
+    /// The object is larger than the store or this version supports.
     TooLarge = 43,
 
-    /// The caller cancelled.
+    /// The caller cancelled the run.
     Cancelled = 50,
     /// The run's deadline has passed.
     Deadline = 51,
 
     /// The cache file could not be read or written.
     Cache = 60,
-    /// Another rescan or process holds the cache.
+    /// Another rescan or process is using the cache.
     CacheLocked = 61,
     /// The cache belongs to another destination.
     CacheForeign = 62,
     /// The cache is damaged, or was written by a newer version.
     CacheDamaged = 63,
 
-    /// The root is missing.
+    /// The root does not exist.
     RootMissing = 70,
     /// The root is empty although files were published from it.
     RootEmpty = 71,
-    /// The prefix already holds objects and the run was told to refuse that.
+    /// The prefix already contains objects, and the configuration says to refuse that on a first run.
     FirstRunRefused = 72,
 
     /// A backend or an observer panicked.
@@ -90,12 +90,12 @@ impl ErrorKind {
         self as u16
     }
 
-    /// Whether errors of this kind usually go away by themselves.
+    /// Returns true if errors of this kind usually go away without anybody's help.
     pub fn is_transient(self) -> bool {
         self.is_outage() || self == Self::Throttled
     }
 
-    /// Whether the store could not be reached or could not work at all.
+    /// Returns true if the store could not be reached or could not serve any request.
     pub fn is_outage(self) -> bool {
         matches!(
             self,
@@ -103,9 +103,10 @@ impl ErrorKind {
         )
     }
 
-    /// Whether a request that ends so before any other succeeded makes the whole run an error: every other
-    /// one would end the same way. A refused permission may be that of one key.
+    /// Returns true if the run fails as a whole when its first request ends with this kind: every other request
+    /// would end the same way. `AccessDenied` is not among them: a permission may be missing for one key only.
     pub(crate) fn is_fatal_at_first(self) -> bool {
+        // Network and server errors are not here: such an outage ends the run as `LocalOnly`, not as an error.
         matches!(
             self,
             Self::Config
@@ -118,7 +119,7 @@ impl ErrorKind {
     }
 }
 
-/// What was being done.
+/// An operation that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u16)]
@@ -139,7 +140,7 @@ pub enum Operation {
     Cache = 7,
     /// A rescan as a whole.
     Rescan = 8,
-    /// Giving up an upload in parts.
+    /// Aborting a multipart upload.
     Abort = 9,
     /// Reading an object.
     Download = 10,

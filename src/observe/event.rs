@@ -1,4 +1,4 @@
-//! Lifecycle events, who receives them, and counters to poll.
+//! Lifecycle events, their observers, and progress counters to poll.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,22 +8,22 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::error::{ErrorKind, StorageError};
 
-/// What happened. Sizes are bytes; keys stand before the prefix.
+/// Something that happened in a run. Sizes are in bytes; keys do not include the bucket prefix.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// A rescan began.
     RunStarted {
-        /// Where it publishes to.
+        /// The destination that it publishes to.
         destination: String,
     },
     /// The tree was walked and compared with what is published.
     Planned {
         /// Files found.
         scanned: u64,
-        /// Files to be uploaded, or hashed to find out.
+        /// Files to be uploaded, or to be hashed first to see if they must be.
         to_upload: u64,
-        /// Their sizes together.
+        /// Their total size.
         bytes: u64,
         /// Objects to be deleted.
         to_delete: u64,
@@ -35,17 +35,17 @@ pub enum Event {
         /// Its size.
         bytes: u64,
     },
-    /// A part of a large file was sent and acknowledged, or was found to be there from an earlier run.
+    /// A part of a multipart upload was sent and acknowledged, or was already there from an earlier run.
     PartFinished {
-        /// Its file's key.
+        /// The key of its file.
         key: String,
-        /// Its number, from 1.
+        /// The part number, from 1.
         number: u32,
         /// Its size.
         bytes: u64,
         /// The size of the whole file.
         of: u64,
-        /// It was there from an earlier run, and was not sent now.
+        /// Set if the part was already there from an earlier run and was not sent again.
         resumed: bool,
     },
     /// A file was sent and acknowledged.
@@ -56,21 +56,21 @@ pub enum Event {
         bytes: u64,
         /// Its public URL.
         url: String,
-        /// An earlier version of it was published before.
+        /// Set if an earlier version of the file was published before.
         replaced: bool,
     },
     /// A file could not be published; it stays pending.
     UploadFailed {
         /// Its key.
         key: String,
-        /// Why.
+        /// The error's text.
         reason: String,
-        /// Of what class the reason is.
+        /// The error's kind.
         kind: ErrorKind,
-        /// Whether it may go away by itself.
+        /// Set if the next run may succeed with nothing changed.
         retryable: bool,
     },
-    /// A file turned out to hold what is published already.
+    /// A file's content turned out to be what is already published.
     Confirmed {
         /// Its key.
         key: String,
@@ -84,27 +84,27 @@ pub enum Event {
     DeleteFailed {
         /// Its key.
         key: String,
-        /// Why.
+        /// The error's text.
         reason: String,
-        /// Of what class the reason is.
+        /// The error's kind.
         kind: ErrorKind,
-        /// Whether it may go away by itself.
+        /// Set if the next run may succeed with nothing changed.
         retryable: bool,
     },
-    /// A request is tried again.
+    /// A request is about to be retried.
     Retrying {
-        /// What failed.
+        /// The error of the last attempt.
         reason: String,
-        /// How often it was tried so far.
+        /// The number of attempts so far.
         attempt: u32,
-        /// How long it waits before.
+        /// The wait before the next attempt.
         wait: Duration,
     },
-    /// A record that also went to the `log` facade.
+    /// A log record, which also went to the `log` facade.
     Log {
         /// Its level.
         level: log::Level,
-        /// Its text.
+        /// Its message.
         message: String,
         /// Its key-values.
         fields: Vec<(&'static str, String)>,
@@ -128,8 +128,8 @@ impl Event {
     }
 }
 
-/// Receives every event, on the thread where it happens: be quick, and do not call back into the
-/// same orchestrator. Nothing is dropped. A panic is caught and counts for nothing.
+/// Receives every event, on the thread where it happens. Be quick, and do not call back into the same
+/// orchestrator. No event is dropped. A panic of an observer is caught and logged, and changes nothing.
 ///
 /// Closures are observers:
 /// ```
@@ -148,15 +148,15 @@ impl<F: Fn(&Event) + Send + Sync> Observer for F {
     }
 }
 
-/// An observer that feeds a bounded channel, for a reader on a thread of its own.
+/// An observer that sends events into a bounded channel, for a reader on another thread.
 #[derive(Debug)]
 pub struct ChannelObserver {
     sender: Sender<Event>,
     missed: AtomicU64,
 }
 
-/// An observer and the channel that it feeds. When `capacity` events wait unread, further ones are
-/// dropped and counted ([`ChannelObserver::missed`]): a slow reader never holds up an upload.
+/// Returns an observer and the channel that it sends to. While `capacity` events wait unread, further ones are
+/// dropped and counted ([`ChannelObserver::missed`]): a slow reader never delays an upload.
 ///
 /// ```
 /// use bucket_brigade::{Event, Level, Receiver, channel};
@@ -176,7 +176,7 @@ pub fn channel(capacity: usize) -> (Arc<ChannelObserver>, Receiver<Event>) {
 }
 
 impl ChannelObserver {
-    /// How many events found the channel full.
+    /// The number of events that were dropped because the channel was full.
     pub fn missed(&self) -> u64 {
         self.missed.load(Relaxed)
     }
@@ -184,6 +184,7 @@ impl ChannelObserver {
 
 impl Observer for ChannelObserver {
     fn event(&self, event: &Event) {
+        // Events after the receiver was dropped are not counted: nobody misses them.
         if let Err(TrySendError::Full(_)) = self.sender.try_send(event.clone()) {
             self.missed.fetch_add(1, Relaxed);
         }
@@ -203,7 +204,7 @@ struct Counts {
     deletes_done: AtomicU64,
 }
 
-/// How far a run is; cheap to clone, polled from any thread.
+/// The progress of a run. Cheap to clone; may be polled from any thread.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Counts>);
 
@@ -213,17 +214,17 @@ pub struct Progress(Arc<Counts>);
 pub struct ProgressSnapshot {
     /// Files to be uploaded.
     pub files_total: u64,
-    /// Files uploaded or found to be unchanged.
+    /// Files uploaded, or found to be unchanged after hashing.
     pub files_done: u64,
     /// Files that failed.
     pub files_failed: u64,
     /// Bytes of the files to be uploaded.
     pub bytes_total: u64,
-    /// Bytes that need nothing more: sent, there from an earlier run, or found to be unchanged.
+    /// Bytes that are finished: sent, already there from an earlier run, or found to be unchanged.
     pub bytes_done: u64,
-    /// Bytes read to hash them: of the files to be uploaded, and of parts that are read again.
+    /// Bytes read for hashing: of the files to be uploaded, and of parts that are read again.
     pub bytes_hashed: u64,
-    /// Bytes of files handed to the connection on this run, repetitions not counted twice.
+    /// Bytes of files written to connections in this run; the bytes of a retry are counted once.
     pub bytes_sent: u64,
     /// Objects to be deleted.
     pub deletes_total: u64,
@@ -232,12 +233,12 @@ pub struct ProgressSnapshot {
 }
 
 impl Progress {
-    /// All zero.
+    /// Counters that are all zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The counters now.
+    /// The counters as they are now.
     pub fn snapshot(&self) -> ProgressSnapshot {
         let counts = &self.0;
         ProgressSnapshot {
@@ -276,22 +277,23 @@ impl Progress {
     }
 
     pub(crate) fn bytes_sent(&self, bytes: u64) {
+        // Sent bytes count as done at once; `bytes_lost` takes both counts back.
         self.0.bytes_sent.fetch_add(bytes, Relaxed);
         self.bytes_present(bytes);
     }
 
-    /// What a failed try had sent is to be sent again.
+    /// Takes back bytes that a failed attempt had sent: they are sent again.
     pub(crate) fn bytes_lost(&self, bytes: u64) {
         self.0.bytes_sent.fetch_sub(bytes, Relaxed);
         self.bytes_missing(bytes);
     }
 
-    /// What the store had is gone, and is to be sent again.
+    /// Takes back bytes that the store no longer has: they are sent again.
     pub(crate) fn bytes_missing(&self, bytes: u64) {
         self.0.bytes_done.fetch_sub(bytes, Relaxed);
     }
 
-    /// The store has these bytes already.
+    /// Counts bytes that the store already has.
     pub(crate) fn bytes_present(&self, bytes: u64) {
         self.0.bytes_done.fetch_add(bytes, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Counters of everything that was sent, and their snapshot.
+//! The counters of an engine and of each run, and their snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,15 +9,15 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         struct Counters { $($name: AtomicU64),* }
 
-        /// Every counter at one moment. Counts start at zero with their engine (or, in a report,
-        /// with its run) and only grow, but for `pending_files`.
+        /// All counters at one moment. They start at zero with their engine (in a report: with its run) and only
+        /// grow, except `pending_files`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         #[non_exhaustive]
         pub struct MetricsSnapshot {
             $($(#[$doc])* pub $name: u64,)*
-            /// Time spent in rescans, all together.
+            /// Total time spent in rescans.
             pub rescan_time: Duration,
-            /// Time the last rescan took.
+            /// Duration of the last rescan.
             pub last_rescan_time: Duration,
         }
 
@@ -25,7 +25,7 @@ macro_rules! counters {
             $(#[allow(dead_code, reason = "`rescan_ended` sets some of them")]
             pub(crate) fn $name(&self, by: u64) { self.add(|counters| &counters.$name, by); })*
 
-            /// The counters now.
+            /// The counters as they are now.
             pub(crate) fn snapshot(&self) -> MetricsSnapshot {
                 let (own, times) = (&self.0.counters, &self.0.times);
                 MetricsSnapshot {
@@ -41,21 +41,21 @@ macro_rules! counters {
 counters! {
     /// Files uploaded and acknowledged.
     uploads,
-    /// Files whose upload failed in the end.
+    /// Files whose upload failed after all retries.
     uploads_failed,
     /// Bytes of the files uploaded and acknowledged.
     upload_bytes,
-    /// Objects deleted and acknowledged; one that was gone already counts.
+    /// Objects deleted and acknowledged; one that was already gone counts too.
     deletes,
-    /// Objects whose delete failed in the end.
+    /// Objects whose delete failed after all retries.
     deletes_failed,
-    /// Times that a request was tried again.
+    /// Retries of requests.
     retries,
-    /// Requests started, repetitions included.
+    /// Requests started, retries included.
     requests,
     /// Connections opened.
     connections,
-    /// Look-ups of a host name.
+    /// DNS look-ups.
     lookups,
     /// Bytes written to sockets, headers and TLS included.
     bytes_sent,
@@ -65,9 +65,9 @@ counters! {
     bytes_received,
     /// Transactions committed to the cache.
     commits,
-    /// Bytes of files read to hash them.
+    /// Bytes of files read for hashing.
     bytes_hashed,
-    /// Rescans ended.
+    /// Rescans that ended, in whatever way.
     rescans,
     /// Files pending after the last rescan (a gauge).
     pending_files,
@@ -86,25 +86,29 @@ struct Inner {
     parent: Option<Metrics>,
 }
 
-/// A set of counters; cheap to clone. What a run counts, its engine counts too.
+/// A set of counters, cheap to clone. Each count of a run is added to its engine's counters too.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics(Arc<Inner>);
 
 impl Metrics {
+    /// Counters for one run, whose counts are added to these as well.
     pub(crate) fn child(&self) -> Self {
         Self(Arc::new(Inner { parent: Some(self.clone()), ..Inner::default() }))
     }
 
     fn add(&self, pick: impl Fn(&Counters) -> &AtomicU64, by: u64) {
         pick(&self.0.counters).fetch_add(by, Relaxed);
+        // A run's counters have their engine's as parent; an engine's have none.
         if let Some(parent) = &self.0.parent {
             parent.add(pick, by);
         }
     }
 
+    /// Counts a rescan.
     pub(crate) fn rescan_ended(&self, took: Duration, pending: u64) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.0.counters.rescans.fetch_add(1, Relaxed);
+        // The gauge is set, not added: it is a state, not a count.
         self.0.counters.pending_files.store(pending, Relaxed);
         self.0.times.total.fetch_add(nanos, Relaxed);
         self.0.times.last.store(nanos, Relaxed);

@@ -1,4 +1,4 @@
-//! Where log records are made: the one place that puts a request into words.
+//! Builds log records and passes records, events and counts on. No other file writes records about requests.
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,13 +12,13 @@ use crate::observe::event::{Event, Observer, Progress};
 use crate::observe::metrics::Metrics;
 use crate::text::Printable;
 
-/// The target of every record of this library.
+/// The log target of every record of this library.
 pub(crate) const TARGET: &str = "bucket_brigade";
 
-/// Key-values of one record.
+/// The key-values of one record.
 pub(crate) type Fields<'a> = &'a [(&'static str, &'a dyn Display)];
 
-/// Where records, events and counts of one piece of work go.
+/// The receivers of a run's (or an engine's) records, events and counts.
 #[derive(Clone, Default)]
 pub(crate) struct Trace {
     observers: Vec<Arc<dyn Observer>>,
@@ -26,7 +26,7 @@ pub(crate) struct Trace {
     pub(crate) progress: Progress,
 }
 
-/// One exchange with a store, put into words when it ends.
+/// The facts about a request that ended, for its log record.
 pub(crate) struct RequestEnd<'a> {
     pub(crate) operation: &'a str,
     pub(crate) key: &'a str,
@@ -43,7 +43,7 @@ impl Trace {
         Self { observers, metrics, progress: Progress::default() }
     }
 
-    /// The trace of one run: its own observer and counters beside those of the engine.
+    /// The trace of one run: its own observer and counters in addition to those of the engine.
     pub(crate) fn for_run(&self, observer: Option<Arc<dyn Observer>>, progress: Option<Progress>) -> Self {
         Self {
             observers: self.observers.iter().cloned().chain(observer).collect(),
@@ -52,34 +52,38 @@ impl Trace {
         }
     }
 
+    /// Sends an event to all observers. It is built only if there is one.
     pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
         if self.observers.is_empty() {
             return;
         }
         let event = event();
         for observer in &self.observers {
-            // A panic of theirs is not ours (I9), and there is nobody to tell but the log.
+            // A panic of an observer must not reach the run (I9). The log is all that is left to tell it to.
             if catch_unwind(AssertUnwindSafe(|| observer.event(&event))).is_err() {
                 log::error!(target: TARGET, "an observer panicked");
             }
         }
     }
 
+    /// Writes a record to the `log` facade, and to the observers as [`Event::Log`].
     pub(crate) fn log(&self, level: Level, message: &str, fields: Fields<'_>) {
         let wanted = level <= log::max_level();
+        // Formatting costs more than this test, and most programs have debug records off.
         if !wanted && self.observers.is_empty() {
             return;
         }
+        // Escaped once, here, for the facade and the observers alike.
         let texts: Vec<(&'static str, String)> =
             fields.iter().map(|(name, value)| (*name, Printable(&value.to_string()).to_string())).collect();
         let message = Printable(message).to_string();
         if wanted {
-            to_facade(level, &message, &texts);
+            write_to_facade(level, &message, &texts);
         }
         self.emit(|| Event::Log { level, message, fields: texts });
     }
 
-    /// Bytes of a file were read to hash them.
+    /// Counts bytes of a file that were read for hashing.
     pub(crate) fn bytes_hashed(&self, count: u64) {
         self.metrics.bytes_hashed(count);
         self.progress.bytes_hashed(count);
@@ -89,31 +93,31 @@ impl Trace {
         self.log(Level::Warn, message, fields);
     }
 
-    /// An upload or a delete begins.
+    /// Logs the start of an upload, a delete or an abort.
     pub(crate) fn started(&self, operation: &str, key: &str, bucket: &str, bytes: u64) {
         let fields: Fields<'_> =
             &[("operation", &operation), ("key", &key), ("bucket", &bucket), ("bytes", &bytes)];
         self.log(Level::Info, &format!("{operation} started"), fields);
     }
 
-    /// An exchange ended, well or not.
-    pub(crate) fn ended(&self, level: Level, what: &RequestEnd<'_>) {
-        let elapsed = format!("{:.3}", what.elapsed.as_secs_f64());
+    /// Logs the end of a request, successful or not.
+    pub(crate) fn ended(&self, level: Level, end: &RequestEnd<'_>) {
+        let elapsed = format!("{:.3}", end.elapsed.as_secs_f64());
         let fields: Fields<'_> = &[
-            ("operation", &what.operation),
-            ("key", &what.key),
-            ("bucket", &what.bucket),
-            ("bytes", &what.bytes),
-            ("attempts", &what.attempts),
+            ("operation", &end.operation),
+            ("key", &end.key),
+            ("bucket", &end.bucket),
+            ("bytes", &end.bytes),
+            ("attempts", &end.attempts),
             ("elapsed", &elapsed),
-            ("outcome", &what.outcome),
-            ("request_id", &what.request_id),
+            ("outcome", &end.outcome),
+            ("request_id", &end.request_id),
         ];
-        self.log(level, &format!("{} ended", what.operation), fields);
+        self.log(level, &format!("{} ended", end.operation), fields);
     }
 }
 
-fn to_facade(level: Level, message: &str, texts: &[(&'static str, String)]) {
+fn write_to_facade(level: Level, message: &str, texts: &[(&'static str, String)]) {
     let pairs: Vec<(&str, Value<'_>)> =
         texts.iter().map(|(name, text)| (*name, Value::from(text.as_str()))).collect();
     let pairs = pairs.as_slice();
@@ -122,10 +126,10 @@ fn to_facade(level: Level, message: &str, texts: &[(&'static str, String)]) {
     log::logger().log(&record.args(format_args!("{message}")).build());
 }
 
-/// Cuts secrets out of a text that a server wrote: some repeat what they were sent.
+/// Removes secrets from a text that a server wrote: some servers repeat what they were sent.
 pub(crate) fn redact(text: &str, secrets: &[&str]) -> String {
     let mut secrets: Vec<_> = secrets.iter().filter(|secret| !secret.is_empty()).collect();
-    // One may begin like another: the longest goes first.
+    // The longest first: one secret may begin with another, and its rest would stay in the text.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets.into_iter().fold(text.to_owned(), |text, secret| text.replace(*secret, "[secret]"))
 }

@@ -1,8 +1,16 @@
-//! The catalog: what is published, in an immutable file that any number of processes read at once.
+//! The catalog: the published files, in an immutable file that any number of processes read at once.
 //!
-//! The cache has one writer; its catalog is what all others read without a lock. It is written anew where something changed and
-//! takes the old one's place by a rename, so that a reader has one whole version or another. A file that has the
-//! name was finished and synced before, and is never changed in place.
+//! # Architecture
+//!
+//! - [`Catalog`]: the reader. It shares one `Opened` with its clones; [`refresh`](Catalog::refresh) replaces it.
+//! - `file::Opened`: one version of the file, verified and mapped into memory. It owns the mapping.
+//! - `keys::Keys`: the index from key to record number (an FST), which lies in the mapping. `keys::Walk` lists it.
+//! - `format`: the bytes of head, records and tail; pure functions.
+//! - `write`: the writer, called at the end of a run with the cache locked.
+//!
+//! The cache has one writer, and all other processes read its catalog, without a lock. A new version is written to a
+//! temporary file, synced, and renamed over the old one. So a reader sees one complete version or another, and a file
+//! with the catalog's name never changes.
 
 mod file;
 mod format;
@@ -18,7 +26,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::url_below;
 use crate::state::cache::binding::foreign;
 use crate::state::cache::{CacheManager, PendingFile};
-use crate::state::catalog::file::{Identity, Opened, flawed, unreadable};
+use crate::state::catalog::file::{Identity, Opened, flaw_error, read_error};
 use crate::state::catalog::format::{Base, Flaw, Tail};
 use crate::state::catalog::keys::Walk;
 use crate::state::catalog::write::Bases;
@@ -27,21 +35,20 @@ use crate::state::resolve::{Known, Places, Resolved, Urls};
 use crate::state::summary::CacheSummary;
 use crate::tree::version::moment_of;
 
-/// The name of a cache's catalog is the cache's and this.
+/// The suffix that makes a cache's path the path of its catalog.
 const SUFFIX: &str = ".catalog";
 
-/// What is published, as the last rescan left it: an immutable, memory-mapped file beside the cache, that any number
-/// of threads and processes read without a lock. The processes share its pages in memory.
+/// The published files as the last rescan left them: an immutable, memory-mapped file next to the cache, which any
+/// number of threads and processes read without a lock. The processes share its pages in memory.
 ///
-/// A rescan writes it where something changed ([`RescanConfig::catalog`](crate::RescanConfig::catalog)), and a verification
-/// that found something keeps it true;
-/// [`refresh`](Self::refresh) takes notice of that. Clones share the mapping and are cheap; each has the version that it
-/// had until it is refreshed itself. It may be inherited over `fork`: nothing in it changes.
+/// A rescan writes a new version if something changed ([`RescanConfig::catalog`](crate::RescanConfig::catalog)), and so
+/// does a verification that found something. [`refresh`](Self::refresh) switches to the new version. Clones are cheap
+/// and share the mapping; each keeps its version until it is refreshed itself. A catalog may be inherited across
+/// `fork`, because nothing in it changes.
 ///
-/// The checksum shows damage by accident. A file that somebody made to do harm may have the right one: what an access
-/// comes upon in it then counts as not there, [`is_damaged`](Self::is_damaged) and [`refresh`](Self::refresh) say so,
-/// and the next rescan writes the file anew. Such an access may call the host's panic hook; the panic itself goes no
-/// further.
+/// The checksum detects accidental damage. A file that was forged may have a right checksum: an entry that turns out to
+/// be malformed then counts as missing, [`is_damaged`](Self::is_damaged) and [`refresh`](Self::refresh) report it, and
+/// the next rescan writes the file again. Reading such an entry may call the host's panic hook; the panic is caught.
 ///
 /// ```no_run
 /// use bucket_brigade::Catalog;
@@ -57,24 +64,24 @@ const SUFFIX: &str = ".catalog";
 #[derive(Clone)]
 pub struct Catalog {
     path: PathBuf,
-    /// URLs of places that are not a base and a key.
+    /// The backends to ask for URLs, if these are not a base URL and the key.
     places: Option<Places>,
     opened: Arc<Opened>,
 }
 
 impl Catalog {
-    /// Where the catalog of a cache lies: `CACHE.catalog`.
+    /// The path of a cache's catalog: `CACHE.catalog`.
     pub fn path_for(cache: impl AsRef<Path>) -> PathBuf {
         path_for(cache.as_ref())
     }
 
-    /// Writes the catalog of a cache (mode 0444), in the place of the one that may be there; gives its path. A rescan
-    /// does this by itself. Takes about 1.2 s for a million keys, and memory that does not grow with them.
+    /// Writes the catalog of a cache (mode 0444), replaces an existing one, and returns its path. A rescan does this
+    /// by itself. Takes about 1.2 s for a million keys; memory does not grow with their number.
     ///
     /// # Errors
-    /// [`ErrorKind::CacheLocked`] while a rescan of this process uses the cache; [`ErrorKind::Config`] before an
-    /// orchestrator, or [`CacheManager::use_urls_of`], has told the cache its URLs; [`ErrorKind::Cache`] if it cannot be
-    /// read, or the catalog not be written: the old one then stands.
+    /// [`ErrorKind::CacheLocked`] while a rescan of this process is using the cache; [`ErrorKind::Config`] if neither
+    /// an orchestrator nor [`CacheManager::use_urls_of`] has given the cache its URLs; [`ErrorKind::Cache`] if the
+    /// cache cannot be read or the catalog cannot be written: the old catalog then stays.
     pub fn write(cache: &CacheManager) -> Result<PathBuf, StorageError> {
         let _lock = cache.lock()?;
         write::write(cache, Bases::of(cache.places()?), SystemTime::now())
@@ -83,15 +90,15 @@ impl Catalog {
     /// Maps a catalog and verifies its checksum: about 6 ms for a million keys (`cargo bench --bench catalog`).
     ///
     /// # Errors
-    /// [`ErrorKind::Cache`] if it is missing or cannot be read, [`ErrorKind::CacheDamaged`] if it is no catalog, is
+    /// [`ErrorKind::Cache`] if it is missing or cannot be read, [`ErrorKind::CacheDamaged`] if it is not a catalog, is
     /// damaged or was written by a newer version, [`ErrorKind::Unsupported`] if the URLs of its backend are not
-    /// made of a base and the key: see [`open_with`](Self::open_with).
+    /// a base URL and the key: see [`open_with`](Self::open_with).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self { places: None, opened: Arc::new(Opened::open(path.as_ref())?), path: path.as_ref().to_owned() }
-            .checked()
+            .require_plain_urls()
     }
 
-    /// The same with the URLs of these places, whatever was recorded.
+    /// Opens a catalog and takes all URLs from these backends, not from the file.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for the last one.
@@ -104,35 +111,38 @@ impl Catalog {
         Ok(Self { places: Some(Places { store, fallback }), opened, path: path.as_ref().to_owned() })
     }
 
-    fn checked(self) -> Result<Self, StorageError> {
+    /// Fails if URLs can be had from a backend only, and none was given.
+    fn require_plain_urls(self) -> Result<Self, StorageError> {
         let Tail { store, fallback, .. } = &self.opened.tail;
+        // Backends that were given make all URLs themselves.
         if self.places.is_some() || (store.plain && fallback.as_ref().is_none_or(|base| base.plain)) {
             return Ok(self);
         }
-        let why = "the URLs of its backend are not a base and the key: use open_with";
+        let why = "the URLs of its backend are not a base URL and the key: use open_with";
         Err(StorageError::new(ErrorKind::Unsupported, Operation::Cache, why).with_path(&self.path))
     }
 
-    /// Looks by one `stat` whether a newer version is there, and maps it; says whether it did. On an error the version
-    /// that was there stays.
+    /// Checks with one `stat` for a newer version and maps it; returns true if there was one. On an error the current
+    /// version stays.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`ErrorKind::CacheDamaged`] while the version that is there is
+    /// As [`open`](Self::open), and [`ErrorKind::CacheDamaged`] while the current version is
     /// [damaged](Self::is_damaged).
     pub fn refresh(&mut self) -> Result<bool, StorageError> {
-        let metadata = std::fs::metadata(&self.path).map_err(|error| unreadable(&self.path, error))?;
+        let metadata = std::fs::metadata(&self.path).map_err(|error| read_error(&self.path, error))?;
         if Identity::of(&metadata) == self.opened.identity {
-            return if self.is_damaged() { Err(flawed(&self.path, Flaw::Damaged)) } else { Ok(false) };
+            // The same damaged file: an error, until somebody replaces it.
+            return if self.is_damaged() { Err(flaw_error(&self.path, Flaw::Damaged)) } else { Ok(false) };
         }
         let opened = Arc::new(Opened::open(&self.path)?);
-        *self = Self { opened, ..self.clone() }.checked()?;
+        *self = Self { opened, ..self.clone() }.require_plain_urls()?;
         Ok(true)
     }
 
-    /// Where a key is to be read now; `None` if it is neither published nor on disk. As
-    /// [`CacheManager::resolve`], without a lock and without allocating more than the URL.
+    /// Returns the URL to read a key from now; `None` if it is neither published nor on disk. Like
+    /// [`CacheManager::resolve`], but takes no lock and allocates nothing but the URL.
     pub fn get(&self, key: &str) -> Option<Resolved> {
-        let number = self.opened.keys.number_of(key)?;
+        let number = self.opened.keys.record_number(key)?;
         self.resolved(key, &self.opened.known(number)?)
     }
 
@@ -143,17 +153,17 @@ impl Catalog {
         }
     }
 
-    /// Every key that is published or on disk, in the order of their bytes.
+    /// Iterates over all keys that are published or on disk, in byte order.
     pub fn iter(&self) -> Entries<'_> {
         self.prefix("")
     }
 
-    /// Those that begin so.
+    /// Iterates over the keys that start with `prefix`, in byte order.
     pub fn prefix(&self, prefix: &str) -> Entries<'_> {
         Entries { catalog: self, prefix: prefix.to_owned(), keys: self.opened.keys.walk(prefix) }
     }
 
-    /// What was still to be done when it was written, in key order. Looks at every key.
+    /// The files that were pending when the catalog was written, in key order. Reads every key.
     pub fn pending(&self) -> Vec<PendingFile> {
         let mut keys = self.opened.keys.walk("");
         let mut pending = Vec::new();
@@ -166,55 +176,56 @@ impl Catalog {
         pending
     }
 
-    /// How many keys it has.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.opened.keys.len()
     }
 
-    /// Whether it has none.
+    /// Returns true if there are no keys.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What the cache held when it was written, in a few numbers.
+    /// The summary of the cache from when the catalog was written.
     pub fn summary(&self) -> CacheSummary {
         let Tail { destination, published, published_bytes, pending, open_uploads, synced, .. } =
             self.opened.tail.clone();
         CacheSummary { destination, published, published_bytes, pending, open_uploads, synced }
     }
 
-    /// [`ErrorKind::CacheForeign`] if this is the catalog of another destination ([`StorageBackend::destination`]).
+    /// Checks that this is the catalog of the given destination ([`StorageBackend::destination`]).
     ///
     /// # Errors
-    /// That alone.
+    /// [`ErrorKind::CacheForeign`] if it belongs to another one.
     pub fn check_destination(&self, destination: &str) -> Result<(), StorageError> {
         match &self.opened.tail.destination {
             Some(bound) if bound != destination => Err(foreign(&self.path, bound, destination)),
+            // `None` is fine, too: that cache has published nothing yet.
             _ => Ok(()),
         }
     }
 
-    /// Whether it is the one that was last written for the cache, and shows what that holds now.
+    /// Returns true if this is the catalog that was last written for the cache, and the cache has not changed since.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the cache cannot be read.
     pub fn is_current(&self, cache: &CacheManager) -> Result<bool, StorageError> {
         let is_its_own = cache.is_its_catalog(self.opened.head.checksum)?;
-        Ok(is_its_own && write::shows(&self.opened.tail, cache)?)
+        Ok(is_its_own && write::is_up_to_date(&self.opened.tail, cache)?)
     }
 
-    /// When it was written.
+    /// The time at which it was written.
     pub fn created(&self) -> SystemTime {
         moment_of(self.opened.tail.created)
     }
 
-    /// Whether an access of this version, or of a clone of it, came upon damage: what it asked for may be missing from
-    /// its answer. Delete the file, or let the next rescan write it anew.
+    /// Returns true if an access of this version, or of a clone of it, found damage; its answer may have been
+    /// incomplete. Delete the file, or let the next rescan write it again.
     pub fn is_damaged(&self) -> bool {
         self.opened.keys.is_damaged()
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -235,7 +246,7 @@ impl<'a> IntoIterator for &'a Catalog {
     }
 }
 
-/// Keys of a [`Catalog`] and where they are to be read, in the order of their bytes.
+/// An iterator over keys of a [`Catalog`] and their URLs, in byte order.
 pub struct Entries<'a> {
     catalog: &'a Catalog,
     prefix: String,
@@ -248,10 +259,13 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let opened = &self.catalog.opened;
         loop {
+            // Damage ends the iteration, here and below; whoever finds it marks the catalog.
             let (key, number) = self.keys.next_key()?;
+            // Keys are written from UTF-8, so any other bytes are damage.
             let Ok(key) = std::str::from_utf8(key) else {
                 return opened.keys.note_damage();
             };
+            // A key without a URL, such as that of a removed file that was never published, is left out.
             if let Some(resolved) = self.catalog.resolved(key, &opened.known(number)?) {
                 return Some((key.to_owned(), resolved));
             }

@@ -1,5 +1,15 @@
-//! The recorder: one thread that makes receipts durable, several batches at a time where they end
-//! faster than the disk commits.
+//! The recorder: one thread that commits what the store has acknowledged to the cache.
+//!
+//! # Architecture
+//!
+//! - [`Recorder`]: the handle of a run. It owns the thread and ends it when it is dropped. Workers and the run's
+//!   thread send it writes; [`Recorder::sync`] waits until they are durable. It is also the [`Journal`] of
+//!   multipart uploads.
+//! - `Message`: what travels through the [`BatchQueue`]: writes, a request to sync, the end.
+//! - `Committer`: the thread's side. It takes all messages that have arrived and commits their writes in one
+//!   transaction, so that many acknowledgements cost one disk sync.
+//!
+//! The first failure is kept in `failure`, which both sides share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,57 +26,60 @@ use crate::state::cache::CacheManager;
 use crate::state::records::{Pending, UploadStep};
 use crate::state::store::Write;
 
-/// Commits follow each other no faster than this. Each costs about 0.5 ms of CPU and two syncs of the
-/// disk (`cargo bench --bench main_line -- files`), whatever it holds; a crash costs sending once more what
-/// was acknowledged within this time.
-const PACE: Duration = Duration::from_millis(250);
+/// The interval between commits, unless a sync is asked for. A commit costs about 0.5 ms of CPU and two disk syncs
+/// (`cargo bench --bench main_line -- files`), however many writes it holds. After a crash, what was acknowledged
+/// within this time is sent again.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
 
 enum Message {
     Writes(Vec<Write>),
-    /// Answered once everything sent before is durable.
+    /// Answered once all earlier messages are durable: true, or false after a failure.
     Sync(Sender<bool>),
-    /// Nothing more comes.
+    /// The last message.
     Close,
 }
 
-/// Takes writes from any thread and commits them in order. After its first failure it commits
-/// nothing more: what is not recorded is done again by the next run.
+/// Takes writes from any thread and commits them in order. After the first failure it commits nothing more: the next
+/// run does again what is not recorded.
 pub(crate) struct Recorder {
-    mailbox: BatchQueue<Message>,
+    queue: BatchQueue<Message>,
     thread: Option<JoinHandle<()>>,
     failure: Arc<Mutex<Option<StorageError>>>,
     cache: CacheManager,
 }
 
 impl Recorder {
+    /// Starts the recorder's thread.
     pub(crate) fn start(cache: &CacheManager, metrics: &Metrics) -> Result<Self, StorageError> {
-        let mailbox = BatchQueue::new();
+        let queue = BatchQueue::new();
         let failure = Arc::new(Mutex::new(None));
         let worker = Committer { cache: cache.clone(), failure: failure.clone(), metrics: metrics.clone() };
         let thread = std::thread::Builder::new()
             .name("brigade-recorder".to_owned())
             .spawn({
-                let mailbox = mailbox.clone();
-                move || worker.run(&mailbox)
+                let queue = queue.clone();
+                move || worker.run(&queue)
             })
             .map_err(|error| {
                 StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot start the recorder's thread")
                     .with_source(error)
             })?;
-        Ok(Self { mailbox, thread: Some(thread), failure, cache: cache.clone() })
+        Ok(Self { queue, thread: Some(thread), failure, cache: cache.clone() })
     }
 
-    /// Records soon.
+    /// Sends writes to the thread and does not wait. They are durable after the next commit.
     pub(crate) fn record(&self, writes: Vec<Write>) {
+        // An empty message would only wake the thread.
         if !writes.is_empty() {
-            self.mailbox.push(Message::Writes(writes));
+            self.queue.push(Message::Writes(writes));
         }
     }
 
-    /// Waits until everything sent before is durable.
+    /// Waits until all writes sent before are durable.
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         let (sender, receiver) = bounded(1);
-        self.mailbox.push_urgent(Message::Sync(sender));
+        self.queue.push_urgent(Message::Sync(sender));
+        // An error here means that the thread has panicked and dropped the sender.
         if receiver.recv() == Ok(true) {
             return Ok(());
         }
@@ -76,27 +89,28 @@ impl Recorder {
         }))
     }
 
-    /// Why nothing more is recorded, if that is so. Whoever asks hears the same.
+    /// The error after which nothing more is recorded, if there was one. Each call returns a copy of the same.
     pub(crate) fn failure(&self) -> Option<StorageError> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(StorageError::repeated)
     }
 
-    /// Notes durably that a request for a file is about to be sent.
+    /// Records durably that a request for a file is about to be sent.
     pub(crate) fn attempt(&self, key: &RemoteKey, pending: Pending) -> Result<(), StorageError> {
         self.record(vec![Write::Pending(key.as_str().to_owned(), pending)]);
         self.sync()
     }
 
-    fn step(&self, key: &RemoteKey, step: UploadStep) {
+    fn record_step(&self, key: &RemoteKey, step: UploadStep) {
         self.record(vec![Write::Upload(key.as_str().to_owned(), step)]);
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.mailbox.push_urgent(Message::Close);
+        // Urgent, so that the last writes are committed now and not after the interval.
+        self.queue.push_urgent(Message::Close);
         if let Some(thread) = self.thread.take() {
-            // It catches what the database throws; there is nothing left to report to.
+            // A panic of the database is caught and kept as the failure. Any other has no receiver left.
             let _ = thread.join();
         }
     }
@@ -104,22 +118,23 @@ impl Drop for Recorder {
 
 impl Journal for Recorder {
     fn intend(&self, key: &RemoteKey, intent: &Intent) -> Result<(), StorageError> {
-        self.step(key, UploadStep::Intended(intent.clone()));
+        self.record_step(key, UploadStep::Intended(intent.clone()));
         self.sync()
     }
 
     fn begun(&self, upload: &UploadName, lost: bool) -> Result<(), StorageError> {
         let (token, upload_id) = (upload.token.clone(), upload.upload_id.clone());
-        self.step(&upload.key, UploadStep::Begun { token, upload_id, lost });
+        self.record_step(&upload.key, UploadStep::Begun { token, upload_id, lost });
         self.sync()
     }
 
+    // Not synced: a part that is forgotten in a crash is only sent again.
     fn part(&self, upload: &UploadName, number: u32, part: &SentPart) {
-        self.step(&upload.key, UploadStep::Part(upload.token.clone(), number, part.clone()));
+        self.record_step(&upload.key, UploadStep::Part(upload.token.clone(), number, part.clone()));
     }
 
     fn closed(&self, key: &RemoteKey, token: &str) {
-        self.step(key, UploadStep::Closed(token.to_owned()));
+        self.record_step(key, UploadStep::Closed(token.to_owned()));
     }
 }
 
@@ -130,19 +145,22 @@ struct Committer {
 }
 
 impl Committer {
-    fn run(&self, mailbox: &BatchQueue<Message>) {
+    fn run(&self, queue: &BatchQueue<Message>) {
         let (mut healthy, mut closed) = (true, false);
         while !closed {
-            mailbox.wait_for_any();
+            // Sleeps for as long as there is nothing to do, then gathers messages for one interval.
+            queue.wait_for_any();
             let (mut writes, mut waiting) = (Vec::new(), Vec::new());
-            for message in mailbox.take(usize::MAX, PACE) {
+            for message in queue.take(usize::MAX, COMMIT_INTERVAL) {
                 match message {
                     Message::Writes(more) => writes.extend(more),
                     Message::Sync(done) => waiting.push(done),
                     Message::Close => closed = true,
                 }
             }
+            // After a failure later writes must not be committed: they may rely on those that were lost.
             healthy = healthy && self.commit(&writes);
+            // Answered after the commit, which holds all that was sent before them.
             for done in waiting {
                 let _ = done.send(healthy);
             }
@@ -167,7 +185,7 @@ mod tests {
     use super::*;
     use crate::tree::version::FileStat;
 
-    /// The seam of multipart uploads: what a crash must not forget is durable when the call returns.
+    /// What a crash must not forget of a multipart upload is durable when the call returns.
     #[test]
     fn a_journal_outlives_its_process() {
         let folder = tempfile::tempdir().unwrap();

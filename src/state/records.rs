@@ -1,4 +1,7 @@
-//! The cache's records and their form on disk.
+//! The cache's records and their encoding on disk.
+//!
+//! `settled` in a record means that its stat is not racy ([`FileStat::is_settled`]): an equal stat later on means that
+//! the content is the same.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -8,99 +11,101 @@ use crate::backend::{Intent, SentPart};
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
-/// What the store has acknowledged for a key.
+/// The version of a file that the store has acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Published {
     pub(crate) stat: FileStat,
-    /// Whether the stat may stand for the content ([`FileStat::is_settled`]).
+    /// Set if the stat is not racy and may stand for the content ([`FileStat::is_settled`]).
     pub(crate) settled: bool,
     pub(crate) digest: Digest,
-    /// The plain SHA-256 of a file that was sent in parts, where it was asked for.
+    /// The plain SHA-256 of a file that was sent as a multipart upload, if the configuration asked for it.
     pub(crate) whole: Option<[u8; 32]>,
     pub(crate) etag: Option<String>,
-    /// Which root published it: an index of the cache's roots.
+    /// The root that published it, as an index into the cache's roots.
     pub(crate) root: u32,
-    /// Whether it was on the device that its root was on.
+    /// Set if the file was on the same device as its root.
     pub(crate) with_root: bool,
 }
 
-/// What is still to be done for a key.
+/// The work that is still to be done for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PendingKind {
     /// A file that is not published yet.
     Added,
-    /// A published file that changed, or may have.
+    /// A published file that changed, or may have changed.
     Modified,
-    /// A published file that is gone.
+    /// A published file that no longer exists; its object is to be deleted.
     Removed,
-    /// Nothing is to be sent, but a request for it had no answer: its object may be there, or not. Its file
-    /// is gone, and it may not be deleted now, or nothing proves that it is ours.
+    /// A request for the key got no answer, so its object may exist or not, and the file is gone. Nothing is to be
+    /// sent, and the object may not be deleted now, or cannot be proved to be ours.
     Unsettled,
 }
 
-/// A file on disk that differs from what is published, or an object whose file is gone.
+/// A file on disk that differs from its published version, or an object whose file is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pending {
     pub(crate) kind: PendingKind,
-    /// On disk; of a removed file, as it was published.
+    /// The stat of the file on disk; for a removed file the published one.
     pub(crate) stat: FileStat,
+    /// Set if the stat is not racy ([`FileStat::is_settled`]).
     pub(crate) settled: bool,
-    /// Of the file on disk, once it was hashed. A plan keeps only one that the stat may stand for: any other is
-    /// of this run.
+    /// The digest of the file on disk, once it was hashed. A plan keeps it only if the stat is not racy; any other
+    /// digest was made by this run.
     pub(crate) digest: Option<Digest>,
-    /// From before a request for it is sent until the store acknowledges something: the store may hold the old
-    /// version, the new one, or none. What is recorded as published is neither believed nor forgotten.
+    /// Set before a request for the key is sent, until the store acknowledges one. Meanwhile the store may hold the
+    /// old version, the new one, or none, so the published record is neither trusted nor dropped.
     pub(crate) attempted: bool,
 }
 
 impl Pending {
-    /// The digest, if the stat may stand for it.
+    /// The digest, if the stat is not racy.
     pub(crate) fn known(&self) -> Option<Digest> {
         self.digest.filter(|_| self.settled)
     }
 }
 
-/// An upload in parts that was begun, or was about to be. A key may have several: one that is gone on
-/// with, and those whose name was lost or that may not be aborted.
+/// A multipart upload that was created, or was about to be. A key may have several: one that is resumed, and others
+/// whose upload ID was lost or that may not be aborted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OpenUpload {
-    /// Stored with the object; names the upload here.
+    /// Our own name for the upload, chosen before it has an upload ID and stored with the object.
     pub(crate) token: String,
-    /// Of the file when it was opened.
+    /// The stat of the file when the upload was created.
     pub(crate) stat: FileStat,
-    /// Whether the stat may stand for the content.
+    /// Set if the stat is not racy ([`FileStat::is_settled`]).
     pub(crate) settled: bool,
     pub(crate) part_size: u64,
-    /// Names the headers that its object gets; `None`: not known.
+    /// A hash of the headers that the object gets; `None` if not known.
     pub(crate) headers: Option<[u8; 32]>,
-    /// `None` until the store named it; for good where its answer was lost.
+    /// `None` until the store answers with the upload ID, and for good if that answer was lost.
     pub(crate) upload_id: Option<String>,
-    /// Another one of the same token may have been begun, whose name was lost.
+    /// Set if a second upload of the same token may exist whose upload ID was lost.
     pub(crate) lost: bool,
 }
 
-/// What happened to an upload in parts.
+/// A step in the life of a multipart upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UploadStep {
-    /// It is about to be begun.
+    /// The upload is about to be created.
     Intended(Intent),
-    /// The store named it, and may (`lost`) have begun another whose name was lost.
+    /// The store created it. If `lost`, it may have created another one whose upload ID was lost.
     Begun { token: String, upload_id: String, lost: bool },
-    /// A part was acknowledged: of which upload, its number, what it is.
+    /// A part was acknowledged: the upload's token, the part number, the part.
     Part(String, u32, SentPart),
-    /// The upload of this token is completed or aborted.
+    /// The upload of this token was completed or aborted.
     Closed(String),
-    /// Nothing of this token is left at the store, its lost ones included.
+    /// The store has nothing left of this token, lost uploads included.
     Forgotten(String),
 }
 
-/// Uploads of one key whose names were lost are remembered up to so many.
+/// The number of uploads without an upload ID that are remembered for each key.
 const LOST_AT_MOST: usize = 16;
 
-/// A key's open uploads after a step; a part is no step of these.
+/// Returns a key's open uploads after a step. Parts have records of their own and change nothing here.
 pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<OpenUpload> {
     match step {
+        // Added before the store is asked, so that a crash leaves a trace of an upload without an ID.
         UploadStep::Intended(Intent { token, stat, settled, part_size, headers }) => {
             uploads.push(OpenUpload {
                 token: token.clone(),
@@ -118,16 +123,20 @@ pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<Open
                 upload.lost = *lost;
             }
         }
+        // Parts are kept in a table of their own.
         UploadStep::Part(..) => {}
         UploadStep::Closed(token) => uploads.retain_mut(|upload| {
+            // A lost second upload may still be at the store: its token is needed to find it.
             let kept = upload.token != *token || upload.lost;
             if upload.token == *token {
+                // The upload with this ID is gone. What may be left has an unknown one.
                 upload.upload_id = None;
             }
             kept
         }),
         UploadStep::Forgotten(token) => uploads.retain(|upload| upload.token != *token),
     }
+    // The oldest are dropped, or a store that never answers would make the record grow without end.
     while uploads.iter().filter(|upload| upload.upload_id.is_none()).count() > LOST_AT_MOST {
         let oldest = uploads.iter().position(|upload| upload.upload_id.is_none());
         uploads.remove(oldest.unwrap_or_default());
@@ -137,31 +146,33 @@ pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<Open
 
 const CHECK_BYTES: usize = 8;
 
-/// A record as it is stored: its fields, then the beginning of SHA-256 over key and fields.
+/// Encodes a record: its fields in postcard's format, then the first bytes of the SHA-256 of key and fields.
 pub(crate) fn encode<T: Serialize>(key: &str, record: &T) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = postcard::to_stdvec(record)?;
-    let check = check(key, &bytes);
-    bytes.extend_from_slice(&check);
+    let checksum = checksum_of(key, &bytes);
+    bytes.extend_from_slice(&checksum);
     Ok(bytes)
 }
 
-/// The record of this key; `None` if its bytes are not what was stored for the key.
+/// Decodes the record of this key; `None` if its bytes are not those that were stored for the key.
 pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
     let (fields, stored) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
-    if stored != check(key, fields) {
+    // The key is part of it, so a record in the wrong place is found out, too.
+    if stored != checksum_of(key, fields) {
         return None;
     }
     postcard::from_bytes(fields).ok()
 }
 
-fn check(key: &str, fields: &[u8]) -> [u8; CHECK_BYTES] {
+fn checksum_of(key: &str, fields: &[u8]) -> [u8; CHECK_BYTES] {
     let mut hasher = Sha256::new();
+    // The length keeps the end of the key apart from the beginning of the fields.
     hasher.update((key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(fields);
-    let mut check = [0; CHECK_BYTES];
-    check.copy_from_slice(&hasher.finalize()[..CHECK_BYTES]);
-    check
+    let mut checksum = [0; CHECK_BYTES];
+    checksum.copy_from_slice(&hasher.finalize()[..CHECK_BYTES]);
+    checksum
 }
 
 #[cfg(test)]
@@ -189,6 +200,7 @@ mod tests {
         }
         assert_eq!(decode::<Published>("a/b", &bytes[..4]), None);
     }
+
     #[test]
     fn an_upload_whose_name_was_lost_outlives_the_one_that_was_named() {
         let intent = |token: &str| {

@@ -1,4 +1,4 @@
-//! Where a key is to be read now.
+//! Decides from which URL a key is to be read now.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,47 +8,47 @@ use crate::state::records::{Pending, PendingKind, Published};
 use crate::tree::digest::Digest;
 use crate::tree::version::{FileStat, moment_of};
 
-/// Where a key is to be read, and what is there.
+/// The URL of a key, and the version that it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolved {
     /// The URL to use now.
     pub url: String,
-    /// The size in bytes of what the URL serves, if that is known.
+    /// The size in bytes of the version that the URL serves, if known.
     pub size: Option<u64>,
-    /// The modification time of that file, as it was on disk.
+    /// The modification time of that version's file on disk, if known.
     pub modified: Option<SystemTime>,
-    /// The digest of what the URL serves, where it is known.
+    /// The digest of that version, if known.
     pub digest: Option<Digest>,
-    /// The plain SHA-256 of the whole: the same as `digest` for a file that goes in one request, and for a
-    /// larger one where [`whole_file_digest`](crate::RescanConfig::whole_file_digest) asked for it.
+    /// The plain SHA-256 of the whole file, if known. For a file sent in one request it is the same as `digest`; for a
+    /// multipart upload [`whole_file_digest`](crate::RescanConfig::whole_file_digest) has to ask for it.
     pub whole_digest: Option<Digest>,
-    /// How the key stands.
+    /// The state of the key.
     pub state: KeyState,
 }
 
-/// How a key stands.
+/// The state of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// The store holds what was on disk at the last scan.
+    /// The store holds the version that was on disk at the last scan.
     Published,
-    /// The store does not hold what is on disk; the URL is the fallback's, or nothing is there yet.
+    /// The store does not hold the version on disk. The URL is the fallback's, or leads to nothing yet.
     Pending,
-    /// The store holds an older version, which the URL serves; or the file is gone from disk and its
-    /// object is still to be deleted.
+    /// The store holds an older version, which the URL serves; or the file is gone and its object is still to be
+    /// deleted.
     Stale,
 }
 
-/// Where objects and files are read.
+/// The URLs of a key.
 pub(crate) trait Urls {
-    /// Of the object.
+    /// The URL of its object in the store.
     fn store(&self, key: &str) -> String;
-    /// Of the file on disk, where there is a fallback.
+    /// The URL of its file on disk, if there is a fallback.
     fn fallback(&self, key: &str) -> Option<String>;
 }
 
-/// The URLs of both places.
+/// The backends whose URLs are used: the store's and the fallback's.
 #[derive(Clone)]
 pub(crate) struct Places {
     pub(crate) store: Arc<dyn StorageBackend>,
@@ -65,7 +65,7 @@ impl Urls for Places {
     }
 }
 
-/// A version of a file, as far as readers are told.
+/// A version of a file, reduced to what readers get to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) size: u64,
@@ -89,12 +89,12 @@ impl From<&Pending> for Facts {
     }
 }
 
-/// What is known of a key: what the store holds, and what is to be done.
+/// All that is known about a key: the published version, and the work that is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) published: Option<Facts>,
     pub(crate) pending: Option<(PendingKind, Facts)>,
-    /// A request for it may have changed what the store holds.
+    /// Set if a request without an answer may have changed the object.
     pub(crate) attempted: bool,
 }
 
@@ -105,15 +105,17 @@ impl Known {
         Self { published: published.map(Into::into), pending, attempted }
     }
 
-    /// What it means for readers of the key.
+    /// The URL to read the key from; `None` if it is neither published nor on disk.
     pub(crate) fn resolved(&self, key: &str, urls: &impl Urls) -> Option<Resolved> {
         let on_disk =
             self.pending.filter(|(kind, _)| matches!(kind, PendingKind::Added | PendingKind::Modified));
+        // The newest version is on disk, and the fallback serves it from there.
         if let Some((_, disk)) = on_disk
             && let Some(url) = urls.fallback(key)
         {
-            return Some(serving(url, &disk, KeyState::Pending));
+            return Some(resolved_to(url, &disk, KeyState::Pending));
         }
+        // The object's URL, without a word about what it serves.
         let unknown = |state| Resolved {
             url: urls.store(key),
             size: None,
@@ -122,18 +124,21 @@ impl Known {
             whole_digest: None,
             state,
         };
+        // Without a fallback, readers get the published version even if it is an older one.
         if let Some(there) = &self.published {
+            // The object may be the old version or the new one, so nothing can be said about its content.
             if self.attempted {
                 return Some(unknown(KeyState::Stale));
             }
             let state = if self.pending.is_none() { KeyState::Published } else { KeyState::Stale };
-            return Some(serving(urls.store(key), there, state));
+            return Some(resolved_to(urls.store(key), there, state));
         }
+        // The URL that the object will have; it leads to nothing yet.
         on_disk.map(|_| unknown(KeyState::Pending))
     }
 }
 
-fn serving(url: String, facts: &Facts, state: KeyState) -> Resolved {
+fn resolved_to(url: String, facts: &Facts, state: KeyState) -> Resolved {
     let plain = facts.digest.filter(|digest| digest.part_size().is_none());
     Resolved {
         url,

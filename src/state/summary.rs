@@ -1,19 +1,19 @@
-//! What the cache holds, in a few numbers.
+//! The contents of a cache in a few numbers.
 
-/// What a cache holds. Sizes are bytes.
+/// The contents of a cache in a few numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheSummary {
-    /// What it is bound to; `None` until its first rescan.
+    /// The destination that the cache is bound to; `None` until its first rescan.
     pub destination: Option<String>,
-    /// Objects that are published.
+    /// The number of published objects.
     pub published: u64,
-    /// Their sizes together.
+    /// Their total size in bytes.
     pub published_bytes: u64,
-    /// Keys with something still to be done.
+    /// The number of keys for which something is still to be done.
     pub pending: u64,
-    /// Uploads in parts that are open.
+    /// The number of unfinished multipart uploads.
     pub open_uploads: u64,
-    /// Whether the last rescan left the store as the tree was.
+    /// Set if the last rescan left the store as the tree was.
     pub synced: bool,
 }

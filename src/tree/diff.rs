@@ -1,4 +1,4 @@
-//! What changed: the merge of two sorted streams.
+//! The difference between two versions: a merge of two sorted streams.
 
 use std::cmp::Ordering;
 use std::iter::Peekable;
@@ -6,14 +6,14 @@ use std::iter::Peekable;
 use crate::key::RemoteKey;
 use crate::tree::version::{FileEntry, Version};
 
-/// The items of two streams, both in key order, paired by key. Neither stream is held in memory.
+/// The items of two streams in key order, paired by key. Neither stream is collected in memory.
 pub(crate) struct Merge<A: Iterator, B: Iterator, F> {
     old: Peekable<A>,
     new: Peekable<B>,
     order: F,
 }
 
-/// `order` compares the keys of an old and a new item.
+/// Merges two streams in key order. `order` compares the key of an old item with that of a new one.
 pub(crate) fn merge<A, B, F>(old: A, new: B, order: F) -> Merge<A::IntoIter, B::IntoIter, F>
 where
     A: IntoIterator,
@@ -34,6 +34,7 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         let order = match (self.old.peek(), self.new.peek()) {
             (None, None) => return None,
+            // A stream that has ended counts as greater than all keys.
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(old), Some(new)) => (self.order)(old, new),
@@ -46,7 +47,7 @@ where
     }
 }
 
-/// What one key's two sides mean.
+/// The change of one key from the old side to the new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Unchanged,
@@ -55,7 +56,7 @@ pub(crate) enum Change {
     Removed,
 }
 
-/// The decision, from what is known of the old side (equal to the new one?) and of the new.
+/// Decides the change of one key. `same` compares the two sides if both have the key.
 pub(crate) fn classify<T>(old: Option<&T>, new: Option<&T>, same: impl Fn(&T, &T) -> bool) -> Option<Change> {
     match (old, new) {
         (None, None) => None,
@@ -85,21 +86,20 @@ pub(crate) fn classify<T>(old: Option<&T>, new: Option<&T>, same: impl Fn(&T, &T
 pub struct FileDiff {
     /// Files that only the new version has.
     pub added: Vec<FileEntry>,
-    /// Files that both have and whose content differs or may differ, as the new version has them.
+    /// Files of both versions whose content differs or may differ, with the entries of the new version.
     pub modified: Vec<FileEntry>,
     /// Keys that only the old version has.
     pub removed: Vec<RemoteKey>,
 }
 
 impl FileDiff {
-    /// Compares two versions. Where both sides know their digest of one kind (the same part size),
-    /// the digests decide; else the stats do, but for files that were too young when the old version was
-    /// looked at ([`Version::seen_at`]). Both are read in key order, side by side.
+    /// Compares two versions. If both sides have a digest of the same kind (with the same part size), the digests
+    /// decide. Else the stats do, and a file whose old stat is racy ([`Version::seen_at`]) counts as modified.
     pub fn compute(old: &Version, new: &Version) -> Self {
         let (old_version, new_version) = (old, new);
         let mut diff = Self::default();
         for (old, new) in merge(old_version.entries(), new_version.entries(), |a, b| a.key.cmp(&b.key)) {
-            let same = |a: &&FileEntry, b: &&FileEntry| same_content(a, b, old_version.trusts(a));
+            let same = |a: &&FileEntry, b: &&FileEntry| same_content(a, b, old_version.trusts_stat_of(a));
             match classify(old.as_ref(), new.as_ref(), same) {
                 Some(Change::Added) => diff.added.extend(new.cloned()),
                 Some(Change::Modified) => diff.modified.extend(new.cloned()),
@@ -110,7 +110,7 @@ impl FileDiff {
         diff
     }
 
-    /// Whether nothing changed.
+    /// Returns true if nothing changed.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
     }
@@ -118,7 +118,9 @@ impl FileDiff {
 
 fn same_content(old: &FileEntry, new: &FileEntry, trusted: bool) -> bool {
     match (&old.digest, &new.digest) {
+        // Digests of different kinds cannot be compared.
         (Some(a), Some(b)) if a.part_size() == b.part_size() => a == b && old.stat.size == new.stat.size,
+        // An equal but racy stat proves nothing.
         _ => trusted && old.stat == new.stat,
     }
 }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn f2_file_that_was_too_young_to_trust_is_modified_until_digests_agree() {
+    fn f2_file_with_a_racy_stat_is_modified_until_digests_agree() {
         use crate::tree::digest::Digest;
         use std::time::{Duration, UNIX_EPOCH};
         let entry = |digest| FileEntry {

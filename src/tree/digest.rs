@@ -1,4 +1,4 @@
-//! What identifies a file's content, and how a large file is cut into parts.
+//! The digest that identifies a file's content, and the plan that divides a large file into parts.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -13,19 +13,20 @@ const GIB: u64 = 1024 * MIB;
 
 /// The most parts of one upload (Amazon S3 User Guide, "Amazon S3 multipart upload limits").
 pub(crate) const MOST_PARTS: u64 = 10_000;
-/// No part is smaller, but for the last. S3 allows 5 MiB; below this the cost of the requests shows.
+/// The smallest part size; only the last part may be smaller. S3 allows 5 MiB, but below 8 MiB the cost of the
+/// requests shows.
 pub(crate) const SMALLEST_PART: u64 = 8 * MIB;
 /// The largest part, which is also the largest body of one `PutObject` (same source).
 pub(crate) const LARGEST_PART: u64 = 5 * GIB;
 /// The largest object, unless a store says otherwise (same source).
 pub(crate) const LARGEST_OBJECT: u64 = 5 * 1024 * GIB;
-/// Parts that must be larger than asked for are a multiple of this.
+/// The unit of a part size that has to be larger than the configured one.
 const STEP: u64 = MIB;
-/// Bytes read at a time to hash a stream.
+/// The bytes read at a time to hash a stream.
 const HASH_CHUNK: usize = 64 * 1024;
 
-/// SHA-256 of a file's bytes; or, for a file sent in parts, of its parts' SHA-256s (S3's composite
-/// form), together with the part size that it was taken with.
+/// The SHA-256 of a file's bytes; or, for a file sent as a multipart upload, the SHA-256 of its parts' SHA-256s
+/// (S3's composite form) together with the part size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest {
     sha256: [u8; 32],
@@ -33,16 +34,18 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// The plain SHA-256 of a whole file.
     pub(crate) fn whole(sha256: [u8; 32]) -> Self {
         Self { sha256, part_size: None }
     }
 
-    /// One that was taken before.
+    /// A digest that was computed before.
     pub(crate) fn known(sha256: [u8; 32], part_size: Option<NonZeroU64>) -> Self {
         Self { sha256, part_size }
     }
 
-    /// The digest of a file that is sent in parts of `plan`, from the SHA-256 of each part in order.
+    /// Computes the composite digest of a file that is sent in the parts of `plan`, from the SHA-256 of each part
+    /// in order.
     ///
     /// ```
     /// use bucket_brigade::{Digest, PartPlan};
@@ -58,11 +61,11 @@ impl Digest {
         Self { sha256: hasher.finalize().into(), part_size: Some(plan.part_size) }
     }
 
-    /// The digest of everything that `stream` gives: plain, or in parts of `part_size` bytes. Compares a
-    /// download with a digest: `Digest::of_stream(file, known.part_size())? == known`.
+    /// Computes the digest of a stream: the plain one, or the composite one with parts of `part_size` bytes.
+    /// Verifies a download like this: `Digest::of_stream(file, known.part_size())? == known`.
     ///
     /// # Errors
-    /// Those of the stream.
+    /// The errors of the stream.
     ///
     /// ```
     /// use bucket_brigade::Digest;
@@ -76,6 +79,7 @@ impl Digest {
             let (sha256, count) = hash_up_to(&mut stream, part_size.map_or(u64::MAX, NonZeroU64::get))?;
             match part_size {
                 None => return Ok(Self::whole(sha256)),
+                // The end of the stream. No part is empty, not even the last.
                 Some(_) if count == 0 => {
                     return Ok(Self { sha256: parts.finalize().into(), part_size });
                 }
@@ -89,12 +93,12 @@ impl Digest {
         &self.sha256
     }
 
-    /// The size of the parts in bytes, if it is a composite digest; `None`: a plain SHA-256.
+    /// The part size in bytes of a composite digest; `None` for a plain SHA-256.
     pub fn part_size(&self) -> Option<u64> {
         self.part_size.map(NonZeroU64::get)
     }
 
-    /// 64 hexadecimal digits.
+    /// The digest as 64 hexadecimal digits.
     pub fn to_hex(&self) -> String {
         hex::encode(self.sha256)
     }
@@ -125,14 +129,15 @@ fn hash_up_to(stream: &mut impl Read, most: u64) -> io::Result<([u8; 32], u64)> 
                 hasher.update(&buffer[..count]);
                 total += count as u64;
             }
+            // A signal interrupted the read: read again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// How a large file is cut: into parts of equal size but for the last, at least 8 MiB and at most
-/// 10,000 of them. A pure function of the file's size and the wanted part size.
+/// The division of a large file into parts: all of the same size except the last, each of at least 8 MiB, at most
+/// 10,000 of them. Depends only on the file's size and the wanted part size.
 ///
 /// ```
 /// use bucket_brigade::PartPlan;
@@ -148,19 +153,22 @@ pub struct PartPlan {
 }
 
 impl PartPlan {
-    /// For a file of `size` bytes in parts of about `wanted` bytes: as wanted where that is 8 MiB to 5 GiB
-    /// and gives no more than 10,000 parts, else the nearest that does, in whole MiB. `None` for an empty
-    /// file and for one that no plan can hold (10,000 parts of 5 GiB).
+    /// Plans a file of `size` bytes with parts of about `wanted` bytes. The part size is `wanted` if that lies
+    /// between 8 MiB and 5 GiB and gives at most 10,000 parts, else the nearest size that does, in whole MiB.
+    /// Returns `None` for an empty file and for one that is larger than 10,000 parts of 5 GiB.
     pub fn new(size: u64, wanted: u64) -> Option<Self> {
         let needed = size.div_ceil(MOST_PARTS);
+        // Only a size that has to be raised is rounded up; the wanted one is taken as it is.
         let needed = if needed > wanted { needed.next_multiple_of(STEP) } else { wanted };
+        // The upper limit may leave too many parts, which the filter below refuses.
         let part_size = needed.clamp(SMALLEST_PART, LARGEST_PART);
         Self::exactly(size, part_size).filter(|plan| size > 0 && u64::from(plan.count()) <= MOST_PARTS)
     }
 
-    /// The plan that was made before: with this part size, whatever is wanted by now.
+    /// The plan with exactly this part size: an upload that is resumed keeps its own, whatever is configured now.
     pub(crate) fn exactly(size: u64, part_size: u64) -> Option<Self> {
         let part_size = NonZeroU64::new(part_size)?;
+        // Part numbers are 32 bits wide; a stored part size may be any number.
         u32::try_from(size.div_ceil(part_size.get())).is_ok().then_some(Self { size, part_size })
     }
 
@@ -174,12 +182,12 @@ impl PartPlan {
         self.part_size.get()
     }
 
-    /// How many parts.
+    /// The number of parts.
     pub fn count(&self) -> u32 {
         u32::try_from(self.size.div_ceil(self.part_size.get())).unwrap_or(u32::MAX)
     }
 
-    /// Where part `number`, counted from 1, begins and how long it is, in bytes.
+    /// The offset and the length in bytes of part `number`, counted from 1; `None` if there is no such part.
     pub fn part(&self, number: u32) -> Option<(u64, u64)> {
         let offset = u64::from(number.checked_sub(1)?).checked_mul(self.part_size.get())?;
         (offset < self.size).then(|| (offset, self.part_size.get().min(self.size - offset)))
@@ -198,7 +206,7 @@ mod tests {
 
     #[test]
     fn k6_part_plan_at_its_limits() {
-        // Parts smaller than 8 MiB, S3's 5 MiB included, are not made; nor larger ones than 5 GiB.
+        // No part is smaller than 8 MiB (S3 allows 5 MiB) or larger than 5 GiB.
         for wanted in [0, 1, 5 * MIB - 1, 5 * MIB, 5 * MIB + 1, 8 * MIB - 1, 8 * MIB] {
             assert_eq!(shape(40 * MIB, wanted), Some((8 * MIB, 5)), "{wanted}");
         }
@@ -218,7 +226,7 @@ mod tests {
         for size in [LARGEST_OBJECT - 1, LARGEST_OBJECT, LARGEST_OBJECT + 1] {
             assert_eq!(shape(size, 16 * MIB), Some((525 * MIB, 9987)), "{size}");
         }
-        // What no plan can hold.
+        // Sizes that no plan can hold.
         let most = MOST_PARTS * LARGEST_PART;
         assert_eq!(shape(most - 1, 0), Some((LARGEST_PART, 10_000)));
         assert_eq!(shape(most, 0), Some((LARGEST_PART, 10_000)));
@@ -244,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_in_parts_is_the_hash_of_the_parts_hashes() {
+    fn a_composite_digest_is_the_hash_of_the_parts_hashes() {
         let bytes: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
         let hash = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
         let plan = PartPlan::exactly(100_000, 40_000).unwrap();

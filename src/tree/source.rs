@@ -1,4 +1,4 @@
-//! A file being read: exactly the bytes that were announced, or `SourceChanged`.
+//! A file being read: exactly the bytes of the version that was opened, or the error `SourceChanged`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,46 +15,47 @@ use crate::tree::digest::Digest;
 use crate::tree::folder::{Folder, file_type, is_absent};
 use crate::tree::version::FileStat;
 
-/// Bytes read at a time for a hash; larger reads are not faster (measured 64 KiB to 1 MiB).
+/// The bytes read at a time for hashing; larger reads are not faster (measured from 64 KiB to 1 MiB).
 const HASH_CHUNK: usize = 64 * 1024;
 
-/// Neither follows a link nor waits for a writer of a fifo: a name may have changed its nature
-/// between the walk and the open.
+/// Follows no symbolic link and does not wait for the writer of a FIFO: between the walk and the open, a regular
+/// file may have been replaced by either.
 const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
-/// An open regular file and what `stat` said when it was opened.
+/// An open regular file and its stat from when it was opened.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: File,
     path: PathBuf,
-    /// The folder that it is reached from, and its path there; `None`: it is reached by its path alone.
+    /// The folder that it was opened below, and its path there; `None` if it was opened by its path alone.
     below: Option<(Arc<Folder>, PathBuf)>,
     stat: FileStat,
 }
 
 impl Source {
-    /// Opens a file of somebody's choice. Links on the way to it are followed, one at the end is not.
+    /// Opens a file by its path. Symbolic links on the way are followed, one in the place of the file is not.
     pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
         let file = openat(CWD, path, OPEN_FLAGS | OFlags::CLOEXEC, Mode::empty());
-        Self::opened(file.map(File::from), path.to_owned(), None)
+        Self::from_opened(file.map(File::from), path.to_owned(), None)
     }
 
-    /// Opens the file of a tree. Nothing outside of the folder is opened: no link is followed.
+    /// Opens a file of a tree. No symbolic link is followed, so nothing outside of the folder can be opened.
     pub(crate) fn open_below(folder: &Arc<Folder>, below: &str) -> Result<Self, StorageError> {
         let file = folder.open_below(Path::new(below), OPEN_FLAGS);
         let below = PathBuf::from(below);
-        Self::opened(file.map(File::from), folder.path().join(&below), Some((folder.clone(), below)))
+        Self::from_opened(file.map(File::from), folder.path().join(&below), Some((folder.clone(), below)))
     }
 
-    fn opened(
+    fn from_opened(
         file: Result<File, Errno>,
         path: PathBuf,
         below: Option<(Arc<Folder>, PathBuf)>,
     ) -> Result<Self, StorageError> {
-        let file = file.map_err(|error| unreadable(&path, error.into()))?;
-        let stat = fstat(&file).map_err(|error| unreadable(&path, error.into()))?;
+        let file = file.map_err(|error| read_error(&path, error.into()))?;
+        let stat = fstat(&file).map_err(|error| read_error(&path, error.into()))?;
+        // The walk saw a regular file under this name.
         if !file_type(&stat).is_file() {
-            return Err(changed(&path, "it is no regular file any more"));
+            return Err(changed_error(&path, "it is no longer a regular file"));
         }
         Ok(Self { file, path, below, stat: FileStat::of(&stat) })
     }
@@ -63,7 +64,7 @@ impl Source {
         &self.stat
     }
 
-    /// SHA-256 of all its bytes. `on_chunk` sees the size of each read and may end the hashing.
+    /// Hashes the whole file. `on_chunk` gets the size of each read; its error ends the hashing.
     pub(crate) fn hash(
         &self,
         on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
@@ -71,13 +72,14 @@ impl Source {
         self.hash_range(0, self.stat.size, on_chunk).map(Digest::whole)
     }
 
-    /// The same of `length` bytes from `offset`, which it must have.
+    /// Hashes `length` bytes from `offset`. Fails if the file has fewer.
     pub(crate) fn hash_range(
         &self,
         mut offset: u64,
         length: u64,
         mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
     ) -> Result<[u8; 32], StorageError> {
+        // A small file gets a small buffer.
         let room = usize::try_from(length).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
         let (mut buffer, mut hasher, end) = (vec![0; room], Sha256::new(), offset + length);
         while offset < end {
@@ -89,17 +91,17 @@ impl Source {
         Ok(hasher.finalize().into())
     }
 
-    /// A fresh reader of all its bytes, from the start, that hands out at most `chunk` at a time.
+    /// A new reader of the whole file that returns at most `chunk` bytes at a time.
     pub(crate) fn reader(&self, chunk: usize) -> SourceReader<'_> {
         self.range_reader(0, self.stat.size, chunk)
     }
 
-    /// The same of `length` bytes from `offset`, which it must have.
+    /// A new reader of `length` bytes from `offset`. It fails if the file has fewer.
     pub(crate) fn range_reader(&self, offset: u64, length: u64, chunk: usize) -> SourceReader<'_> {
         SourceReader { source: self, chunk, offset, end: offset + length }
     }
 
-    /// Whether it is said to be empty and gives bytes all the same.
+    /// Returns true if the stat says that the file is empty and yet it has bytes, as files in `/proc` do.
     pub(crate) fn is_sizeless(&self) -> bool {
         self.stat.size == 0 && self.file.read_at(&mut [0], 0).is_ok_and(|count| count > 0)
     }
@@ -108,44 +110,46 @@ impl Source {
         &self.path
     }
 
-    /// Whether what was opened is as it was, by whatever name: what was hashed is one version. The name is looked at
-    /// once, when the last bytes are due.
+    /// Checks that the open file has not changed, whatever its name is now: all that was hashed is one version.
+    /// The name itself is checked once, when the last bytes are sent.
     pub(crate) fn check_as_opened(&self) -> Result<(), StorageError> {
         if fstat(&self.file).is_ok_and(|stat| FileStat::of(&stat) == self.stat) {
             return Ok(());
         }
-        Err(changed(&self.path, "it changed while it was being read"))
+        Err(changed_error(&self.path, "it changed while it was being read"))
     }
 
-    /// Whether what the name leads to is still what was opened, and as it was. An inode that is open
-    /// is given to no other file, so one look at the name tells of both.
+    /// Checks that the name still leads to the file that was opened, and that the file has not changed. No other
+    /// file gets the inode of an open file, so one stat of the name answers both.
     pub(crate) fn check_unchanged(&self) -> Result<(), StorageError> {
-        let looked = match &self.below {
+        let found = match &self.below {
             Some((folder, below)) => folder.stat(below),
             None => lstat(&self.path),
         };
-        if looked.is_ok_and(|stat| FileStat::of(&stat) == self.stat) {
+        if found.is_ok_and(|stat| FileStat::of(&stat) == self.stat) {
             return Ok(());
         }
-        Err(changed(&self.path, "it changed while it was being published"))
+        Err(changed_error(&self.path, "it changed while it was being published"))
     }
 
-    /// At least one byte of those from `offset` to `end`.
+    /// Reads at least one byte between `offset` and `end`.
     fn read_at(&self, buffer: &mut [u8], offset: u64, end: u64) -> Result<usize, StorageError> {
         let left = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
         loop {
             match self.file.read_at(&mut buffer[..left], offset) {
+                // A signal interrupted the read: read again.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) => return Err(changed(&self.path, "it became shorter")),
-                result => return result.map_err(|error| unreadable(&self.path, error)),
+                // The end of the file, although more bytes were announced.
+                Ok(0) => return Err(changed_error(&self.path, "it was truncated while it was being read")),
+                result => return result.map_err(|error| read_error(&self.path, error)),
             }
         }
     }
 }
 
-/// Reads a source, or a part of it, for a request's body. It never gives more than was announced; where the file got
-/// shorter, or is no longer what was opened when its last bytes are due, it fails, so that no
-/// request completes with bytes of two versions.
+/// Reads a source, or a range of it, as the body of a request. It never returns more bytes than the request
+/// announced. It fails if the file was truncated, or if it has changed by the time of its last bytes, so no request
+/// completes with bytes of two versions.
 pub(crate) struct SourceReader<'a> {
     source: &'a Source,
     chunk: usize,
@@ -161,6 +165,7 @@ impl SourceReader<'_> {
         }
         let count = self.source.read_at(&mut buffer[..room], self.offset, self.end)?;
         self.offset += count as u64;
+        // Before the last bytes are handed out: without them the request cannot complete.
         if self.offset == self.end {
             self.source.check_unchanged()?;
         }
@@ -170,20 +175,20 @@ impl SourceReader<'_> {
 
 impl Read for SourceReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // The transport spins on a body that ends early: a short source must be an error.
+        // The transport would spin on a body that ends early, so a short source must be an error.
         self.next_chunk(buffer).map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))
     }
 }
 
-fn changed(path: &Path, how: &str) -> StorageError {
+fn changed_error(path: &Path, how: &str) -> StorageError {
     let text = format!("{how}; the next rescan publishes it");
     StorageError::new(ErrorKind::SourceChanged, Operation::Read, text).with_path(path)
 }
 
-fn unreadable(path: &Path, error: io::Error) -> StorageError {
+fn read_error(path: &Path, error: io::Error) -> StorageError {
     let kind = match Errno::from_io_error(&error) {
         Some(absent) if is_absent(absent) => ErrorKind::SourceVanished,
-        // LOOP: the name, or one above it, became a link. NXIO: it became a socket.
+        // LOOP: the name, or a folder above it, became a symbolic link. NXIO: it became a socket.
         Some(Errno::LOOP | Errno::NXIO) => ErrorKind::SourceChanged,
         _ => ErrorKind::SourceUnreadable,
     };

@@ -203,7 +203,7 @@ fn n13_early_refusal_over_tls_is_heard_or_said_to_be_lost() {
     world.proxy.add(Rule::new(Fault::EarlyAnswer(400, body)).method("PUT"));
     let report = rescan(&world, &site);
     let text = report.failed[0].to_string();
-    let lost = text.contains("closed the connection before it had taken the body");
+    let lost = text.contains("closed the connection before it had received the whole body");
     assert!(lost || text.contains("too large for us"), "{text}");
     world.proxy.clear_rules();
     heals(&world, &site);
@@ -227,7 +227,7 @@ fn n13_reset_while_sending_asks_whether_the_credentials_are_the_cause() {
         world.proxy.add(Rule::new(Fault::ResetInBody(100_000)).method("PUT"));
         let report = rescan(&world, &site);
         let text = report.failed[0].to_string();
-        assert!(text.contains("closed the connection before it had taken the body"), "{text}");
+        assert!(text.contains("closed the connection before it had received the whole body"), "{text}");
         world.proxy.clear_rules();
         heals(&world, &site);
     });
@@ -261,7 +261,7 @@ fn n13_reset_of_a_body_that_was_written_at_once_is_told_and_heeded() {
         world.proxy.clear_rules();
         world.proxy.add(Rule::new(Fault::ResetInBody(1000)).method("PUT"));
         let text = rescan(&world, &site).failed[0].to_string();
-        assert!(text.contains("closed the connection before it had taken the body"), "{text}");
+        assert!(text.contains("closed the connection before it had received the whole body"), "{text}");
         world.proxy.clear_rules();
         heals(&world, &site);
     });

@@ -1,5 +1,4 @@
-//! A logger at TRACE that looks at every record of every crate for secrets (I7), for all tests of
-//! the binary at once.
+//! A logger at level TRACE that searches every record of every crate for secrets (I7), for all tests of the binary.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -48,11 +47,11 @@ thread_local! {
     static ROWS: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Longer than any secret and a row.
+/// The number of bytes that are remembered: more than any secret and one row.
 const ROOM: usize = 96;
 
-/// ureq-proto writes what it sends in rows of 16 bytes, a record each, the characters behind their
-/// hexadecimal form: what the thread's last rows say together.
+/// Joins a row with those before it on this thread. ureq-proto logs the bytes that it sends as a hex dump, one record
+/// for each row of 16 bytes with the characters at its end, so a secret may be spread over several rows.
 fn with_rows_before(row: &str) -> String {
     ROWS.with_borrow_mut(|rows| {
         rows.push_str(row.rsplit(' ').next().unwrap_or_default());
@@ -62,7 +61,7 @@ fn with_rows_before(row: &str) -> String {
     })
 }
 
-/// What a thread's rows say together of bytes that ureq-proto sends.
+/// The joined rows that ureq-proto would log for these bytes.
 pub fn rows_of(sent: &[u8]) -> String {
     let row = |bytes: &[u8]| {
         let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
@@ -73,14 +72,14 @@ pub fn rows_of(sent: &[u8]) -> String {
     rows
 }
 
-/// Which secret a text holds, if it does.
+/// The secret that a text contains, if any.
 pub fn leak_in(text: &str) -> Option<&'static str> {
     ["Signature=", "AWS4-HMAC-SHA256", SECRET_KEY, SESSION_TOKEN, NEXT_TOKEN]
         .into_iter()
         .find(|secret| text.contains(secret))
 }
 
-/// Installs the logger, once in the process.
+/// Installs the logger, once for each process.
 pub fn watch() {
     INSTALL.call_once(|| {
         log::set_logger(&Watcher).unwrap();
@@ -88,7 +87,7 @@ pub fn watch() {
     });
 }
 
-/// What was seen so far.
+/// The leaks found so far.
 pub fn leaks() -> Vec<String> {
     LEAKS.lock().unwrap().clone()
 }

@@ -1,4 +1,4 @@
-//! How the store in memory answers. A part of `memory_store.rs`.
+//! The responses of the in-memory store. Part of `memory_store.rs`.
 
 use std::fmt::Write;
 use std::ops::Bound;
@@ -57,7 +57,7 @@ fn metadata(object: &StoredObject) -> Option<Metadata> {
     (!object.metadata.is_empty()).then(|| object.metadata.clone().into_iter().collect())
 }
 
-/// Deletes what may be deleted and names each key's result.
+/// Deletes the objects that may be deleted and returns a result for each key.
 pub(super) fn delete_objects(state: &mut State, delete: Delete) -> S3Result<DeleteObjectsOutput> {
     if state.lacks_bulk_delete {
         return Err(s3_error!(NotImplemented));
@@ -101,7 +101,7 @@ pub(super) fn list_objects(state: &State, input: ListObjectsV2Input) -> S3Result
     let mut found =
         state.objects.range((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix));
     let page: Vec<_> = found.by_ref().take(limit).collect();
-    // A page of no keys is complete, or a client would never end.
+    // A page without keys counts as the last, or a client would page for ever.
     let last = page.last().filter(|_| found.next().is_some());
     let next_continuation_token = last.map(|(key, _)| token_of_key(key));
 
@@ -134,7 +134,7 @@ fn listed(key: String, object: &StoredObject) -> Object {
     }
 }
 
-/// Tokens look like base64, because clients have to encode theirs.
+/// Tokens look like base64, so clients have to URL-encode them.
 fn token_of_key(key: &str) -> String {
     let mut token = "1/".to_owned();
     for byte in key.bytes() {
@@ -153,7 +153,7 @@ fn key_of_token(token: &str) -> S3Result<String> {
     key.ok_or_else(|| s3_error!(InvalidArgument, "The continuation token provided is incorrect"))
 }
 
-/// How keys are written in a listing.
+/// The encoding of keys in a listing.
 struct Encoding {
     url: bool,
     plus: bool,
@@ -185,7 +185,7 @@ impl Encoding {
     }
 }
 
-/// One page of an upload's parts.
+/// One page of the parts of an upload.
 pub(super) fn list_parts(upload: &Upload, input: ListPartsInput) -> ListPartsOutput {
     let marker = input.part_number_marker.unwrap_or(0);
     let limit = input.max_parts.map_or(PAGE, |parts| usize::try_from(parts).unwrap_or(0).min(PAGE));
@@ -215,7 +215,7 @@ fn listed_part(number: i32, part: &StoredObject) -> Part {
     }
 }
 
-/// One page of the unfinished uploads, by key and then by id.
+/// One page of the unfinished uploads, by key and then by upload ID.
 pub(super) fn list_uploads(state: &State, input: ListMultipartUploadsInput) -> ListMultipartUploadsOutput {
     let prefix = input.prefix.clone().unwrap_or_default();
     let limit = input.max_uploads.map_or(PAGE, |uploads| usize::try_from(uploads).unwrap_or(0).min(PAGE));

@@ -1,4 +1,4 @@
-//! What the store in memory holds. A part of `memory_store.rs`.
+//! The contents of the in-memory store. Part of `memory_store.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use s3s::dto::{
 };
 use s3s::{S3Result, s3_error};
 
-/// An object, or a part of an upload, as it was stored.
+/// An object, or a part of a multipart upload, as it was stored.
 #[derive(Clone, Debug)]
 pub struct StoredObject {
     /// The content.
@@ -24,9 +24,9 @@ pub struct StoredObject {
     pub storage_class: Option<String>,
     /// User metadata, without `x-amz-meta-`.
     pub metadata: BTreeMap<String, String>,
-    /// The SHA-256 of the content in base64, if the request gave it.
+    /// The SHA-256 of the content in base64, if the request had it.
     pub checksum_sha256: Option<String>,
-    /// The `Content-MD5`, if the request gave it. It is not checked.
+    /// The `Content-MD5`, if the request had it. It is not checked.
     pub content_md5: Option<String>,
     /// All headers of the `PutObject` request, with names in lower case.
     pub headers: BTreeMap<String, String>,
@@ -81,13 +81,13 @@ impl StoredObject {
     }
 }
 
-/// A multipart upload that is neither complete nor aborted.
+/// A multipart upload that is neither completed nor aborted.
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) key: String,
     pub(super) initiated: SystemTime,
     pub(super) parts: BTreeMap<i32, StoredObject>,
-    /// What the object will have besides its content.
+    /// All that the object will have besides its content.
     attributes: StoredObject,
 }
 
@@ -122,8 +122,8 @@ impl Upload {
     }
 }
 
-/// The bucket's content, the logs and the faults.
-#[allow(clippy::struct_excessive_bools, reason = "each is a nature of a store")]
+/// The bucket's contents, the logs and the faults.
+#[allow(clippy::struct_excessive_bools, reason = "each is a property of some store")]
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) objects: BTreeMap<String, StoredObject>,
@@ -132,7 +132,7 @@ pub(super) struct State {
     pub(super) commits: Vec<String>,
     pub(super) deletes: Vec<String>,
     pub(super) undeletable: BTreeSet<String>,
-    /// Keys whose next so many deletes fail, and with which code.
+    /// Keys whose deletes fail: the error code, and how many more times.
     pub(super) failing_deletes: BTreeMap<String, (String, u32)>,
     pub(super) lacks_bulk_delete: bool,
     pub(super) refusals: Vec<(String, String)>,
@@ -158,7 +158,7 @@ impl State {
         self.objects.insert(key, object);
     }
 
-    /// What a store that keeps objects as files, MinIO among them, has against a key.
+    /// The errors of stores that keep objects as files, such as `MinIO`: a key cannot be both object and folder.
     pub(super) fn check_folders(&self, key: &str) -> S3Result<()> {
         if !self.folders_are_files {
             return Ok(());

@@ -1,4 +1,4 @@
-//! A store in memory with the semantics of S3, open to inspection and with faults of its own.
+//! An in-memory store with the semantics of S3. Tests can inspect it and inject faults.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each binary uses a part")]
 
 #[path = "memory_answers.rs"]
@@ -29,56 +29,56 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// A store that has this bucket, empty, and no other.
+    /// A store with this bucket, which is empty, and no other.
     pub fn with_bucket(bucket: &str) -> Self {
         Self { bucket: bucket.into(), state: Arc::default() }
     }
 
-    /// The service to hand to a server. It wants the server module's keys; single objects are public.
+    /// The service to give to a server. It accepts the server module's keys; single objects are public.
     pub fn service(&self) -> S3Service {
         super::server::guarded(self.clone())
     }
 
-    /// All objects: keys and contents.
+    /// The contents of all objects, by key.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
         self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.to_vec())).collect()
     }
 
-    /// All objects: keys and sizes.
+    /// The sizes of all objects, by key.
     pub fn sizes(&self) -> BTreeMap<String, usize> {
         self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.len())).collect()
     }
 
-    /// One object with everything that was stored with it.
+    /// One object with all its headers and metadata.
     pub fn get(&self, key: &str) -> Option<StoredObject> {
         self.state().objects.get(key).cloned()
     }
 
-    /// Stores an object as somebody else would; `puts` does not show it.
+    /// Stores an object as another program would; `puts` does not list it.
     pub fn put_raw(&self, key: &str, bytes: impl Into<Bytes>) {
         let mut state = self.state();
         let object = StoredObject::new(bytes.into(), state.next_etag());
         state.objects.insert(key.to_owned(), object);
     }
 
-    /// The disk under the store goes bad: other bytes, the same tag.
+    /// Changes the bytes of an object and keeps its `ETag`, as a bad disk under the store would.
     pub fn corrupt(&self, key: &str, bytes: &[u8]) {
         if let Some(object) = self.state().objects.get_mut(key) {
             object.bytes = Bytes::copy_from_slice(bytes);
         }
     }
 
-    /// Removes an object as somebody else would; `deletes` does not show it. Tells whether it existed.
+    /// Removes an object as another program would; `deletes` does not list it. Returns true if it existed.
     pub fn remove_raw(&self, key: &str) -> bool {
         self.state().objects.remove(key).is_some()
     }
 
-    /// The unfinished multipart uploads: pairs of key and upload id.
+    /// The unfinished multipart uploads: pairs of key and upload ID.
     pub fn uploads(&self) -> Vec<(String, String)> {
         self.state().uploads.iter().map(|(id, upload)| (upload.key.clone(), id.clone())).collect()
     }
 
-    /// Begins an upload as somebody else would; gives its id.
+    /// Creates a multipart upload as another program would; returns its upload ID.
     pub fn begin_raw(&self, key: &str) -> String {
         let input = CreateMultipartUploadInput {
             bucket: self.bucket.to_string(),
@@ -88,12 +88,12 @@ impl MemoryStore {
         self.state().begin(Upload::new(input))
     }
 
-    /// Loses all unfinished uploads, as a lifecycle rule would.
+    /// Removes all unfinished uploads, as a lifecycle rule would.
     pub fn expire_uploads(&self) {
         self.state().uploads.clear();
     }
 
-    /// The numbers of the parts that an unfinished upload has.
+    /// The part numbers of an unfinished upload.
     pub fn parts_of(&self, upload_id: &str) -> Vec<i32> {
         self.state()
             .uploads
@@ -102,7 +102,7 @@ impl MemoryStore {
             .unwrap_or_default()
     }
 
-    /// Loses one part of an unfinished upload.
+    /// Removes one part of an unfinished upload.
     pub fn lose_part(&self, upload_id: &str, number: i32) {
         if let Some(upload) = self.state().uploads.get_mut(upload_id) {
             upload.parts.remove(&number);
@@ -124,7 +124,7 @@ impl MemoryStore {
         self.state().deletes.clone()
     }
 
-    /// Empties the logs behind `puts`, `commits` and `deletes`.
+    /// Empties the logs of `puts`, `commits` and `deletes`.
     pub fn clear_logs(&self) {
         let mut state = self.state();
         state.puts.clear();
@@ -132,28 +132,27 @@ impl MemoryStore {
         state.deletes.clear();
     }
 
-    /// Denies the deletion of this key: an error for the key in `DeleteObjects`, and for `DeleteObject`.
+    /// Denies the deletion of this key, in `DeleteObjects` and in `DeleteObject`.
     pub fn deny_delete(&self, key: &str) {
         self.state().undeletable.insert(key.to_owned());
     }
 
-    /// Fails the next so many deletes of this key with this code: for the key in `DeleteObjects`, and for
-    /// `DeleteObject`.
+    /// Fails the next `times` deletes of this key with this code, in `DeleteObjects` and in `DeleteObject`.
     pub fn fail_delete(&self, key: &str, code: &str, times: u32) {
         self.state().failing_deletes.insert(key.to_owned(), (code.to_owned(), times));
     }
 
-    /// Whether `DeleteObjects` is answered with `NotImplemented`.
+    /// If `lacks`, answers `DeleteObjects` with `NotImplemented`.
     pub fn lacks_bulk_delete(&self, lacks: bool) {
         self.state().lacks_bulk_delete = lacks;
     }
 
-    /// Refuses `PutObject` with this error code for keys that end so, after their bodies have been read.
+    /// Refuses `PutObject` with this error code for keys with this suffix, after their bodies have been read.
     pub fn refuse_put(&self, key_suffix: &str, code: &str) {
         self.state().refusals.push((key_suffix.to_owned(), code.to_owned()));
     }
 
-    /// Ends `deny_delete`, `fail_delete`, `lacks_bulk_delete` and `refuse_put`.
+    /// Undoes `deny_delete`, `fail_delete`, `lacks_bulk_delete` and `refuse_put`.
     pub fn clear_faults(&self) {
         let mut state = self.state();
         state.undeletable.clear();
@@ -162,22 +161,22 @@ impl MemoryStore {
         state.refusals.clear();
     }
 
-    /// Refuses `a/b` while `a` is there, and the reverse, with the codes of MinIO.
+    /// Refuses `a/b` while `a` exists, and the reverse, with the error codes of `MinIO`.
     pub fn keeps_folders_as_files(&self) {
         self.state().folders_are_files = true;
     }
 
-    /// Gives at most this many keys for each listing request, whatever the request asks for.
+    /// Returns at most this many keys in each page of a listing, whatever the request asks for.
     pub fn page_limit(&self, keys: usize) {
         self.state().page_limit = Some(keys);
     }
 
-    /// Writes spaces as `+` in URL-encoded listings, as some stores do. They are `%20` otherwise.
+    /// If `plus`, writes spaces as `+` in URL-encoded listings, as some stores do; else as `%20`.
     pub fn spaces_as_plus(&self, plus: bool) {
         self.state().spaces_as_plus = plus;
     }
 
-    /// Lists unfinished uploads only where the prefix is a whole key, or empty, as `MinIO` does.
+    /// Lists unfinished uploads only if the prefix is a whole key or empty, as `MinIO` does.
     pub fn list_uploads_by_whole_key(&self) {
         self.state().lists_uploads_by_whole_key = true;
     }
@@ -240,7 +239,7 @@ impl S3 for MemoryStore {
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.in_bucket(&req.input.bucket)?.delete(&req.input.key)?;
-        // s3s says 204 for this output.
+        // s3s makes a 204 of this output.
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -342,7 +341,7 @@ impl S3 for MemoryStore {
     }
 }
 
-/// The whole body. s3s compares its SHA-256 as the stream ends, so nothing may be stored before.
+/// Reads the whole body. s3s verifies its SHA-256 at the end of the stream, so nothing may be stored before that.
 async fn drain(body: Option<StreamingBlob>, declared: Option<i64>) -> S3Result<Bytes> {
     let mut bytes = BytesMut::new();
     if let Some(mut body) = body {
@@ -371,7 +370,7 @@ fn check_sha256(bytes: &[u8], declared: Option<&str>) -> S3Result<()> {
     }
 }
 
-/// An error by the name of its code. Codes that s3s does not know are bad requests.
+/// The error with this code. Codes that s3s does not know get the status 400.
 fn error_of(code: &str) -> S3Error {
     let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
     let mut error = S3Error::new(code);

@@ -1,4 +1,4 @@
-//! What the tests share: stores, the fault proxy, a tree to publish, the oracle.
+//! Shared by the tests: stores, the fault proxy, a tree to publish, the oracle.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -28,9 +28,9 @@ use tls::TestCa;
 
 pub const BUCKET: &str = "bucket";
 pub const PREFIX: &str = "site/";
-/// Travels with every request, and must be seen nowhere.
+/// The session token. It is part of every request, and must never show up in a log, an event or a report.
 pub const SESSION_TOKEN: &str = "support-session-token-CANARY";
-/// The same of credentials that were renewed.
+/// The session token of renewed credentials, which must not show up either.
 pub const NEXT_TOKEN: &str = "support-next-token-CANARY";
 
 /// A tree, a store behind a fault proxy, an engine on a virtual clock, a cache.
@@ -43,12 +43,13 @@ pub struct World {
     pub events: Arc<Mutex<Vec<Event>>>,
     ca_file: Option<PathBuf>,
     folder: TempDir,
-    /// Every version that a file ever had, and what others stored, by key.
+    /// Every version that a file ever had, by key.
     versions: Mutex<BTreeMap<String, Vec<Vec<u8>>>>,
+    /// The objects that others stored, by key.
     pub(crate) strangers: Mutex<BTreeMap<String, Vec<u8>>>,
-    /// Ids of uploads that others began, or whose names we never received.
+    /// The upload IDs of multipart uploads that others created, or that we created and never received.
     pub(crate) strange_uploads: Mutex<Vec<String>>,
-    /// Answers to the beginning of uploads are lost: what was begun unheard is nobody's.
+    /// Set if answers to `CreateMultipartUpload` get lost, so that uploads are left whose ID nobody knows.
     pub lost_begins: AtomicBool,
 }
 
@@ -61,7 +62,7 @@ impl World {
         Self::with(workers, false)
     }
 
-    /// The same, reached over TLS with a certificate authority of its own.
+    /// A world whose proxy is reached over TLS, with its own certificate authority.
     pub fn over_tls(workers: usize) -> Self {
         Self::with(workers, true)
     }
@@ -120,14 +121,14 @@ impl World {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Writes a file of random bytes, the same for the same seed; gives them.
+    /// Writes a file of random bytes, the same for the same seed, and returns them.
     pub fn write_random(&self, key: &str, size: usize, seed: u64) -> Vec<u8> {
         let bytes = random_bytes(size, seed);
         self.write(key, &bytes);
         bytes
     }
 
-    /// What the file held, or may hold, at some moment.
+    /// Notes a version that the file has, or may have at some moment.
     pub fn remember(&self, key: &str, bytes: &[u8]) {
         self.versions.lock().unwrap().entry(key.to_owned()).or_default().push(bytes.to_vec());
     }
@@ -136,20 +137,21 @@ impl World {
         fs::remove_file(self.path(key)).unwrap();
     }
 
-    /// Somebody else stores an object under the prefix.
+    /// Stores an object under the prefix as another program would.
     pub fn stranger(&self, key: &str, bytes: &str) {
         self.strangers.lock().unwrap().insert(key.to_owned(), bytes.as_bytes().to_vec());
         self.store.put_raw(&format!("{PREFIX}{key}"), bytes.to_owned());
     }
 
-    /// Somebody else begins an upload under the prefix.
+    /// Creates a multipart upload under the prefix as another program would; returns its upload ID.
     pub fn strange_upload(&self, key: &str) -> String {
         let id = self.store.begin_raw(&format!("{PREFIX}{key}"));
         self.strange_uploads.lock().unwrap().push(id.clone());
         id
     }
 
-    /// What is unfinished at the store by now was begun with its name lost: nobody can tell whose it is.
+    /// Counts all unfinished uploads at the store as those of others: their upload IDs were lost, so nobody can tell
+    /// whose they are.
     pub fn lose_names_of_uploads(&self) {
         let ids = self.store.uploads().into_iter().map(|(_, id)| id);
         self.strange_uploads.lock().unwrap().extend(ids);
@@ -159,7 +161,7 @@ impl World {
         self.versions.lock().unwrap().get(key).is_some_and(|all| all.iter().any(|one| one == bytes))
     }
 
-    /// From now on every file is older than the racy window.
+    /// Makes every file older than the racy window.
     pub fn let_files_settle(&self) {
         self.clock.step_wall(10);
     }
@@ -176,7 +178,7 @@ impl World {
         CacheManager::open(self.cache_path()).unwrap()
     }
 
-    /// An orchestrator with everything new but the cache's file: as after a restart.
+    /// A new orchestrator on the same cache file, as after a restart.
     pub fn orchestrator(&self) -> RescanOrchestrator {
         self.orchestrator_with(RescanConfig::new())
     }
@@ -193,7 +195,7 @@ impl World {
         RescanOrchestrator::with_config(&self.engine, self.root(), backend, self.cache(), config).unwrap()
     }
 
-    /// The objects under the prefix, by their keys behind it.
+    /// The objects under the prefix, by their keys without it.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
         let under = |(key, bytes): (String, Vec<u8>)| Some((key.strip_prefix(PREFIX)?.to_owned(), bytes));
         self.store.objects().into_iter().filter_map(under).collect()
@@ -203,7 +205,7 @@ impl World {
         self.objects().into_keys().collect()
     }
 
-    /// The texts of the log's records at `level` so far.
+    /// The messages of the log records at `level` so far.
     pub fn logged(&self, level: log::Level) -> Vec<String> {
         let of_level = |event: &Event| match event {
             Event::Log { level: at, message, .. } if *at == level => Some(message.clone()),
@@ -212,7 +214,7 @@ impl World {
         self.events.lock().unwrap().iter().filter_map(of_level).collect()
     }
 
-    /// The store is there again, with what it held.
+    /// Starts the store's server again, with the same objects.
     pub fn restart_server(&mut self) {
         self.server.take();
         let server = S3Server::start(self.store.service());
@@ -221,7 +223,7 @@ impl World {
     }
 }
 
-/// What the worlds' stores are reached with.
+/// The configuration for a world's store at this endpoint.
 pub fn s3_config_at(endpoint: &str) -> S3Config {
     S3Config::new(BUCKET)
         .endpoint(endpoint)
@@ -241,7 +243,7 @@ pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        // What cannot be read is no file that anybody could publish.
+        // A folder that cannot be read has no files that could be published.
         let Ok(entries) = fs::read_dir(folder) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! The oracle: DESIGN's invariants, checked against the store's real content, the cache and the log.
+//! The oracle: checks DESIGN's invariants against the real contents of the store, the cache and the log.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{World, files_below, logs};
 
-/// After any rescan, however it ended.
+/// Checks everything that must be true after any rescan, however it ended.
 pub fn check(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     whole_versions_only(world);
     published_is_acknowledged(world, site);
@@ -24,12 +24,12 @@ pub fn check(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     }
 }
 
-/// What other processes read is what the cache holds.
+/// Checks that other processes read from the catalog what the cache contains.
 fn catalog_is_the_cache_s(site: &RescanOrchestrator) {
     let cache = site.cache();
     let catalog = Catalog::open(Catalog::path_for(cache.path())).unwrap();
     let entries: Vec<_> = cache.entries().map(Result::unwrap).collect();
-    assert_eq!(catalog.iter().collect::<Vec<_>>(), entries, "the catalog is another one than the cache's");
+    assert_eq!(catalog.iter().collect::<Vec<_>>(), entries, "the catalog differs from the cache");
     assert_eq!(catalog.summary(), cache.summary().unwrap());
 }
 
@@ -49,8 +49,8 @@ fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
     for entry in site.cache().published().unwrap().entries() {
         let key = entry.key.as_str();
         let Some(bytes) = objects.get(key) else {
-            // A delete may have been carried out unheard.
-            assert!(pending.contains(key), "I2: {key} is recorded and not there");
+            // A delete may have taken effect although its answer was lost.
+            assert!(pending.contains(key), "I2: {key} is recorded as published and not in the store");
             continue;
         };
         let digest = entry.digest.expect("published with a digest");
@@ -61,7 +61,7 @@ fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
                 Sha256::digest(parts.collect::<Vec<_>>().concat()).into()
             }
         };
-        // A newer version may have arrived unheard, where the key is pending.
+        // If the key is pending, a newer version may have arrived although the answer was lost.
         if *digest.as_bytes() != real && pending.contains(key) && world.was_a_version(key, bytes) {
             continue;
         }
@@ -70,7 +70,7 @@ fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
     }
 }
 
-/// I3: what others stored is never deleted; a file of the same key may replace it.
+/// I3: objects of others are never deleted; a file of the same key may replace one.
 fn strangers_stand(world: &World) {
     let objects = world.objects();
     let deleted: BTreeSet<String> = world.store.deletes().into_iter().collect();
@@ -82,10 +82,10 @@ fn strangers_stand(world: &World) {
     }
 }
 
-/// I3: a run that could not send or read something deletes nothing.
+/// I3: a run that failed to send or read something deletes nothing.
 fn deletes_come_after_all_else_went_well(report: &RescanReport) {
     let blocks = |error: &&StorageError| {
-        // What can have no key was never published.
+        // A file without a valid key was never published.
         error.kind() != ErrorKind::InvalidKey
             && matches!(error.operation(), Operation::Upload | Operation::Walk | Operation::Read)
     };
@@ -93,8 +93,8 @@ fn deletes_come_after_all_else_went_well(report: &RescanReport) {
     assert!(report.deleted_count == 0 || blocking.is_none(), "I3: deleted although {blocking:?}");
 }
 
-/// I4: after a good outcome no upload is left whose name we received; those of others stand as they were.
-/// One whose name was lost is listed as such.
+/// I4: after a good outcome no unfinished upload is left whose upload ID we received; those of others are untouched.
+/// One whose upload ID was lost is listed as such.
 fn no_upload_is_left(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     let strange = world.strange_uploads.lock().unwrap();
     let open = world.store.uploads();
@@ -114,8 +114,8 @@ fn no_upload_is_left(world: &World, site: &RescanOrchestrator, report: &RescanRe
     }
 }
 
-/// I6, and I2's other half: after a good outcome the store is as the tree is; after any other there
-/// is something pending or reported.
+/// I6, and the other half of I2: after a good outcome the store equals the tree; after any other, each difference is
+/// pending or reported.
 fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &RescanReport) {
     let cache = site.cache();
     let objects = world.objects();
@@ -143,7 +143,7 @@ fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &Resca
     }
 }
 
-/// After a good outcome every object has its file, is a stranger's, or was said to be kept.
+/// Checks that after a good outcome every object has its file, belongs to others, or was reported as kept.
 fn nothing_gone_is_left(world: &World, report: &RescanReport) {
     let (files, strangers) = (files_below(&world.root()), world.strangers.lock().unwrap());
     for key in world.keys() {
@@ -152,14 +152,14 @@ fn nothing_gone_is_left(world: &World, report: &RescanReport) {
     }
 }
 
-/// I7: no secret in a log record of any crate, in an event or in the report.
+/// I7: no log record of any crate, no event and no report contains a secret.
 fn no_secret_is_seen(world: &World, report: &RescanReport) {
     assert_eq!(logs::leaks(), Vec::<String>::new(), "I7");
     let seen = format!("{:?} {report:?}", world.events.lock().unwrap());
     assert_eq!(logs::leak_in(&seen), None, "I7");
 }
 
-/// I5: a rescan of an unchanged, settled tree sends nothing, reads nothing, commits nothing.
+/// I5: a rescan of an unchanged tree without racy stats sends nothing, reads nothing, commits nothing.
 pub fn check_idle(world: &World, site: &RescanOrchestrator) {
     world.let_files_settle();
     site.rescan().unwrap();

@@ -1,4 +1,11 @@
-//! A proxy that damages HTTP/1.1 traffic as it is told to.
+//! A proxy that injects faults into HTTP/1.1 traffic by rules.
+//!
+//! # Architecture
+//!
+//! - [`FaultProxy`]: the handle of a test. It owns the listening thread (`Acceptor`).
+//! - `Shared`: rules, records of requests, and open connections; shared by all threads.
+//! - `Connection`: one client connection with its thread; `exchange` serves its requests one after another.
+//! - [`Rule`] and [`Fault`] (`rules`): which fault is injected into which request. `wire` reads and copies HTTP/1.1.
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each binary uses a part")]
 #![allow(clippy::expect_used, reason = "support code ends the test that it cannot support")]
 
@@ -23,10 +30,10 @@ use rustls::ServerConfig;
 pub use self::rules::{Fault, Headers, Latch, Made, Maker, Rule, latch};
 use self::wire::{Head, Socket};
 
-/// How long another holder of the port is waited for.
-const BIND_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a dropped proxy waits for its threads.
-const DROP_PATIENCE: Duration = Duration::from_secs(1);
+/// The longest wait for a port that is still in use.
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait of a dropped proxy for its threads.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +42,7 @@ pub struct Seen {
     pub method: String,
     /// Path and query as sent.
     pub target: String,
-    /// How many bytes of the body have been read so far, with the framing of chunked ones.
+    /// The bytes of the body read so far, including the framing of a chunked one.
     pub received_body: u64,
     /// The headers as sent, in order.
     pub headers: Vec<(String, String)>,
@@ -47,7 +54,7 @@ impl Seen {
         Self { method, target, received_body: 0, headers: head.headers.clone() }
     }
 
-    /// The value of the first header of this name, in any case.
+    /// The value of the first header with this name; upper and lower case are the same.
     pub fn header(&self, name: &str) -> Option<&str> {
         wire::find(&self.headers, name)
     }
@@ -62,12 +69,12 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Listens on a free port. What it accepts goes to `upstream`.
+    /// Listens on a free port and forwards to `upstream`.
     pub fn start(upstream: SocketAddr) -> Self {
         Self::start_with(upstream, None)
     }
 
-    /// The same over TLS: it ends here, what lies behind is plain.
+    /// Listens with TLS and forwards to `upstream` without.
     pub fn start_tls(upstream: SocketAddr, config: Arc<ServerConfig>) -> Self {
         Self::start_with(upstream, Some(config))
     }
@@ -96,12 +103,12 @@ impl FaultProxy {
         format!("http://localhost:{}", self.addr.port())
     }
 
-    /// Sends requests elsewhere, from the next one on.
+    /// Changes the upstream, from the next request on.
     pub fn set_upstream(&self, upstream: SocketAddr) {
         *lock(&self.shared.upstream) = upstream;
     }
 
-    /// How many connections have been accepted.
+    /// The number of accepted connections.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
@@ -116,34 +123,34 @@ impl FaultProxy {
         seen.collect()
     }
 
-    /// Forgets the requests and starts to count connections from 0.
+    /// Forgets the requests and sets the number of connections to 0.
     pub fn clear_counts(&self) {
         lock(&self.shared.records).clear();
         self.shared.connections.store(0, Ordering::SeqCst);
     }
 
-    /// Adds a rule. The first rule that befalls a request ends the search: later ones do not count it.
+    /// Adds a rule. Only the first rule that applies to a request counts it.
     pub fn add(&self, rule: Rule) {
         lock(&self.shared.rules).push(rule);
     }
 
-    /// Removes all rules. Faults under way go on.
+    /// Removes all rules. Faults that have begun continue.
     pub fn clear_rules(&self) {
         lock(&self.shared.rules).clear();
     }
 
-    /// Counts for another thread.
+    /// A handle that a callback of the proxy may keep.
     pub fn watch(&self) -> Watch {
         Watch(Arc::clone(&self.shared))
     }
 
-    /// Calls this for each request whose head arrives, before rules are consulted and anything is forwarded.
-    /// It replaces the callback before it.
+    /// Sets a callback for each request, called when its head has arrived, before any rule applies and before
+    /// anything is forwarded. It replaces the previous callback.
     pub fn on_request(&self, callback: impl Fn(&Seen) + Send + Sync + 'static) {
         *lock(&self.shared.callback) = Some(Arc::new(callback));
     }
 
-    /// Closes the listener and all connections: from the return on, connecting is refused.
+    /// Closes the listener and all connections. When this returns, connections are refused.
     pub fn refuse(&self) {
         if let Some(acceptor) = lock(&self.acceptor).take() {
             acceptor.stop(self.addr);
@@ -163,18 +170,18 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.refuse();
-        let deadline = Instant::now() + DROP_PATIENCE;
+        let deadline = Instant::now() + DROP_TIMEOUT;
         while !lock(&self.shared.open).is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// Looks at a proxy from a callback of its own.
+/// Observes a proxy from one of its own callbacks.
 pub struct Watch(Arc<Shared>);
 
 impl Watch {
-    /// Requests that have arrived and are not answered.
+    /// The number of requests that have arrived and are not answered yet.
     pub fn under_way(&self) -> usize {
         self.0.under_way.load(Ordering::SeqCst)
     }
@@ -182,7 +189,7 @@ impl Watch {
 
 type Callback = Arc<dyn Fn(&Seen) + Send + Sync>;
 
-/// What the proxy's threads share.
+/// The state shared by the proxy's threads.
 struct Shared {
     tls: Option<Arc<ServerConfig>>,
     upstream: Mutex<SocketAddr>,
@@ -221,7 +228,7 @@ impl Shared {
         }
     }
 
-    /// Notes a request and tells the callback. Gives the counter of its body's bytes.
+    /// Records a request and calls the callback. Returns the counter for the bytes of its body.
     fn arrived(&self, head: &Head) -> Arc<AtomicU64> {
         let seen = Seen::of(head);
         let received = Arc::new(AtomicU64::new(0));
@@ -255,7 +262,7 @@ impl Shared {
             drop(client);
             drop(leave);
         });
-        // A thread that was not started has dropped all that it was given.
+        // If the thread could not be started, its closure was dropped, and the connection with it.
         drop(spawned);
     }
 
@@ -267,7 +274,7 @@ impl Shared {
     }
 }
 
-/// Takes a connection off the list, after a panic of the callback too.
+/// Takes a connection off the list when dropped, after a panic of the callback too.
 struct Leave {
     shared: Arc<Shared>,
     id: u64,
@@ -279,11 +286,11 @@ impl Drop for Leave {
     }
 }
 
-/// A client's connection and the one that belongs to it upstream, as seen from other threads.
+/// A client's connection and its connection to the upstream, as seen by other threads.
 #[derive(Default)]
 struct Connection {
     closed: AtomicBool,
-    /// Weak, because a reset is sent when the last handle on a socket is dropped.
+    /// Weak, because a reset is only sent when the last handle of a socket is dropped.
     sockets: Mutex<Vec<Weak<TcpStream>>>,
 }
 
@@ -309,7 +316,7 @@ impl Connection {
         }
     }
 
-    /// Sleeps, but not beyond the end of the connection.
+    /// Sleeps, at most until the connection is closed.
     fn sleep(&self, time: Duration) {
         let start = Instant::now();
         while !self.is_closed() {
@@ -349,14 +356,14 @@ impl Acceptor {
 
     fn stop(self, addr: SocketAddr) {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread from its wait. If this fails, somebody else's connection does.
+        // Wakes the thread from `accept`. If this fails, the next connection of anybody does.
         let _ = TcpStream::connect(addr);
         let _ = self.thread.join();
     }
 }
 
 fn bind(port: u16) -> TcpListener {
-    let deadline = Instant::now() + BIND_PATIENCE;
+    let deadline = Instant::now() + BIND_TIMEOUT;
     loop {
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {

@@ -1,4 +1,4 @@
-//! One request after another on a connection. A part of `proxy.rs`.
+//! Serves the requests of a connection one after another. Part of `proxy.rs`.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use super::rules::Fault;
 use super::wire::{Body, Head, Socket, Source};
 use super::{Connection, Seen, Shared, lock};
 
-/// What becomes of the connection.
+/// The fate of the connection after a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
     Keep,
@@ -17,7 +17,7 @@ enum After {
     Reset,
 }
 
-/// Serves a client until one side, a fault or the proxy's end closes the connection.
+/// Serves a client until the connection is closed by either side, by a fault, or by the end of the proxy.
 pub(super) fn serve(shared: &Shared, connection: &Connection, client: &Socket) {
     let mut exchange =
         Exchange { shared, connection, source: client.reader(), client: client.clone(), upstream: None };
@@ -50,7 +50,7 @@ struct Exchange<'a> {
     upstream: Option<Upstream>,
 }
 
-/// Counts a request until it ends, in whatever way.
+/// Counts a request as in flight until it is dropped.
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl<'a> UnderWay<'a> {
@@ -67,7 +67,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Exchange<'_> {
-    /// One request and its answer.
+    /// Serves one request.
     fn next(&mut self) -> io::Result<After> {
         let Some(head) = Head::read(&mut self.source)? else {
             return Ok(After::Close);
@@ -109,7 +109,7 @@ impl Exchange<'_> {
             return Ok(After::Reset);
         }
         if let Some(Fault::ResetInBody(bytes)) = fault {
-            // The client's end in the middle of a body is a reset as well.
+            // An error means that the client closed in the middle of the body: reset as well.
             let _ = self.forward(&head, &received, Some(bytes));
             return Ok(After::Reset);
         }
@@ -117,7 +117,7 @@ impl Exchange<'_> {
         self.relay(&head, fault.as_ref(), whole)
     }
 
-    /// Makes sure of a connection to the upstream of this moment.
+    /// Connects to the current upstream, unless that connection is already open.
     fn connect(&mut self) -> io::Result<()> {
         let addr = *lock(&self.shared.upstream);
         if self.upstream.as_ref().is_some_and(|open| open.addr == addr && !open.socket.is_stale()) {
@@ -134,8 +134,8 @@ impl Exchange<'_> {
         self.upstream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Forwards a request, but of its body no more than `limit`. Tells whether upstream took everything: it may
-    /// answer before the end of a body and close. The rest of the body is read then, and dropped.
+    /// Forwards a request with at most `limit` bytes of its body. Returns true if the upstream took everything: it may
+    /// answer before the end of the body and close. The rest of the body is then read and dropped.
     fn forward(&mut self, head: &Head, received: &AtomicU64, limit: Option<u64>) -> io::Result<bool> {
         self.invite(head)?;
         let mut upstream = self.upstream()?.socket.clone();
@@ -154,7 +154,7 @@ impl Exchange<'_> {
         Ok(whole)
     }
 
-    /// Reads a body that is not forwarded.
+    /// Reads a body without forwarding it.
     fn drain(&mut self, head: &Head, received: &AtomicU64) -> io::Result<()> {
         self.invite(head)?;
         head.request_body().copy(&mut self.source, &mut |bytes| {
@@ -163,7 +163,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// The proxy asks for the body itself; the interim answer from upstream is dropped.
+    /// Sends `100 Continue` if the client waits for it; the upstream's own interim answer is dropped.
     fn invite(&mut self, head: &Head) -> io::Result<()> {
         if head.expects_continue() {
             self.client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
@@ -194,7 +194,7 @@ impl Exchange<'_> {
         Ok(if head.closes() { After::Close } else { After::Keep })
     }
 
-    /// Sends the same again and again, until the client has enough.
+    /// Sends the same bytes again and again until the client closes the connection.
     fn pour(&mut self, first: &[u8], then: &[u8]) -> io::Result<After> {
         self.client.write_all(first)?;
         while !self.connection.is_closed() {
@@ -247,7 +247,7 @@ impl Exchange<'_> {
         })
     }
 
-    /// The head of the final answer, or none if upstream ends the connection instead.
+    /// The head of the final answer; `None` if the upstream closes the connection instead.
     fn answer_head(&mut self) -> Option<Head> {
         let upstream = self.upstream().ok()?;
         loop {

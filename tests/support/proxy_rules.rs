@@ -1,54 +1,54 @@
-//! Which fault befalls which request. A part of `proxy.rs`.
+//! The rules that say which fault is injected into which request. Part of `proxy.rs`.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Seen;
 
-/// Longer than any test; only there to end a hang.
-const CEILING: Duration = Duration::from_secs(60);
+/// Longer than any test takes; only there to end one that hangs.
+const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the proxy does to a request.
+/// A fault that the proxy injects into a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// Waits this long before relaying the answer.
     Delay(Duration),
     /// Resets the connection as soon as the head is read.
     ResetBefore,
-    /// Forwards this many bytes of the body, then resets both sides; at the end of a shorter body.
+    /// Forwards this many bytes of the body (all of a shorter one), then resets both connections.
     ResetInBody(u64),
     /// Forwards everything and reads the whole answer, then resets the client instead of relaying it.
     ResetAfter,
-    /// The same with an orderly close.
+    /// As `ResetAfter`, but closes the connection in an orderly way.
     DropAnswer,
     /// Reads the head and never answers. The connection stays open until the proxy closes it.
     Stall,
     /// Reads the body and answers with this status, headers and body, without forwarding.
     Answer(u16, Vec<(String, String)>, Vec<u8>),
-    /// The same with what the function makes of the request.
+    /// As `Answer`, with a response that a function makes from the request.
     Made(Maker),
-    /// Forwards everything, relays this many bytes of the answer (its head included), then closes.
+    /// Forwards everything, relays this many bytes of the answer (including its head), then closes.
     TruncateAnswer(u64),
-    /// Forwards everything and relays the answer a byte at a time, this long apart.
+    /// Forwards everything and relays the answer byte by byte, with this pause before each.
     Drip(Duration),
-    /// Answers with this status and body as soon as the head is read, and closes: what of the request's body is on its
-    /// way meets a closed connection.
+    /// Answers with this status and body as soon as the head is read, then closes, while the client is still sending
+    /// the body.
     EarlyAnswer(u16, Vec<u8>),
     /// Reads the body and answers with this status and a body that never ends.
     Endless(u16),
     /// Reads the body and answers 200 with headers that never end.
     HeaderFlood,
-    /// Forwards and answers, but for this header.
+    /// Forwards and answers, but removes this header from the answer.
     WithoutHeader(&'static str),
-    /// Forwards and answers, with this header in the place of one of its name.
+    /// Forwards and answers, but sets this header of the answer.
     WithHeader(&'static str, String),
-    /// Forwards and answers normally, then closes without having announced it.
+    /// Forwards and answers normally, then closes the connection without `Connection: close`.
     CloseIdle,
-    /// Forwards everything and keeps the answer back until the latch is released.
+    /// Forwards everything and holds the answer back until the latch is released.
     Hold(Latch),
 }
 
-/// Makes an answer of a request.
+/// A function that makes a response from a request.
 #[derive(Clone)]
 pub struct Maker(Arc<dyn Fn(&Seen) -> Made + Send + Sync>);
 
@@ -56,7 +56,7 @@ pub struct Maker(Arc<dyn Fn(&Seen) -> Made + Send + Sync>);
 pub type Made = (u16, Vec<(String, String)>, Vec<u8>);
 
 impl Maker {
-    /// Calls the function for each request that the fault befalls.
+    /// Wraps the function, which is called for each request that gets the fault.
     pub fn new(make: impl Fn(&Seen) -> Made + Send + Sync + 'static) -> Self {
         Self(Arc::new(make))
     }
@@ -72,14 +72,14 @@ impl std::fmt::Debug for Maker {
     }
 }
 
-/// A fault and the requests that it befalls.
+/// A fault, and conditions on the requests that get it.
 #[derive(Clone, Debug)]
 pub struct Rule {
     fault: Fault,
     method: Option<String>,
     path_contains: Option<String>,
     when: Option<When>,
-    /// One of so many requests, by chance.
+    /// One in this many requests, at random.
     chance: Option<(u32, fastrand::Rng)>,
     skip: u64,
     times: u64,
@@ -99,7 +99,7 @@ impl std::fmt::Debug for When {
 }
 
 impl Rule {
-    /// Befalls all requests.
+    /// A rule that injects the fault into all requests.
     pub fn new(fault: Fault) -> Self {
         Self { fault, method: None, path_contains: None, when: None, chance: None, skip: 0, times: u64::MAX }
     }
@@ -116,13 +116,13 @@ impl Rule {
         self
     }
 
-    /// Only requests of which this is true at the time when they arrive.
+    /// Only requests for which this is true when they arrive.
     pub fn when(mut self, condition: impl Fn(&Headers) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(When(Arc::new(condition)));
         self
     }
 
-    /// Only one of `of` matching requests on average, the same ones for the same seed and order.
+    /// Only one in `of` matching requests on average: the same ones for the same seed and order.
     pub fn one_of(mut self, of: u32, seed: u64) -> Self {
         self.chance = Some((of, fastrand::Rng::with_seed(seed)));
         self
@@ -134,7 +134,7 @@ impl Rule {
         self
     }
 
-    /// Ends after having befallen `requests` requests.
+    /// Applies to at most `requests` requests.
     pub fn times(mut self, requests: u64) -> Self {
         self.times = requests;
         self
@@ -147,7 +147,7 @@ impl Rule {
             && self.chance.as_mut().is_none_or(|(of, random)| random.u32(0..*of) == 0)
     }
 
-    /// The fault, if it befalls this request.
+    /// Returns the fault if the rule applies to this request.
     pub(super) fn consult(&mut self, method: &str, target: &str, headers: &Headers) -> Option<Fault> {
         if self.times == 0 || !self.matches(method, target, headers) {
             return None;
@@ -161,7 +161,7 @@ impl Rule {
     }
 }
 
-/// Holds threads back until it is released. Clones share it; it cannot be closed again.
+/// Holds threads until it is released. Clones share it; it cannot be closed again.
 #[derive(Clone, Debug, Default)]
 pub struct Latch {
     shared: Arc<(Mutex<LatchState>, Condvar)>,
@@ -179,25 +179,25 @@ pub fn latch() -> Latch {
 }
 
 impl Latch {
-    /// Lets everything pass, now and later.
+    /// Lets all threads pass, now and later.
     pub fn release(&self) {
         self.change(|state| state.released = true);
     }
 
-    /// Waits for the release. False after a minute without one.
+    /// Waits for the release. Returns false after a minute.
     pub fn wait(&self) -> bool {
-        self.wait_until(CEILING, |state| state.released)
+        self.wait_until(HANG_TIMEOUT, |state| state.released)
     }
 
-    /// Waits until this many answers have been held by [`Fault::Hold`]. False after a minute.
+    /// Waits until [`Fault::Hold`] has held this many answers. Returns false after a minute.
     pub fn wait_for_arrivals(&self, count: u64) -> bool {
-        self.wait_until(CEILING, |state| state.arrived >= count)
+        self.wait_until(HANG_TIMEOUT, |state| state.arrived >= count)
     }
 
-    /// Holds the calling thread until the release, or until `abandoned`.
+    /// Holds the calling thread until the release, or until `abandoned` returns true.
     pub(super) fn hold(&self, abandoned: impl Fn() -> bool) {
         self.change(|state| state.arrived += 1);
-        let deadline = Instant::now() + CEILING;
+        let deadline = Instant::now() + HANG_TIMEOUT;
         while !abandoned() && Instant::now() < deadline {
             if self.wait_until(Duration::from_millis(20), |state| state.released) {
                 return;

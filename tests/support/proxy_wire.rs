@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the proxy sees it: heads, bodies and sockets. A part of `proxy.rs`.
+//! HTTP/1.1 as the proxy sees it: heads, bodies and sockets. Part of `proxy.rs`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ impl Socket {
         Self(Arc::new(stream), None)
     }
 
-    /// The server's side of TLS on this socket. It is used by one thread at a time.
+    /// Adds the server side of TLS to this socket. Only one thread uses it at a time.
     pub(super) fn secured(self, config: &Arc<ServerConfig>) -> Self {
         let session = ServerConnection::new(Arc::clone(config)).expect("the configuration is complete");
         Self(self.0, Some(Arc::new(Mutex::new(session))))
@@ -29,12 +29,12 @@ impl Socket {
         BufReader::with_capacity(BUFFER, self.clone())
     }
 
-    /// Makes the close of this socket a reset, which drops what has not been delivered.
+    /// Turns the close of this socket into a reset, which drops the bytes that have not been delivered.
     pub(super) fn reset_on_close(&self) {
         linger::none(&self.0);
     }
 
-    /// Whether the other side has closed, or says something unasked.
+    /// Returns true if the other side has closed, or has sent something unasked.
     pub(super) fn is_stale(&self) -> bool {
         let alive = self.0.set_nonblocking(true).is_ok()
             && matches!(self.0.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -73,12 +73,12 @@ impl Write for Socket {
 /// The reading half of a connection.
 pub(super) type Source = BufReader<Socket>;
 
-/// What takes the bytes of a body.
+/// A receiver of the bytes of a body.
 pub(super) type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
 /// The head of a request or an answer.
 pub(super) struct Head {
-    /// As received, with the empty line at its end.
+    /// The bytes as received, including the empty line at the end.
     pub(super) raw: Vec<u8>,
     /// The three words of the first line.
     pub(super) first: [String; 3],
@@ -86,7 +86,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The next head, or none if the connection ends before it.
+    /// Reads the next head; `None` if the connection ends before it.
     pub(super) fn read(source: &mut Source) -> io::Result<Option<Self>> {
         let mut raw = Vec::new();
         let mut lines = Vec::new();
@@ -119,7 +119,7 @@ impl Head {
         find(&self.headers, name)
     }
 
-    /// As received, but for this header.
+    /// The head as received, without this header.
     pub(super) fn without(&self, name: &str) -> Vec<u8> {
         let lines = self.raw.split_inclusive(|byte| *byte == b'\n');
         let named = |line: &&[u8]| {
@@ -129,7 +129,7 @@ impl Head {
         lines.filter(|line| !named(line)).collect::<Vec<_>>().concat()
     }
 
-    /// As received, with this header in the place of one of its name.
+    /// The head as received, with this header set.
     pub(super) fn with(&self, name: &str, value: &str) -> Vec<u8> {
         let mut raw = self.without(name);
         raw.truncate(raw.len() - b"\r\n".len());
@@ -141,12 +141,12 @@ impl Head {
         self.header(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
     }
 
-    /// Whether a client waits for an interim answer before it sends its body.
+    /// Returns true if the client waits for an interim answer before it sends the body.
     pub(super) fn expects_continue(&self) -> bool {
         self.says("expect", "100-continue")
     }
 
-    /// Whether the connection ends after this message.
+    /// Returns true if the connection is closed after this message.
     pub(super) fn closes(&self) -> bool {
         self.says("connection", "close") || self.first.iter().any(|word| word == "HTTP/1.0")
     }
@@ -177,13 +177,13 @@ impl Head {
     }
 }
 
-/// The value of the first header of this name.
+/// The value of the first header with this name.
 pub(super) fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut headers = headers.iter();
     headers.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-/// Where a body ends.
+/// The framing of a body: where it ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
     Length(u64),
@@ -192,7 +192,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// Hands the body to the sink, framing included.
+    /// Copies the body to the sink, including its framing.
     pub(super) fn copy(self, source: &mut Source, sink: &mut Sink<'_>) -> io::Result<()> {
         match self {
             Self::Length(length) => copy_exactly(source, length, sink),

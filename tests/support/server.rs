@@ -25,12 +25,12 @@ pub const ACCESS_KEY: &str = "support-access-key";
 /// The secret key that belongs to [`ACCESS_KEY`].
 pub const SECRET_KEY: &str = "support-secret-key-0123456789";
 
-/// How long another holder of a port is waited for.
-const BIND_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a plain GET waits for the next bytes.
-const GET_PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for a port that is still in use.
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest wait of a plain GET for the next bytes.
+const GET_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running server. Dropping it has the effect of [`S3Server::stop`].
+/// A running server. Dropping it stops it, like [`S3Server::stop`].
 #[derive(Debug)]
 pub struct S3Server {
     addr: SocketAddr,
@@ -83,7 +83,7 @@ impl S3Server {
         format!("{}://{}", self.scheme, self.addr)
     }
 
-    /// Stops listening and ends all open connections. On return, connecting is refused.
+    /// Stops listening and ends all open connections. When this returns, connections are refused.
     pub fn stop(self) {
         drop(self);
     }
@@ -93,19 +93,19 @@ impl Drop for S3Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic of the server's thread has been printed; a second one would abort.
+            // A panic of the server's thread was printed; a second panic here would abort the process.
             let _ = thread.join();
         }
     }
 }
 
-/// A service on the folders below `root`; the bucket's folder is created.
+/// A service that keeps objects as files below `root`; creates the bucket's folder.
 pub fn fs(root: &Path, bucket: &str) -> S3Service {
     std::fs::create_dir_all(root.join(bucket)).expect("the bucket's folder can be created");
     guarded(s3s_fs::FileSystem::new(root).expect("the root is a folder"))
 }
 
-/// A service on any store that wants valid signatures, except for reading single objects.
+/// A service on any store that demands valid signatures, except for reading single objects.
 pub fn guarded(store: impl S3) -> S3Service {
     let mut builder = S3ServiceBuilder::new(store);
     builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
@@ -127,7 +127,7 @@ impl S3Access for AnonymousRead {
 }
 
 fn bind(port: u16) -> TcpListener {
-    let deadline = Instant::now() + BIND_PATIENCE;
+    let deadline = Instant::now() + BIND_TIMEOUT;
     loop {
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
@@ -170,14 +170,14 @@ async fn accept(listener: &tokio::net::TcpListener, service: &S3Service, tls: Op
     let http = ConnectionBuilder::new(TokioExecutor::new());
     loop {
         let Ok((socket, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: others may be closed soon.
+            // Probably out of file descriptors: others may be closed soon.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let _ = socket.set_nodelay(true);
         let (http, service, tls) = (http.clone(), service.clone(), tls.clone());
         tokio::spawn(async move {
-            // Clients that leave early, or do not like our certificate, are part of the tests.
+            // Clients that disconnect early, or reject the certificate, are part of the tests.
             let _ = match tls {
                 None => http.serve_connection(TokioIo::new(socket), service).await,
                 Some(tls) => match tls.accept(socket).await {
@@ -189,18 +189,18 @@ async fn accept(listener: &tokio::net::TcpListener, service: &S3Service, tls: Op
     }
 }
 
-/// Fetches `http://HOST:PORT/PATH` with an unsigned GET: the status and the body.
+/// Fetches `http://HOST:PORT/PATH` with an unsigned GET and returns the status and the body.
 pub fn http_get(url: &str) -> (u16, Vec<u8>) {
     try_http_get(url).expect("the GET is answered")
 }
 
-/// The same for servers that may not answer, or not completely.
+/// As [`http_get`], for servers that may not answer, or not completely.
 pub fn try_http_get(url: &str) -> io::Result<(u16, Vec<u8>)> {
     let rest = url.strip_prefix("http://").ok_or_else(|| invalid("not an http:// URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(GET_PATIENCE))?;
+    stream.set_read_timeout(Some(GET_TIMEOUT))?;
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
 
     let mut reader = BufReader::new(stream);
@@ -239,7 +239,7 @@ fn read_chunks(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Res
         let digits = line.split(';').next().unwrap_or_default().trim();
         let size = u64::from_str_radix(digits, 16).map_err(|_| invalid("no chunk size"))?;
         read_exactly(reader, size, body)?;
-        // The line's end after a chunk; after the last one, the empty trailer.
+        // The end of the line after a chunk; after the last chunk, the empty trailer.
         read_line(reader)?;
         if size == 0 {
             return Ok(());

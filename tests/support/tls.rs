@@ -1,4 +1,4 @@
-//! A certificate authority of the tests' own.
+//! A certificate authority for tests.
 #![allow(dead_code, unreachable_pub, reason = "each binary uses a part")]
 #![allow(clippy::expect_used, reason = "support code ends the test that it cannot support")]
 
@@ -9,30 +9,30 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_tim
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// An authority, and what a server shows that it vouches for.
+/// A certificate authority, and a server configuration with a certificate that it has signed.
 pub struct TestCa {
     pem: String,
     config: Arc<ServerConfig>,
 }
 
 impl TestCa {
-    /// For a server that is called `localhost` or `127.0.0.1`.
+    /// An authority for a server named `localhost` or `127.0.0.1`.
     pub fn new() -> Self {
         Self::for_names(&["localhost", "127.0.0.1"])
     }
 
-    /// For a server of these names.
+    /// An authority for a server with these names.
     pub fn for_names(names: &[&str]) -> Self {
         Self::made(names, false)
     }
 
-    /// For a server at this machine whose certificate was good until 2001.
+    /// An authority for a local server whose certificate expired in 2001.
     pub fn expired() -> Self {
         Self::made(&["localhost", "127.0.0.1"], true)
     }
 
-    /// A server whose certificate signed itself, and is what its clients are told to trust; `is_ca` is what
-    /// `openssl req -x509` makes of it.
+    /// A server with a self-signed certificate, which its clients are told to trust. With `is_ca` the certificate is
+    /// one of an authority, as `openssl req -x509` makes them.
     pub fn self_signed(is_ca: bool) -> Self {
         let key = KeyPair::generate().expect("a key can be made");
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -61,12 +61,12 @@ impl TestCa {
         Self { pem: ca.pem(), config: server_config(server.der().clone(), private) }
     }
 
-    /// What a server is configured with.
+    /// The configuration for a server.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }
 
-    /// Writes the authority's certificate into a folder; gives its path.
+    /// Writes the authority's certificate into a folder and returns its path.
     pub fn write_into(&self, folder: &Path) -> PathBuf {
         let path = folder.join("ca.pem");
         std::fs::write(&path, &self.pem).expect("the folder can be written");

@@ -1,4 +1,4 @@
-//! One version of a catalog's file: opened, verified, mapped.
+//! One version of a catalog's file, opened, verified and mapped.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -15,10 +15,10 @@ use crate::state::catalog::format::{DETAIL, Flaw, HEAD, Head, RECORD, Tail};
 use crate::state::catalog::keys::{Keys, Section};
 use crate::state::resolve::Known;
 
-/// Bytes that are read at a time.
+/// The bytes read at a time.
 const BUFFER: usize = 256 * 1024;
 
-/// One version of the file.
+/// One version of the file, mapped into memory.
 pub(crate) struct Opened {
     mapping: Arc<Mmap>,
     pub(crate) identity: Identity,
@@ -27,7 +27,7 @@ pub(crate) struct Opened {
     pub(crate) tail: Tail,
 }
 
-/// What tells one version of the file from another. While a version is mapped, no other file gets its inode.
+/// The identity of one version of the file. While a version is mapped, no other file gets its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     device: u64,
@@ -44,21 +44,27 @@ impl Identity {
 }
 
 impl Opened {
+    /// Maps the file and verifies its checksum and its sections.
     pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
-        let unread = |error| unreadable(path, error);
+        let unread = |error| read_error(path, error);
         let (file, metadata) = open_file(path)?;
+        // Read, not mapped: an empty file cannot be mapped, and the error should say which flaw it is.
         if metadata.size() < HEAD as u64 {
             let mut start = Vec::new();
             (&file).read_to_end(&mut start).map_err(unread)?;
-            return Err(flawed(path, Head::decode(&start, metadata.size()).err().unwrap_or(Flaw::Damaged)));
+            return Err(flaw_error(
+                path,
+                Head::decode(&start, metadata.size()).err().unwrap_or(Flaw::Damaged),
+            ));
         }
         let mapping = Arc::new(map(&file).map_err(unread)?);
-        let head = Head::decode(&mapping, mapping.len() as u64).map_err(|flaw| flawed(path, flaw))?;
-        let damaged = || flawed(path, Flaw::Damaged);
-        if !head.vouches_for(&mapping[HEAD..]) {
+        let head = Head::decode(&mapping, mapping.len() as u64).map_err(|flaw| flaw_error(path, flaw))?;
+        let damaged = || flaw_error(path, Flaw::Damaged);
+        // Before anything else is decoded.
+        if !head.checksum_matches(&mapping[HEAD..]) {
             return Err(damaged());
         }
-        // A length that is in memory is a usize.
+        // These cannot fail: offsets into a mapping fit into a usize.
         let tail_at = usize::try_from(head.tail_at()).map_err(|_| damaged())?;
         let keys_at = usize::try_from(head.tail_at() - head.keys_len).map_err(|_| damaged())?;
         let tail = postcard::from_bytes(&mapping[tail_at..]).map_err(|_| damaged())?;
@@ -67,14 +73,14 @@ impl Opened {
         Ok(Self { mapping, identity: Identity::of(&metadata), head, keys, tail })
     }
 
-    /// What the record of a number says.
+    /// Decodes the record of this number; `None` if it is damaged.
     pub(crate) fn known(&self, number: u64) -> Option<Known> {
         self.decoded(number).or_else(|| self.keys.note_damage())
     }
 
     fn decoded(&self, number: u64) -> Option<Known> {
         let section = |at: u64, number: u64, length: usize, count: u64| {
-            // A section whose numbers are below its count lies in the file.
+            // Cannot overflow: the head was checked, so a number below the count lies in the file.
             let at =
                 usize::try_from(at + Some(number).filter(|number| *number < count)? * length as u64).ok()?;
             self.mapping.get(at..at + length)
@@ -85,7 +91,7 @@ impl Opened {
     }
 }
 
-/// The one mapping of this library.
+/// Maps the file. This is the only mapping in the library.
 #[allow(unsafe_code)]
 fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: what a mapping shows must not change while it is there, and the file must not become shorter. A file
@@ -95,13 +101,13 @@ fn map(file: &File) -> io::Result<Mmap> {
     unsafe { MmapOptions::new().populate().map(file) }
 }
 
-/// The checksum of a catalog, verified, and what it says of the whole. Takes no memory for the rest.
-pub(crate) fn read_through(path: &Path) -> Result<(u64, Tail), StorageError> {
-    let (unread, damaged) = (|error| unreadable(path, error), || flawed(path, Flaw::Damaged));
+/// Verifies the file's checksum without mapping it. Returns the checksum and the tail; needs no memory for the rest.
+pub(crate) fn read_verified_tail(path: &Path) -> Result<(u64, Tail), StorageError> {
+    let (unread, damaged) = (|error| read_error(path, error), || flaw_error(path, Flaw::Damaged));
     let (mut file, metadata) = open_file(path)?;
     let mut start = [0; HEAD];
     file.read_exact(&mut start).map_err(unread)?;
-    let head = Head::decode(&start, metadata.size()).map_err(|flaw| flawed(path, flaw))?;
+    let head = Head::decode(&start, metadata.size()).map_err(|flaw| flaw_error(path, flaw))?;
     let (mut hasher, mut buffer) = (Xxh3::new(), vec![0; BUFFER]);
     let mut body = (&file).take(head.tail_at() - HEAD as u64);
     loop {
@@ -113,33 +119,33 @@ pub(crate) fn read_through(path: &Path) -> Result<(u64, Tail), StorageError> {
     let mut tail = Vec::new();
     file.take(head.tail_len).read_to_end(&mut tail).map_err(unread)?;
     hasher.update(&tail);
-    if head.seal(&mut hasher).checksum != head.checksum {
+    if head.with_checksum(&mut hasher).checksum != head.checksum {
         return Err(damaged());
     }
     Ok((head.checksum, postcard::from_bytes(&tail).map_err(|_| damaged())?))
 }
 
-/// A regular file; anything else that has the name is not waited for.
+/// Opens a regular file. With anything else that has the name, a FIFO for example, it fails and does not wait.
 fn open_file(path: &Path) -> Result<(File, Metadata), StorageError> {
-    let unread = |error| unreadable(path, error);
+    let unread = |error| read_error(path, error);
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
     let metadata = file.metadata().map_err(unread)?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(flawed(path, Flaw::Foreign)) }
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(flaw_error(path, Flaw::Foreign)) }
 }
 
-pub(crate) fn unreadable(path: &Path, error: io::Error) -> StorageError {
+pub(crate) fn read_error(path: &Path, error: io::Error) -> StorageError {
     let missing = error.kind() == io::ErrorKind::NotFound;
     let error = StorageError::io(ErrorKind::Cache, Operation::Cache, path, error);
     if missing { error.advise("there is no catalog yet: a rescan writes it") } else { error }
 }
 
-pub(crate) fn flawed(path: &Path, flaw: Flaw) -> StorageError {
+pub(crate) fn flaw_error(path: &Path, flaw: Flaw) -> StorageError {
     let why = match flaw {
-        Flaw::Foreign => "it is no catalog: give the name of a cache's, CACHE.catalog".to_owned(),
+        Flaw::Foreign => "it is not a catalog: give the path of a cache's catalog, CACHE.catalog".to_owned(),
         Flaw::Newer(version) => format!(
-            "its version {version} is newer than this library: use a newer one, or delete it; the next rescan writes it anew"
+            "its format version {version} is newer than this library: use a newer library, or delete the file; the next rescan writes it again"
         ),
-        Flaw::Damaged => "it is damaged: delete it; the next rescan writes it anew".to_owned(),
+        Flaw::Damaged => "it is damaged: delete the file; the next rescan writes it again".to_owned(),
     };
     StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
 }

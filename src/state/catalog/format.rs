@@ -3,9 +3,9 @@
 //! ```text
 //! head      64 bytes
 //! records   56 bytes for each key, in key order
-//! details   96 bytes for each key that has two versions, or a digest of parts, or of the whole beside it
-//! keys      an fst::Map: key -> number of its record
-//! tail      the facts of the whole (postcard)
+//! details   96 bytes for each key that has two versions, a composite digest, or a whole-file digest beside it
+//! keys      an fst::Map: key -> record number
+//! tail      facts about the whole catalog (postcard)
 //! ```
 
 use std::num::NonZeroU64;
@@ -18,16 +18,16 @@ use crate::state::resolve::{Facts, Known};
 use crate::tree::digest::Digest;
 
 const MAGIC: [u8; 8] = *b"brigcatl";
-/// Raised with every change of this layout.
+/// The version of this layout; every change of it raises the number.
 const VERSION: u32 = 2;
 
 pub(crate) const HEAD: usize = 64;
 pub(crate) const RECORD: usize = 56;
 pub(crate) const DETAIL: usize = 96;
-/// The tail is a few URLs and numbers.
+/// The longest tail that is believed: a tail is a few URLs and numbers.
 const LONGEST_TAIL: u64 = 1 << 20;
 
-/// The record has no detail.
+/// The detail number of a record that has no detail.
 const NO_DETAIL: u32 = u32::MAX;
 
 const PUBLISHED: u8 = 1;
@@ -36,7 +36,7 @@ const HAS_DIGEST: u8 = 1 << 3;
 const DISK_HAS_DIGEST: u8 = 1 << 4;
 const HAS_WHOLE: u8 = 1 << 5;
 
-/// What a catalog begins with: how long its sections are, and what they hash to.
+/// The first bytes of a catalog: the lengths of its sections and their checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) checksum: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Head {
     pub(crate) tail_len: u64,
 }
 
-/// Why a file is no catalog that can be read.
+/// The reason why a file cannot be read as a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     Foreign,
@@ -68,17 +68,19 @@ impl Head {
         bytes
     }
 
-    /// The head of a file of so many bytes.
+    /// Decodes the head of a file of `file_len` bytes.
     pub(crate) fn decode(bytes: &[u8], file_len: u64) -> Result<Self, Flaw> {
         if bytes.get(..8).is_some_and(|magic| magic != MAGIC) {
             return Err(Flaw::Foreign);
         }
+        // Too short even for the magic bytes: probably a catalog that was cut off.
         if bytes.len() < HEAD {
             return Err(Flaw::Damaged);
         }
         match u32_at(bytes, 8) {
             VERSION => {}
             newer if newer > VERSION => return Err(Flaw::Newer(newer)),
+            // An older version needs no converter: the next rescan writes the file again.
             _ => return Err(Flaw::Damaged),
         }
         let number = |at: usize| u64_at(bytes, 16 + at * 8);
@@ -90,6 +92,7 @@ impl Head {
             keys_len: number(4),
             tail_len: number(5),
         };
+        // All offsets are computed from these numbers later, so they must add up here.
         let is_whole = u32_at(bytes, 12) == 0
             && head.file_len == file_len
             && head.length() == Some(file_len)
@@ -97,41 +100,41 @@ impl Head {
         if is_whole { Ok(head) } else { Err(Flaw::Damaged) }
     }
 
-    /// The length of a file with these sections.
+    /// The length of a file with these sections; `None` if it overflows.
     fn length(&self) -> Option<u64> {
         let records = self.records.checked_mul(RECORD as u64)?;
         let details = self.details.checked_mul(DETAIL as u64)?;
         [records, details, self.keys_len, self.tail_len].into_iter().try_fold(HEAD as u64, u64::checked_add)
     }
 
-    /// Where the tail begins.
+    /// The offset of the tail.
     pub(crate) fn tail_at(&self) -> u64 {
         self.file_len - self.tail_len
     }
 
-    /// The checksum of a catalog whose body was hashed: of that and of all the rest of the head.
-    pub(crate) fn seal(mut self, body: &mut Xxh3) -> Self {
+    /// Sets the checksum, which covers the body (already hashed) and the rest of the head.
+    pub(crate) fn with_checksum(mut self, body: &mut Xxh3) -> Self {
         self.checksum = 0;
         body.update(&self.encode());
         self.checksum = body.digest();
         self
     }
 
-    /// Whether these are the bytes that the head was made for.
-    pub(crate) fn vouches_for(&self, body: &[u8]) -> bool {
+    /// Returns true if the head's checksum is the right one for this body.
+    pub(crate) fn checksum_matches(&self, body: &[u8]) -> bool {
         let mut hasher = Xxh3::new();
         hasher.update(body);
-        self.seal(&mut hasher).checksum == self.checksum
+        self.with_checksum(&mut hasher).checksum == self.checksum
     }
 }
 
-/// The facts of the whole.
+/// Facts about the whole catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tail {
     pub(crate) destination: Option<String>,
     pub(crate) store: Base,
     pub(crate) fallback: Option<Base>,
-    /// The cache's change that it shows.
+    /// The cache's change number from when the catalog was written.
     pub(crate) changes: u64,
     /// Nanoseconds since 1970.
     pub(crate) created: i64,
@@ -142,22 +145,23 @@ pub(crate) struct Tail {
     pub(crate) synced: bool,
 }
 
-/// What stands before the keys in a place's URLs.
+/// The base URL of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Base {
     pub(crate) url: String,
-    /// Every URL is this one and the encoded key.
+    /// Set if every URL is this base and the encoded key.
     pub(crate) plain: bool,
 }
 
-/// The record of a key, and its detail where it needs one.
+/// Encodes the record of a key, and its detail if it needs one.
 pub(crate) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option<[u8; DETAIL]>) {
     let (mut record, mut detail) = ([0; RECORD], [0; DETAIL]);
     let (kind, wanted) = match known.pending {
         None => (0, None),
-        Some((kind, facts)) => (code_of(kind), Some((kind, facts))),
+        Some((kind, facts)) => (code_of_kind(kind), Some((kind, facts))),
     };
     let on_disk = |kind| matches!(kind, PendingKind::Added | PendingKind::Modified);
+    // The main facts are the published version's, or else the pending file's. A second version needs a detail.
     let disk = wanted.filter(|(kind, _)| known.published.is_some() && on_disk(*kind));
     let disk = disk.map(|(_, facts)| facts);
     let main = known.published.or(wanted.map(|(_, facts)| facts));
@@ -170,6 +174,7 @@ pub(crate) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option
         if let Some(digest) = facts.digest {
             flags |= HAS_DIGEST;
             record[..32].copy_from_slice(digest.as_bytes());
+            // A plain digest fits into the record. A composite one needs room for its part size.
             needs_detail |= digest.part_size().is_some();
             detail[56..64].copy_from_slice(&digest.part_size().unwrap_or(0).to_le_bytes());
         }
@@ -194,10 +199,11 @@ pub(crate) fn encode(known: &Known, detail_number: u32) -> ([u8; RECORD], Option
     (record, needs_detail.then_some(detail))
 }
 
-/// What a record says; `detail` gives the detail of a number.
+/// Decodes a record; `detail` returns the bytes of the detail of a number.
 pub(crate) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [u8]>) -> Option<Known> {
     let flags = record[52];
     let number = u32_at(record, 48);
+    // A number without its detail is damage, and the whole record counts as such.
     let detail = if number == NO_DETAIL { None } else { Some(detail(number)?) };
     let digest = |on: u8, sha256: &[u8], part_size: u64| {
         (flags & on != 0).then(|| Digest::known(bytes32(sha256), NonZeroU64::new(part_size)))
@@ -209,7 +215,7 @@ pub(crate) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [
         whole: detail.filter(|_| flags & HAS_WHOLE != 0).map(|detail| bytes32(&detail[64..96])),
     };
     let published = (flags & PUBLISHED != 0).then_some(main);
-    let kind = kind_of(record[53]);
+    let kind = kind_of_code(record[53]);
     let disk = match (published, kind, detail) {
         (Some(_), Some(PendingKind::Added | PendingKind::Modified), Some(detail)) => Facts {
             size: u64_at(detail, 0),
@@ -217,13 +223,15 @@ pub(crate) fn decode<'a>(record: &[u8], detail: impl FnOnce(u32) -> Option<&'a [
             digest: digest(DISK_HAS_DIGEST, &detail[16..48], u64_at(detail, 48)),
             whole: None,
         },
+        // There is one version only: it is the published one, or the one on disk.
         _ => main,
     };
     let attempted = flags & ATTEMPTED != 0;
     Some(Known { published, pending: kind.map(|kind| (kind, disk)), attempted })
 }
 
-fn code_of(kind: PendingKind) -> u8 {
+// The codes are part of the layout, whatever the order of the enum's variants.
+fn code_of_kind(kind: PendingKind) -> u8 {
     match kind {
         PendingKind::Added => 1,
         PendingKind::Modified => 2,
@@ -232,7 +240,7 @@ fn code_of(kind: PendingKind) -> u8 {
     }
 }
 
-fn kind_of(code: u8) -> Option<PendingKind> {
+fn kind_of_code(code: u8) -> Option<PendingKind> {
     match code {
         1 => Some(PendingKind::Added),
         2 => Some(PendingKind::Modified),

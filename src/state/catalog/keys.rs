@@ -1,7 +1,8 @@
-//! The keys of a catalog, read as if anybody had written them.
+//! The keys of a catalog, read with distrust in their bytes.
 //!
-//! The `fst` crate trusts its bytes: an address that leads nowhere is a panic there, and one that leads back is an
-//! endless walk. Here every access is fenced, a walk only goes to lower addresses, and what breaks a rule is damage.
+//! The `fst` crate trusts its bytes: a wrong address makes it panic, and a cycle makes it walk for ever. Here every
+//! access catches panics, and a walk only follows transitions to lower addresses, as a correct FST has them. A file
+//! that breaks a rule is reported as damaged.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +14,7 @@ use memmap2::Mmap;
 
 use crate::key::MAX_KEY_BYTES;
 
-/// A part of the mapping.
+/// A range of the mapping.
 pub(crate) struct Section(Arc<Mmap>, Range<usize>);
 
 impl AsRef<[u8]> for Section {
@@ -28,18 +29,19 @@ impl Section {
     }
 }
 
-/// The map from keys to the numbers of their records.
+/// The map from keys to record numbers.
 pub(crate) struct Keys {
     map: Fst<Section>,
     damaged: AtomicBool,
 }
 
-/// The bytes are no map that was written here.
+/// The bytes are not a map that this library has written.
 struct Damage;
 
 impl Keys {
-    /// `None` if it does not even claim to be such a map, of so many keys.
+    /// Opens the map; `None` if the section is not an FST with `count` keys.
     pub(crate) fn new(section: Section, count: u64) -> Option<Self> {
+        // The crate's own checks come first; some bytes make even those panic.
         let map = catch_unwind(AssertUnwindSafe(|| Fst::new(section))).ok()?.ok()?;
         (map.len() as u64 == count).then(|| Self { map, damaged: AtomicBool::new(false) })
     }
@@ -48,20 +50,20 @@ impl Keys {
         self.map.len()
     }
 
-    /// Whether an access came upon damage.
+    /// Returns true if an access has found damage.
     pub(crate) fn is_damaged(&self) -> bool {
         self.damaged.load(Relaxed)
     }
 
-    /// Notes damage that was found in what belongs to a key.
+    /// Marks the catalog as damaged, and returns `None` as the answer to the access that found it.
     pub(crate) fn note_damage<T>(&self) -> Option<T> {
         self.damaged.store(true, Relaxed);
         None
     }
 
-    /// The number of a key.
-    pub(crate) fn number_of(&self, key: &str) -> Option<u64> {
-        // The root of an empty map is a final node.
+    /// The record number of a key.
+    pub(crate) fn record_number(&self, key: &str) -> Option<u64> {
+        // The FST of an empty map would find the empty key: its root is a final node.
         if self.map.is_empty() {
             return None;
         }
@@ -71,14 +73,14 @@ impl Keys {
         }
     }
 
-    /// The keys that begin so, in the order of their bytes.
+    /// Walks the keys that start with `prefix`, in byte order.
     pub(crate) fn walk(&self, prefix: &str) -> Walk<'_> {
         let mut walk =
             Walk { keys: self, key: prefix.as_bytes().to_vec(), stack: Vec::new(), left: self.len() };
         if self.map.is_empty() {
             return walk;
         }
-        match catch_unwind(AssertUnwindSafe(|| Step::below(&self.map, prefix))) {
+        match catch_unwind(AssertUnwindSafe(|| Step::at_prefix(&self.map, prefix))) {
             Ok(first) => walk.stack.extend(first),
             Err(_) => self.damaged.store(true, Relaxed),
         }
@@ -86,26 +88,26 @@ impl Keys {
     }
 }
 
-/// Goes through keys.
+/// A walk through keys, in byte order.
 pub(crate) struct Walk<'a> {
     keys: &'a Keys,
-    /// The key where it stands.
+    /// The bytes that lead to the current node.
     key: Vec<u8>,
-    /// From where it began to where it stands, a node for each byte.
+    /// The nodes from the start of the walk to the current one, one for each byte.
     stack: Vec<Step<'a>>,
-    /// No more keys than this can come.
+    /// The most keys that can still follow. It bounds the walk in a damaged map.
     left: usize,
 }
 
-/// A node on the way.
+/// A node on the path of a walk.
 struct Step<'a> {
     node: Node<'a>,
     entered: bool,
-    /// The next transition to follow.
+    /// The index of the next transition to follow.
     next: usize,
-    /// The last byte that led on.
+    /// The byte of the last transition that was followed.
     last: Option<u8>,
-    /// The number so far.
+    /// The sum of the outputs up to this node.
     number: u64,
 }
 
@@ -114,11 +116,12 @@ impl<'a> Step<'a> {
         Self { node, entered: false, next: 0, last: None, number }
     }
 
-    /// The node that a prefix leads to, if one does.
-    fn below(map: &'a Fst<Section>, prefix: &str) -> Option<Self> {
+    /// The node that a prefix leads to, if any.
+    fn at_prefix(map: &'a Fst<Section>, prefix: &str) -> Option<Self> {
         let (mut node, mut number) = (map.root(), 0_u64);
         for byte in prefix.bytes() {
             let transition = node.transition(node.find_input(byte)?);
+            // Wrapping, because forged outputs may overflow; a wrong number is refused where its record is read.
             number = number.wrapping_add(transition.out.value());
             node = map.node(transition.addr);
         }
@@ -127,12 +130,13 @@ impl<'a> Step<'a> {
 }
 
 impl Walk<'_> {
-    /// The next key and its number.
+    /// The next key and its record number.
     pub(crate) fn next_key(&mut self) -> Option<(&[u8], u64)> {
         let keys = self.keys;
         let found = if let Ok(Ok(found)) = catch_unwind(AssertUnwindSafe(|| self.advance())) {
             found
         } else {
+            // The walk ends here: nothing below a damaged node can be trusted.
             self.stack.clear();
             keys.note_damage()
         };
@@ -144,19 +148,22 @@ impl Walk<'_> {
             let Some(step) = self.stack.last_mut() else {
                 return Ok(None);
             };
+            // A node's own key comes before the longer keys below it.
             if !std::mem::replace(&mut step.entered, true) {
                 if step.node.is_final() {
                     self.left = self.left.checked_sub(1).ok_or(Damage)?;
                     return Ok(Some(step.number.wrapping_add(step.node.final_output().value())));
                 }
+                // Every path of an FST ends in a final node.
                 if step.node.is_empty() {
                     return Err(Damage);
                 }
             }
             if step.next < step.node.len() {
-                let below = step.enter(&self.keys.map, &mut self.key)?;
+                let below = step.follow_next(&self.keys.map, &mut self.key)?;
                 self.stack.push(below);
             } else {
+                // Back to the parent, and one byte less. At the start of the walk this cuts the prefix, harmlessly.
                 self.stack.pop();
                 self.key.pop();
             }
@@ -166,11 +173,12 @@ impl Walk<'_> {
 
 impl<'a> Step<'a> {
     /// Follows the next transition.
-    fn enter(&mut self, map: &'a Fst<Section>, key: &mut Vec<u8>) -> Result<Self, Damage> {
+    fn follow_next(&mut self, map: &'a Fst<Section>, key: &mut Vec<u8>) -> Result<Self, Damage> {
         let transition = self.node.transition(self.next);
-        let leads_on = transition.addr < self.node.addr();
+        // Addresses that only fall exclude cycles, and bytes that only rise keep the keys in order.
+        let descends = transition.addr < self.node.addr();
         let in_order = self.last.is_none_or(|last| last < transition.inp);
-        if !leads_on || !in_order || key.len() >= MAX_KEY_BYTES {
+        if !descends || !in_order || key.len() >= MAX_KEY_BYTES {
             return Err(Damage);
         }
         self.next += 1;

@@ -1,4 +1,4 @@
-//! How a catalog comes to be: written beside the old one, synced, renamed.
+//! Writes a catalog: to a temporary file next to the old one, which is synced and then renamed.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -13,7 +13,7 @@ use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::url_below;
 use crate::state::cache::CacheManager;
-use crate::state::catalog::file::read_through;
+use crate::state::catalog::file::read_verified_tail;
 use crate::state::catalog::format;
 use crate::state::catalog::format::{Base, HEAD, Head, RECORD, Tail};
 use crate::state::catalog::path_for;
@@ -21,71 +21,74 @@ use crate::state::resolve::{Known, Places};
 use crate::state::rows::Row;
 use crate::tree::version::nanos_of;
 
-/// Bytes that are gathered for one write.
+/// The bytes gathered for one write.
 const BUFFER: usize = 256 * 1024;
 
-/// Writes the catalog of a cache, unless the one that is there is whole, was written for it, and says the same. The
-/// cache is locked by the caller.
+/// Writes the catalog of a cache, unless the existing one is undamaged, belongs to the cache, and is up to date. The
+/// caller has locked the cache.
 pub(crate) fn update(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
     let urls = Bases::of(cache.places()?);
-    match vouched_for(cache)? {
-        Some(there) if urls.are_those_of(&there) && shows(&there, cache)? => Ok(()),
+    match last_written(cache)? {
+        Some(there) if urls.match_tail(&there) && is_up_to_date(&there, cache)? => Ok(()),
         _ => write(cache, urls, now).map(drop),
     }
 }
 
-/// Brings a catalog up to date after a change that no rescan made, if there is one.
+/// Brings an existing catalog up to date after a change that was not made by a rescan.
 pub(crate) fn follow(cache: &CacheManager, now: SystemTime) -> Result<(), StorageError> {
-    match vouched_for(cache)? {
-        Some(there) if !cache.is_read_only() && !shows(&there, cache)? => {
-            write(cache, Bases::recorded(there), now).map(drop)
+    match last_written(cache)? {
+        Some(there) if !cache.is_read_only() && !is_up_to_date(&there, cache)? => {
+            write(cache, Bases::from_tail(there), now).map(drop)
         }
-        // What is missing or damaged is the next rescan's.
+        // A missing or damaged catalog is left to the next rescan.
         _ => Ok(()),
     }
 }
 
-/// What the catalog that is there says of the whole, if it is the one that was last written.
-fn vouched_for(cache: &CacheManager) -> Result<Option<Tail>, StorageError> {
-    match read_through(&path_for(cache.path())) {
+/// The tail of the existing catalog, if it is the one that was last written for the cache.
+fn last_written(cache: &CacheManager) -> Result<Option<Tail>, StorageError> {
+    match read_verified_tail(&path_for(cache.path())) {
         Ok((checksum, there)) if cache.is_its_catalog(checksum)? => Ok(Some(there)),
+        // Missing, unreadable, damaged, or of another cache: it is written again.
         _ => Ok(None),
     }
 }
 
-/// Whether a catalog shows what the cache holds now.
-pub(crate) fn shows(there: &Tail, cache: &CacheManager) -> Result<bool, StorageError> {
+/// Returns true if the cache has not changed since its catalog was written.
+pub(crate) fn is_up_to_date(there: &Tail, cache: &CacheManager) -> Result<bool, StorageError> {
     Ok(there.changes == cache.changes()?
         && there.synced == cache.is_synced()?
         && there.open_uploads == cache.open_upload_count()?)
 }
 
-/// What stands before the keys in URLs.
+/// The base URLs that are written into the tail.
 pub(crate) struct Bases {
     store: Base,
     fallback: Option<Base>,
-    /// Whose URLs they are to be compared with; `None`: that was done before.
+    /// The backends whose URLs are compared with base and key; `None` if that was done for the last catalog.
     places: Option<Places>,
 }
 
 impl Bases {
     pub(crate) fn of(places: Places) -> Self {
+        // Plain until a key proves otherwise.
         let base = |place: &dyn StorageBackend| Base { url: place.get_url(""), plain: true };
         let (store, fallback) = (base(&*places.store), places.fallback.as_deref().map(base));
         Self { store, fallback, places: Some(places) }
     }
 
-    fn recorded(there: Tail) -> Self {
+    fn from_tail(there: Tail) -> Self {
         Self { store: there.store, fallback: there.fallback, places: None }
     }
 
-    fn are_those_of(&self, there: &Tail) -> bool {
+    fn match_tail(&self, there: &Tail) -> bool {
         let url = |base: &Option<Base>| base.as_ref().map(|base| base.url.clone());
         self.store.url == there.store.url && url(&self.fallback) == url(&there.fallback)
     }
 
-    /// Notes whether a key's URLs are the bases and the key.
-    fn compare(&mut self, key: &str) {
+    /// Records if a key's URLs are not the base URLs and the key.
+    fn check_plain(&mut self, key: &str) {
+        // The bases come from the last catalog, for which the keys were compared.
         let Some(places) = &self.places else {
             return;
         };
@@ -96,7 +99,7 @@ impl Bases {
     }
 }
 
-/// Writes the catalog of a cache anew.
+/// Writes the catalog of a cache and returns its path.
 pub(crate) fn write(cache: &CacheManager, urls: Bases, now: SystemTime) -> Result<PathBuf, StorageError> {
     let path = path_for(cache.path());
     let failed = |error| StorageError::io(ErrorKind::Cache, Operation::Cache, &path, error);
@@ -105,27 +108,28 @@ pub(crate) fn write(cache: &CacheManager, urls: Bases, now: SystemTime) -> Resul
     let temporary = PathBuf::from(temporary);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut draft = Draft::begin(&temporary, folder).map_err(failed)?;
-    let written = fill(&mut draft, cache, urls, now).and_then(|tail| draft.finish(&tail).map_err(failed));
+    let written = add_rows(&mut draft, cache, urls, now).and_then(|tail| draft.finish(&tail).map_err(failed));
     let placed = written.and_then(|checksum| {
         fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)?;
+        // Last: until then the cache does not take the new file for its own, and the next run writes it again.
         cache.note_catalog(checksum)
     });
     if placed.is_err() {
-        // What is left of it is removed by the next one, too.
+        // An error here is ignored: the next write removes the file, too.
         let _ = fs::remove_file(&temporary);
     }
     placed.map(|()| path)
 }
 
-/// Every key of the cache, and what is said of the whole.
-fn fill(
+/// Adds every key of the cache to the draft, and returns the tail.
+fn add_rows(
     draft: &mut Draft,
     cache: &CacheManager,
     mut urls: Bases,
     now: SystemTime,
 ) -> Result<Tail, StorageError> {
     let failed = |error| StorageError::io(ErrorKind::Cache, Operation::Cache, cache.path(), error);
-    // Before the rows: a change meanwhile makes it outdated, not wrong.
+    // Read before the rows: a change in the meantime then makes the catalog outdated, not wrong.
     let changes = cache.changes()?;
     let (mut published, mut published_bytes, mut pending) = (0, 0, 0);
     for row in cache.rows() {
@@ -133,7 +137,7 @@ fn fill(
         published += u64::from(there.is_some());
         published_bytes += there.as_ref().map_or(0, |there| there.stat.size);
         pending += u64::from(wanted.is_some());
-        urls.compare(&key);
+        urls.check_plain(&key);
         draft.add(&key, &Known::new(there.as_ref(), wanted.as_ref())).map_err(failed)?;
     }
     Ok(Tail {
@@ -165,14 +169,17 @@ struct Draft {
 
 impl Draft {
     fn begin(temporary: &Path, folder: &Path) -> io::Result<Self> {
+        // A writer that was killed may have left one.
         match fs::remove_file(temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Follows no link: whatever has the name by now is refused.
+        // Creates the file and follows no link: anything that has taken the name meanwhile is refused.
         let out = OpenOptions::new().write(true).create_new(true).mode(0o400).open(temporary)?;
         let mut out = BufWriter::with_capacity(BUFFER, out);
+        // A placeholder: the head has lengths and a checksum, which are known at the end.
         out.write_all(&[0; HEAD])?;
+        // Details and keys come after the records in the file, but are known only while these are written.
         let scratch = || Ok::<_, io::Error>(BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(folder)?));
         let keys = MapBuilder::new(scratch()?).map_err(io::Error::other)?;
         let (out, details) = (Hashing { out, hasher: Xxh3::new() }, scratch()?);
@@ -192,12 +199,13 @@ impl Draft {
         Ok(())
     }
 
-    /// What was set aside comes behind the records, then the tail; the head last. Gives the checksum.
+    /// Appends details and keys from their scratch files, then the tail, and writes the head last. Returns the
+    /// checksum.
     fn finish(self, tail: &Tail) -> io::Result<u64> {
         let Self { mut out, records, details, details_count, keys } = self;
         let keys = keys.into_inner().map_err(io::Error::other)?;
-        append(&mut out, details)?;
-        let keys_len = append(&mut out, keys)?;
+        append_scratch(&mut out, details)?;
+        let keys_len = append_scratch(&mut out, keys)?;
         let tail = postcard::to_stdvec(tail).map_err(io::Error::other)?;
         out.write_all(&tail)?;
         let Hashing { out, mut hasher } = out;
@@ -210,15 +218,17 @@ impl Draft {
             keys_len,
             tail_len: tail.len() as u64,
         };
-        let head = head.seal(&mut hasher);
+        let head = head.with_checksum(&mut hasher);
         file.write_all_at(&head.encode(), 0)?;
+        // Read-only for all before it gets its name: readers of other users may map it, nobody changes it.
         file.set_permissions(Permissions::from_mode(0o444))?;
         file.sync_all()?;
         Ok(head.checksum)
     }
 }
 
-fn append(out: &mut impl Write, scratch: BufWriter<File>) -> io::Result<u64> {
+/// Appends a scratch file and returns its length.
+fn append_scratch(out: &mut impl Write, scratch: BufWriter<File>) -> io::Result<u64> {
     let mut scratch = scratch.into_inner()?;
     scratch.seek(SeekFrom::Start(0))?;
     let (mut buffer, mut total) = (vec![0; BUFFER], 0);
@@ -233,7 +243,7 @@ fn append(out: &mut impl Write, scratch: BufWriter<File>) -> io::Result<u64> {
     }
 }
 
-/// Hashes what it writes.
+/// A writer that hashes the bytes that it writes.
 struct Hashing {
     out: BufWriter<File>,
     hasher: Xxh3,
@@ -242,6 +252,7 @@ struct Hashing {
 impl Write for Hashing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.out.write(bytes)?;
+        // Only the bytes that were taken; the caller sends the rest again.
         self.hasher.update(&bytes[..count]);
         Ok(count)
     }

@@ -1,4 +1,4 @@
-//! redb: how it is open, and what is made of its failures.
+//! The open redb database, and the translation of its errors.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +8,12 @@ use redb::{Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableD
 
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// How the database is open.
+/// An open database.
 pub(crate) enum Access {
     Writing(Database),
-    /// Beside whoever writes it.
+    /// Only for reading, while another process may write it.
     Reading(ReadOnlyDatabase),
-    /// In memory what a repair changed, or made: nothing of it reaches the file.
+    /// On an [`Overlay`](crate::state::redb::overlay::Overlay): the changes of a repair stay in memory.
     Overlaid(Database),
 }
 
@@ -26,41 +26,44 @@ impl Access {
     }
 }
 
-/// redb may panic on a damaged file; that must not reach the host.
+/// Runs `work` and turns a panic into an error: redb may panic on a damaged file, and that must not reach the host.
 pub(crate) fn guarded<T>(
     path: &Path,
     work: impl FnOnce() -> Result<T, StorageError>,
 ) -> Result<T, StorageError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(damaged(path, "the database panicked on it")))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(damaged(path, "the database code panicked while using it")))
 }
 
-/// Whether the file holds less than it says.
+/// Returns true if the error shows that the file is shorter than it claims, or has invalid content.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
+/// The error for a damaged cache, with the way out.
 pub(crate) fn damaged(path: &Path, what: &str) -> StorageError {
     let why = format!(
-        "{what}; nothing was deleted on its word. Move the file away: the next rescan publishes everything once more, and deletes nothing that it did not publish itself"
+        "{what}; nothing was deleted because of it. Move the file away: the next rescan publishes everything again and deletes only what it published itself"
     );
     StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
 }
 
-/// Why it could not be opened.
+/// The error for a database that could not be opened.
 pub(crate) fn failed(path: &Path, error: DatabaseError) -> StorageError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            let why = "another process or orchestrator holds this cache; one at a time";
+            let why = "another process or orchestrator is using this cache: try again when it has finished";
             StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
         }
-        // A writer is about to put it right.
+        // That process repairs the file. Afterwards it can be read.
         DatabaseError::RepairAborted => {
-            let why = "another process has begun to open this cache";
+            let why = "another process is opening this cache: try again";
             StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(path)
         }
         DatabaseError::Storage(redb::StorageError::Io(error)) if !is_damage(&error) => {
             StorageError::io(ErrorKind::Cache, Operation::Cache, path, error)
         }
+        // The errors that are left come from the content of the file.
         error => damaged(path, &error.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! A file that is only read, and that a database can be made or put right on all the same.
+//! An overlay on a file that may only be read: redb can repair or create a database on it, in memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,18 +11,18 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 const PAGE: usize = 4096;
 
-/// The page that an offset is in, and where in it.
-fn place(offset: u64) -> (u64, usize) {
+/// Splits an offset into a page number and the offset within that page.
+fn page_and_offset(offset: u64) -> (u64, usize) {
     let size = PAGE as u64;
-    // It is less than a page.
+    // The remainder is less than a page, so it fits.
     (offset / size, usize::try_from(offset % size).unwrap_or_default())
 }
 
 type Page = Box<[u8; PAGE]>;
 
-/// A file whose changes stay in memory: those of a repair, or of a database in which nothing was recorded yet.
+/// A file whose changes stay in memory: those of a repair, or of a new database in an empty file.
 ///
-/// Its locks are shared ones, so that no writer comes to the file meanwhile.
+/// It takes shared locks on the file, which keep writers out meanwhile.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     file: FileBackend,
@@ -32,9 +32,9 @@ pub(crate) struct Overlay {
 #[derive(Debug)]
 struct Changes {
     length: u64,
-    /// What of the file is still below: it may have become shorter meanwhile.
+    /// The length of the file's beginning that still shows. A truncation of the overlay shortens it for good.
     below: u64,
-    /// By number.
+    /// The changed pages, by number.
     pages: BTreeMap<u64, Page>,
 }
 
@@ -49,8 +49,8 @@ impl Overlay {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A page as the file has it, with zeros behind its end.
-    fn page_below(&self, below: u64, number: u64) -> io::Result<Page> {
+    /// Reads a page of the file, filled with zeros after its end.
+    fn read_file_page(&self, below: u64, number: u64) -> io::Result<Page> {
         let mut page = Box::new([0; PAGE]);
         let at = number * PAGE as u64;
         let length = usize::try_from(below.saturating_sub(at)).unwrap_or(usize::MAX).min(PAGE);
@@ -61,10 +61,10 @@ impl Overlay {
     }
 }
 
-/// The pieces of `length` bytes at an offset: page, where in it, how many bytes.
-fn pieces(mut offset: u64, mut length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+/// Splits a range into its pieces in each page: page number, offset within the page, number of bytes.
+fn page_pieces(mut offset: u64, mut length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     std::iter::from_fn(move || {
-        let (number, within) = place(offset);
+        let (number, within) = page_and_offset(offset);
         let count = length.min(PAGE - within);
         offset += count as u64;
         length -= count;
@@ -79,15 +79,16 @@ impl StorageBackend for Overlay {
 
     fn read(&self, offset: u64, mut out: &mut [u8]) -> io::Result<()> {
         let changes = self.changes();
+        // As a real file does, and as redb expects.
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > changes.length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        for (number, within, count) in pieces(offset, out.len()) {
+        for (number, within, count) in page_pieces(offset, out.len()) {
             let (piece, rest) = out.split_at_mut(count);
             if let Some(page) = changes.pages.get(&number) {
                 piece.copy_from_slice(&page[within..within + count]);
             } else {
-                let page = self.page_below(changes.below, number)?;
+                let page = self.read_file_page(changes.below, number)?;
                 piece.copy_from_slice(&page[within..within + count]);
             }
             out = rest;
@@ -97,10 +98,11 @@ impl StorageBackend for Overlay {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let mut changes = self.changes();
+        // If the file grows again later, the bytes in between are zeros, not what was there before.
         if length < changes.length {
             changes.below = changes.below.min(length);
             changes.pages.retain(|number, _| number * (PAGE as u64) < length);
-            let (last, within) = place(length);
+            let (last, within) = page_and_offset(length);
             if let Some(page) = changes.pages.get_mut(&last) {
                 page[within..].fill(0);
             }
@@ -109,6 +111,7 @@ impl StorageBackend for Overlay {
         Ok(())
     }
 
+    // There is nothing to sync: the file is never written.
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
@@ -116,10 +119,11 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, mut data: &[u8]) -> io::Result<()> {
         let mut changes = self.changes();
         changes.length = changes.length.max(offset + data.len() as u64);
-        for (number, within, count) in pieces(offset, data.len()) {
+        for (number, within, count) in page_pieces(offset, data.len()) {
             let (piece, rest) = data.split_at(count);
+            // Copied on the first write, since only a part of the page may be written.
             if !changes.pages.contains_key(&number) {
-                let page = self.page_below(changes.below, number)?;
+                let page = self.read_file_page(changes.below, number)?;
                 changes.pages.insert(number, page);
             }
             if let Some(page) = changes.pages.get_mut(&number) {
@@ -134,6 +138,7 @@ impl StorageBackend for Overlay {
         self.file.close()
     }
 
+    // Never an exclusive lock: the file is not written.
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }
@@ -157,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// Random reads, writes and lengths: the same as of a vector, and the file stays as it is.
+    /// Random reads, writes and truncations give the same as with a vector, and the file stays unchanged.
     #[test]
     fn overlay_is_as_a_file_that_was_written() {
         for seed in 0..50 {

@@ -389,6 +389,12 @@ fn folders_in_the_place_of_files_and_the_other_way_round_are_usage() {
         let told = shell.run(&[&command[..], &["--cache", home]].concat()).code(2);
         told.says("is a folder; give a file").says("--cache");
     }
+    let fifo = shell.path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for command in [vec!["sync", root.as_str(), DEST], vec!["status", DEST]] {
+        let told = shell.run(&[&command[..], &["--cache", fifo.to_str().unwrap()]].concat()).code(2);
+        told.says("fifo is a special file; give a file");
+    }
     let gone = shell.path("gone");
     shell.run(&["sync", gone.to_str().unwrap(), DEST]).code(4).says("Is it mounted?");
 }

@@ -15,7 +15,7 @@ use crate::support::proxy::{Fault, Rule};
 
 const MIB: usize = 1024 * 1024;
 
-/// The schema of `--json` as guide::command has it.
+/// The schema of `--json` as `guide::command` has it.
 const FIELDS: [&str; 26] = [
     "adopted",
     "adopted_list",
