@@ -1,4 +1,4 @@
-//! What outlives a process: what is published, and what is still to be done.
+//! The state that outlives a process: the published versions, and the work that is still to be done.
 
 pub(crate) mod cache;
 pub(crate) mod catalog;

@@ -1,3 +1,5 @@
+//! The settings of a rescan, and their checks.
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,14 +13,14 @@ use crate::tree::folder::FollowSymlinks;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum MaxDelete {
-    /// This many.
+    /// This number of objects.
     Count(u64),
-    /// This share of what is published, from 0 to 1, rounded down.
+    /// This share of the published objects, from 0 to 1; the result is rounded down.
     Share(f64),
 }
 
 impl MaxDelete {
-    /// The most deletes of one run, for so many published files.
+    /// Returns the most deletes of one run, given the number of published objects.
     pub(crate) fn limit(self, published: u64) -> u64 {
         match self {
             Self::Count(count) => count,
@@ -29,33 +31,32 @@ impl MaxDelete {
     }
 }
 
-/// What a first run does about objects under the prefix that its cache did not publish.
+/// The policy of a first run for objects under the prefix that its cache did not publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FirstRun {
-    /// Publishes; a file of the same key overwrites. They are counted and never deleted.
+    /// Publishes, and overwrites objects that have the key of a file. The others are counted and never deleted.
     #[default]
     Overwrite,
     /// Publishes nothing and fails.
     Refuse,
 }
 
-/// How a run makes sure of what it published.
+/// How a run verifies what it published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Every planned upload has the store's acknowledgement. No request of its own.
+    /// Relies on the store's acknowledgement of each upload. Sends no extra request.
     #[default]
     Ack,
-    /// Also lists the prefix and compares sizes and ETags with what was acknowledged: one request
-    /// for 1,000 objects. What is missing or different is published again by the same rescan, which
-    /// then lists once more.
+    /// Also lists the prefix and compares sizes and ETags with those that the store acknowledged: one request for
+    /// 1,000 objects. The same rescan publishes missing and different objects again, then lists once more.
     List,
     /// Also downloads every published object and compares its SHA-256.
     Content,
 }
 
-/// How a [`RescanOrchestrator`](crate::RescanOrchestrator) works.
+/// The settings of a [`RescanOrchestrator`](crate::RescanOrchestrator).
 #[derive(Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct RescanConfig {
@@ -100,171 +101,174 @@ impl RescanConfig {
         Self::default()
     }
 
-    /// Files of a batch, which is also how many are in flight (1 to 10,000). Default: the engine's
-    /// number of workers, ten.
+    /// Sets the number of files in a batch, 1 to 10,000. It is also the number of files in flight. Default: the
+    /// engine's number of workers, which is 10 by default.
     pub fn batch_size(mut self, files: usize) -> Self {
         self.batch_size = Some(files);
         self
     }
 
-    /// Parts of large files that are hashed or sent at a time, of all files together: 1 to the engine's
+    /// Sets how many parts of multipart uploads are hashed or sent at a time, of all files together: 1 to the engine's
     /// number of workers, which is the default. While small files wait, parts take half of the workers at
-    /// most. Each part in flight is one connection and one chunk of memory.
+    /// most. Each part in flight needs one connection and one chunk of memory.
     pub fn parts_in_flight(mut self, parts: usize) -> Self {
         self.parts_in_flight = Some(parts);
         self
     }
 
-    /// Whether files that go up in parts get a plain SHA-256 of the whole too, as `sha256sum` prints it, in
-    /// [`Resolved::whole_digest`](crate::Resolved::whole_digest). Default false: it is one more reading of the
-    /// file that cannot be divided among workers, about 0.7 s of one core a GiB. It is for files published
-    /// from now on; what is published already gets it when its content changes.
+    /// Also computes the plain SHA-256 of the whole file for multipart uploads, as `sha256sum` prints it, for
+    /// [`Resolved::whole_digest`](crate::Resolved::whole_digest). Default false, because it reads the file once more
+    /// on a single worker: about 0.7 s of one core per GiB. It applies to files published from now on. A file that is
+    /// already published gets it when its content changes.
     pub fn whole_file_digest(mut self, yes: bool) -> Self {
         self.whole_file_digest = yes;
         self
     }
 
-    /// The most deletes of one run: a hard cap, beyond which none is made, and uploads stand. Default: no cap,
-    /// but a tree that shrank is refused: it deletes nothing if it has less than half as many files as are published,
-    /// or not one of those that are. Up to ten deletes pass that. A build that gives most of its files new names is
-    /// neither. The measure is the last tree that was published whole, not what incomplete runs added since.
+    /// Sets the most deletes of one run. A run with more deletes nothing; its uploads stay. Default: no cap, but a
+    /// tree that shrank deletes nothing: one that has less than half as many files as are published, or none of the
+    /// published files. Up to ten deletes are always made. A build that renames most of its files passes. The tree is
+    /// compared with the last one that was published completely, without what incomplete runs added since.
     pub fn max_delete(mut self, limit: MaxDelete) -> Self {
         self.max_delete = Some(limit);
         self
     }
 
-    /// Whether files that are gone are deleted from the store at all. Default true.
+    /// Deletes the objects of files that are gone. Default true.
     pub fn delete(mut self, yes: bool) -> Self {
         self.delete = yes;
         self
     }
 
-    /// Whether an empty root means that everything was removed, and is to be deleted. Default false: it is taken
-    /// for a disk that is not mounted, and refused.
+    /// Allows an empty root, deleting everything that is published. Default false: an empty root is an error, because
+    /// it is probably a disk that is not mounted.
     pub fn allow_empty(mut self, yes: bool) -> Self {
         self.allow_empty = yes;
         self
     }
 
-    /// Whether files that another root published, and this one does not have, are deleted. Default
-    /// false: they are kept and reported. A root counts as another one too when its folder is not the
-    /// one it was and on another device: perhaps its mount is missing.
+    /// Deletes objects that another root published and that this one has no file for. Default false: they are kept
+    /// and reported. A root also counts as another one if its path now leads to another folder on another device:
+    /// perhaps a file system is not mounted.
     pub fn allow_new_root(mut self, yes: bool) -> Self {
         self.allow_new_root = yes;
         self
     }
 
-    /// Which symbolic links are followed. Default: none.
+    /// Sets which symbolic links are followed. Default: none.
     pub fn follow_symlinks(mut self, which: FollowSymlinks) -> Self {
         self.follow_symlinks = which;
         self
     }
 
-    /// Publishes only files that this pattern, or another one given so, matches; without any, all. A pattern
-    /// without `/` is matched with each name in a path (`*.html`, `assets`), one with `/` with the path from
-    /// the root (`/assets`, `docs/**/*.txt`). `*` and `?` match within a name, `**` any folders, `[a-z]` and
-    /// `{a,b}` what they say; letters match in their own case. A pattern that matches a folder means all
-    /// that lies below it.
+    /// Adds an include pattern: only files that match one of them are published. Without any, all files are. A pattern
+    /// without `/` is matched against each name in a path (`*.html`, `assets`), one with `/` against the path from
+    /// the root (`/assets`, `docs/**/*.txt`). `*` and `?` match within a name, `**` matches any number of folders,
+    /// `[a-z]` one character of the set, `{a,b}` either text. Matching is case-sensitive. A pattern that matches a
+    /// folder matches everything below it.
     ///
-    /// A published file that is not included, or is excluded, from now on is kept and reported.
+    /// If a published file is no longer included, or is excluded, its object is kept and reported.
     pub fn include(mut self, pattern: impl Into<String>) -> Self {
         self.include.push(pattern.into());
         self
     }
 
-    /// Does not publish files that this pattern matches, whatever is included. Nothing below an excluded folder
-    /// is looked at.
+    /// Adds an exclude pattern: files that match it are not published, even if they are included. Excluded folders are
+    /// not read.
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
         self.exclude.push(pattern.into());
         self
     }
 
-    /// The same for every pattern in a file: one a line, UTF-8. Empty lines, and those that begin with `#`, are none;
-    /// spaces around a pattern are not part of it.
+    /// Adds the include patterns of a UTF-8 text file, one per line. Empty lines, lines that begin with `#`, and spaces
+    /// around a pattern are ignored.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with the file, if it cannot be read or holds no pattern, and
-    /// with its line, if that is no pattern.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with the file's path if it cannot be read or holds no pattern,
+    /// and also with the line number if a pattern is not valid.
     pub fn include_from(mut self, path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        self.include.extend(patterns_of("include", path.as_ref())?);
+        self.include.extend(read_patterns("include", path.as_ref())?);
         Ok(self)
     }
 
-    /// Excludes what a pattern in a file matches, written as for [`include_from`](Self::include_from).
+    /// Adds the exclude patterns of a text file, written as for [`include_from`](Self::include_from).
     ///
     /// # Errors
-    /// As [`include_from`](Self::include_from).
+    /// As [`include_from`](Self::include_from), but the file may hold no pattern.
     pub fn exclude_from(mut self, path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        self.exclude.extend(patterns_of("exclude", path.as_ref())?);
+        self.exclude.extend(read_patterns("exclude", path.as_ref())?);
         Ok(self)
     }
 
-    /// What the first run does about objects that are there already.
+    /// Sets the policy of the first run for objects that exist already. Default: [`FirstRun::Overwrite`].
     pub fn first_run(mut self, policy: FirstRun) -> Self {
         self.first_run = policy;
         self
     }
 
-    /// Where files are found while they are not published, usually a
-    /// [`LocalBackend`](crate::LocalBackend): [`CacheManager::resolve`](crate::CacheManager::resolve)
-    /// gives its URLs meanwhile.
+    /// Sets the backend whose URLs [`CacheManager::resolve`](crate::CacheManager::resolve) returns for files that are
+    /// not published yet, usually a [`LocalBackend`](crate::LocalBackend). Default: none.
     pub fn fallback(mut self, backend: Arc<dyn StorageBackend>) -> Self {
         self.fallback = Some(backend);
         self
     }
 
-    /// Whether a rescan that changed something writes the [`Catalog`](crate::Catalog) beside the cache, for other
-    /// processes to read. Default true. It is written whole: 1.2 s of CPU for a million keys, and
-    /// 56 bytes each besides what their names do not have in common. One that cannot
-    /// be written is a failure in the report, and the next rescan tries again.
+    /// Writes the [`Catalog`](crate::Catalog) beside the cache after each rescan that changed something, for other
+    /// processes to read. Default true. The whole file is written each time: 1.2 s of CPU for a million keys. It takes
+    /// 56 bytes per key, plus the part of its name that differs from its neighbour's. A catalog that cannot be written
+    /// is a failure in the report, and the next rescan tries again.
     pub fn catalog(mut self, yes: bool) -> Self {
         self.catalog = yes;
         self
     }
 
     pub(crate) fn check(&self, workers: usize) -> Result<(), StorageError> {
-        if self.parts_in_flight.is_some_and(|parts| !(1..=workers).contains(&parts)) {
-            let why = format!("it is not from 1 to the engine's {workers} workers");
+        if let Some(parts) = self.parts_in_flight.filter(|parts| !(1..=workers).contains(parts)) {
+            let why = format!("{parts} is not from 1 to the engine's {workers} workers");
             return Err(StorageError::config("parts_in_flight", why));
         }
-        if self.batch_size.is_some_and(|size| !(1..=10_000).contains(&size)) {
-            return Err(StorageError::config("batch_size", "it is not from 1 to 10,000"));
+        if let Some(size) = self.batch_size.filter(|size| !(1..=10_000).contains(size)) {
+            return Err(StorageError::config("batch_size", format!("{size} is not from 1 to 10,000")));
         }
+        // Not a number is in no range, so it is refused too.
         if let Some(MaxDelete::Share(share)) = self.max_delete
             && !(0.0..=1.0).contains(&share)
         {
-            return Err(StorageError::config("max_delete", format!("a share of {share} is not from 0 to 1")));
+            return Err(StorageError::config("max_delete", format!("the share {share} is not from 0 to 1")));
         }
         Ok(())
     }
 }
 
-fn patterns_of(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
+/// Reads and checks the patterns in a file.
+fn read_patterns(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
     let text = fs::read_to_string(path).map_err(|error| {
         StorageError::config(field, format!("{}: {error}", path.display())).with_source(error)
     })?;
+    // Editors on Windows put a byte order mark in front.
     let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(str::trim).enumerate();
     let patterns = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let checked = patterns.map(|(number, line)| {
         let wrong = |why: &str| {
             StorageError::config(field, format!("{}, line {}: {why}", path.display(), number + 1))
         };
+        // The syntax of .gitignore and rsync that has another meaning here must not be taken for a name.
         if line.starts_with('!') {
-            let why = format!(
-                "{line:?}: a pattern cannot take another one back; write \\! for a name that begins so"
-            );
+            let why =
+                format!("{line:?}: patterns cannot be negated; write \\! for a name that begins with !");
             return Err(wrong(&why));
         }
         if line.starts_with("- ") || line.starts_with("+ ") {
             return Err(wrong(&format!("{line:?}: write the pattern alone, without {:?}", &line[..2])));
         }
+        // Each pattern is compiled alone first, so that the error has its line.
         let checked = Filter::new(&[], &[line.to_owned()]);
         checked.map_err(|error| wrong(error.message().trim_start_matches("exclude: ")))?;
         Ok(line.to_owned())
     });
     let patterns = checked.collect::<Result<Vec<_>, _>>()?;
     if patterns.is_empty() && field == "include" {
-        // A list that was not written would publish everything.
+        // An empty list of includes would publish everything.
         return Err(StorageError::config(field, format!("{} holds no pattern", path.display())));
     }
     Ok(patterns)
@@ -288,8 +292,8 @@ mod tests {
         assert!(!filter.admits("a/b.map") && !filter.admits("#odd") && filter.admits("# of ours"));
         for (text, line, why) in [
             ("a\n../b", 2, "matches no path below"),
-            ("\n\n[", 3, "is no pattern"),
-            ("!a", 1, "take another"),
+            ("\n\n[", 3, "is not a valid pattern"),
+            ("!a", 1, "cannot be negated"),
         ] {
             let error = read(text).map(|_| ()).unwrap_err();
             let message = error.message();
@@ -322,6 +326,6 @@ mod tests {
         let error = RescanConfig::new().max_delete(MaxDelete::Share(f64::NAN)).check(10).unwrap_err();
         assert!(error.message().starts_with("max_delete: "));
         let error = RescanConfig::new().parts_in_flight(11).check(10).unwrap_err();
-        assert_eq!(error.message(), "parts_in_flight: it is not from 1 to the engine's 10 workers");
+        assert_eq!(error.message(), "parts_in_flight: 11 is not from 1 to the engine's 10 workers");
     }
 }

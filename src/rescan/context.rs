@@ -1,4 +1,4 @@
-//! What all work of one run shares.
+//! The values that all jobs of one run share.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,17 +15,19 @@ use crate::tree::folder::Folder;
 use crate::tree::source::Source;
 use crate::tree::version::FileStat;
 
-/// What all items of one run share.
+/// The values that all jobs of one run share. Workers hold it in an `Arc`; the flags are set by the rescan's thread.
 pub(crate) struct Context {
     pub(crate) session: Session,
+    /// The root, held open for the whole run.
     pub(crate) root: Arc<Folder>,
+    /// The root as the cache knows it.
     pub(crate) known: KnownRoot,
     pub(crate) root_device: u64,
-    /// The store is given up for this run: nothing more is sent.
+    /// The store is unavailable for this run: nothing more is sent.
     pub(crate) offline: AtomicBool,
-    /// Nothing published is believed: every file is sent.
+    /// Published records are not trusted: every file is sent.
     pub(crate) force: AtomicBool,
-    /// Files are hashed to be compared with what is published, and not sent.
+    /// Files are hashed and compared with the published version, and not sent.
     pub(crate) hash_only: AtomicBool,
 }
 
@@ -42,12 +44,12 @@ impl Context {
         self.offline.load(Ordering::Relaxed)
     }
 
-    /// Whether the run has not stopped.
+    /// Returns true until the run is stopped or the store is unavailable.
     pub(crate) fn may_send(&self) -> bool {
         !self.is_offline() && self.exchange().check(Operation::Upload).is_ok()
     }
 
-    /// The record of a file of this run.
+    /// The published record of a file that this run sent or confirmed.
     pub(crate) fn published(
         &self,
         stat: FileStat,
@@ -60,7 +62,10 @@ impl Context {
     }
 }
 
-/// The file, as it was when it was planned.
+/// Opens a file of the tree.
+///
+/// # Errors
+/// [`ErrorKind::SourceChanged`] if its stat is not the planned one.
 pub(crate) fn open_source(
     context: &Context,
     key: &RemoteKey,
@@ -70,18 +75,20 @@ pub(crate) fn open_source(
     if source.stat() == planned {
         return Ok(source);
     }
-    let what = "it changed since the scan; the next rescan publishes it";
+    let what = "the file changed since the scan; the next rescan publishes it";
     Err(StorageError::new(ErrorKind::SourceChanged, Operation::Read, what).with_path(source.path()))
 }
 
+/// The error of work that is skipped during an outage.
 pub(crate) fn given_up(operation: Operation) -> StorageError {
-    let what = "skipped: the store could not be reached before on this run";
+    let what = "skipped: store unavailable";
     StorageError::new(ErrorKind::Unavailable, operation, what)
 }
 
-/// What a panic said, as an error.
+/// The error for a caught panic, with the panic's message.
 pub(crate) fn panicked(operation: Operation, panic: &(dyn Any + Send)) -> StorageError {
+    // `panic!` with a literal carries a `&str`, with arguments a `String`.
     let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    StorageError::new(ErrorKind::Panicked, operation, format!("a panic: {text}"))
+    StorageError::new(ErrorKind::Panicked, operation, format!("panicked: {text}"))
 }

@@ -1,20 +1,19 @@
-//! The deletes of a run: marked as attempted, looked at once more, sent, recorded.
+//! The deletes of a run. Each key is marked as attempted, checked once more, deleted, and recorded.
 
 pub(crate) mod evidence;
 pub(crate) mod guard;
 mod obstacles;
 
-use crate::backend::adapter;
-use crate::key::RemoteKey;
-use crate::rescan::context::{Context, given_up, panicked};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::backend::Deleted;
+use crate::backend::{Deleted, adapter};
 use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
 use crate::observe::event::Event;
+use crate::rescan::context::{Context, given_up, panicked};
 use crate::rescan::delete::guard::Refusal;
 use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::dispatch::attempts::{Attempts, Wanted};
@@ -24,20 +23,20 @@ use crate::state::records::{Pending, PendingKind};
 use crate::state::store::Write;
 use crate::tree::folder::{Folder, file_type, is_absent};
 
-/// What was pending for the keys of a request, before they were marked, and what became of them.
-type Request = (HashMap<String, Pending>, Deleted);
+/// The pending records of a request's keys from before they were marked, and the result of each key.
+type DeleteResults = (HashMap<String, Pending>, Deleted);
 
 impl Dispatcher<'_> {
-    /// Deletes everything that is pending to be deleted.
+    /// Deletes every object that is pending to be deleted.
     pub(crate) fn delete(&mut self, report: &mut RescanReport) {
         let results = BatchQueue::new();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (Attempts::new(cache, PendingKind::Removed), 0);
         loop {
-            // The first request of a run goes alone, also where it is a delete.
+            // The first request of a run is sent alone, also if it is a delete: it may show that all would fail.
             let most = if self.tally.reached { self.window() } else { 1 };
             while in_flight < most {
-                let Some(wanted) = self.fed(|flow| flow.next_deletes(&mut rows, report)) else {
+                let Some(wanted) = self.fed(|dispatcher| dispatcher.next_deletes(&mut rows, report)) else {
                     break;
                 };
                 let context = self.context.clone();
@@ -60,7 +59,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Says why nothing is deleted, where that is news.
+    /// Logs or reports why nothing is deleted, unless the run has said so already.
     pub(crate) fn refuse_deletes(
         &mut self,
         refusal: Refusal,
@@ -69,21 +68,25 @@ impl Dispatcher<'_> {
         report: &mut RescanReport,
     ) {
         let waiting = match refusal {
+            // Nothing to say, or the stop reason says it.
             Refusal::NothingToDelete | Refusal::Stopped => return,
-            Refusal::Blocked => "something could not be read",
-            Refusal::UploadsFailed => "uploads failed, and what is published may still refer to what is gone",
+            Refusal::Blocked => "part of the tree could not be read",
+            Refusal::UploadsFailed => {
+                "some uploads failed, and published files may still refer to the deleted ones"
+            }
             Refusal::TooMany(refused) => {
                 self.stop(StopReason::DeletesRefused);
                 report.deletes_refused = Some(refused);
                 self.context.session.trace.warn(
-                    "too many files are gone: nothing was deleted; look at the tree, and set max_delete if that is right",
+                    "too many files are gone: nothing was deleted; check the tree, and set max_delete if the deletes \
+                     are intended",
                     &[("why", &refused), ("gone", &refused.removed), ("published", &refused.published)],
                 );
                 return;
             }
             Refusal::RootReplaced => {
-                let why = "another folder, or none, has taken the root's place during the run: nothing was \
-                    deleted; the next rescan looks at what is there now";
+                let why = "the root was removed or replaced during the run: nothing was deleted; \
+                    the next rescan reads the tree that is there now";
                 let error = StorageError::new(ErrorKind::SourceChanged, Operation::Rescan, why);
                 report.add_failed(error.with_path(root));
                 return;
@@ -95,8 +98,8 @@ impl Dispatcher<'_> {
         );
     }
 
-    /// The keys of the next request. Should their files come back after a crash, or after an answer that was
-    /// lost, they are sent again.
+    /// Returns the keys of the next request, marked as attempted. If a file comes back after a crash or a lost
+    /// response, the mark makes the next run upload it again.
     fn next_deletes(
         &mut self,
         rows: &mut Attempts<'_>,
@@ -111,12 +114,12 @@ impl Dispatcher<'_> {
         Ok((!wanted.is_empty()).then_some(wanted))
     }
 
-    /// The last look before a delete: this cache published it (its record's checksum holds), and no
-    /// file of its name is there. What cannot be looked at is a failure, and is not deleted.
+    /// The last check before a delete: this cache published the object (its record's checksum is good), and no file
+    /// has its key. If the disk cannot be checked, that is a failure and nothing is deleted.
     fn may_be_deleted(&mut self, key: &str, report: &mut RescanReport) -> Result<bool, StorageError> {
         let is_ours = self.cache.published_record(key)?.is_some();
         let is_its_turn = self.only.as_ref().is_none_or(|only| only.contains(key));
-        // The disk is not asked about what is not deleted anyway.
+        // No need to check the disk for a key that is not deleted anyway.
         if !guard::may_be_deleted(is_ours, is_its_turn, true) {
             return Ok(false);
         }
@@ -128,8 +131,8 @@ impl Dispatcher<'_> {
         Ok(guard::may_be_deleted(is_ours, is_its_turn, is_gone))
     }
 
-    fn settle_deletes(&mut self, (mut before, results): Request, report: &mut RescanReport) {
-        let (mut writes, mut told) = (Vec::new(), false);
+    fn settle_deletes(&mut self, (mut before, results): DeleteResults, report: &mut RescanReport) {
+        let (mut writes, mut outage_counted) = (Vec::new(), false);
         let context = self.context.clone();
         let trace = &context.session.trace;
         for (key, result) in results {
@@ -143,18 +146,20 @@ impl Dispatcher<'_> {
                 writes.push(Write::Deleted(key));
                 continue;
             };
+            // A request that certainly did nothing leaves the record as it was, without the mark.
             let pending = before.remove(&key).filter(|before| !before.attempted);
             if let Some(pending) = pending.filter(|_| !error.may_have_taken_effect()) {
                 writes.push(Write::Pending(key.clone(), pending));
             }
+            // The key stays pending, and the run's stop reason says why.
             if self.not_tried(&error) {
                 continue;
             }
             trace.metrics.deletes_failed(1);
             trace.emit(|| Event::delete_failed(key, &error));
             self.tally.failed_deletes += 1;
-            // However many keys an answer names, it is one outage.
-            if error.kind().is_transient() && std::mem::replace(&mut told, true) {
+            // A failed request counts as one outage, however many keys it had.
+            if error.kind().is_transient() && std::mem::replace(&mut outage_counted, true) {
                 report.add_failed(error);
             } else {
                 self.judge(error, report);
@@ -164,21 +169,23 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Whether no file of this very name is there. A file system that ignores case finds another one by it.
+/// Returns true if no file has exactly this name. A case-insensitive file system also finds a file whose name differs
+/// in case.
 fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
-    let looked = match root.stat(key) {
+    let is_gone = match root.stat(key) {
+        // A folder in its place is not the file that was published.
         Ok(stat) if file_type(&stat).is_dir() => Ok(true),
-        Ok(_) => root.lists(key).map(|listed| !listed),
+        Ok(_) => root.lists_exactly(key).map(|listed| !listed),
         Err(error) if is_absent(error) => Ok(true),
         Err(error) => Err(error),
     };
-    looked.map_err(|error| {
+    is_gone.map_err(|error| {
         let path = root.path().join(key);
         StorageError::io(ErrorKind::SourceUnreadable, Operation::Delete, &path, error.into())
     })
 }
 
-/// Deletes keys. Never panics; one result for each key.
+/// Deletes keys and returns one result for each. Never panics.
 fn delete_keys(context: &Context, keys: &[RemoteKey]) -> Deleted {
     let exchange = context.exchange();
     if context.is_offline() {
@@ -186,6 +193,7 @@ fn delete_keys(context: &Context, keys: &[RemoteKey]) -> Deleted {
     }
     let attempt =
         catch_unwind(AssertUnwindSafe(|| adapter::delete_many(&*context.session.backend, &exchange, keys)));
+    // Without an answer for single keys, each key has the request's error.
     let failed = |error: &dyn Fn() -> StorageError| {
         keys.iter().map(|key| (key.clone(), Err(error().with_key(key.as_str())))).collect()
     };

@@ -1,4 +1,4 @@
-//! The survey of a first run: what lies under the prefix already?
+//! The survey of a first run: counts the objects that are already under the prefix.
 
 use crate::backend::Transfers;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -8,25 +8,25 @@ use crate::rescan::context::Context;
 use crate::rescan::report::{RescanReport, UnknownObjects};
 use crate::state::cache::CacheManager;
 
-/// Asks once in the life of a cache, with one request. What is there is counted and said; it is an error
-/// only where `policy` says so.
-pub(crate) fn take(
+/// Counts the unknown objects under the prefix, with one listing request, once in the life of a cache. The count goes
+/// into the report and the log. It is an error only if `policy` says so.
+pub(crate) fn survey_prefix(
     transfers: &dyn Transfers,
     context: &Context,
     cache: &CacheManager,
     policy: FirstRun,
     report: &mut RescanReport,
 ) -> Result<(), StorageError> {
-    let unknown = count(transfers, &context.exchange(), cache)?;
+    let unknown = count_unknown(transfers, &context.exchange(), cache)?;
     report.unknown_objects = Some(unknown);
     if unknown.count > 0 {
-        judge(context, policy, unknown)?;
+        refuse_or_warn(context, policy, unknown)?;
     }
-    // Durable before the first upload, or a next run would take our own objects for others'.
-    cache.apply(&[CacheManager::surveyed()])
+    // Durable before the first upload, or the next run would count our own objects as unknown.
+    cache.apply(&[CacheManager::survey_mark()])
 }
 
-fn judge(context: &Context, policy: FirstRun, unknown: UnknownObjects) -> Result<(), StorageError> {
+fn refuse_or_warn(context: &Context, policy: FirstRun, unknown: UnknownObjects) -> Result<(), StorageError> {
     let more = if unknown.at_least { "at least " } else { "" };
     let what = format!("{more}{} objects under the prefix were not published by this cache", unknown.count);
     if policy == FirstRun::Refuse {
@@ -34,14 +34,14 @@ fn judge(context: &Context, policy: FirstRun, unknown: UnknownObjects) -> Result
         return Err(StorageError::new(ErrorKind::FirstRunRefused, Operation::Rescan, why));
     }
     context.session.trace.warn(
-        &format!("{what}; they are never deleted, files of the same key overwrite them"),
+        &format!("{what}; they are never deleted, but files with the same key overwrite them"),
         &[("destination", &context.session.backend.destination())],
     );
     Ok(())
 }
 
-/// One listing request: how many objects lie under the prefix that the cache does not know.
-fn count(
+/// Sends one listing request and counts the objects that the cache has no record of.
+fn count_unknown(
     transfers: &dyn Transfers,
     exchange: &RequestContext<'_>,
     cache: &CacheManager,

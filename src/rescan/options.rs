@@ -1,4 +1,4 @@
-//! What belongs to one call of a rescan.
+//! The options of one call of a rescan.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::clock::CancelToken;
 use crate::observe::event::{Observer, Progress};
 use crate::rescan::config::Verify;
 
-/// What belongs to one call of [`rescan_with`](crate::RescanOrchestrator::rescan_with).
+/// The options of one call of [`rescan_with`](crate::RescanOrchestrator::rescan_with).
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,51 +28,51 @@ pub struct Run {
 }
 
 impl Run {
-    /// Nothing special.
+    /// The defaults: no deadline, no dry run, no verification, no observer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Stops the run when it is cancelled: nothing more is started, what is done is recorded.
+    /// Stops the run when the token is cancelled: no more work is started, and finished work is recorded.
     pub fn cancel(mut self, token: CancelToken) -> Self {
         self.cancel = token;
         self
     }
 
-    /// Stops the run so long after its start. A request that is waiting for its answer then is
-    /// waited for, up to the backend's limits.
+    /// Stops the run this long after its start. A request that is waiting for its response then may still finish,
+    /// within the backend's time limits.
     pub fn deadline(mut self, after: Duration) -> Self {
         self.deadline = Some(after);
         self
     }
 
-    /// Only says what would be done: no request, nothing recorded. Files that may have changed are read, one
-    /// after another, to see whether they did.
+    /// Only reports what would be done: sends no request and records nothing. Files that may have changed are hashed,
+    /// one after another, to find out.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self
     }
 
-    /// Sends every file again, also what is published as it is: after somebody changed objects, or with other headers
-    /// than before. It holds for this run: if that is stopped, the next one is to be told again.
+    /// Sends every file again, even if it is unchanged. Use it after objects were changed by others, or when the
+    /// headers of uploads have changed. It applies to this run only: if the run is stopped, set it again for the next.
     pub fn force(mut self, yes: bool) -> Self {
         self.force = yes;
         self
     }
 
-    /// How to make sure of the result.
+    /// Sets how the result is verified. Default: [`Verify::Ack`].
     pub fn verify(mut self, how: Verify) -> Self {
         self.verify = how;
         self
     }
 
-    /// Receives the events of this run.
+    /// Sends the events of this run to the observer.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
     }
 
-    /// Counts the progress of this run.
+    /// Counts the progress of this run there.
     pub fn progress(mut self, progress: Progress) -> Self {
         self.progress = Some(progress);
         self

@@ -1,4 +1,16 @@
 //! The main line of a rescan, its phases in order.
+//!
+//! # Architecture
+//! - [`RescanOrchestrator`]: one root, one backend, one cache; the host owns it. Each call of `rescan` runs on the
+//!   host's thread and takes the cache's lock until it returns.
+//! - [`Context`]: the values that all jobs of one run share. The engine's workers hold clones of its `Arc`.
+//! - [`Plan`]: the work in numbers. The work itself is in the cache's pending records, made durable before any request.
+//! - [`Dispatcher`]: borrowed by the host's thread for one pass. It feeds workers, waits for results and counts them in
+//!   its [`Tally`].
+//! - [`Recorder`]: the one thread of a pass that writes the cache while requests are in flight.
+//! - [`End`]: the result of a pass, from which outcome and report follow.
+//!
+//! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
 use std::fmt;
 use std::fs;
@@ -22,7 +34,7 @@ use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
 use crate::rescan::multipart::unfinished;
 use crate::rescan::options::Run;
 use crate::rescan::outcome::Tally;
-use crate::rescan::outcome::{End, announce, outcome};
+use crate::rescan::outcome::{End, log_end, outcome_of};
 use crate::rescan::plan::{Plan, PlanInput, plan};
 use crate::rescan::preflight::preflight;
 use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
@@ -65,12 +77,12 @@ pub struct RescanOrchestrator {
     cache: CacheManager,
     config: RescanConfig,
     filter: Filter,
-    /// What the cache is bound to.
+    /// The backend's destination, which the cache is bound to.
     destination: String,
 }
 
 impl RescanOrchestrator {
-    /// With the defaults of [`RescanConfig`].
+    /// Creates an orchestrator with the defaults of [`RescanConfig`].
     ///
     /// # Errors
     /// As [`with_config`](Self::with_config).
@@ -83,8 +95,8 @@ impl RescanOrchestrator {
         Self::with_config(engine, root, backend, cache, RescanConfig::default())
     }
 
-    /// For one root, one backend and the cache of that backend's destination. From now on
-    /// [`CacheManager::resolve`] knows the backend's URLs.
+    /// Creates an orchestrator for one root, one backend and the cache of that backend's destination. From then on
+    /// [`CacheManager::resolve`] returns the backend's URLs.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a setting is out of range; [`ErrorKind::CacheForeign`] if the cache
@@ -110,83 +122,85 @@ impl RescanOrchestrator {
         &self.cache
     }
 
-    /// Walks the tree, publishes what is new or changed, deletes what is gone, and returns when all of
-    /// that is done and recorded. Blocks the calling thread, which may be any: the work is done by the
-    /// engine's own workers.
+    /// Walks the tree, publishes new and changed files, deletes the objects of files that are gone, and returns when
+    /// all of that is done and recorded. Blocks the calling thread. Any thread may call it except the engine's own
+    /// workers, which do the work.
     ///
-    /// What fails stays pending and is in the report; the next call tries it again. A store that
-    /// cannot be reached is no error: the report says [`RescanOutcome::LocalOnly`].
+    /// Failures are in the report and stay pending; the next call tries them again. A store that cannot be reached is
+    /// not an error: the report says [`RescanOutcome::LocalOnly`].
     ///
     /// # Errors
-    /// When nothing can be done, or nothing would be right: the root is missing
-    /// ([`ErrorKind::RootMissing`]), a file ([`ErrorKind::Config`]) or empty ([`ErrorKind::RootEmpty`]); the cache is in use
-    /// ([`ErrorKind::CacheLocked`]), foreign, damaged or unwritable; or the first request shows that the
-    /// configuration, the bucket, the certificate or the credentials are wrong.
+    /// If nothing can be published: the root is missing ([`ErrorKind::RootMissing`]), a file ([`ErrorKind::Config`])
+    /// or empty ([`ErrorKind::RootEmpty`]); the cache is in use ([`ErrorKind::CacheLocked`]), belongs to another
+    /// destination, is damaged or cannot be written; or the first request shows that the configuration, the bucket,
+    /// the certificate or the credentials are wrong.
     pub fn rescan(&self) -> Result<RescanReport, StorageError> {
         self.rescan_with(&Run::default())
     }
 
-    /// The same, with what belongs to this call.
+    /// As [`rescan`](Self::rescan), with options for this call.
     ///
     /// # Errors
     /// As [`rescan`](Self::rescan).
     pub fn rescan_with(&self, run: &Run) -> Result<RescanReport, StorageError> {
-        self.refuse_what_cannot_work(run)?;
+        self.check_preconditions(run)?;
         let _lock = self.cache.lock()?;
         let began = self.engine.clock().now();
         let trace = self.engine.trace().for_run(run.observer.clone(), run.progress.clone());
         trace.emit(|| Event::RunStarted { destination: self.destination.clone() });
         let mut report = RescanReport::new(run.dry_run);
         let all = || {
-            let end = self.phases(run, &trace, began, &mut report)?;
-            self.conclude(&end, &trace, began, &mut report)
+            let end = self.run_phases(run, &trace, began, &mut report)?;
+            self.finish_report(&end, &trace, began, &mut report)
         };
-        // No panic of a backend's getters, or of ours, crosses into the host.
+        // A panic in a backend's getters, or in our own code, must not reach the host.
         let result = catch_unwind(AssertUnwindSafe(all))
             .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
+        // A cache that fails cannot record the end of the run either.
         if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
-            // The run's error is what the caller should see.
-            if let Err(error) = self.cache.note_end(false, false).and_then(|()| self.keep_catalog()) {
+            // The caller gets the run's error, so this one is only logged.
+            if let Err(error) = self.cache.record_end(false, false).and_then(|()| self.update_catalog()) {
                 trace.warn("the end of a failed rescan is not recorded", &[("error", &error)]);
             }
         }
         let outcome = result.as_ref().map_or("error", |()| report.outcome.as_str());
         trace.emit(|| Event::RunFinished { outcome });
-        announce(&trace, &self.destination, &result, &report);
+        log_end(&trace, &self.destination, &result, &report);
         result.map(|()| report)
     }
 
-    fn refuse_what_cannot_work(&self, run: &Run) -> Result<(), StorageError> {
+    fn check_preconditions(&self, run: &Run) -> Result<(), StorageError> {
         self.engine.refuse_own_worker()?;
         if run.verify != Verify::Ack && self.backend.transfers().is_none() {
-            let why = "this backend cannot list; use Verify::Ack";
+            let why = "this backend cannot list objects, so nothing can be verified; use Verify::Ack";
             return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
         }
         Ok(())
     }
 
-    /// lock, then what `publish` says, verify, report.
-    fn phases(
+    /// Publishes the tree, verifies it, and publishes once more if objects are missing or different.
+    fn run_phases(
         &self,
         run: &Run,
         trace: &Trace,
         began: Duration,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let context = Arc::new(self.prepare(run, trace, began)?);
-        let mut end = self.publish(&context, trace, report)?;
+        let context = Arc::new(self.prepare_context(run, trace, began)?);
+        let mut end = self.publish_tree(&context, trace, report)?;
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
         }
         end.tally.stop = verify::after_run(&self.engine, &context.session, &self.cache, run.verify, report)?;
-        if end.tally.stop.is_some() || report.failed_count > 0 || !report.has_losses() {
+        // A second pass repairs what the store lost. It does not help against failures.
+        if end.tally.stop.is_some() || report.failed_count > 0 || !report.has_missing_or_different() {
             return Ok(end);
         }
-        // What is not there as it was acknowledged is published once more, and looked at.
-        let lost = report.begin_again();
+        let lost = report.reset_for_second_pass();
+        // A forced first pass has sent every file already: only the lost objects are due now.
         context.force.store(false, Ordering::Relaxed);
-        let mut again = self.publish(&context, trace, report)?;
-        again.follows(&end);
+        let mut again = self.publish_tree(&context, trace, report)?;
+        again.add_first_pass(&end);
         if again.tally.stop.is_none() {
             again.tally.stop =
                 verify::after_run(&self.engine, &context.session, &self.cache, run.verify, report)?;
@@ -195,14 +209,14 @@ impl RescanOrchestrator {
         Ok(again)
     }
 
-    /// walk, diff, batches, hash, upload, record, delete.
-    fn publish(
+    /// Makes one pass: walk, diff, hash, upload, record, delete.
+    fn publish_tree(
         &self,
         context: &Arc<Context>,
         trace: &Trace,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let plan = match self.plan(context, report) {
+        let plan = match self.make_plan(context, report) {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
@@ -215,26 +229,29 @@ impl RescanOrchestrator {
         });
         report.blocked |= plan.blocked;
         let mut end = End { blocked: plan.blocked, ..End::default() };
+        // A dry run ends here, after the same check of its deletes.
         if report.dry_run {
-            report.deletes_refused = guard::too_many(plan.counts(), self.allowed());
+            report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
             end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
+        // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
         } else if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
-            end.tally = self.carry_out(context, &plan, report)?;
+            end.tally = self.carry_out_plan(context, &plan, report)?;
         }
         Ok(end)
     }
 
-    /// The root is there, the cache is ours, the circuit is closed: what all work of this run shares.
-    fn prepare(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
-        let (root, stat) = self.find_root()?;
+    /// Opens the root, checks that the cache is bound to this destination, and builds the context of the run.
+    fn prepare_context(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
+        let (root, stat) = self.open_root()?;
         let bound = self.cache.bind(&self.destination)?;
         let identity = Root {
             path: root.path().as_os_str().as_bytes().to_vec(),
             device: stat.device,
             inode: stat.inode,
         };
-        let (known, named) = self.cache.root(&identity, self.config.allow_new_root)?;
+        let (known, named) = self.cache.known_root(&identity, self.config.allow_new_root)?;
+        // A dry run does not bind the cache.
         if !run.dry_run {
             let writes: Vec<Write> = bound.into_iter().chain(named).collect();
             self.cache.apply(&writes)?;
@@ -250,8 +267,8 @@ impl RescanOrchestrator {
         })
     }
 
-    /// The root, held open from here to the end of the run.
-    fn find_root(&self) -> Result<(Folder, FileStat), StorageError> {
+    /// Opens the root. It stays open until the end of the run, so a renamed path cannot swap the tree.
+    fn open_root(&self) -> Result<(Folder, FileStat), StorageError> {
         let missing = |error| {
             StorageError::io(ErrorKind::RootMissing, Operation::Rescan, &self.root, error)
                 .advise("nothing was deleted; is it mounted?")
@@ -259,22 +276,25 @@ impl RescanOrchestrator {
         let root = fs::canonicalize(&self.root).map_err(missing)?;
         let metadata = fs::metadata(&root).map_err(missing)?;
         if !metadata.is_dir() {
-            let why = format!("{} is a file; the root is a directory", PrintablePath(&self.root));
+            let why = format!("{} is a file; the root must be a directory", PrintablePath(&self.root));
             return Err(StorageError::config("root", why));
         }
         let folder = Folder::open(&root).map_err(|error| missing(error.into()))?;
         let stat = FileStat::of(&folder.stat_self().map_err(|error| missing(error.into()))?);
         let own = fs::canonicalize(self.cache.path()).unwrap_or_default();
         if own.starts_with(&root) {
-            let why =
-                format!("{} lies inside the root {}: it would be published", own.display(), root.display());
+            let why = format!(
+                "{} lies inside the root {} and would be published: put it elsewhere",
+                own.display(),
+                root.display()
+            );
             return Err(StorageError::config("cache", why));
         }
         Ok((folder.following(self.config.follow_symlinks), stat))
     }
 
-    fn plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
-        let scope = PlanInput {
+    fn make_plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
+        let input = PlanInput {
             root: &context.root,
             known: context.known,
             root_device: context.root_device,
@@ -286,11 +306,11 @@ impl RescanOrchestrator {
             dry_run: report.dry_run,
             force: context.is_forced(),
         };
-        plan(&scope, report)
+        plan(&input, report)
     }
 
-    /// Sends, records and deletes what is planned.
-    fn carry_out(
+    /// Uploads, records and deletes what is planned.
+    fn carry_out_plan(
         &self,
         context: &Arc<Context>,
         plan: &Plan,
@@ -304,41 +324,45 @@ impl RescanOrchestrator {
             whole_file_digest: self.config.whole_file_digest,
             has_fallback: self.config.fallback.is_some(),
         };
-        let mut flow = Dispatcher::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
+        let mut dispatcher = Dispatcher::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
         if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
-            flow.confirm(report);
+            // Perhaps only stats have changed. Hashing finds that out without a request.
+            dispatcher.confirm(report);
             recorder.sync()?;
             if !self.cache.has_work()? {
-                return Ok(std::mem::take(&mut flow.tally));
+                return Ok(std::mem::take(&mut dispatcher.tally));
             }
         }
-        flow.begin(preflight(context, &self.cache, self.config.first_run, report)?);
-        if flow.tally.stop == Some(StopReason::Unavailable) {
-            flow.confirm(report);
+        dispatcher.begin(preflight(context, &self.cache, self.config.first_run, report)?);
+        // During an outage the local work can still be done: unchanged content needs no upload later.
+        if dispatcher.tally.stop == Some(StopReason::Unavailable) {
+            dispatcher.confirm(report);
         }
-        // All added before any modified: no replaced index names a file that is not there yet.
-        flow.upload(PendingKind::Added, report);
-        flow.upload(PendingKind::Modified, report);
-        if flow.has_obstacles() {
-            let may_delete = self.why_not_delete(context, plan, &flow).is_none();
-            flow.clear_obstacles(may_delete, report);
+        // New files first: no modified index page refers to a file that is not published yet.
+        dispatcher.upload(PendingKind::Added, report);
+        dispatcher.upload(PendingKind::Modified, report);
+        if dispatcher.has_obstacles() {
+            let may_delete = self.delete_refusal(context, plan, &dispatcher).is_none();
+            dispatcher.clear_obstacles(may_delete, report);
         }
+        // Deletes must not start before every upload is durably recorded.
         if let Err(error) = recorder.sync() {
-            flow.fail(error);
+            dispatcher.fail(error);
         }
-        if !flow.tally.is_stopped() {
+        // After the uploads: the multipart uploads that are still open now are not resumed by this run.
+        if !dispatcher.tally.is_stopped() {
             let stop = unfinished::sweep(context, &self.cache, &recorder, report)?;
             if let Some(reason) = stop {
-                flow.stop(reason);
+                dispatcher.stop(reason);
             }
         }
-        match self.why_not_delete(context, plan, &flow) {
-            None => flow.delete(report),
-            Some(refusal) => flow.refuse_deletes(refusal, plan, &self.root, report),
+        match self.delete_refusal(context, plan, &dispatcher) {
+            None => dispatcher.delete(report),
+            Some(refusal) => dispatcher.refuse_deletes(refusal, plan, &self.root, report),
         }
-        flow.settle_refusals(report);
-        report.outage = flow.tally.outage.take();
-        let mut tally = std::mem::take(&mut flow.tally);
+        dispatcher.settle_refusals(report);
+        report.outage = dispatcher.tally.outage.take();
+        let mut tally = std::mem::take(&mut dispatcher.tally);
         if let Some(error) = tally.fatal.take() {
             return Err(error);
         }
@@ -346,27 +370,30 @@ impl RescanOrchestrator {
         Ok(tally)
     }
 
-    /// Deletes come last, and only if everything before went well and they are not too many.
-    fn why_not_delete(&self, context: &Context, plan: &Plan, flow: &Dispatcher<'_>) -> Option<Refusal> {
+    /// Returns the reason to delete nothing, if there is one. Deletes come last, and only after a run without failures.
+    fn delete_refusal(&self, context: &Context, plan: &Plan, dispatcher: &Dispatcher<'_>) -> Option<Refusal> {
         guard::refusal(&Conditions {
             counts: plan.counts(),
-            allowed: self.allowed(),
-            stopped: flow.tally.is_stopped(),
+            allowed: self.delete_limits(),
+            stopped: dispatcher.tally.is_stopped(),
             blocked: plan.blocked,
-            failed_uploads: flow.tally.failed_uploads,
+            failed_uploads: dispatcher.tally.failed_uploads,
             same_root: context.root.is_at(&self.root).unwrap_or(false),
         })
     }
 
-    fn allowed(&self) -> Allowed {
+    /// The limits for deletes that the caller has set.
+    fn delete_limits(&self) -> Allowed {
         Allowed { max_delete: self.config.max_delete, empty: self.config.allow_empty }
     }
 
-    fn keep_catalog(&self) -> Result<(), StorageError> {
+    /// Writes the catalog if it is enabled and out of date.
+    fn update_catalog(&self) -> Result<(), StorageError> {
         if self.config.catalog { catalog::update(&self.cache, self.engine.clock().wall()) } else { Ok(()) }
     }
 
-    fn conclude(
+    /// Completes the report and records how the run ended.
+    fn finish_report(
         &self,
         end: &End,
         trace: &Trace,
@@ -377,14 +404,16 @@ impl RescanOrchestrator {
         report.open_uploads = self.cache.open_upload_count()?;
         report.stop_reason = end.tally.stop;
         report.unchanged += end.tally.confirmed;
-        report.outcome = outcome(end, report);
+        report.outcome = outcome_of(end, report);
         if !report.dry_run {
+            // If the file was replaced during the run, its records are lost: an error, not a success.
             self.cache.check_file()?;
             let synced = matches!(report.outcome, RescanOutcome::Unchanged | RescanOutcome::Published);
-            self.cache.note_end(synced, end.is_complete(report))?;
-            if let Err(error) = self.keep_catalog() {
+            self.cache.record_end(synced, end.is_complete(report))?;
+            // The files are published all the same, so this is a failure in the report and no error of the run.
+            if let Err(error) = self.update_catalog() {
                 report.add_failed(error);
-                report.outcome = outcome(end, report);
+                report.outcome = outcome_of(end, report);
             }
         }
         self.cache.count_commits(&trace.metrics);

@@ -1,42 +1,44 @@
-//! What became of the work of a run, and how it ended: in one word and in one record.
+//! Counts what became of the work of a run, and derives its outcome and its last log record.
 
 use crate::error::StorageError;
 use crate::observe::trace::Trace;
 use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
 
-/// An upload that was refused while an object was in its way.
+/// An upload that was refused while an object was in its way: `a/b` while `a` exists, or the reverse.
 pub(crate) struct Obstructed {
     pub(crate) key: String,
     pub(crate) refusal: StorageError,
-    /// What is to be deleted and is above the key, or below it.
+    /// Keys above or below the key that are to be deleted.
     pub(crate) obstacles: Vec<String>,
 }
 
-/// What became of the work so far.
+/// The results of a run so far. The rescan's thread owns it.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// Files that the store took, and objects that it deleted.
+    /// Files uploaded and objects deleted.
     pub(crate) done: u64,
+    /// Files whose content turned out to be published already.
     pub(crate) confirmed: u64,
     pub(crate) failed_uploads: u64,
     pub(crate) failed_deletes: u64,
-    /// Failures that were the store's outage.
+    /// Failures because the store was unreachable or out of order.
     pub(crate) outages: u64,
     pub(crate) outages_in_a_row: u64,
-    /// The store knows the credentials: a request succeeded, or was denied for what it asked.
+    /// The store accepted the credentials: a request succeeded, or was denied only for its operation.
     pub(crate) reached: bool,
     /// A request succeeded.
     pub(crate) permitted: bool,
-    /// Why the store could not be reached, or could not work, at first.
+    /// The first error that showed the store unreachable or out of order.
     pub(crate) outage: Option<StorageError>,
-    /// What was refused before anything succeeded, and may be wrong with all.
+    /// Refusals before the first success. They may concern every request.
     pub(crate) refused: Vec<StorageError>,
-    /// Refusals of signatures that are taken for their keys' own, before that is asked again.
+    /// The number of wrong-signature refusals that still count as problems of single keys, until the credentials are
+    /// checked again.
     pub(crate) good_signatures: usize,
-    /// Uploads that were refused, perhaps for an object that is to be deleted.
+    /// Uploads that were refused, perhaps because of an object that is to be deleted.
     pub(crate) obstructed: Vec<Obstructed>,
     pub(crate) stop: Option<StopReason>,
-    /// Every other request would end like this one.
+    /// The error that ends the run: every other request would fail the same way.
     pub(crate) fatal: Option<StorageError>,
 }
 
@@ -50,32 +52,33 @@ impl Tally {
     }
 }
 
-/// How the phases ended.
+/// The end of the phases of a run.
 #[derive(Default)]
 pub(crate) struct End {
     pub(crate) tally: Tally,
-    /// Something could not be read, or not everything was looked at.
+    /// Some of the tree could not be read, or the scan did not finish.
     pub(crate) blocked: bool,
-    /// A dry run: keys would stay pending.
+    /// Dry runs only: some keys would stay pending.
     pub(crate) unsettled: bool,
 }
 
 impl End {
-    /// Counts what was done before on the same run. What was confirmed then is looked at anew.
-    pub(crate) fn follows(&mut self, before: &Self) {
+    /// Adds the results of the first pass of the same run. Confirmed files are left out: this pass has confirmed them
+    /// again.
+    pub(crate) fn add_first_pass(&mut self, before: &Self) {
         self.blocked |= before.blocked;
         self.tally.done += before.tally.done;
         self.tally.outages += before.tally.outages;
         self.tally.reached |= before.tally.reached;
     }
 
-    /// Whether the store holds the tree and nothing else of it: nothing is left to be done.
+    /// Returns true if the store holds exactly the tree, with nothing failed, blocked or pending.
     pub(crate) fn is_complete(&self, report: &RescanReport) -> bool {
         let failed = self.tally.failed_uploads + self.tally.failed_deletes;
         !self.blocked && !self.tally.is_stopped() && failed == 0 && report.pending == 0
     }
 
-    /// A plan that was cancelled or ran out of time is a run that stopped; any other failure is one.
+    /// Turns the error of a plan that was cancelled or ran out of time into a stopped run. Returns any other error.
     pub(crate) fn of_stopped_plan(error: StorageError) -> Result<Self, StorageError> {
         let Some(stop) = StopReason::of(&error) else {
             return Err(error);
@@ -84,26 +87,28 @@ impl End {
     }
 }
 
-/// The table of results. An outcome is never better than the truth.
-pub(crate) fn outcome(end: &End, report: &RescanReport) -> RescanOutcome {
+/// The table of outcomes. An outcome is never better than the truth.
+pub(crate) fn outcome_of(end: &End, report: &RescanReport) -> RescanOutcome {
     let tally = &end.tally;
     let failed = tally.failed_uploads + tally.failed_deletes;
-    // A key that always fails is no outage where the store answers otherwise.
+    // A key that always fails is no outage if the store answers other requests.
     let only_outages = tally.outages > 0 && tally.outages >= failed && !tally.reached;
     if tally.done == 0 && (tally.stop == Some(StopReason::Unavailable) || only_outages) {
         return RescanOutcome::LocalOnly;
     }
+    // Not verified, or verified as wrong: either way not as it should be.
     let differs = report.verified.as_ref().is_some_and(|found| !found.is_good());
     let pending = if report.dry_run { end.unsettled } else { report.pending > 0 };
     if end.blocked || tally.stop.is_some() || report.failed_count > 0 || pending || differs {
         return RescanOutcome::Partial;
     }
+    // A dry run has the outcome that the run would have had.
     let planned = report.dry_run && report.uploaded_count + report.deleted_count > 0;
     if tally.done > 0 || planned { RescanOutcome::Published } else { RescanOutcome::Unchanged }
 }
 
-/// One record at the end of a run, in words that fit its outcome.
-pub(crate) fn announce(
+/// Logs one record at the end of a run. Its level and message fit the outcome.
+pub(crate) fn log_end(
     trace: &Trace,
     destination: &str,
     result: &Result<(), StorageError>,
@@ -147,7 +152,7 @@ mod tests {
     fn ended(change: impl FnOnce(&mut End, &mut RescanReport)) -> RescanOutcome {
         let (mut end, mut report) = (End::default(), RescanReport::new(false));
         change(&mut end, &mut report);
-        outcome(&end, &report)
+        outcome_of(&end, &report)
     }
 
     /// The table of results, row by row: an outcome is never better than the truth (I6).

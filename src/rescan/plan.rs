@@ -1,5 +1,14 @@
-//! The plan: walk and cache merged into what is to be done, which is made durable before anything is
-//! sent. Whatever happens afterwards, the next run finds it.
+//! The plan of a run: the walk and the cache, merged in key order, give the pending records. They are durable before
+//! any request is sent, so the next run finds all the work, whatever happens to this one.
+//!
+//! # Architecture
+//! - [`PlanInput`]: everything that a plan depends on, borrowed from the run.
+//! - [`Planner`]: one pass over the merged streams. It decides key by key, gathers the records to write and commits
+//!   them [`WRITES_AT_ONCE`] at a time.
+//! - [`Evidence`]: the facts about a key without a file; `delete::guard` decides whether its object is kept.
+//! - [`Plan`]: the totals that the rest of the run needs.
+//!
+//! All of it runs on the thread of the rescan. No request is sent.
 
 pub(crate) mod content;
 mod private_files;
@@ -16,7 +25,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
 use crate::request_context::RequestContext;
 use crate::rescan::config::RescanConfig;
-use crate::rescan::delete::evidence::Keeper;
+use crate::rescan::delete::evidence::Evidence;
 use crate::rescan::delete::guard;
 use crate::rescan::plan::private_files::PrivateFiles;
 pub(crate) use crate::rescan::plan::totals::Plan;
@@ -37,7 +46,7 @@ use crate::tree::walk::{Found, Skip, SkipReason, walk};
 /// Planned changes written in one transaction.
 const WRITES_AT_ONCE: usize = 4096;
 
-/// What is asked of a plan.
+/// Everything that a plan depends on.
 pub(crate) struct PlanInput<'a> {
     pub(crate) root: &'a Arc<Folder>,
     /// The root as the cache knows it.
@@ -49,92 +58,96 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) config: &'a RescanConfig,
     pub(crate) filter: &'a Filter,
     pub(crate) exchange: RequestContext<'a>,
-    /// Nothing is recorded.
+    /// Records nothing; the report shows what would be done.
     pub(crate) dry_run: bool,
-    /// Nothing published is believed.
+    /// Trusts no published record: every file is sent.
     pub(crate) force: bool,
 }
 
 impl PlanInput<'_> {
-    /// How many bytes a key may have before the prefix.
+    /// Returns the most bytes that a key may have without the prefix.
     fn key_room(&self) -> usize {
         self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room)
     }
 
-    /// The error that a file of this size would end with.
-    fn refuses(&self, size: u64) -> Option<StorageError> {
+    /// Returns the error for a file that is too large for the store.
+    fn size_error(&self, size: u64) -> Option<StorageError> {
         self.backend.transfers()?.part_plan(size).err()
     }
 }
 
-/// Walks, compares and records what is to be done; what was found on the way goes into the report.
-pub(crate) fn plan(scope: &PlanInput<'_>, report: &mut RescanReport) -> Result<Plan, StorageError> {
-    let published = scope.cache.published_count()?;
-    if !guard::may_be_published(false, published, scope.config.allow_empty) {
-        refuse_empty(scope, published)?;
+/// Walks the tree, compares it with the cache and records the work. Failures, skipped entries and kept objects go into
+/// the report.
+pub(crate) fn plan(input: &PlanInput<'_>, report: &mut RescanReport) -> Result<Plan, StorageError> {
+    let published = input.cache.published_count()?;
+    if !guard::may_be_published(false, published, input.config.allow_empty) {
+        refuse_empty(input, published)?;
     }
     let mut planner = Planner {
-        scope,
+        input,
         plan: Plan { published, ..Plan::default() },
         report,
-        keeper: Keeper {
-            root: scope.root,
-            known: scope.known,
-            root_device: scope.root_device,
-            config: scope.config,
-            filter: scope.filter,
+        evidence: Evidence {
+            root: input.root,
+            known: input.known,
+            root_device: input.root_device,
+            config: input.config,
+            filter: input.filter,
             skipped: HashSet::new(),
             ancestor: None,
         },
         writes: Vec::new(),
-        seen: wall_nanos(scope.exchange.clock),
+        seen: wall_nanos(input.exchange.clock),
         private: PrivateFiles::default(),
     };
     planner.run()?;
-    planner.private.warn(scope.exchange.trace);
+    planner.private.warn(input.exchange.trace);
     Ok(planner.plan)
 }
 
-/// A root without a single file, where files were published, is a disk that is not mounted.
-fn refuse_empty(scope: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
-    let mut found = walk(scope.root, scope.key_room(), scope.filter);
+/// Refuses a root without a single file if files were published from it: probably a disk is not mounted.
+fn refuse_empty(input: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
+    let mut found = walk(input.root, input.key_room(), input.filter);
+    // The first file, or the first entry that cannot be read, ends the search.
     let holds_a_file = found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_)));
     if guard::may_be_published(holds_a_file, published, false) {
         return Ok(());
     }
-    let what = if scope.filter.is_trivial() {
-        "it holds no file"
-    } else {
-        "include and exclude leave no file of it"
-    };
+    let what =
+        if input.filter.is_trivial() { "it holds no file" } else { "include and exclude leave no file" };
     let why = format!(
-        "{what}, although {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
+        "{what}, but {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
     );
-    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(scope.root.path()))
+    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(input.root.path()))
 }
 
+/// One pass over the walk and the cache.
 struct Planner<'a> {
-    scope: &'a PlanInput<'a>,
+    input: &'a PlanInput<'a>,
     plan: Plan,
     report: &'a mut RescanReport,
-    keeper: Keeper<'a>,
+    evidence: Evidence<'a>,
+    /// Records that are not committed yet.
     writes: Vec<Write>,
+    /// When the walk began: a stat whose ctime is too close to it is racy.
     seen: i64,
-    /// New files whose names say that they are private.
+    /// New files whose names suggest that they are private.
     private: PrivateFiles,
 }
 
 impl Planner<'_> {
+    /// Merges the cache's rows and the files of the walk, both in key order, and decides for each key.
     fn run(&mut self) -> Result<(), StorageError> {
-        let rows = self.scope.cache.rows();
+        let rows = self.input.cache.rows();
         let own = self.own_files();
-        let mut found = walk(self.scope.root, self.scope.key_room(), self.scope.filter);
-        // What is no file is noted when the walk comes upon it, before the keys below its path.
+        let mut found = walk(self.input.root, self.input.key_room(), self.input.filter);
+        // Entries that are not files go through a channel of their own. They are recorded before the keys below their
+        // paths are decided, because those depend on them.
         let (side, note) = crossbeam_channel::unbounded();
         let files = std::iter::from_fn(move || {
             loop {
                 match found.next()? {
-                    // Where links lead out of the root, one may lead to the cache.
+                    // A followed link may lead to the cache.
                     Found::File(entry) if own.contains(&(entry.stat.device, entry.stat.inode)) => {
                         let (path, reason) = (entry.key.into_string().into(), SkipReason::Own);
                         drop(side.send(Found::Skipped(Skip { path, reason })));
@@ -146,35 +159,37 @@ impl Planner<'_> {
         });
         let order = |row: &Result<Row, StorageError>, file: &FileEntry| match row {
             Ok(row) => row.key.as_str().cmp(file.key.as_str()),
-            // An error comes out at once.
+            // An error has no key: it is returned at once.
             Err(_) => Ordering::Less,
         };
         for (row, file) in merge(rows, files, order) {
-            note.try_iter().for_each(|other| self.note(other));
-            self.decide(row.transpose()?, file)?;
-            self.scope.exchange.check(Operation::Walk)?;
+            note.try_iter().for_each(|other| self.record_found(other));
+            self.plan_key(row.transpose()?, file)?;
+            self.input.exchange.check(Operation::Walk)?;
         }
-        note.try_iter().for_each(|other| self.note(other));
-        self.flush(0)
+        note.try_iter().for_each(|other| self.record_found(other));
+        self.flush_writes(0)
     }
 
-    /// Device and inode of the cache, and of its catalog.
+    /// Returns device and inode of the cache file and of its catalog.
     fn own_files(&self) -> Vec<(u64, u64)> {
-        let cache = self.scope.cache.path();
+        let cache = self.input.cache.path();
         let files = [cache.to_owned(), Catalog::path_for(cache)];
         files.iter().filter_map(|file| fs::metadata(file).ok()).map(|own| (own.dev(), own.ino())).collect()
     }
 
-    fn note(&mut self, found: Found) {
+    /// Records an item of the walk that is not a regular file.
+    fn record_found(&mut self, found: Found) {
         match found {
             Found::Failed(error) => {
+                // Files may be missing from the walk without being gone: this run deletes nothing.
                 self.plan.blocked = true;
                 self.report.add_failed(error);
             }
             Found::Unnamable(error) => self.report.add_failed(error),
             Found::Skipped(skip) => {
                 if let Some(key) = skip.path.to_str() {
-                    self.keeper.skipped.insert(key.to_owned());
+                    self.evidence.skipped.insert(key.to_owned());
                 }
                 self.report.add_skipped(skip);
             }
@@ -182,7 +197,8 @@ impl Planner<'_> {
         }
     }
 
-    fn decide(&mut self, row: Option<Row>, file: Option<FileEntry>) -> Result<(), StorageError> {
+    /// Decides what is to be done for one key, from its records (`row`) and its file on disk.
+    fn plan_key(&mut self, row: Option<Row>, file: Option<FileEntry>) -> Result<(), StorageError> {
         let key = match (&row, &file) {
             (Some(row), _) => row.key.clone(),
             (None, Some(file)) => file.key.as_str().to_owned(),
@@ -194,66 +210,72 @@ impl Planner<'_> {
         self.plan.files += u64::from(file.is_some());
         let (recent, left) = beside;
         self.plan.common += u64::from(file.is_some() && published.is_some() && !recent);
-        if left && file.is_some() && !self.scope.dry_run {
+        // The file came back: from now on the key counts as part of the tree again.
+        if left && file.is_some() && !self.input.dry_run {
             self.writes.push(Write::Returned(key.clone()));
         }
         let old = published.as_ref().map(|record| (record.stat, record.settled));
         let new = file.as_ref().map(|file| (file.stat, true));
         let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);
-        let believed = !attempted && !self.scope.force;
-        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| believed && old.1 && old.0 == new.0;
+        // Equal stats mean equal content only if the record is trusted and its stat was not racy.
+        let trusted = !attempted && !self.input.force;
+        let same = |old: &(FileStat, bool), new: &(FileStat, bool)| trusted && old.1 && old.0 == new.0;
         let mut change = classify(old.as_ref(), new.as_ref(), same);
+        // A dry run hashes the file now; any other run does so before it uploads.
         if let (true, Some(Change::Modified), Some(there), true) =
-            (self.scope.dry_run, change, &published, believed)
-            && self.holds(&key, there)
+            (self.input.dry_run, change, &published, trusted)
+            && self.has_published_content(&key, there)
         {
             change = Some(Change::Unchanged);
         }
         let wanted = match (change, file, &published) {
             (Some(Change::Added), Some(file), _) => {
-                self.uploading(PendingKind::Added, &file, pending.as_ref())
+                self.plan_upload(PendingKind::Added, &file, pending.as_ref())
             }
             (Some(Change::Modified), Some(file), published) => {
                 let same_size = published.as_ref().is_some_and(|there| there.stat.size == file.stat.size);
-                self.plan.may_be_same += u64::from(same_size && believed);
-                self.uploading(PendingKind::Modified, &file, pending.as_ref())
+                self.plan.may_be_same += u64::from(same_size && trusted);
+                self.plan_upload(PendingKind::Modified, &file, pending.as_ref())
             }
-            (Some(Change::Removed), _, Some(published)) => self.deleting(&key, published, attempted, beside),
+            (Some(Change::Removed), _, Some(published)) => {
+                self.plan_delete(&key, published, attempted, beside)
+            }
             (Some(Change::Unchanged), Some(file), Some(published)) => {
                 self.report.unchanged += 1;
-                if let Some(write) = self.moved(&key, published, &file.stat) {
+                if let Some(write) = self.relocated(&key, published, &file.stat) {
                     self.writes.push(write);
-                    return self.flush(WRITES_AT_ONCE);
+                    return self.flush_writes(WRITES_AT_ONCE);
                 }
                 None
             }
-            // Its file is gone, and its object may be there all the same.
+            // Never acknowledged, and the file is gone: an upload without a response may have stored the object.
             (None, ..) if attempted => {
-                pending.as_ref().map(|before| self.unsettled(&key, before.stat, KeptReason::Unsettled))
+                pending.as_ref().map(|before| self.keep_unsettled(&key, before.stat, KeptReason::Unsettled))
             }
             _ => None,
         };
-        self.want(key, wanted, pending.as_ref())
+        self.record_wanted(key, wanted, pending.as_ref())
     }
 
-    /// What an unchanged file is to be recorded with, where it lies in another root than before, or on a device
-    /// that has another number.
-    fn moved(&self, key: &str, there: &Published, stat: &FileStat) -> Option<Write> {
-        let (root, with_root) = (self.scope.known.number, stat.device == self.scope.root_device);
+    /// Returns the new record of an unchanged file whose root, or whose device number, is another one than recorded.
+    fn relocated(&self, key: &str, there: &Published, stat: &FileStat) -> Option<Write> {
+        let (root, with_root) = (self.input.known.number, stat.device == self.input.root_device);
+        // `moved`: the root may be an empty mount point, so its devices are not recorded.
         let is_as_recorded =
             there.root == root && there.stat.device == stat.device && there.with_root == with_root;
-        if self.scope.dry_run || self.scope.known.moved || is_as_recorded {
+        if self.input.dry_run || self.input.known.moved || is_as_recorded {
             return None;
         }
         let published = Published { stat: *stat, root, with_root, ..there.clone() };
         Some(Write::Published(key.to_owned(), published))
     }
 
-    /// For a dry run: whether a changed file would turn out to hold what is published.
-    fn holds(&mut self, key: &str, there: &Published) -> bool {
-        let source = Source::open_below(self.scope.root, key);
-        let holds = source.and_then(|source| content::holds(&self.scope.exchange, &source, there));
-        holds.unwrap_or_else(|error| {
+    /// Returns true if a changed file has the published content. Used by dry runs only.
+    fn has_published_content(&mut self, key: &str, there: &Published) -> bool {
+        let source = Source::open_below(self.input.root, key);
+        let matches =
+            source.and_then(|source| content::matches_published(&self.input.exchange, &source, there));
+        matches.unwrap_or_else(|error| {
             if !error.is_not_tried() {
                 self.report.add_failed(error);
             }
@@ -261,14 +283,16 @@ impl Planner<'_> {
         })
     }
 
-    fn uploading(
+    /// Plans the upload of a file.
+    fn plan_upload(
         &mut self,
         kind: PendingKind,
         file: &FileEntry,
         before: Option<&Pending>,
     ) -> Option<Pending> {
         let stat = file.stat;
-        if let Some(error) = self.scope.refuses(stat.size).filter(|_| self.scope.dry_run) {
+        // Any other run meets this error when the file is opened.
+        if let Some(error) = self.input.size_error(stat.size).filter(|_| self.input.dry_run) {
             self.report.add_failed(error.with_key(file.key.as_str()));
             return None;
         }
@@ -277,16 +301,17 @@ impl Planner<'_> {
             _ => self.plan.modified += 1,
         }
         self.plan.bytes += stat.size;
-        // What is out already is no news.
+        // A file that is published already needs no warning.
         if kind == PendingKind::Added {
-            self.private.look_at(self.scope.root, file.key.as_str());
+            self.private.note_if_private(self.input.root, file.key.as_str());
         }
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
         let attempted = before.is_some_and(|before| before.attempted);
         Some(Pending { kind, stat, settled: stat.is_settled(self.seen), digest, attempted })
     }
 
-    fn deleting(
+    /// Plans the delete of an object whose file was not found, unless there is a reason to keep it.
+    fn plan_delete(
         &mut self,
         key: &str,
         published: &Published,
@@ -294,18 +319,19 @@ impl Planner<'_> {
         (recent, left): (bool, bool),
     ) -> Option<Pending> {
         let stat = published.stat;
-        match self.keeper.reason_to_keep(key, published) {
+        match self.evidence.reason_to_keep(key, published) {
+            // The disk cannot tell whether the file is gone.
             Err(error) => {
                 self.plan.blocked = true;
                 self.report.add_failed(error.with_key(key));
-                attempted.then(|| unsettled(stat))
+                attempted.then(|| unsettled_pending(stat))
             }
-            // Perhaps it was deleted before, and it is not to be deleted now: its record is kept, too.
-            Ok(Some(reason)) if attempted => Some(self.unsettled(key, stat, reason)),
+            // A delete without a response may have been carried out, so the record stays marked as well.
+            Ok(Some(reason)) if attempted => Some(self.keep_unsettled(key, stat, reason)),
             Ok(Some(reason)) => {
                 self.report.add_kept(key.to_owned(), reason);
-                // It is no measure for what a later run finds gone.
-                if reason == KeptReason::DeletesOff && !left && !self.scope.dry_run {
+                // A later run that deletes must not count it among the files that went missing since.
+                if reason == KeptReason::DeletesOff && !left && !self.input.dry_run {
                     self.writes.push(Write::Left(key.to_owned()));
                 }
                 None
@@ -313,27 +339,27 @@ impl Planner<'_> {
             Ok(None) => {
                 self.plan.gone += u64::from(!recent && !left);
                 self.plan.removed += 1;
-                Some(Pending { kind: PendingKind::Removed, attempted, ..unsettled(stat) })
+                Some(Pending { kind: PendingKind::Removed, attempted, ..unsettled_pending(stat) })
             }
         }
     }
 
-    /// Keeps what is known of a key for which nothing can be done now.
-    fn unsettled(&mut self, key: &str, stat: FileStat, reason: KeptReason) -> Pending {
+    /// Keeps a key pending for which nothing can be done now.
+    fn keep_unsettled(&mut self, key: &str, stat: FileStat, reason: KeptReason) -> Pending {
         self.report.add_kept(key.to_owned(), reason);
         self.plan.unsettled += 1;
-        unsettled(stat)
+        unsettled_pending(stat)
     }
 
-    /// Records what is wanted for a key, where it is news.
-    fn want(
+    /// Records the work for a key, if it differs from the pending record.
+    fn record_wanted(
         &mut self,
         key: String,
         wanted: Option<Pending>,
         before: Option<&Pending>,
     ) -> Result<(), StorageError> {
-        if self.scope.dry_run {
-            self.preview(key, wanted);
+        if self.input.dry_run {
+            self.add_to_preview(key, wanted);
             return Ok(());
         }
         if wanted.as_ref() == before {
@@ -343,22 +369,23 @@ impl Planner<'_> {
             Some(pending) => Write::Pending(key, pending),
             None => Write::Settled(key),
         });
-        self.flush(WRITES_AT_ONCE)
+        self.flush_writes(WRITES_AT_ONCE)
     }
 
-    fn flush(&mut self, from: usize) -> Result<(), StorageError> {
+    /// Commits the gathered records if there are more than `from`.
+    fn flush_writes(&mut self, from: usize) -> Result<(), StorageError> {
         if self.writes.len() > from {
-            self.scope.cache.apply(&std::mem::take(&mut self.writes))?;
+            self.input.cache.apply(&std::mem::take(&mut self.writes))?;
         }
         Ok(())
     }
 
-    /// A dry run's lists are what would be done.
-    fn preview(&mut self, key: String, wanted: Option<Pending>) {
+    /// Adds what would be done to the report of a dry run.
+    fn add_to_preview(&mut self, key: String, wanted: Option<Pending>) {
         match wanted {
             Some(Pending { kind: PendingKind::Removed, .. }) => self.report.add_deleted(key),
             Some(pending) if pending.kind != PendingKind::Unsettled => {
-                let url = self.scope.backend.get_url(&key);
+                let url = self.input.backend.get_url(&key);
                 self.report.add_uploaded(key, url, pending.stat.size, pending.kind);
             }
             _ => {}
@@ -366,7 +393,7 @@ impl Planner<'_> {
     }
 }
 
-/// What is pending for a key whose file is gone: a request for it had no answer.
-fn unsettled(stat: FileStat) -> Pending {
+/// The pending record of a key whose file is gone and whose last request got no response.
+fn unsettled_pending(stat: FileStat) -> Pending {
     Pending { kind: PendingKind::Unsettled, stat, settled: false, digest: None, attempted: true }
 }

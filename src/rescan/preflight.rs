@@ -1,4 +1,4 @@
-//! The first request of a run that has work: it tells what would be wrong with all of them.
+//! The first request of a run that has work. It finds what would be wrong with every other request.
 
 use crate::error::{ErrorKind, StorageError};
 use crate::rescan::config::FirstRun;
@@ -7,23 +7,23 @@ use crate::rescan::first_run;
 use crate::rescan::report::RescanReport;
 use crate::state::cache::CacheManager;
 
-/// What is known of the store before anything is fed.
+/// The result of the preflight.
 pub(crate) enum Preflight {
-    /// Endpoint, certificate, credentials, bucket and clock are right.
+    /// Endpoint, certificate, credentials, bucket and clock are good.
     Passed,
-    /// All of that, but these credentials may not list.
+    /// The same, but these credentials may not list objects.
     Denied,
-    /// There is no request to ask with, or the store does not know it.
+    /// The backend has no request for this, or the store does not support it.
     Unknown,
-    /// The store could not be reached, or could not work.
+    /// The store could not be reached, or is out of order.
     Unreachable(StorageError),
 }
 
-/// Sends one small signed request from this thread; on the first run of a cache also the one that surveys what
-/// lies under the prefix.
+/// Sends one small signed request from this thread. On the first run of a cache it also lists the objects under the
+/// prefix once.
 ///
 /// # Errors
-/// What every other request would end with, too.
+/// Those that every other request would end with, too.
 pub(crate) fn preflight(
     context: &Context,
     cache: &CacheManager,
@@ -32,17 +32,21 @@ pub(crate) fn preflight(
 ) -> Result<Preflight, StorageError> {
     let Some(transfers) = context.session.backend.transfers() else { return Ok(Preflight::Unknown) };
     let reached_before = cache.is_surveyed()?;
-    let asked = transfers.preflight(&context.exchange());
-    let survey_is_due = asked.is_ok() && !reached_before;
-    let result =
-        if survey_is_due { first_run::take(transfers, context, cache, policy, report) } else { asked };
+    let answer = transfers.preflight(&context.exchange());
+    let survey_is_due = answer.is_ok() && !reached_before;
+    let result = if survey_is_due {
+        first_run::survey_prefix(transfers, context, cache, policy, report)
+    } else {
+        answer
+    };
     let Err(error) = result else { return Ok(Preflight::Passed) };
     let trace = &context.session.trace;
     match error.kind() {
-        // The run finds out by itself that it is to stop.
+        // Cancelled, or out of time: the dispatcher notices that by itself.
         _ if error.is_not_tried() => Ok(Preflight::Unknown),
+        // The host name was never resolved for this cache: a typing error, not an outage.
         _ if error.is_without_address() && !reached_before => {
-            let why = format!("{}: check its name", error.message());
+            let why = format!("{}; check the host name in the endpoint", error.message());
             Err(StorageError::config("endpoint", why).with_source(error))
         }
         kind if kind.is_transient() => {
@@ -51,11 +55,13 @@ pub(crate) fn preflight(
         }
         ErrorKind::FirstRunRefused => Err(error),
         kind if kind.is_fatal_at_first() || error.is_about_the_cache() => Err(error),
+        // Without a listing nobody knows that the prefix is empty.
         _ if !reached_before && policy == FirstRun::Refuse => Err(error),
         kind => {
+            // The credentials may not list, which publishing does not need. The listing is not tried again.
             if !reached_before {
                 trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
-                cache.apply(&[CacheManager::surveyed()])?;
+                cache.apply(&[CacheManager::survey_mark()])?;
             }
             let denied = kind == ErrorKind::AccessDenied;
             Ok(if denied { Preflight::Denied } else { Preflight::Unknown })

@@ -1,4 +1,4 @@
-//! What a rescan did.
+//! The report of a rescan.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use crate::observe::metrics::MetricsSnapshot;
 use crate::state::records::PendingKind;
 use crate::tree::walk::Skip;
 
-/// Lists of a report hold this many entries at most; the counts beside them are always whole, and an
-/// observer gets every event.
+/// The most entries in each list of a report. The counts beside the lists are always complete, and an observer gets
+/// every event.
 pub const REPORT_LIST_LIMIT: usize = 100_000;
 
-/// How a rescan ended, from best to worst. There are no others.
+/// The outcome of a rescan, from best to worst. The list is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RescanOutcome {
     /// There was nothing to do.
     Unchanged,
     /// Everything was done.
     Published,
-    /// Something failed or was not tried; it stays pending.
+    /// Something failed or was skipped, and stays pending.
     Partial,
-    /// The store could not be reached; only the local side is recorded.
+    /// The store was unavailable. The changes on disk are recorded, and nothing was published.
     LocalOnly,
 }
 
@@ -37,7 +37,7 @@ impl RescanOutcome {
     }
 }
 
-/// Why a rescan stopped before everything was tried.
+/// The reason why a rescan stopped before everything was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -45,16 +45,16 @@ pub enum StopReason {
     Cancelled,
     /// The deadline passed.
     Deadline,
-    /// Too many files are gone; [`RescanReport::deletes_refused`] says how many, and which rule they break.
+    /// Too many files are gone. [`RescanReport::deletes_refused`] says how many, and which rule that breaks.
     DeletesRefused,
     /// The store refused the credentials.
     Credentials,
-    /// The store could not be reached any more.
+    /// The store was unavailable.
     Unavailable,
 }
 
 impl StopReason {
-    /// The reason that an error is of, if it only says that the run was stopped.
+    /// Returns the stop reason behind an error that only says that the run was stopped.
     pub(crate) fn of(error: &StorageError) -> Option<Self> {
         match error.kind() {
             ErrorKind::Cancelled => Some(Self::Cancelled),
@@ -76,34 +76,35 @@ impl StopReason {
     }
 }
 
-/// Why deletes are too many for one run.
+/// The rule that the deletes of a run break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TooMany {
-    /// The tree has less than half as many files as are published: perhaps a part of it is missing.
+    /// The tree has less than half as many files as are published. Perhaps a part of it is missing.
     Shrunk,
-    /// None of the published files is in the tree: perhaps it is another tree.
+    /// The tree has none of the published files. Perhaps it is the wrong tree.
     NoneInCommon,
-    /// They are more than `max_delete`, which is this many.
+    /// The deletes exceed `max_delete`, which is this number.
     Cap(u64),
 }
 
-/// Deletes that were too many for one run: none was made, and they stay pending.
+/// Deletes that were refused because they were too many for one run. All of them stay pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeletesRefused {
-    /// Why.
+    /// The rule that they break.
     pub reason: TooMany,
     /// Published files that are gone.
     pub removed: u64,
     /// Files in the tree.
     pub files: u64,
-    /// Files of the last tree that was published whole, but for those that are kept; for a cap, all that is published.
+    /// Files of the last tree that was published completely, without those that are kept. For a cap: all published
+    /// files.
     pub published: u64,
 }
 
 impl fmt::Display for DeletesRefused {
-    /// The numbers in words.
+    /// The rule and the numbers in one clause.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { reason, removed, files, published } = self;
         let files = format!("{files} {}", if *files == 1 { "file" } else { "files" });
@@ -124,7 +125,7 @@ impl fmt::Display for DeletesRefused {
     }
 }
 
-/// A published file.
+/// A file that was uploaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Uploaded {
@@ -132,39 +133,38 @@ pub struct Uploaded {
     pub key: String,
     /// Its public URL.
     pub url: String,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Whether it was added or modified.
+    /// [`PendingKind::Added`] or [`PendingKind::Modified`].
     pub kind: PendingKind,
 }
 
-/// A published object whose file was not found, and which is kept all the same.
+/// A published object that is kept although its file was not found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kept {
     /// Its key.
     pub key: String,
-    /// Why.
+    /// The reason.
     pub reason: KeptReason,
 }
 
-/// Why an object is kept although its file was not found.
+/// The reason why an object is kept although its file was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeptReason {
-    /// Its path, or a folder above it, is now a link or a special file.
+    /// Its path, or a folder above it, is now a symbolic link or a special file.
     Skipped,
-    /// The folder it was in is on another device than before: something is not mounted.
+    /// Its folder is on another device than before: probably a file system is not mounted.
     OtherDevice,
-    /// Another root published it, or the root is another folder on another device than it was;
-    /// `allow_new_root` would delete it.
+    /// Another root published it, or the root is now another folder on another device. Set `allow_new_root` to
+    /// delete it.
     OtherRoot,
-    /// Deletes are switched off.
+    /// Deletes are switched off ([`RescanConfig::delete`](crate::RescanConfig::delete)).
     DeletesOff,
-    /// Its path is excluded, or not included any more.
+    /// Its path is excluded now, or no longer included.
     Excluded,
-    /// An upload of it had no answer, and its file is gone: its object may be there, and nothing proves that it
-    /// is ours.
+    /// An upload of it got no response, and its file is gone. The object may exist, and nothing proves that it is ours.
     Unsettled,
 }
 
@@ -178,31 +178,31 @@ impl KeptReason {
             Self::DeletesOff => "deletes are switched off",
             Self::Excluded => "its path is excluded now",
             Self::Unsettled => {
-                "its file is gone, and an upload of it that had no answer may have stored it; verify tells"
+                "its file is gone, and an upload without a response may have stored the object; run verify to find out"
             }
         }
     }
 }
 
-/// Objects under the prefix that this cache did not publish, as one listing request found them.
+/// Objects under the prefix that this cache did not publish, as counted by one listing request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownObjects {
-    /// How many.
+    /// The number of objects on the first page of the listing.
     pub count: u64,
-    /// Whether there are more, behind the first page.
+    /// Set if the listing has more pages.
     pub at_least: bool,
 }
 
-/// What the store lists, and on request holds, compared with the cache.
+/// The result of a verification: the store's listing, and on request the contents, compared with the cache.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// Whether everything was looked at: nothing failed or stopped it before.
+    /// Set if everything was compared, without an error or a stop before the end.
     pub complete: bool,
-    /// Objects that are as they were acknowledged.
+    /// Objects that are still as the store acknowledged them.
     pub matching: u64,
-    /// Objects among them whose content was downloaded and hashed.
+    /// Those among them whose content was downloaded and hashed.
     pub contents: u64,
     /// Published keys that the store does not have. The next rescan publishes them again.
     pub missing_count: u64,
@@ -212,28 +212,27 @@ pub struct VerifyReport {
     pub different_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub different: Vec<String>,
-    /// Objects that this cache did not publish, by their names behind the prefix.
+    /// Objects that this cache did not publish, by their keys without the prefix.
     pub unknown_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub unknown: Vec<String>,
-    /// Keys whose record is not believed until they are published anew: a verification before found them missing
-    /// or different, or a request for them had no answer. Those that are missing or different now are not
-    /// among them.
+    /// Keys whose record is not trusted until they are published again: an earlier verification found them missing or
+    /// different, or a request for them got no response. Keys that are missing or different now are not counted here.
     pub unsettled_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub unsettled: Vec<String>,
-    /// Objects of which only the size was compared: the store lists no ETag for them, or gave none.
+    /// Objects of which only the size was compared, because the store did not return or list an ETag.
     pub sizes_only: u64,
-    /// Objects that were missing or different, and were published again by the same rescan.
+    /// Objects that were missing or different and that the same rescan published again.
     pub repaired: u64,
     /// Objects that could not be read.
     pub failed_count: u64,
-    /// The reasons, up to [`REPORT_LIST_LIMIT`].
+    /// The errors, up to [`REPORT_LIST_LIMIT`].
     pub failed: Vec<StorageError>,
 }
 
 impl VerifyReport {
-    /// Whether everything that was published is there as it was acknowledged, as far as was asked.
+    /// Returns true if everything was compared and every published object is as the store acknowledged it.
     pub fn is_good(&self) -> bool {
         self.complete
             && self.missing_count == 0
@@ -242,7 +241,7 @@ impl VerifyReport {
             && self.failed_count == 0
     }
 
-    /// Whether it found anything at all.
+    /// Returns true if no object was compared or found.
     pub(crate) fn is_empty(&self) -> bool {
         let found = self.missing_count + self.different_count + self.unsettled_count;
         self.matching + found + self.unknown_count == 0
@@ -274,64 +273,64 @@ impl VerifyReport {
     }
 }
 
-/// What a rescan did. Keys stand before the prefix; sizes are bytes.
+/// The report of a rescan. Keys are without the prefix; sizes are in bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RescanReport {
-    /// How it ended.
+    /// The outcome.
     pub outcome: RescanOutcome,
-    /// Why it stopped early, if it did.
+    /// The reason why it stopped early, if it did.
     pub stop_reason: Option<StopReason>,
-    /// Whether something could not be read, so that nothing was, or would be, deleted.
+    /// Set if part of the tree could not be read, so that nothing was (in a dry run: would be) deleted.
     pub blocked: bool,
-    /// Deletes that were too many for one run, if they were.
+    /// Set if the deletes were refused because they were too many for one run.
     pub deletes_refused: Option<DeletesRefused>,
-    /// Whether it only planned; then `uploaded` and `deleted` hold what would have been done.
+    /// Set for a dry run. Then `uploaded` and `deleted` hold what would have been done.
     pub dry_run: bool,
     /// Files found.
     pub scanned: u64,
-    /// Files that are published as they are.
+    /// Files whose published version is up to date.
     pub unchanged: u64,
     /// Files uploaded.
     pub uploaded_count: u64,
-    /// Their sizes together.
+    /// The sum of their sizes.
     pub uploaded_bytes: u64,
-    /// The files uploaded, up to [`REPORT_LIST_LIMIT`], in the order in which they were done.
+    /// The uploaded files, up to [`REPORT_LIST_LIMIT`], in the order in which they finished.
     pub uploaded: Vec<Uploaded>,
-    /// Objects that lay there already and were taken over without being sent. This version takes over none.
+    /// Objects that existed already and were recorded without an upload. Always 0 in this version.
     pub adopted_count: u64,
     /// Their keys, up to [`REPORT_LIST_LIMIT`].
     pub adopted: Vec<String>,
     /// Objects deleted.
     pub deleted_count: u64,
-    /// Their keys, up to [`REPORT_LIST_LIMIT`], in the order in which they were done.
+    /// Their keys, up to [`REPORT_LIST_LIMIT`], in the order in which they were deleted.
     pub deleted: Vec<String>,
-    /// What failed.
+    /// The number of failures.
     pub failed_count: u64,
-    /// The failures, up to [`REPORT_LIST_LIMIT`]: each names its key or path, and its reason.
+    /// The failures, up to [`REPORT_LIST_LIMIT`], each with its key or path and the reason.
     pub failed: Vec<StorageError>,
     /// Objects kept although their files were not found.
     pub kept_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub kept: Vec<Kept>,
-    /// What is on disk and not published, by its nature.
+    /// Directory entries that are not published, such as symbolic links and special files.
     pub skipped_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub skipped: Vec<Skip>,
-    /// Keys with something still to be done.
+    /// Keys with work left to do.
     pub pending: u64,
-    /// Uploads in parts that are left open: the next rescan goes on with them, or aborts them; or they may
-    /// not be aborted, which the log says.
+    /// Multipart uploads that are left open. The next rescan resumes or aborts them. If the store does not permit
+    /// aborting one, the log says so.
     pub open_uploads: u64,
-    /// On a first run: what lay under the prefix before.
+    /// On a first run: the objects that were under the prefix before.
     pub unknown_objects: Option<UnknownObjects>,
-    /// Why the store could not be reached, or could not work, the first time that happened.
+    /// The first error that showed the store unreachable or out of order.
     pub outage: Option<StorageError>,
-    /// What the verification found, if one was asked for.
+    /// The result of the verification, if one was asked for.
     pub verified: Option<VerifyReport>,
     /// Requests, connections, retries, bytes on the wire.
     pub metrics: MetricsSnapshot,
-    /// How long it took.
+    /// The duration of the rescan.
     pub elapsed: Duration,
 }
 
@@ -368,13 +367,13 @@ impl RescanReport {
         }
     }
 
-    /// Whether the verification found objects that are not there as they were acknowledged.
-    pub(crate) fn has_losses(&self) -> bool {
+    /// Returns true if the verification found objects missing or different.
+    pub(crate) fn has_missing_or_different(&self) -> bool {
         self.verified.as_ref().is_some_and(|found| found.missing_count + found.different_count > 0)
     }
 
-    /// The tree is looked at once more on this run. Gives how many objects were lost.
-    pub(crate) fn begin_again(&mut self) -> u64 {
+    /// Resets what a second pass over the tree counts anew. Returns how many objects were missing or different.
+    pub(crate) fn reset_for_second_pass(&mut self) -> u64 {
         (self.scanned, self.unchanged) = (0, 0);
         (self.kept_count, self.skipped_count) = (0, 0);
         self.kept.clear();
@@ -411,6 +410,7 @@ impl RescanReport {
 }
 
 fn push<T>(list: &mut Vec<T>, item: T) {
+    // Beyond the limit only the count beside the list grows.
     if list.len() < REPORT_LIST_LIMIT {
         list.push(item);
     }

@@ -1,4 +1,4 @@
-//! A store, and what every exchange of one run with it shares.
+//! The values that all requests of one run share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::observe::trace::Trace;
 use crate::request_context::RequestContext;
 use crate::rescan::options::Run;
 
-/// The way of one run to its store.
+/// The backend of one run, with everything that a request needs besides its own content.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) backend: Arc<dyn StorageBackend>,
@@ -19,12 +19,13 @@ pub(crate) struct Session {
     pub(crate) gate: Arc<Gate>,
     pub(crate) trace: Trace,
     pub(crate) cancel: CancelToken,
-    /// On the clock's monotonic side.
+    /// A time of the monotonic clock.
     pub(crate) deadline: Option<Duration>,
 }
 
 impl Session {
-    /// For a run that began at `began`. The circuit is closed: this run finds out for itself.
+    /// A session for a run that began at `began`. It closes the circuit breaker: each run finds out for itself
+    /// whether the store is available.
     pub(crate) fn new(
         engine: &Engine,
         backend: &Arc<dyn StorageBackend>,
@@ -32,7 +33,8 @@ impl Session {
         run: &Run,
         began: Duration,
     ) -> Self {
-        // A backend of four methods may wrap one that passes a gate of its own: never the same twice.
+        // A backend of four methods may wrap an S3 backend, whose requests pass the gate of that name. A gate of its
+        // own for the wrapper keeps a request from passing the same gate twice.
         let kind = if backend.transfers().is_some() { "" } else { "adapter of " };
         let gate = engine.gate(&format!("{kind}{}", backend.destination()));
         gate.close_circuit();

@@ -1,4 +1,4 @@
-//! One item of work: a file is opened, hashed, sent and looked at again, on one worker.
+//! Publishes one file on one worker: opens it, hashes it, sends it in one request, and checks that it did not change.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -21,31 +21,31 @@ use crate::tree::walk::SkipReason;
 pub(crate) struct Item {
     pub(crate) key: RemoteKey,
     pub(crate) pending: Pending,
-    /// What is published now; of a modified file.
+    /// The published version of a modified file.
     pub(crate) published: Option<Published>,
-    /// Whose files it is recorded with; `None`: it is recorded alone.
+    /// The batch that it is recorded with; `None`: it is recorded alone.
     pub(crate) batch: Option<u64>,
 }
 
-/// How an item ended.
+/// The result of an item.
 pub(crate) enum Ending {
     /// Sent and acknowledged.
     Uploaded(Published, Receipt),
-    /// Published as it is; only the stat is news.
+    /// The published version has the same content: only the stat is to be recorded.
     Confirmed(Published),
-    /// Not what is published, by its nature.
+    /// Not a file that can be published.
     Skipped(SkipReason),
     Failed(StorageError),
 }
 
-/// An item that was worked on; what was learned of its content is in `item.pending`.
+/// An item and its result. The digest, once it is known, is in `item.pending`.
 pub(crate) struct Worked {
     pub(crate) item: Item,
     pub(crate) ending: Ending,
 }
 
 impl Worked {
-    /// Counts it, and says it to observers.
+    /// Updates metrics and progress, and tells observers.
     pub(crate) fn tell(&self, context: &Context) {
         let trace = &context.session.trace;
         let key = || self.item.key.as_str().to_owned();
@@ -69,7 +69,7 @@ impl Worked {
                 trace.emit(|| Event::Confirmed { key: key() });
             }
             Ending::Skipped(_) => trace.progress.file_done(),
-            // It is told when it is its turn to be sent.
+            // Nothing was sent yet. It is reported when its turn to be sent comes.
             Ending::Failed(_) if context.hash_only.load(Ordering::Relaxed) => {}
             Ending::Failed(error) if error.is_not_tried() => {}
             Ending::Failed(error) => {
@@ -80,7 +80,7 @@ impl Worked {
         }
     }
 
-    /// What is to be recorded: the receipt, or what is known now of the file on disk.
+    /// Returns the record to write: the receipt, or the digest that is known by now. `before` is the pending record.
     pub(crate) fn to_write(&self, before: &Pending) -> Option<Write> {
         let key = self.item.key.as_str().to_owned();
         match &self.ending {
@@ -88,6 +88,7 @@ impl Worked {
                 Some(Write::Published(key, published.clone()))
             }
             Ending::Skipped(_) => Some(Write::Settled(key)),
+            // A digest saves the next run from hashing the file again.
             Ending::Failed(_) if self.item.pending != *before => {
                 Some(Write::Pending(key, self.item.pending.clone()))
             }
@@ -103,6 +104,7 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
         Ok(Ok(ending)) => ending,
         Ok(Err(error)) => Ending::Failed(error.with_key(item.key.as_str())),
         Err(panic) => {
+            // Nobody knows whether the request was sent before the panic.
             item.pending.attempted = true;
             Ending::Failed(panicked(Operation::Upload, &*panic).with_key(item.key.as_str()))
         }
@@ -121,27 +123,29 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
         return Ok(Ending::Skipped(SkipReason::Sizeless));
     }
     if let Some(transfers) = context.session.backend.transfers() {
-        // What the store cannot take is not even hashed.
+        // A file that is too large for the store fails here, before it is hashed.
         transfers.part_plan(source.stat().size)?;
     }
     let stat = *source.stat();
     let settled = stat.is_settled(seen);
-    let believed = item.published.as_ref().filter(|_| !item.pending.attempted);
-    if let Some(there) = believed
-        && content::is_the_same_in_parts(&exchange, &source, there)?
+    // After an attempt without an answer the store may hold either version: only an upload settles that.
+    let trusted = item.published.as_ref().filter(|_| !item.pending.attempted);
+    if let Some(there) = trusted
+        && content::matches_published_parts(&exchange, &source, there)?
     {
         let record = context.published(stat, settled, there.digest, there.etag.clone());
         return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
     }
+    // A plain digest that is known already still holds: the file was opened with the planned stat.
     let (digest, settled) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
         Some(digest) => (digest, item.pending.settled),
-        None => (content::hash(&exchange, &source)?, settled),
+        None => (content::hash_file(&exchange, &source)?, settled),
     };
-    // A digest of two versions must not be taken for the file's.
+    // A file that changed while it was hashed would have a digest of two versions.
     source.check_as_opened()?;
     (item.pending.settled, item.pending.digest) = (settled, Some(digest));
     let record = |etag| context.published(stat, settled, digest, etag);
-    if let Some(there) = believed.filter(|there| there.digest == digest) {
+    if let Some(there) = trusted.filter(|there| there.digest == digest) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));
     }
     if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {

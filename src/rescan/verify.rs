@@ -1,4 +1,12 @@
-//! Verification: what the store lists, and on request holds, compared with what it acknowledged.
+//! Verification: compares the store's listing, and on request the contents, with what the store acknowledged.
+//!
+//! # Architecture
+//! - [`CacheManager::verify`]: the entry for hosts. It takes the cache's lock.
+//! - [`after_run`]: the entry for a rescan, which holds the lock already.
+//! - [`compare`] does the work on the calling thread: [`compare_listing`] page by page, then [`find_missing`] over the
+//!   cache, then [`contents`], which downloads objects on the engine's workers.
+//! - [`Seen`]: the hashes of all listed keys, owned by the calling thread and dropped before the downloads.
+//! - [`Findings`]: writes what was found to the cache. Only the calling thread uses it; workers return results.
 
 mod contents;
 
@@ -26,17 +34,17 @@ use crate::state::store::Write;
 const WRITES_AT_ONCE: usize = 4096;
 
 impl CacheManager {
-    /// Compares what the store lists under the prefix with what it acknowledged; with [`Verify::Content`]
-    /// every published object is downloaded and hashed, too, by all workers. What is missing or different
-    /// counts as not published from then on, and the next rescan publishes it.
+    /// Compares the objects under the prefix with what the store acknowledged. With [`Verify::Content`] the engine's
+    /// workers also download and hash every published object. Missing and different objects count as not published
+    /// from then on, and the next rescan publishes them.
     ///
-    /// Of `run` the cancel token, the deadline, the verification, the observer and the progress are used.
+    /// Only the cancel token, the deadline, the verification, the observer and the progress of `run` are used.
     ///
     /// # Errors
     /// [`ErrorKind::CacheForeign`] if the cache belongs to another destination, [`ErrorKind::CacheLocked`] while a
     /// rescan of this process uses it, [`ErrorKind::Unsupported`] for a backend that cannot list, those of the
-    /// cache and those of the store. What single objects had is in the report; also what ended the comparison
-    /// after something was found, which is then not [`complete`](VerifyReport::complete).
+    /// cache and those of the store. Errors of single objects are in the report. So is an error that ends the
+    /// comparison after something was found; the report is then not [`complete`](VerifyReport::complete).
     pub fn verify(
         &self,
         engine: &Engine,
@@ -46,7 +54,7 @@ impl CacheManager {
         engine.refuse_own_worker()?;
         let _lock = self.lock()?;
         let all = || self.verify_locked(engine, backend, run);
-        // No panic of a backend's getters, or of ours, crosses into the host.
+        // A panic in a backend's getters, or in our own code, must not reach the host.
         catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(panicked(Operation::List, &*panic)))
     }
 
@@ -58,6 +66,7 @@ impl CacheManager {
     ) -> Result<VerifyReport, StorageError> {
         let destination = backend.destination();
         let binding = self.bind(&destination)?;
+        // A cache that was never used is bound now, unless it is open for reading only.
         if let Some(binding) = binding.filter(|_| !self.is_read_only()) {
             self.apply(&[binding])?;
         }
@@ -65,10 +74,12 @@ impl CacheManager {
         let session = Session::new(engine, backend, &trace, run, engine.clock().now());
         let mut report = VerifyReport::default();
         let compared = compare(engine, &Arc::new(session), self, run.verify, &mut report);
+        // Readers of the catalog must see what was found missing, also if the comparison failed.
         if let Err(error) = catalog::follow(self, engine.clock().wall()) {
             report.add_failed(error);
         }
         match compared {
+            // Nothing was found: the caller gets the error itself, not an empty report.
             Err(error) if report.is_empty() || error.is_about_the_cache() => Err(error),
             Err(error) => {
                 report.add_failed(error);
@@ -79,7 +90,7 @@ impl CacheManager {
     }
 }
 
-/// The verification at the end of a rescan; a run that is stopped meanwhile says so.
+/// Verifies at the end of a rescan. Returns the stop reason if the run was stopped meanwhile.
 pub(crate) fn after_run(
     engine: &Engine,
     session: &Session,
@@ -105,8 +116,8 @@ pub(crate) fn after_run(
     }
 }
 
-/// Lists the prefix and compares it with the cache, then the contents, if that is asked for. What was found
-/// before an error is in the report and in the cache.
+/// Compares the listing with the cache, then the contents if `how` asks for it. Findings from before an error are in
+/// the report and in the cache.
 pub(crate) fn compare(
     engine: &Engine,
     session: &Arc<Session>,
@@ -115,25 +126,27 @@ pub(crate) fn compare(
     report: &mut VerifyReport,
 ) -> Result<(), StorageError> {
     let Some(transfers) = session.backend.transfers() else {
-        let why = "this backend cannot list; use Verify::Ack";
+        let why = "this backend cannot list objects, so nothing can be verified; use Verify::Ack";
         return Err(StorageError::new(ErrorKind::Unsupported, Operation::List, why));
     };
     let mut findings = Findings { cache, unrecorded: HashSet::new() };
-    let seen = listed(transfers, session, &mut findings, report)?;
-    lacking(&mut findings, &seen, report)?;
+    let seen = compare_listing(transfers, session, &mut findings, report)?;
+    find_missing(&mut findings, &seen, report)?;
+    // Up to 16 bytes a key, which the downloads do not need.
     drop(seen);
     if how == Verify::Content {
-        contents::announce(session, &findings)?;
+        contents::plan_progress(session, &findings)?;
         contents::compare(engine, session, &mut findings, report)?;
     }
     report.complete = true;
     Ok(())
 }
 
-/// What a verification finds goes into the cache; beside one that is open for reading only it is kept for as long as
-/// the verification takes.
+/// Records what a verification finds in the cache. If the cache is open for reading only, the findings are kept in
+/// memory until the verification ends.
 pub(crate) struct Findings<'a> {
     pub(crate) cache: &'a CacheManager,
+    /// Keys found missing or different that cannot be recorded.
     unrecorded: HashSet<String>,
 }
 
@@ -150,15 +163,15 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// A published object whose record is believed. Of the others it is known that they are to be published anew.
-    pub(crate) fn believed(&self, row: Row) -> Option<(String, Published)> {
+    /// Returns the published record if it is trusted. The other keys are to be published again anyway.
+    pub(crate) fn trusted_record(&self, row: Row) -> Option<(String, Published)> {
         let Row { key, published, pending, .. } = row;
         let attempted = pending.is_some_and(|pending| pending.attempted) || self.unrecorded.contains(&key);
         published.filter(|_| !attempted).map(|published| (key, published))
     }
 }
 
-/// Keys that were listed, as hashes: 16 bytes a key, whatever its length.
+/// The listed keys as hashes: 16 bytes for each key, however long it is.
 struct Seen {
     hasher: (RandomState, RandomState),
     hashes: HashSet<(u64, u64)>,
@@ -170,7 +183,8 @@ impl Seen {
     }
 }
 
-fn listed(
+/// Lists the prefix page by page and compares each object with the cache. Returns the listed keys.
+fn compare_listing(
     transfers: &dyn Transfers,
     session: &Session,
     findings: &mut Findings<'_>,
@@ -188,16 +202,17 @@ fn listed(
                 report.add_unknown(object.key);
                 continue;
             }
-            let news = seen.hashes.insert(seen.hash(&object.key));
-            if !news {
-                let what = "the listing names a key twice";
+            let is_new = seen.hashes.insert(seen.hash(&object.key));
+            if !is_new {
+                let what = "the store's listing contains this key twice";
                 return Err(StorageError::new(ErrorKind::Protocol, Operation::List, what)
                     .with_key(object.key)
                     .retryable(false));
             }
             match published {
+                // Pending only: an upload without a response may have stored it.
                 None => report.add_unknown(object.key),
-                Some(published) => writes.extend(compared(object, &published, pending, report)),
+                Some(published) => writes.extend(compare_object(object, &published, pending, report)),
             }
         }
         findings.record(&writes)?;
@@ -208,8 +223,8 @@ fn listed(
     }
 }
 
-/// What a listed object that was published means, and what is to be recorded of it.
-fn compared(
+/// Compares a listed object with its published record. Returns the record to write, if there is one.
+fn compare_object(
     object: Listed,
     published: &Published,
     pending: Option<Pending>,
@@ -218,10 +233,10 @@ fn compared(
     let tags = object.etag.as_deref().map(|tag| tag.trim_matches('"')).zip(published.etag.as_deref());
     if object.size != published.stat.size || tags.is_some_and(|(listed, given)| listed != given) {
         report.add_different(object.key.clone());
-        return Some(lost(object.key, published, pending));
+        return Some(mark_lost(object.key, published, pending));
     }
     match pending {
-        // Nothing is to be done for it, and here it is, as it was.
+        // A delete without a response was not carried out, and the object is as it was: nothing is left to settle.
         Some(Pending { kind: PendingKind::Unsettled, .. }) => {
             report.matching += 1;
             Some(Write::Settled(object.key))
@@ -238,7 +253,12 @@ fn compared(
     }
 }
 
-fn lacking(findings: &mut Findings<'_>, seen: &Seen, report: &mut VerifyReport) -> Result<(), StorageError> {
+/// Finds published keys that were not listed.
+fn find_missing(
+    findings: &mut Findings<'_>,
+    seen: &Seen,
+    report: &mut VerifyReport,
+) -> Result<(), StorageError> {
     let mut writes = Vec::new();
     for row in findings.cache.rows() {
         let Row { key, published, pending, .. } = row?;
@@ -247,13 +267,13 @@ fn lacking(findings: &mut Findings<'_>, seen: &Seen, report: &mut VerifyReport) 
         }
         let kind = pending.as_ref().map(|pending| pending.kind);
         match published {
-            // Its file is gone, and so is its object.
+            // The file is gone, and so is the object: nothing is left to do.
             _ if matches!(kind, Some(PendingKind::Removed | PendingKind::Unsettled)) => {
                 writes.push(Write::Deleted(key));
             }
             Some(published) => {
                 report.add_missing(key.clone());
-                writes.push(lost(key, &published, pending));
+                writes.push(mark_lost(key, &published, pending));
             }
             None => {}
         }
@@ -264,9 +284,9 @@ fn lacking(findings: &mut Findings<'_>, seen: &Seen, report: &mut VerifyReport) 
     findings.record(&writes)
 }
 
-/// A published object that is not there as it was acknowledged: its record is not believed any more, and stays
-/// until it is published again.
-pub(crate) fn lost(key: String, published: &Published, pending: Option<Pending>) -> Write {
+/// Returns the write that marks a published object as missing or different: its record is not trusted until it is
+/// published again.
+pub(crate) fn mark_lost(key: String, published: &Published, pending: Option<Pending>) -> Write {
     let on_disk = pending.unwrap_or(Pending {
         kind: PendingKind::Modified,
         stat: published.stat,

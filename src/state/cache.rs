@@ -1,4 +1,4 @@
-//! The durable cache: what the store has acknowledged, and what is still to be done.
+//! The durable cache: the versions that the store has acknowledged, and the work that is still to be done.
 
 pub(crate) mod binding;
 
@@ -20,38 +20,40 @@ use crate::state::store::{META_CHANGES, Store, Write};
 use crate::state::summary::CacheSummary;
 use crate::tree::version::{FileEntry, Version};
 
+/// Set if the last rescan left the store as the tree was.
 const META_SYNCED: &str = "synced";
 /// The checksum of the catalog that was last written.
 const META_CATALOG: &str = "catalog";
 
-/// A key with something still to be done.
+/// A key with work left to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PendingFile {
     /// The key.
     pub key: String,
-    /// What is to be done.
+    /// The work to do.
     pub kind: PendingKind,
-    /// The size in bytes on disk; of a removed file, as it was published.
+    /// The size in bytes on disk; for a removed file the published one.
     pub size: u64,
 }
 
-/// The durable record of what is published, in one file. Cheap to clone; clones share the file, which
-/// one process at a time has open for writing, and any number [for reading](Self::open_read_only).
+/// The durable record of all published files, in one file on disk. Cheap to clone; clones share the file. One process
+/// at a time has it open for writing, and any number of processes [for reading](Self::open_read_only).
 ///
-/// It says "published" only of what the store has acknowledged, and it is bound to the destination
-/// that it was first used for.
+/// A version counts as published only after the store has acknowledged it. The cache is bound to the destination that
+/// it was first used for.
 #[derive(Clone)]
 pub struct CacheManager(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
     store: Box<dyn Store>,
+    /// A rescan or verification of this process holds the cache.
     rescanning: AtomicBool,
     places: RwLock<Option<Places>>,
 }
 
-/// Held while a rescan runs.
+/// Held while a rescan or verification uses the cache. Dropping it lets the next one start.
 pub(crate) struct RescanLock(Arc<Inner>);
 
 impl Drop for RescanLock {
@@ -61,48 +63,48 @@ impl Drop for RescanLock {
 }
 
 impl CacheManager {
-    /// Opens the cache, or creates it (mode 0600, a missing parent folder 0700), and checks the whole
-    /// file: about 0.3 s for a million records. One of the format before is upgraded in place. A cache that
-    /// anybody may write or replace is refused, and one that its group may write is warned of.
+    /// Opens the cache for writing, or creates it (mode 0600; a missing parent folder gets 0700). Checks the whole
+    /// file: about 0.3 s for a million records. A cache of the previous format is upgraded in place. A cache that
+    /// anybody may write or replace is refused; if its group may write it, the log has a warning.
     ///
-    /// Where the process has a limit on the size of files (`RLIMIT_FSIZE`), the system answers a write beyond it with
-    /// SIGXFSZ, which ends a process that neither handles nor ignores it; this library installs no handler. A host
-    /// that ignores the signal gets the error instead.
+    /// If the process has a limit on file sizes (`RLIMIT_FSIZE`), a write beyond it raises SIGXFSZ, which ends a
+    /// process that neither handles nor ignores the signal. This library installs no handler. A host that ignores the
+    /// signal gets an error instead.
     ///
     /// # Errors
-    /// [`ErrorKind::CacheLocked`] if another process has it open for writing, [`ErrorKind::CacheDamaged`] if it is no
-    /// cache, is damaged or is from a newer version, [`ErrorKind::Cache`] if it cannot be read or
+    /// [`ErrorKind::CacheLocked`] if another process has it open for writing, [`ErrorKind::CacheDamaged`] if it is not
+    /// a cache, is damaged or was written by a newer version, [`ErrorKind::Cache`] if it cannot be read or
     /// written, is a symbolic link, or may be written by anybody, [`ErrorKind::Config`] if it is a folder.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self::open_waiting(path, Duration::ZERO)
     }
 
-    /// The same, but waits so long for another process to close the cache.
+    /// As [`open`](Self::open), but waits up to `wait` for another process to close the cache.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_waiting(path: impl AsRef<Path>, wait: Duration) -> Result<Self, StorageError> {
         let path = path.as_ref();
-        RedbStore::open_waiting(path, wait).and_then(|store| Self::of(path, store))
+        RedbStore::open_waiting(path, wait).and_then(|store| Self::from_store(path, store))
     }
 
-    /// Opens a cache that is there for reading, beside a process that may have it open for writing, and follows what
-    /// that records. Neither the file nor its folder need be writable. Rescans that find something to do fail,
-    /// dry runs do not; what a [verification](Self::verify) finds is not recorded.
+    /// Opens an existing cache for reading. Another process may have it open for writing meanwhile; its changes are
+    /// seen. Neither the file nor its folder has to be writable. A rescan with work to do fails; dry runs succeed. The
+    /// findings of a [verification](Self::verify) are not recorded.
     ///
-    /// A cache that a killed process left is put right first, and one of the format before is upgraded; where it
-    /// cannot be written, in memory. One in which nothing was ever recorded is empty.
+    /// A cache that a killed process left behind is repaired first, and one of the previous format is upgraded. If the
+    /// file cannot be written, that is done in memory. A file without any record is an empty cache.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`ErrorKind::Cache`] if there is no such file. [`ErrorKind::CacheLocked`] only
-    /// where a process of an earlier version has it open, or the file system has no locks on parts of files.
+    /// if a process with an earlier version has it open, or the file system has no byte-range locks.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         let path = path.as_ref();
-        RedbStore::open_read_only_waiting(path).and_then(|store| Self::of(path, store))
+        RedbStore::open_read_only_waiting(path).and_then(|store| Self::from_store(path, store))
     }
 
-    fn of(path: &Path, store: RedbStore) -> Result<Self, StorageError> {
-        let store = store.in_this_format(path)?;
+    fn from_store(path: &Path, store: RedbStore) -> Result<Self, StorageError> {
+        let store = store.in_current_format(path)?;
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
             store: Box::new(store),
@@ -111,45 +113,47 @@ impl CacheManager {
         })))
     }
 
-    /// Whether it was [opened for reading](Self::open_read_only).
+    /// Returns true if the cache was [opened for reading](Self::open_read_only).
     pub fn is_read_only(&self) -> bool {
         self.0.store.is_read_only()
     }
 
-    /// Compares the open file with what its path leads to now. A rescan does so at every commit and at its end.
+    /// Checks that the path still leads to the open file. A rescan does so at each commit and at its end.
     ///
     /// # Errors
-    /// [`ErrorKind::Cache`] if the file was removed or replaced: what is recorded from then on would be lost.
+    /// [`ErrorKind::Cache`] if the file was removed or replaced: later records would be lost.
     pub fn check_file(&self) -> Result<(), StorageError> {
         self.0.store.check()
     }
 
-    /// The file.
+    /// The path of the cache file.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Where a key is to be read now; `None` if it is neither published nor on disk.
+    /// Returns the URL to read a key from now; `None` if it is neither published nor on disk.
     ///
-    /// Published: the store's URL. Pending with a fallback: the fallback's URL and the digest on disk,
-    /// where it is known. Pending without one: the store's URL, with size and digest of what it still
-    /// serves; without them from before a request for the key is sent until the store acknowledges
-    /// something. Never a digest of other bytes than the URL serves.
+    /// - Published: the store's URL.
+    /// - Pending, with a fallback: the fallback's URL, and the digest of the file on disk if it is known.
+    /// - Pending, without a fallback: the store's URL, with size and digest of the version that it still serves. Both
+    ///   are left out from before a request for the key is sent until the store acknowledges one.
+    ///
+    /// A digest is always that of the bytes that the URL serves.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] before an orchestrator has used this cache in this process: until then
-    /// it knows no URLs. [`ErrorKind::Cache`] if the file cannot be read.
+    /// [`ErrorKind::Config`] if no orchestrator was created with this cache in this process: only then are its URLs
+    /// known. [`ErrorKind::Cache`] if the file cannot be read.
     pub fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
         let places = self.places()?;
         let (published, pending) = self.0.store.get(key)?;
         Ok(Known::new(published.as_ref(), pending.as_ref()).resolved(key, &places))
     }
 
-    /// Every key that is published or on disk, in the order of their bytes, and where it is to be read now. Changes
-    /// meanwhile may be seen.
+    /// Iterates over all keys that are published or on disk, in byte order, with the URL to read each from. Changes
+    /// made meanwhile may be seen.
     ///
     /// # Errors
-    /// Once, as an item: those of [`resolve`](Self::resolve).
+    /// Those of [`resolve`](Self::resolve), as one item.
     pub fn entries(&self) -> impl Iterator<Item = Result<(String, Resolved), StorageError>> + '_ {
         let (places, failed) = match self.places() {
             Ok(places) => (Some(places), None),
@@ -164,10 +168,11 @@ impl CacheManager {
                 Err(error) => Some(Err(error)),
             })
         });
+        // Without known URLs the error is the only item.
         failed.into_iter().chain(known)
     }
 
-    /// What is still to be done, in key order.
+    /// Returns the keys with work left to do, in key order.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
@@ -183,7 +188,7 @@ impl CacheManager {
             .collect()
     }
 
-    /// Everything in a few numbers; reads the whole file, about 1 s for a million records.
+    /// Returns a summary of the cache. Reads the whole file: about 1 s for a million records.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
@@ -205,7 +210,7 @@ impl CacheManager {
         })
     }
 
-    /// How many keys are pending.
+    /// Returns the number of keys that are pending.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
@@ -213,7 +218,7 @@ impl CacheManager {
         self.0.store.lengths().map(|(_, pending)| pending)
     }
 
-    /// How many objects are published.
+    /// Returns the number of published objects.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
@@ -221,16 +226,17 @@ impl CacheManager {
         self.0.store.lengths().map(|(published, _)| published)
     }
 
-    /// Whether the last rescan left the store as the tree was.
+    /// Returns true if the last rescan left the store as the tree was.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
     pub fn is_synced(&self) -> Result<bool, StorageError> {
+        // The flag may be older than the last pending record.
         let flag = self.0.store.meta(META_SYNCED)?.as_deref() == Some(&[1]);
         Ok(flag && self.pending_count()? == 0)
     }
 
-    /// What is published, in memory: about 200 bytes a file.
+    /// Returns all published files. Takes about 200 bytes of memory for each.
     ///
     /// # Errors
     /// [`ErrorKind::Cache`] if the file cannot be read.
@@ -249,6 +255,7 @@ impl CacheManager {
         Ok(Version::new(entries.collect::<Result<Vec<_>, _>>()?))
     }
 
+    /// Takes the cache for one rescan or verification of this process.
     pub(crate) fn lock(&self) -> Result<RescanLock, StorageError> {
         if self.0.rescanning.swap(true, Ordering::Acquire) {
             let why = "a rescan of this process is using this cache; wait for it to end";
@@ -256,36 +263,39 @@ impl CacheManager {
                 StorageError::new(ErrorKind::CacheLocked, Operation::Rescan, why).with_path(self.path())
             );
         }
-        // What was committed before is not this run's.
+        // Earlier commits do not count for this run's metrics.
         self.0.store.take_commits();
         Ok(RescanLock(self.0.clone()))
     }
 
-    /// Lets [`resolve`](Self::resolve) answer with these places' URLs, in a process that makes no orchestrator
-    /// with this cache; one does this by itself.
+    /// Sets the backends whose URLs [`resolve`](Self::resolve) returns. Only needed in a process that creates no
+    /// orchestrator with this cache; an orchestrator does it by itself.
     pub fn use_urls_of(&self, store: Arc<dyn StorageBackend>, fallback: Option<Arc<dyn StorageBackend>>) {
         *self.0.places.write().unwrap_or_else(PoisonError::into_inner) = Some(Places { store, fallback });
     }
 
+    /// Returns the backends whose URLs are used.
     pub(crate) fn places(&self) -> Result<Places, StorageError> {
         let places = self.0.places.read().unwrap_or_else(PoisonError::into_inner).clone();
         places.ok_or_else(|| {
-            StorageError::config("cache", "it knows no URLs yet: make a RescanOrchestrator with it first")
+            let why =
+                "no URLs are known in this process: create a RescanOrchestrator with it, or call use_urls_of";
+            StorageError::config("cache", why)
         })
     }
 
-    /// The id of the last change of what is published or pending; 0: there was none.
+    /// Returns the ID of the last change of a published or pending record; 0 if there was none.
     pub(crate) fn changes(&self) -> Result<u64, StorageError> {
         let id = self.0.store.meta(META_CHANGES)?;
         Ok(id.and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes))
     }
 
-    /// Whether a catalog of this checksum is the one that was last written.
+    /// Returns true if the catalog that was written last has this checksum.
     pub(crate) fn is_its_catalog(&self, checksum: u64) -> Result<bool, StorageError> {
         Ok(self.0.store.meta(META_CATALOG)?.as_deref() == Some(&checksum.to_le_bytes()))
     }
 
-    /// Notes the catalog that was written, where anything can be.
+    /// Records the checksum of the catalog that was written, unless the cache is open for reading only.
     pub(crate) fn note_catalog(&self, checksum: u64) -> Result<(), StorageError> {
         if self.is_read_only() {
             return Ok(());
@@ -293,20 +303,20 @@ impl CacheManager {
         self.apply(&[Write::Meta(META_CATALOG, checksum.to_le_bytes().to_vec())])
     }
 
-    /// Notes whether the store is as the tree was, and whether the run left nothing to be done; commits only what
-    /// is news.
-    pub(crate) fn note_end(&self, synced: bool, complete: bool) -> Result<(), StorageError> {
+    /// Records how a run ended: whether the store is as the tree was, and whether the run was complete. Commits only
+    /// what differs from the last run, so an unchanged tree costs no disk sync.
+    pub(crate) fn record_end(&self, synced: bool, complete: bool) -> Result<(), StorageError> {
         let (value, mut writes) = (vec![u8::from(synced)], Vec::new());
         if self.0.store.meta(META_SYNCED)?.as_ref() != Some(&value) {
             writes.push(Write::Meta(META_SYNCED, value));
         }
-        if complete && self.0.store.completion_is_news()? {
+        if complete && self.0.store.is_completion_due()? {
             writes.push(Write::Complete);
         }
         self.apply(&writes)
     }
 
-    /// What is published and what is pending for a key.
+    /// Returns the published and the pending record of a key.
     pub(crate) fn records(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
         self.0.store.get(key)
     }
@@ -319,14 +329,15 @@ impl CacheManager {
         self.0.store.get(key).map(|(_, pending)| pending)
     }
 
-    /// Every key that is published or pending.
+    /// Iterates over all keys that are published or pending, in key order.
     pub(crate) fn rows(&self) -> Rows<'_> {
         Rows::new(&*self.0.store, true)
     }
 
-    /// Whether anything is to be sent or deleted.
+    /// Returns true if anything is to be uploaded or deleted.
     pub(crate) fn has_work(&self) -> Result<bool, StorageError> {
         for row in self.pending_rows() {
+            // For unsettled keys no request is to be sent.
             if row?.pending.is_some_and(|pending| pending.kind != PendingKind::Unsettled) {
                 return Ok(true);
             }
@@ -334,36 +345,37 @@ impl CacheManager {
         Ok(false)
     }
 
-    /// Every key that is pending.
+    /// Iterates over all keys that are pending, in key order.
     pub(crate) fn pending_rows(&self) -> Rows<'_> {
         Rows::new(&*self.0.store, false)
     }
 
-    /// The same behind a key.
-    pub(crate) fn pending_rows_behind(&self, key: &str) -> Rows<'_> {
-        Rows::behind(&*self.0.store, key)
+    /// Iterates over the pending keys that follow `key`.
+    pub(crate) fn pending_rows_after(&self, key: &str) -> Rows<'_> {
+        Rows::pending_after(&*self.0.store, key)
     }
 
-    /// Writes in one transaction, durable when this returns.
+    /// Writes all records in one transaction. They are durable when this returns.
     pub(crate) fn apply(&self, writes: &[Write]) -> Result<(), StorageError> {
         self.0.store.apply(writes)
     }
 
+    /// Adds the commits since the run began to its metrics.
     pub(crate) fn count_commits(&self, metrics: &Metrics) {
         metrics.commits(self.0.store.take_commits());
     }
 
-    /// The uploads in parts of a key that are, or may be, open.
+    /// Returns the multipart uploads of a key that are open, or may be.
     pub(crate) fn open_uploads(&self, key: &str) -> Result<Vec<OpenUpload>, StorageError> {
         self.0.store.uploads(key)
     }
 
-    /// Keys with open uploads behind `after`, a page of them, in key order.
+    /// Returns a page of the keys after `after` that have open multipart uploads, in key order.
     pub(crate) fn keys_with_uploads(&self, after: Option<&str>) -> Result<Vec<String>, StorageError> {
         self.0.store.keys_with_uploads(after)
     }
 
-    /// How many multipart uploads are recorded whose upload IDs are known.
+    /// Returns the number of recorded multipart uploads whose upload IDs are known.
     pub(crate) fn open_upload_count(&self) -> Result<u64, StorageError> {
         let (mut count, mut after) = (0, None);
         loop {
@@ -371,13 +383,14 @@ impl CacheManager {
             let Some(last) = keys.last() else { return Ok(count) };
             after = Some(last.clone());
             for key in keys {
+                // Without an upload ID an upload may never have been created.
                 let named = self.open_uploads(&key)?.into_iter().filter(|open| open.upload_id.is_some());
                 count += named.count() as u64;
             }
         }
     }
 
-    /// The acknowledged parts of an upload, by number.
+    /// Returns the acknowledged parts of a multipart upload, by part number.
     pub(crate) fn sent_parts(&self, token: &str) -> Result<Vec<(u32, SentPart)>, StorageError> {
         self.0.store.sent_parts(token)
     }

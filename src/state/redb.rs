@@ -1,4 +1,14 @@
-//! redb, and everything that can go wrong with it.
+//! The [`Store`] that keeps its records in a redb database, and what is made of redb's failures.
+//!
+//! # Architecture
+//! - [`RedbStore`]: the open database and its file, owned by the cache. Any thread may call it; redb lets one thread at
+//!   a time write.
+//! - [`Access`]: how the database is open: for writing, for reading beside a writer, or with changes in memory only.
+//! - [`OpenFile`]: the file on disk, compared with its path before each commit.
+//! - [`Tables`]: the tables of one write transaction.
+//! - `open` opens and repairs, `upgrade` converts the previous format, `overlay` keeps changes in memory.
+//!
+//! Every call into redb is guarded against panics, because redb may panic on a damaged file.
 
 mod access;
 mod file;
@@ -22,7 +32,7 @@ pub(crate) type Definition = TableDefinition<'static, &'static str, &'static [u8
 pub(crate) const META: Definition = TableDefinition::new("meta");
 pub(crate) const PUBLISHED: Definition = TableDefinition::new("published");
 pub(crate) const PENDING: Definition = TableDefinition::new("pending");
-/// By key: a list of [`OpenUpload`].
+/// By key: its list of [`OpenUpload`].
 pub(crate) const UPLOADS: Definition = TableDefinition::new("uploads");
 /// By key, without a value: [`Table::Recent`].
 pub(crate) const RECENT: Definition = TableDefinition::new("recent");
@@ -33,13 +43,14 @@ pub(crate) const PARTS: Definition = TableDefinition::new("parts");
 
 const NOTHING: &[u8] = &[];
 
-/// Keys with open uploads read at a time.
+/// The number of keys with open multipart uploads on a page.
 const UPLOADS_AT_ONCE: usize = 256;
 
-/// Keeps records in a file of redb.
+/// Keeps records in a redb file.
 pub(crate) struct RedbStore {
     access: Access,
     file: OpenFile,
+    /// Commits since they were last asked for.
     commits: AtomicU64,
 }
 
@@ -52,8 +63,8 @@ impl RedbStore {
         &self.file
     }
 
-    /// Whether anything was ever committed.
-    pub(crate) fn is_made(&self) -> Result<bool, StorageError> {
+    /// Returns true if the tables were created.
+    pub(crate) fn has_tables(&self) -> Result<bool, StorageError> {
         self.read(|transaction| match transaction.open_table(META) {
             Ok(_) => Ok(true),
             Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
@@ -61,8 +72,8 @@ impl RedbStore {
         })
     }
 
-    /// Makes the tables, with this as the first fact of the whole.
-    pub(crate) fn make(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
+    /// Creates the tables, with this as the first named value.
+    pub(crate) fn create_tables(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
         self.write(|transaction| {
             for table in [PUBLISHED, PENDING, UPLOADS, PARTS, RECENT, LEFT] {
                 transaction.open_table(table)?;
@@ -72,7 +83,7 @@ impl RedbStore {
         })
     }
 
-    /// Up to `most` raw records of a table behind `after`, in key order.
+    /// Returns up to `most` encoded records of a table that follow `after`, in key order.
     pub(crate) fn rows(
         &self,
         table: Definition,
@@ -83,7 +94,7 @@ impl RedbStore {
         self.read(|transaction| {
             let table = match transaction.open_table(table) {
                 Ok(table) => table,
-                // A version before did not have it.
+                // Earlier versions of this library did not create every table.
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
             };
@@ -96,8 +107,8 @@ impl RedbStore {
         })
     }
 
-    /// Writes records as they are.
-    pub(crate) fn put_raw(&self, rows: &[(Definition, String, Vec<u8>)]) -> Result<(), StorageError> {
+    /// Writes records that are encoded already.
+    pub(crate) fn put_encoded(&self, rows: &[(Definition, String, Vec<u8>)]) -> Result<(), StorageError> {
         self.write(|transaction| {
             for (table, key, bytes) in rows {
                 transaction.open_table(*table)?.insert(key.as_str(), bytes.as_slice())?;
@@ -106,7 +117,7 @@ impl RedbStore {
         })
     }
 
-    /// The bytes of a record.
+    /// Returns the bytes of an encoded record, or the error with file and key.
     pub(crate) fn encoded(
         &self,
         key: &str,
@@ -120,7 +131,7 @@ impl RedbStore {
         })
     }
 
-    /// The record, or an error that says how to get out of it.
+    /// Decodes a record. The error for a damaged one says what to do.
     pub(crate) fn decoded<T: serde::de::DeserializeOwned>(
         &self,
         key: &str,
@@ -129,6 +140,7 @@ impl RedbStore {
         decode(key, bytes).ok_or_else(|| self.damaged(key))
     }
 
+    /// Runs `work` in a read transaction.
     fn read<T>(
         &self,
         work: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
@@ -139,6 +151,7 @@ impl RedbStore {
         })
     }
 
+    /// Runs `work` in a write transaction and commits it durably.
     fn write(
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
@@ -149,6 +162,7 @@ impl RedbStore {
         guarded(&self.file.path, || {
             let run = || -> Result<(), redb::Error> {
                 let mut transaction = database.begin_write()?;
+                // After a crash the file opens without a scan of all its pages.
                 transaction.set_quick_repair(true);
                 work(&transaction)?;
                 transaction.commit()?;
@@ -181,7 +195,8 @@ impl RedbStore {
 }
 
 impl Store for RedbStore {
-    fn completion_is_news(&self) -> Result<bool, StorageError> {
+    fn is_completion_due(&self) -> Result<bool, StorageError> {
+        // The first complete run counts even if it published nothing.
         let is_first = self.meta(META_COMPLETE)?.is_none();
         Ok(is_first || !self.rows(RECENT, None, 1)?.is_empty())
     }
@@ -199,6 +214,7 @@ impl Store for RedbStore {
     }
 
     fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
+        // One transaction, so that both records are of the same moment.
         let (published, pending) = self.read(|transaction| {
             let published = transaction.open_table(PUBLISHED)?.get(key)?.map(|v| v.value().to_vec());
             let pending = transaction.open_table(PENDING)?.get(key)?.map(|v| v.value().to_vec());
@@ -245,7 +261,7 @@ impl Store for RedbStore {
         if writes.is_empty() {
             return Ok(());
         }
-        // What reaches no disk must not be published by.
+        // With an overlay a write would succeed in memory, and nothing durable would stand behind the upload.
         if self.is_read_only() {
             return Err(self.not_writable());
         }
@@ -262,6 +278,7 @@ impl Store for RedbStore {
                 after_a_complete_run: false,
             };
             tables.after_a_complete_run = tables.meta.get(META_COMPLETE)?.is_some();
+            // The catalog is out of date once this number has changed.
             if writes.iter().any(Write::is_about_files) {
                 tables.meta.insert(META_CHANGES, fastrand::u64(1..).to_le_bytes().as_slice())?;
             }
@@ -297,6 +314,7 @@ impl Store for RedbStore {
     }
 }
 
+/// The tables of one write transaction.
 struct Tables<'t> {
     published: redb::Table<'t, &'static str, &'static [u8]>,
     pending: redb::Table<'t, &'static str, &'static [u8]>,
@@ -305,6 +323,7 @@ struct Tables<'t> {
     meta: redb::Table<'t, &'static str, &'static [u8]>,
     recent: redb::Table<'t, &'static str, &'static [u8]>,
     left: redb::Table<'t, &'static str, &'static [u8]>,
+    /// A run was complete before: only then is a new key more than the last complete tree.
     after_a_complete_run: bool,
 }
 
@@ -312,6 +331,7 @@ impl Tables<'_> {
     fn apply(&mut self, write: &Write) -> Result<(), redb::Error> {
         match write {
             Write::Published(key, record) => {
+                // New since the last complete run: it does not count when deletes are judged.
                 if self.after_a_complete_run && self.published.get(key.as_str())?.is_none() {
                     self.recent.insert(key.as_str(), NOTHING)?;
                 }
@@ -343,6 +363,7 @@ impl Tables<'_> {
             UploadStep::Part(token, number, part) => {
                 return put(&mut self.parts, &part_key(token, *number), &(*number, part));
             }
+            // The parts of an upload that is over are of no use to any other.
             UploadStep::Closed(token) | UploadStep::Forgotten(token) => {
                 let (first, end) = parts_of(token);
                 self.parts.retain_in(first.as_str()..end.as_str(), |_, _| false)?;
@@ -350,6 +371,7 @@ impl Tables<'_> {
             UploadStep::Intended(_) | UploadStep::Begun { .. } => {}
         }
         let stored = self.uploads.get(key)?.map(|value| value.value().to_vec());
+        // A damaged list is replaced: the step is all that is known for certain.
         let uploads: Vec<OpenUpload> = stored.and_then(|bytes| decode(key, &bytes)).unwrap_or_default();
         let uploads = after(uploads, step);
         if uploads.is_empty() {
@@ -359,17 +381,18 @@ impl Tables<'_> {
     }
 }
 
-/// Parts of one upload lie together, by number.
+/// The key of a part's record. The parts of an upload are neighbours, in order of their numbers.
 fn part_key(token: &str, number: u32) -> String {
     format!("{token}/{number:05}")
 }
 
-/// From the first part of an upload to behind its last.
+/// The range of keys of an upload's parts: the first key, and the end after the last one.
 fn parts_of(token: &str) -> (String, String) {
-    // '0' follows '/'.
+    // '0' is the byte after '/'.
     (format!("{token}/"), format!("{token}0"))
 }
 
+/// Encodes and writes a record.
 fn put<T: serde::Serialize>(
     table: &mut redb::Table<'_, &'static str, &'static [u8]>,
     key: &str,

@@ -1,5 +1,5 @@
-//! The cache as a stream in key order, read a page at a time: no read transaction stays open for
-//! long, as that would keep every page written since from being used again.
+//! Reads the cache as a stream in key order, a page at a time. No read transaction stays open for long: it would keep
+//! the database from reusing any page that is freed meanwhile.
 
 use std::collections::VecDeque;
 
@@ -7,58 +7,63 @@ use crate::error::StorageError;
 use crate::state::records::{Pending, Published, decode};
 use crate::state::store::{Store, Table};
 
-/// Records read at a time.
+/// The number of records read in one transaction.
 const PAGE: usize = 1024;
 
-/// What the cache knows of a key.
+/// All that the cache knows about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) key: String,
     pub(crate) published: Option<Published>,
     pub(crate) pending: Option<Pending>,
-    /// Runs that came to no good end have added it: it is not of the last tree that was published whole.
+    /// An incomplete run has added it: it is not part of the last complete tree.
     pub(crate) recent: bool,
-    /// A run that deletes nothing has left it.
+    /// Its file is gone, and a run with deletes switched off has left the object.
     pub(crate) left: bool,
 }
 
-/// A stream of [`Row`]s. Changes behind its position are not seen, changes ahead of it are.
+/// A stream of [`Row`]s. Changes made meanwhile are seen only after the current page.
 pub(crate) struct Rows<'a> {
     store: &'a dyn Store,
-    /// `None`: only pending keys are wanted.
+    /// `None` if only pending keys are read.
     published: Option<Pages>,
     pending: Pages,
     recent: Pages,
     left: Pages,
 }
 
-/// One table's raw records, a page at a time.
+/// The encoded records of one table, a page at a time.
 #[derive(Default)]
 struct Pages {
     page: VecDeque<(String, Vec<u8>)>,
+    /// The last key that was read; the next page follows it.
     last: Option<String>,
     at_end: bool,
 }
 
 impl Pages {
+    /// Reads the next page if this one is used up.
     fn fill(
         &mut self,
         read: impl FnOnce(Option<&str>) -> Result<Vec<(String, Vec<u8>)>, StorageError>,
     ) -> Result<(), StorageError> {
         if self.page.is_empty() && !self.at_end {
             self.page = read(self.last.as_deref())?.into();
+            // A page that is not full is the last one.
             self.at_end = self.page.len() < PAGE;
             self.last = self.page.back().map(|(key, _)| key.clone());
         }
         Ok(())
     }
 
+    /// The key of the next record.
     fn key(&self) -> Option<&str> {
         self.page.front().map(|(key, _)| key.as_str())
     }
 
+    /// Takes the record of `key`, if the table has one.
     fn take(&mut self, key: &str) -> Option<Vec<u8>> {
-        // A key that no other table has is passed over.
+        // A mark whose published record was changed meanwhile is skipped.
         while self.key().is_some_and(|first| first < key) {
             self.page.pop_front();
         }
@@ -67,6 +72,7 @@ impl Pages {
 }
 
 impl<'a> Rows<'a> {
+    /// A stream of all keys, or of the pending ones only.
     pub(crate) fn new(store: &'a dyn Store, with_published: bool) -> Self {
         let (recent, left) = (Pages::default(), Pages::default());
         Self {
@@ -78,8 +84,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// What is pending behind a key.
-    pub(crate) fn behind(store: &'a dyn Store, key: &str) -> Self {
+    /// A stream of the pending keys that follow `key`.
+    pub(crate) fn pending_after(store: &'a dyn Store, key: &str) -> Self {
         let pending = Pages { last: Some(key.to_owned()), ..Pages::default() };
         Self { pending, ..Self::new(store, false) }
     }
@@ -92,6 +98,7 @@ impl<'a> Rows<'a> {
             self.recent.fill(|after| store.page(Table::Recent, after, PAGE))?;
             self.left.fill(|after| store.page(Table::Left, after, PAGE))?;
         }
+        // The next row is the smallest key of both tables.
         let keys = [self.pending.key(), self.published.as_ref().and_then(Pages::key)];
         let Some(key) = keys.into_iter().flatten().min().map(str::to_owned) else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The seam of the state: what the cache asks of whatever keeps its records.
+//! The trait [`Store`]: the operations that the cache needs from the database that keeps its records.
 
 use crate::backend::SentPart;
 use crate::error::StorageError;
@@ -8,35 +8,37 @@ use crate::state::records::{OpenUpload, Pending, Published, UploadStep};
 pub(crate) const FORMAT: u8 = 3;
 
 pub(crate) const META_FORMAT: &str = "format";
-/// Another random number with every change of what is published or pending.
+/// A random number that changes with every change of a published or pending record.
 pub(crate) const META_CHANGES: &str = "changes";
-/// Whether any run was complete.
+/// Set once a run was complete.
 pub(crate) const META_COMPLETE: &str = "complete";
 
-/// One change of the cache.
+/// One change of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
-    /// The store acknowledged the object: published, and nothing is pending for it.
+    /// The object store acknowledged the version: it is published, and nothing is pending for its key.
     Published(String, Published),
-    /// Something is to be done.
+    /// There is work to do for the key.
     Pending(String, Pending),
-    /// Nothing is to be done (any more).
+    /// Nothing is left to do for the key.
     Settled(String),
-    /// The object is deleted, and nothing is pending for it.
+    /// The object was deleted, and nothing is pending for its key.
     Deleted(String),
     /// A step of a multipart upload.
     Upload(String, UploadStep),
-    /// A run that deletes nothing left the object, although its file is gone.
+    /// A run with deletes switched off left the object, although its file is gone.
     Left(String),
-    /// The file of such an object is there again.
+    /// The file of such an object exists again.
     Returned(String),
-    /// The store holds the tree: what was published since it did so before is a part of that from now on.
+    /// The object store holds exactly the tree. Keys that were published since the last complete run now belong to the
+    /// last complete tree.
     Complete,
-    /// A fact of the whole cache.
+    /// A named value of the whole cache.
     Meta(&'static str, Vec<u8>),
 }
 
 impl Write {
+    /// Returns true if the write changes the published or the pending record of a key.
     pub(crate) fn is_about_files(&self) -> bool {
         matches!(self, Self::Published(..) | Self::Pending(..) | Self::Settled(_) | Self::Deleted(_))
     }
@@ -47,30 +49,30 @@ impl Write {
 pub(crate) enum Table {
     Published,
     Pending,
-    /// Published keys that no complete run has had in its tree: those that runs which came to no good end have added.
+    /// Published keys that are not part of the last complete tree: incomplete runs have added them since.
     Recent,
-    /// Published keys that runs which delete nothing have left.
+    /// Published keys whose files are gone and that runs with deletes switched off have left.
     Left,
 }
 
-/// Keeps records, durably. One process at a time writes them; every call may come from any thread.
+/// Keeps records durably. One process at a time writes them. Every method may be called from any thread.
 ///
 /// Every method fails with the kinds [`Cache`](crate::ErrorKind::Cache) or
-/// [`CacheDamaged`](crate::ErrorKind::CacheDamaged), and names the store.
+/// [`CacheDamaged`](crate::ErrorKind::CacheDamaged), and names the file.
 pub(crate) trait Store: Send + Sync {
-    /// Whether nothing can be written.
+    /// Returns true if nothing can be written.
     fn is_read_only(&self) -> bool;
 
-    /// Fails where the store is no longer in its place: what is written from then on would be lost.
+    /// Fails if the file was removed or replaced: later writes would be lost.
     fn check(&self) -> Result<(), StorageError>;
 
-    /// Returns a fact of the whole.
+    /// Returns a named value of the whole cache.
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Returns what is published and what is pending for a key.
+    /// Returns the published and the pending record of a key.
     fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError>;
 
-    /// Returns up to `most` encoded records of a table whose keys are behind `after`, in key order.
+    /// Returns up to `most` encoded records of a table whose keys follow `after`, in key order.
     fn page(
         &self,
         table: Table,
@@ -78,27 +80,27 @@ pub(crate) trait Store: Send + Sync {
         most: usize,
     ) -> Result<Vec<(String, Vec<u8>)>, StorageError>;
 
-    /// Returns the multipart uploads of a key that are, or may be, open.
+    /// Returns the multipart uploads of a key that are open, or may be.
     fn uploads(&self, key: &str) -> Result<Vec<OpenUpload>, StorageError>;
 
-    /// Returns keys with open multipart uploads behind `after`, a page of them, in key order.
+    /// Returns a page of the keys after `after` that have open multipart uploads, in key order.
     fn keys_with_uploads(&self, after: Option<&str>) -> Result<Vec<String>, StorageError>;
 
-    /// Returns the acknowledged parts of a multipart upload, by number.
+    /// Returns the acknowledged parts of a multipart upload, by part number.
     fn sent_parts(&self, token: &str) -> Result<Vec<(u32, SentPart)>, StorageError>;
 
-    /// Returns how many keys are published and how many are pending.
+    /// Returns the number of published and the number of pending keys.
     fn lengths(&self) -> Result<(u64, u64), StorageError>;
 
-    /// Returns whether a run that is complete now would be news.
-    fn completion_is_news(&self) -> Result<bool, StorageError>;
+    /// Returns true if a [`Write::Complete`] would change anything.
+    fn is_completion_due(&self) -> Result<bool, StorageError>;
 
-    /// Writes in one transaction, durable when this returns.
+    /// Writes all changes in one transaction. They are durable when this returns.
     fn apply(&self, writes: &[Write]) -> Result<(), StorageError>;
 
-    /// Returns how many transactions were committed since this was last asked.
+    /// Returns the number of commits since the last call.
     fn take_commits(&self) -> u64;
 
-    /// Returns the error that a record which cannot be decoded is.
+    /// Returns the error for a record that cannot be decoded.
     fn damaged(&self, key: &str) -> StorageError;
 }

@@ -1,4 +1,4 @@
-//! Which files of a tree are published: patterns on their keys.
+//! Include and exclude patterns: they decide which files of a tree are published.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::StorageError;
 
-/// What is included and what is excluded. A pattern that matches a folder means everything below it.
+/// The include and exclude patterns. A pattern that matches a folder matches everything below it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     include: Option<GlobSet>,
@@ -14,30 +14,33 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// A pattern with a `/` (also a leading one) is matched with the path from the root, one without with
-    /// every name in it.
+    /// Compiles the patterns. A pattern with a `/` (also a leading one) is matched against the path from the root, one
+    /// without against every name in it.
     pub(crate) fn new(include: &[String], exclude: &[String]) -> Result<Self, StorageError> {
-        Ok(Self { include: set("include", include)?, exclude: set("exclude", exclude)? })
+        Ok(Self {
+            include: compile_patterns("include", include)?,
+            exclude: compile_patterns("exclude", exclude)?,
+        })
     }
 
-    /// Whether it admits everything.
+    /// Returns true if there are no patterns.
     pub(crate) fn is_trivial(&self) -> bool {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// Whether a file of this key is published.
+    /// Returns true if a file with this key is published.
     pub(crate) fn admits(&self, key: &str) -> bool {
-        !self.excludes(key) && self.include.as_ref().is_none_or(|include| covers(include, key))
+        !self.excludes(key) && self.include.as_ref().is_none_or(|include| matches_or_contains(include, key))
     }
 
-    /// Whether nothing at or below this path can be published.
+    /// Returns true if nothing at or below this path is published.
     pub(crate) fn excludes(&self, path: &str) -> bool {
-        self.exclude.as_ref().is_some_and(|exclude| covers(exclude, path))
+        self.exclude.as_ref().is_some_and(|exclude| matches_or_contains(exclude, path))
     }
 }
 
 impl Filter {
-    /// The same of a path that need not be text.
+    /// As [`excludes`](Self::excludes), for a path that may not be UTF-8.
     pub(crate) fn excludes_path(&self, path: &Path) -> bool {
         match path.to_str() {
             Some(text) => self.excludes(text),
@@ -48,35 +51,44 @@ impl Filter {
     }
 }
 
-/// Whether the set matches a path or a folder above it.
-fn covers(set: &GlobSet, path: &str) -> bool {
+/// Returns true if the set matches a path or a folder above it.
+fn matches_or_contains(set: &GlobSet, path: &str) -> bool {
     let above = path.match_indices('/').map(|(at, _)| &path[..at]);
     above.chain(std::iter::once(path)).any(|path| set.is_match(path))
 }
 
-fn set(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError> {
+/// Compiles the patterns of one setting; `None` if there are none.
+fn compile_patterns(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError> {
     if patterns.is_empty() {
         return Ok(None);
     }
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let wrong = |error: globset::Error| {
-            StorageError::config(field, format!("{pattern:?} is no pattern: {}", error.kind()))
+            StorageError::config(field, format!("{pattern:?} is not a valid pattern: {}", error.kind()))
         };
-        set.add(GlobBuilder::new(&anchored(field, pattern)?).literal_separator(true).build().map_err(wrong)?);
+        // `*` must not match a slash.
+        set.add(
+            GlobBuilder::new(&anchor_pattern(field, pattern)?)
+                .literal_separator(true)
+                .build()
+                .map_err(wrong)?,
+        );
     }
     let built = set.build();
     built.map(Some).map_err(|error| StorageError::config(field, "too many patterns").with_source(error))
 }
 
-/// The pattern for a path from the root.
-fn anchored(field: &str, pattern: &str) -> Result<String, StorageError> {
+/// Turns a pattern into one that is matched against a path from the root.
+fn anchor_pattern(field: &str, pattern: &str) -> Result<String, StorageError> {
     let plain = pattern.strip_suffix('/').unwrap_or(pattern);
     let rooted = plain.strip_prefix('/').or_else(|| plain.strip_prefix("./")).unwrap_or(plain);
+    // A pattern that can never match is a mistake, and an include would publish nothing.
     if rooted.is_empty() || rooted.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         let why = format!("{pattern:?} matches no path below the root; patterns are relative to it");
         return Err(StorageError::config(field, why));
     }
+    // Without a slash it matches at any depth.
     Ok(if plain.contains('/') { rooted.to_owned() } else { format!("**/{rooted}") })
 }
 

@@ -1,5 +1,5 @@
-//! A folder that is held open. What lies below it is reached from its descriptor and, unless somebody wants it
-//! otherwise, through no link, so nothing outside of it is read, whatever happens to the path meanwhile.
+//! A folder that is held open. Files below it are opened from its descriptor and, unless configured otherwise, through
+//! no symbolic link. Nothing outside of it is read, even if its path is renamed or replaced meanwhile.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::{Errno, Result};
 
-/// Which symbolic links in a tree are followed. A file or folder that a link leads to is published under the link's
-/// own path, as if it lay there.
+/// The symbolic links in a tree that are followed. The file or folder that a link leads to is published under the
+/// link's own path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FollowSymlinks {
-    /// None: they are skipped, and reported.
+    /// None. They are skipped and reported.
     #[default]
     No,
-    /// Those that lead to something inside the root. Others are skipped, and reported.
+    /// Links to targets inside the root. Others are skipped and reported.
     Inside,
-    /// All, wherever they lead. Whoever may make a link in the tree decides what is published.
+    /// All links, wherever they lead. Anybody who can create a link in the tree decides what is published.
     All,
 }
 
-/// An open folder and the path that it was opened by.
+/// An open folder and the path by which it was opened.
 #[derive(Debug)]
 pub(crate) struct Folder {
     descriptor: OwnedFd,
@@ -32,21 +32,21 @@ pub(crate) struct Folder {
     links: FollowSymlinks,
 }
 
-/// Enough to look at a file or a folder, without the right to read it where the system can do that.
+/// The flags for a descriptor that is only used to reach other files. On Linux it needs no permission to read.
 #[cfg(target_os = "linux")]
 const TO_LOOK: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const TO_LOOK: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
 
 impl Folder {
-    /// Opens the folder that `path` leads to, also through links.
+    /// Opens the folder at `path`. Symbolic links in `path` are followed.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = openat(CWD, path, flags, Mode::empty())?;
         Ok(Self { descriptor, path: path.to_owned(), links: FollowSymlinks::No })
     }
 
-    /// Follows links from now on, as far as that. The folder's path is one without links.
+    /// Sets which links below the folder are followed. The folder's own path must be without symbolic links.
     pub(crate) fn following(self, links: FollowSymlinks) -> Self {
         Self { links, ..self }
     }
@@ -59,23 +59,24 @@ impl Folder {
         &self.path
     }
 
-    /// What `stat` says of the folder itself.
+    /// Returns the stat of the folder itself.
     pub(crate) fn stat_self(&self) -> Result<Stat> {
         fstat(&self.descriptor)
     }
 
-    /// Whether `path` leads to this very folder now.
+    /// Returns true if `path` leads to this same folder now.
     pub(crate) fn is_at(&self, path: &Path) -> Result<bool> {
         let (here, there) = (self.stat_self()?, rustix::fs::stat(path)?);
         Ok(here.st_ino == there.st_ino && here.st_dev == there.st_dev)
     }
 
-    /// Opens what lies at `below`, a path of plain names. A link on the way, or at its end, that is not to be
-    /// followed is `ELOOP`; one that leads out of where links may lead is `EXDEV`.
+    /// Opens the file or folder at `below`, a path of plain names. A link on the way or at the end that may not be
+    /// followed is the error `ELOOP`; one that leads out of the root against the setting is `EXDEV`.
     pub(crate) fn open_below(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
+        // Without links first: most paths have none.
         match (self.open_without_links(below, flags), self.links) {
             (Err(Errno::LOOP), FollowSymlinks::Inside) => {
-                self.open_without_links(&self.led_to(below)?, flags)
+                self.open_without_links(&self.resolve_links(below)?, flags)
             }
             (Err(Errno::LOOP), FollowSymlinks::All) => openat(
                 &self.descriptor,
@@ -87,46 +88,49 @@ impl Folder {
         }
     }
 
-    /// Where the links of a path lead to, as a path in this folder without any. It is opened by that, so that a link
-    /// that is changed meanwhile leads no further.
-    pub(crate) fn led_to(&self, below: &Path) -> Result<PathBuf> {
+    /// Resolves all links in a path and returns the path below this folder without links. The target is opened by that
+    /// path, so a link that is changed meanwhile cannot lead outside.
+    pub(crate) fn resolve_links(&self, below: &Path) -> Result<PathBuf> {
         let there = fs::canonicalize(self.path.join(below))
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         there.strip_prefix(&self.path).map(Path::to_owned).map_err(|_| Errno::XDEV)
     }
 
+    /// Opens a path and fails with `ELOOP` if a part of it is a symbolic link.
     fn open_without_links(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         #[cfg(target_os = "linux")]
         match open_beneath(&self.descriptor, below, flags) {
-            // An older kernel, or a sandbox that does not know the call. NOTDIR is said of a link at the end, too.
+            // An older kernel, or a sandbox that forbids the call. NOTDIR may also mean a link at the end, which the
+            // second way tells apart.
             Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::NOTDIR) => {}
             opened => return opened,
         }
         self.open_by_name(below, flags)
     }
 
-    /// The same a name at a time.
+    /// The same, one name at a time.
     fn open_by_name(&self, below: &Path, flags: OFlags) -> Result<OwnedFd> {
         let mut above: Option<OwnedFd> = None;
         let mut names = below.iter().peekable();
         while let Some(name) = names.next() {
             let folder = above.as_ref().unwrap_or(&self.descriptor);
             let is_last = names.peek().is_none();
-            let to_pass = TO_LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = openat(folder, name, if is_last { flags } else { to_pass }, Mode::empty());
-            // A link that is opened as a directory is said to be none.
+            let on_the_way = TO_LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = openat(folder, name, if is_last { flags } else { on_the_way }, Mode::empty());
+            // A link that is opened as a directory gives ENOTDIR.
             let opened = opened.map_err(|error| if is_link(folder, name) { Errno::LOOP } else { error })?;
             if is_last {
                 return Ok(opened);
             }
             above = Some(opened);
         }
+        // An empty path is the folder itself.
         openat(&self.descriptor, ".", flags, Mode::empty())
     }
 
-    /// What `stat` says of the path `below`. Where no link is followed, one at its end is said to be one, and one on
-    /// the way is `ELOOP`.
+    /// Returns the stat of the path `below`. If links are not followed, a link at the end gives its own stat, and one
+    /// on the way is `ELOOP`.
     pub(crate) fn stat(&self, below: &Path) -> Result<Stat> {
         let found = self.stat_without_links(below);
         let is_followed = |stat: &Stat| file_type(stat).is_symlink() && self.follows_links();
@@ -137,14 +141,15 @@ impl Folder {
         }
     }
 
-    /// What `stat` says of where the links of a path lead to.
+    /// Returns the stat of the target of a path, following its links.
     pub(crate) fn stat_followed(&self, below: &Path) -> Result<Stat> {
         match self.links {
             FollowSymlinks::All => statat(&self.descriptor, below, AtFlags::empty()),
-            _ => self.stat_without_links(&self.led_to(below)?),
+            _ => self.stat_without_links(&self.resolve_links(below)?),
         }
     }
 
+    /// Returns the stat of a path; a link on the way is `ELOOP`.
     fn stat_without_links(&self, below: &Path) -> Result<Stat> {
         match (below.parent(), below.file_name()) {
             (Some(above), Some(name)) if above.as_os_str().is_empty() => {
@@ -158,7 +163,7 @@ impl Folder {
         }
     }
 
-    /// The folder at `below`, to be listed; an empty path is the folder itself.
+    /// Opens the folder at `below` for listing. An empty path is the folder itself.
     pub(crate) fn list(&self, below: &Path) -> Result<Dir> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         if below.as_os_str().is_empty() {
@@ -168,9 +173,9 @@ impl Folder {
         Dir::new(self.open_below(below, flags)?)
     }
 
-    /// Whether every name of the path `below` is in its folder's list, letter by letter. A file system that
-    /// ignores case finds `a` by the name of `A`; the list has the name that it really has.
-    pub(crate) fn lists(&self, below: &Path) -> Result<bool> {
+    /// Returns true if every name in the path `below` is listed in its folder, with the same case. A case-insensitive
+    /// file system finds `a` by the name `A`; only the listing has the real name.
+    pub(crate) fn lists_exactly(&self, below: &Path) -> Result<bool> {
         let mut above = PathBuf::new();
         for name in below {
             let mut there = false;
@@ -193,15 +198,15 @@ fn open_beneath(folder: &OwnedFd, below: &Path, flags: OFlags) -> Result<OwnedFd
 }
 
 fn is_link(folder: &OwnedFd, name: &OsStr) -> bool {
-    let looked = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
-    looked.is_ok_and(|stat| file_type(&stat).is_symlink())
+    let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    found.is_ok_and(|stat| file_type(&stat).is_symlink())
 }
 
 pub(crate) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether an error says that nothing is there.
+/// Returns true if the error means that nothing exists at the path.
 pub(crate) fn is_absent(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR)
 }
@@ -222,7 +227,7 @@ mod tests {
         (folder, opened)
     }
 
-    /// Both ways of opening, as only one of them is used on a machine.
+    /// Both ways of opening: each machine uses only one of them.
     fn opened(folder: &Folder, below: &str) -> [Result<()>; 2] {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let below = Path::new(below);
@@ -283,7 +288,7 @@ mod tests {
         ] {
             assert_eq!(all_ways(below), expected, "{below}");
         }
-        assert!(with(FollowSymlinks::Inside).lists(Path::new("a/link/file")).unwrap());
+        assert!(with(FollowSymlinks::Inside).lists_exactly(Path::new("a/link/file")).unwrap());
     }
 
     #[test]
@@ -298,8 +303,8 @@ mod tests {
         fs::remove_dir_all(away).unwrap();
     }
 
-    /// What a file system that ignores case answers: a name is found, and is not the one in the list. The
-    /// numbers of threads in `/proc` are found so, too.
+    /// A case-insensitive file system finds a name that its listing does not have. So does `/proc` for the IDs of
+    /// threads.
     #[cfg(target_os = "linux")]
     #[test]
     fn name_that_is_found_and_not_listed_is_told_from_one_that_is() {
@@ -313,9 +318,9 @@ mod tests {
         let proc = Folder::open(Path::new("/proc")).unwrap();
         let below = Path::new(&thread_id).join("status");
         assert!(proc.stat(&below).is_ok());
-        assert!(!proc.lists(&below).unwrap());
+        assert!(!proc.lists_exactly(&below).unwrap());
         let own = Path::new(&std::process::id().to_string()).join("status");
-        assert!(proc.stat(&own).is_ok() && proc.lists(&own).unwrap());
+        assert!(proc.stat(&own).is_ok() && proc.lists_exactly(&own).unwrap());
         drop(end);
         thread.join().unwrap();
     }

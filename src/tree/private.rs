@@ -1,19 +1,20 @@
-//! Names of files that are rarely meant for everybody.
+//! Recognises files that are rarely meant to be public, by their names.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Private keys as OpenSSH names them.
+/// The names that OpenSSH gives to private keys.
 const SSH_KEYS: [&str; 4] = ["id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"];
-/// Kinds of `.env.` that are made to be shown.
+/// Suffixes of `.env.` files that are meant to be shared.
 const EXAMPLES: [&str; 4] = ["example", "sample", "template", "dist"];
 
-/// The pattern that would exclude a file, if its name says that it is private: the history of a repository, the
-/// variables of a program, a private key.
-pub(crate) fn pattern_of(key: &str) -> Option<&str> {
+/// Returns the pattern that would exclude a file, if its name suggests that it is private: a repository's history, a
+/// program's environment variables, a private key.
+pub(crate) fn private_pattern(key: &str) -> Option<&str> {
     if key.split('/').any(|name| name == ".git") {
         return Some(".git");
     }
+    // The last name in the path is the file's own.
     let name = key.rsplit('/').next().unwrap_or(key);
     let is_env = name == ".env" || name.strip_prefix(".env.").is_some_and(|kind| !EXAMPLES.contains(&kind));
     if is_env || SSH_KEYS.contains(&name) {
@@ -26,7 +27,7 @@ pub(crate) fn pattern_of(key: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use crate::tree::filter::Filter;
-    use crate::tree::private::pattern_of;
+    use crate::tree::private::private_pattern;
 
     #[test]
     fn private_files_are_known_by_their_names_and_the_pattern_excludes_them() {
@@ -45,7 +46,7 @@ mod tests {
             (".github/workflows/ci.yml", None),
             ("git/env.html", None),
         ] {
-            let pattern = pattern_of(key);
+            let pattern = private_pattern(key);
             assert_eq!(pattern, expected, "{key}");
             if let Some(pattern) = pattern {
                 let filter = Filter::new(&[], &[pattern.to_owned()]).unwrap();

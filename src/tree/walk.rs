@@ -1,4 +1,5 @@
-//! The walk: every file below a root, in the order of keys, following links only where the root does.
+//! Walks a tree: returns every file below a root in key order, and follows only the symbolic links that the root
+//! allows.
 
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
@@ -18,52 +19,52 @@ use crate::tree::filter::Filter;
 use crate::tree::folder::{Folder, file_type};
 use crate::tree::version::{FileEntry, FileStat, Version};
 
-/// One thing that the walk came upon.
+/// One item of the walk.
 #[derive(Debug)]
 pub(crate) enum Found {
     File(FileEntry),
-    /// Not published and not followed; what was published there is kept.
+    /// An entry that is not published. An object that was published from its path is kept.
     Skipped(Skip),
-    /// A file, or a folder, whose name leaves no key: it cannot be published, nor ever was.
+    /// A file or folder whose path cannot be a key, so it cannot have been published either.
     Unnamable(StorageError),
-    /// Something could not be read: nothing may be deleted on this run.
+    /// An entry that could not be read. Files may be missing from the walk, so this run deletes nothing.
     Failed(StorageError),
 }
 
-/// Why something on disk is not published.
+/// A directory entry that is not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skip {
-    /// Where it is, below the root.
+    /// Its path below the root.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub reason: SkipReason,
 }
 
 impl fmt::Display for Skip {
-    /// The path, with control characters and what is not UTF-8 escaped, and the reason.
+    /// The path, with control characters and bytes that are not UTF-8 escaped, and the reason.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", PrintablePath(&self.path), self.reason.as_str())
     }
 }
 
-/// Why something on disk is not published.
+/// The reason why a directory entry is not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// A symbolic link.
+    /// A symbolic link, where none are followed.
     Symlink,
     /// A symbolic link that leads out of the root, where only those inside are followed.
     Outside,
-    /// A symbolic link that leads to a folder that it lies in, or to itself.
+    /// A symbolic link that leads to itself or to a folder that contains it.
     Loop,
-    /// A symbolic link that leads to nothing.
+    /// A symbolic link whose target does not exist.
     Dangling,
-    /// The cache, or its catalog.
+    /// The cache file or its catalog.
     Own,
-    /// A fifo, socket or device.
+    /// A FIFO, socket or device.
     Special,
-    /// The system says that it is empty, and it gives bytes: a file of `/proc` or the like.
+    /// A file whose size is reported as 0 although it has content, as in `/proc`.
     Sizeless,
 }
 
@@ -73,46 +74,47 @@ impl SkipReason {
         match self {
             Self::Symlink => "a symbolic link is not followed",
             Self::Outside => "a symbolic link that leads out of the tree is not followed",
-            Self::Loop => "a symbolic link that leads back to where it lies",
+            Self::Loop => "a symbolic link that leads back to itself or to a folder that contains it",
             Self::Dangling => "a symbolic link that leads nowhere",
             Self::Own => "it is the cache of what is published, or its catalog",
             Self::Special => "not a regular file",
-            Self::Sizeless => "it is said to be empty and gives bytes, as files of /proc do",
+            Self::Sizeless => "its size is reported as 0 but it has content, as files in /proc do",
         }
     }
 }
 
-/// Walks the folder in the order of keys, directories sorted as `name/`. Errors are items; a directory
-/// that cannot be read does not end the walk. Keys may have up to `longest` bytes. What `filter` excludes
-/// is not looked at; files that it does not include are not there.
+/// Walks the folder in key order: directories sort as `name/`. Errors are items, so a directory that cannot be read
+/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes are not read, and files that it
+/// does not include are left out.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
     let first = Listing { path: PathBuf::new(), place: None, entries: vec![root_itself].into_iter() };
     Walk { root, longest, filter, begun: vec![first] }
 }
 
-/// A walk under way. One folder is open at a time, and only while it is listed.
+/// An iterator over a tree. One folder is open at a time, and only while it is listed.
 pub(crate) struct Walk<'a> {
     root: &'a Folder,
     longest: usize,
     filter: &'a Filter,
-    /// Folders that were listed, each below the one before it, with what is left of them.
+    /// The folders from the root to the current one, with the entries of each that are still to come.
     begun: Vec<Listing>,
 }
 
+/// The entries of a folder.
 struct Listing {
-    /// Below the root.
+    /// Its path below the root.
     path: PathBuf,
-    /// Where it is, if links are followed.
+    /// Its place, if symbolic links are followed.
     place: Option<Place>,
     entries: std::vec::IntoIter<Entry>,
 }
 
-/// Where a folder is that may lie behind links.
+/// The real place of a folder that was possibly reached through symbolic links.
 struct Place {
-    /// Device and inode: no link below it may lead here.
+    /// Its device and inode: a link below it that leads here is a loop.
     identity: (u64, u64),
-    /// Its path in the root without links, if that is another one.
+    /// Its path below the root without symbolic links, if that is another one.
     real: Option<PathBuf>,
 }
 
@@ -121,7 +123,7 @@ struct Entry {
     found: InFolder,
 }
 
-/// What a name in a folder is.
+/// The kind of a directory entry.
 enum InFolder {
     Folder,
     File(FileStat),
@@ -144,10 +146,10 @@ impl Iterator for Walk<'_> {
             match found {
                 InFolder::Folder => match self.list(path.clone()) {
                     Ok(listing) => self.begun.push(listing),
-                    // It was a folder a moment ago.
+                    // It was a folder when its parent was listed, and has been replaced by a link.
                     Err(Errno::LOOP) => return Some(skipped(path, SkipReason::Symlink)),
                     Err(Errno::XDEV) => return Some(skipped(path, SkipReason::Outside)),
-                    Err(error) => return Some(Found::Failed(self.failure(&path, error))),
+                    Err(error) => return Some(Found::Failed(self.read_error(&path, error))),
                 },
                 InFolder::File(stat) => {
                     return Some(match RemoteKey::from_relative(&path) {
@@ -157,18 +159,18 @@ impl Iterator for Walk<'_> {
                 }
                 InFolder::Unnamable => return Some(self.unnamable(&path)),
                 InFolder::Skipped(reason) => return Some(skipped(path, reason)),
-                InFolder::Failed(error) => return Some(Found::Failed(self.failure(&path, error))),
+                InFolder::Failed(error) => return Some(Found::Failed(self.read_error(&path, error))),
             }
         }
     }
 }
 
 impl Walk<'_> {
-    /// What is in a folder, in the order of keys.
+    /// Lists a folder, its entries in key order.
     fn list(&self, path: PathBuf) -> rustix::io::Result<Listing> {
         let mut listed = self.root.list(&path)?;
         let place = if self.root.follows_links() {
-            let real = self.root.led_to(&path).ok().filter(|real| *real != path);
+            let real = self.root.resolve_links(&path).ok().filter(|real| *real != path);
             Some(Place { identity: identity(&listed.stat()?), real })
         } else {
             None
@@ -182,7 +184,7 @@ impl Walk<'_> {
             }
             let name = OsStr::from_bytes(name).to_owned();
             if let Some(found) =
-                self.look_at(listed.fd()?, place.as_ref(), &path.join(&name), entry.file_type())
+                self.classify_entry(listed.fd()?, place.as_ref(), &path.join(&name), entry.file_type())
             {
                 entries.push(Entry { name, found });
             }
@@ -194,8 +196,8 @@ impl Walk<'_> {
         Ok(Listing { path, place, entries: entries.into_iter() })
     }
 
-    /// What a name in an open folder is; `None`: nothing that anybody wants to hear of.
-    fn look_at(
+    /// Returns the kind of an entry of an open folder; `None` if it is left out of the walk.
+    fn classify_entry(
         &self,
         folder: BorrowedFd<'_>,
         place: Option<&Place>,
@@ -204,13 +206,13 @@ impl Walk<'_> {
     ) -> Option<InFolder> {
         let name = path.file_name().unwrap_or_default();
         let real = place.and_then(|place| place.real.as_ref()).map(|folder| folder.join(name));
-        // A link is no way around a pattern.
+        // Both paths count, so a link is no way around a pattern.
         if self.filter.excludes_path(path) || real.is_some_and(|real| self.filter.excludes_path(&real)) {
             return None;
         }
         let stat = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let kind = match listed {
-            // Not every file system says it in its lists.
+            // Not every file system returns the type with the name.
             FileType::Unknown => match stat() {
                 Ok(stat) => file_type(&stat),
                 Err(error) => return Some(InFolder::Failed(error)),
@@ -218,33 +220,35 @@ impl Walk<'_> {
             known => known,
         };
         if kind.is_symlink() && self.root.follows_links() {
-            if self.root.led_to(path).is_ok_and(|real| self.filter.excludes_path(&real)) {
+            if self.root.resolve_links(path).is_ok_and(|real| self.filter.excludes_path(&real)) {
                 return None;
             }
-            return match self.led_to(path, place) {
-                Ok(stat) => self.sorted_out(path, file_type(&stat), || Ok(stat)),
+            return match self.stat_target(path, place) {
+                Ok(stat) => self.classify_kind(path, file_type(&stat), || Ok(stat)),
                 Err(other) => Some(other),
             };
         }
-        self.sorted_out(path, kind, stat)
+        self.classify_kind(path, kind, stat)
     }
 
-    /// What a link leads to.
-    fn led_to(&self, path: &Path, folder: Option<&Place>) -> Result<Stat, InFolder> {
+    /// Returns the stat of a link's target, or what the entry is if the link is not followed.
+    fn stat_target(&self, path: &Path, folder: Option<&Place>) -> Result<Stat, InFolder> {
         let stat = self.root.stat_followed(path).map_err(|error| match error {
+            // The folder's own answers for links that may not be followed.
             Errno::XDEV => InFolder::Skipped(SkipReason::Outside),
             Errno::LOOP => InFolder::Skipped(SkipReason::Loop),
             Errno::NOENT | Errno::NOTDIR => InFolder::Skipped(SkipReason::Dangling),
             other => InFolder::Failed(other),
         })?;
         let above = self.begun.iter().filter_map(|listing| listing.place.as_ref()).chain(folder);
+        // Entering a folder again that the walk is inside of would never end.
         let is_above = file_type(&stat).is_dir()
             && above.map(|place| place.identity).any(|identity_above| identity_above == identity(&stat));
         if is_above { Err(InFolder::Skipped(SkipReason::Loop)) } else { Ok(stat) }
     }
 
-    /// What something of this kind is to the walk.
-    fn sorted_out(
+    /// Decides what the walk does with an entry of this type.
+    fn classify_kind(
         &self,
         path: &Path,
         kind: FileType,
@@ -253,12 +257,13 @@ impl Walk<'_> {
         let text = path.to_str();
         let length = path.as_os_str().len();
         Some(match kind {
-            // Not one key below it would be short enough, nor need the system take its path.
+            // No key below it could be short enough, and the system may refuse so long a path.
             FileType::Directory if length + 2 > self.longest => InFolder::Unnamable,
             FileType::Directory => InFolder::Folder,
             FileType::Symlink => InFolder::Skipped(SkipReason::Symlink),
             FileType::RegularFile if text.is_some_and(|path| !self.filter.admits(path)) => return None,
             FileType::RegularFile if text.is_none() || length > self.longest => InFolder::Unnamable,
+            // It may have been replaced since the folder was listed, so the stat decides.
             FileType::RegularFile => match stat() {
                 Ok(stat) if file_type(&stat).is_file() => InFolder::File(FileStat::of(&stat)),
                 Ok(stat) if file_type(&stat).is_symlink() => InFolder::Skipped(SkipReason::Symlink),
@@ -269,17 +274,19 @@ impl Walk<'_> {
         })
     }
 
+    /// The error for a path that cannot be a key.
     fn unnamable(&self, path: &Path) -> Found {
         let why = if path.to_str().is_none() {
-            "not published: its name is not UTF-8, as keys are".to_owned()
+            "not published: its name is not UTF-8, as a key must be; rename it".to_owned()
         } else {
-            format!("not published: its path is longer than the {} bytes that a key may have", self.longest)
+            format!("not published: its path is longer than the {} bytes of a key", self.longest)
         };
         let error = StorageError::new(ErrorKind::InvalidKey, Operation::Walk, why);
         Found::Unnamable(error.with_path(self.root.path().join(path)))
     }
 
-    fn failure(&self, path: &Path, error: Errno) -> StorageError {
+    /// The error for an entry that could not be read.
+    fn read_error(&self, path: &Path, error: Errno) -> StorageError {
         let kind =
             if error == Errno::NOENT { ErrorKind::SourceVanished } else { ErrorKind::SourceUnreadable };
         StorageError::io(kind, Operation::Walk, &self.root.path().join(path), error.into())
@@ -296,11 +303,11 @@ fn skipped(path: PathBuf, reason: SkipReason) -> Found {
 }
 
 impl Version {
-    /// What a directory holds now: its regular files, without digests. No file's content is read.
+    /// Reads the regular files of a directory tree, without digests. No file's content is read.
     ///
     /// # Errors
-    /// The first directory or file that cannot be looked at, with its path: a version with gaps would
-    /// be taken for one with removals.
+    /// The first directory or file that cannot be read, with its path. A version with gaps would look like one with
+    /// removed files.
     pub fn scan(root: impl AsRef<Path>) -> Result<Self, StorageError> {
         let (root, seen) = (root.as_ref(), SystemTime::now());
         let unreadable =
@@ -318,7 +325,7 @@ impl Version {
     }
 }
 
-/// Siblings in the order of the keys below them: by bytes, a directory as if its name ended in `/`.
+/// Compares siblings in the order of the keys below them: by bytes, a directory as if its name ended in `/`.
 fn name_order(a: (&[u8], bool), b: (&[u8], bool)) -> Ordering {
     fn bytes((name, is_dir): (&[u8], bool)) -> impl Iterator<Item = u8> + '_ {
         name.iter().copied().chain(is_dir.then_some(b'/'))
@@ -380,7 +387,7 @@ mod tests {
         assert_eq!(keys(root.path()), ["file"]);
     }
 
-    /// Links to folders and files beside them, out of the tree, to nothing, to themselves, to folders above them, and
+    /// Links to neighbouring folders and files, out of the tree, to nothing, to themselves, to folders above them, and
     /// to each other's folders.
     #[test]
     fn f6_followed_links_are_where_they_lie_and_loops_are_found() {
@@ -427,7 +434,7 @@ mod tests {
         assert_eq!(keys, inside);
         let out = ("out".to_owned(), SkipReason::Outside);
         assert_eq!(skips, [&loops[..4], &[dangling.clone(), out], &loops[4..]].concat());
-        // What is excluded is, by whatever way.
+        // An excluded folder stays excluded, also when a link leads to it.
         let excluding = Filter::new(&[], &["/b".to_owned()]).unwrap();
         let folder = Folder::open(&canonical).unwrap().following(FollowSymlinks::Inside);
         let found = walk(&folder, MAX_KEY_BYTES, &excluding);
@@ -458,8 +465,8 @@ mod tests {
         assert!(error.to_string().contains("bad\\xff: not published: its name is not UTF-8"), "{error}");
     }
 
-    /// A folder was swapped for a link while the walk went on; it was entered by its path, and files outside of the
-    /// root were published.
+    /// A folder was replaced by a link during the walk. The walk entered it by its path, and files outside of the root
+    /// were published.
     #[test]
     fn s5_folder_swapped_for_a_link_during_the_walk_is_not_entered() {
         let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -472,7 +479,7 @@ mod tests {
         let (folder, filter) = (Folder::open(root.path()).unwrap(), Filter::default());
         let mut walk = walk(&folder, MAX_KEY_BYTES, &filter);
         assert!(matches!(walk.next(), Some(Found::File(entry)) if entry.key.as_str() == "a"));
-        // The walk knows both as folders by now.
+        // The walk has listed both as folders by now.
         for swapped in ["b", "d"] {
             fs::remove_dir_all(root.path().join(swapped)).unwrap();
             std::os::unix::fs::symlink(outside.path(), root.path().join(swapped)).unwrap();

@@ -649,7 +649,7 @@ fn f05_root_that_is_replaced_during_a_run_deletes_nothing() {
         });
         let report = site.rescan().unwrap();
         assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Partial, 0));
-        assert!(report.failed.iter().any(|error| error.to_string().contains("taken the root's place")));
+        assert!(report.failed.iter().any(|error| error.to_string().contains("root was removed or replaced")));
         assert_eq!(world.keys().len(), 21);
     }
 }

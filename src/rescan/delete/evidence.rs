@@ -1,4 +1,5 @@
-//! What the disk says of a published object whose file was not found, for the [guard](guard) to judge.
+//! Collects what the disk and the cache say about a published object whose file was not found. The [guard](guard)
+//! decides.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,31 +14,32 @@ use crate::tree::filter::Filter;
 use crate::tree::folder::{Folder, is_absent};
 use crate::tree::version::FileStat;
 
-/// Knows what a walk found besides files, and where the root is.
-pub(crate) struct Keeper<'a> {
+/// The facts of one walk from which it follows whether an object is kept.
+pub(crate) struct Evidence<'a> {
     pub(crate) root: &'a Folder,
     pub(crate) known: KnownRoot,
     /// The device that the root is on now.
     pub(crate) root_device: u64,
     pub(crate) config: &'a RescanConfig,
     pub(crate) filter: &'a Filter,
-    /// Keys whose path is a link or a special file.
+    /// Keys whose path is a symbolic link or a special file.
     pub(crate) skipped: HashSet<String>,
-    /// The last folder asked for: what holds its files now.
+    /// The last folder that was asked for, and its result: neighbouring keys ask for the same one.
     pub(crate) ancestor: Option<(PathBuf, Option<u64>)>,
 }
 
-impl Keeper<'_> {
-    /// The reason to keep an object whose file was not found, if there is one.
+impl Evidence<'_> {
+    /// Returns the reason to keep an object whose file was not found, if there is one.
     pub(crate) fn reason_to_keep(
         &mut self,
         key: &str,
         published: &Published,
     ) -> Result<Option<KeptReason>, StorageError> {
-        let mut above = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
+        // The key itself and each folder above it.
+        let mut paths = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
         let missing = Missing {
             excluded: !self.filter.admits(key),
-            skipped: above.any(|path| self.skipped.contains(path)),
+            skipped: paths.any(|path| self.skipped.contains(path)),
             of_another_root: published.root != self.known.number || self.known.moved,
             new_root_is_allowed: self.config.allow_new_root,
             deletes_are_off: !self.config.delete,
@@ -48,8 +50,8 @@ impl Keeper<'_> {
         })
     }
 
-    /// The device of the nearest folder above a key that is there. One that cannot be looked at is an error: nobody
-    /// knows what is gone below it.
+    /// Returns the device of the nearest folder above a key that exists. A folder that cannot be read is an error,
+    /// because nobody knows what is missing below it.
     fn device_above(&mut self, key: &str) -> Result<Option<u64>, StorageError> {
         let parent = Path::new(key).parent().unwrap_or(Path::new(""));
         if let Some((known, device)) = &self.ancestor
@@ -64,6 +66,7 @@ impl Keeper<'_> {
                     device = Some(FileStat::of(&stat).device);
                     break;
                 }
+                // The folder is gone too: the next one up tells the device.
                 Err(error) if is_absent(error) => {}
                 Err(error) => {
                     let path = self.root.path().join(folder);

@@ -1,15 +1,16 @@
-//! Everything that decides whether and which objects may be deleted (I3): pure functions over plain values.
+//! All rules about which objects may be deleted, and when (I3), as pure functions over plain values.
 //!
 //! An object is deleted if
-//! 1. the root is there, and holds a file or may be empty ([`may_be_published`]);
-//! 2. its file was not found, and nothing says that it must be kept ([`reason_to_keep`]);
-//! 3. the run went well so far, and the deletes are not too many ([`refusal`], [`too_many`]);
-//! 4. at the last moment it is still ours, and still gone ([`may_be_deleted`]).
+//! 1. the root exists, and holds a file or may be empty ([`may_be_published`]);
+//! 2. its file was not found, and there is no reason to keep it ([`reason_to_keep`]);
+//! 3. the run had no failures so far, and the deletes are not too many ([`refusal`], [`too_many`]);
+//! 4. immediately before the delete the object is still ours and its file still gone ([`may_be_deleted`]).
 
 use crate::rescan::config::MaxDelete;
 use crate::rescan::report::{DeletesRefused, KeptReason, TooMany};
 
-/// Whether a root may be published: one without a file, where files were published, is a disk that is not mounted.
+/// Returns true if the root may be published. A root without files is probably a disk that is not mounted, if files
+/// were published from it.
 pub(crate) fn may_be_published(holds_a_file: bool, published: u64, empty_is_allowed: bool) -> bool {
     holds_a_file || published == 0 || empty_is_allowed
 }
@@ -21,48 +22,49 @@ pub(crate) fn may_be_published(holds_a_file: bool, published: u64, empty_is_allo
     reason = "each is a fact of its own, and a row of the table below has them all"
 )]
 pub(crate) struct Missing {
-    /// Its path is excluded, or not included any more.
+    /// Its path is excluded now, or no longer included.
     pub(crate) excluded: bool,
-    /// Its path, or a folder above it, is a link or a special file now.
+    /// Its path, or a folder above it, is now a symbolic link or a special file.
     pub(crate) skipped: bool,
-    /// Another root published it, or the root is another folder on another device than it was.
+    /// Another root published it, or the root is now another folder on another device.
     pub(crate) of_another_root: bool,
-    /// What another root published may be deleted.
+    /// The objects of another root may be deleted.
     pub(crate) new_root_is_allowed: bool,
     /// Deletes are switched off.
     pub(crate) deletes_are_off: bool,
 }
 
-/// The devices that decide whether the place of a published file is still mounted.
+/// The device numbers that tell whether the file system of a published file is still mounted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mount {
     /// The file was on the root's own device.
     pub(crate) with_root: bool,
-    /// The number of the device that it was on.
+    /// The device that the file was on.
     pub(crate) then: u64,
-    /// The device of the nearest folder above it that is there now.
+    /// The device of the nearest folder above it that exists now.
     pub(crate) above: Option<u64>,
     /// The root's device now.
     pub(crate) root: u64,
 }
 
 impl Mount {
-    /// Numbers of devices may change with a reboot: what was on the root's own still counts as there, and what was
-    /// not cannot be there now, whatever its number was.
-    fn is_there(self) -> bool {
+    /// Returns true if the file system is still mounted. Device numbers may change with a reboot: a file that was on
+    /// the root's device is still expected there, and any other file cannot be on the root's device now.
+    fn is_mounted(self) -> bool {
         let Self { with_root, then, above, root } = self;
         let at_root = above == Some(root);
         if with_root { at_root || above == Some(then) } else { !at_root && above == Some(then) }
     }
 }
 
-/// The reason to keep an object whose file was not found, if there is one. Devices are looked at only where they
-/// matter.
+/// Returns the reason to keep an object whose file was not found, if there is one. `mount` reads the disk and is called
+/// only if the devices matter.
 pub(crate) fn reason_to_keep<E>(
     missing: Missing,
     mount: impl FnOnce() -> Result<Mount, E>,
 ) -> Result<Option<KeptReason>, E> {
     let Missing { excluded, skipped, of_another_root, new_root_is_allowed, deletes_are_off } = missing;
+    // The order counts: the report shows the first reason only.
     if excluded {
         return Ok(Some(KeptReason::Excluded));
     }
@@ -72,59 +74,61 @@ pub(crate) fn reason_to_keep<E>(
     if of_another_root && !new_root_is_allowed {
         return Ok(Some(KeptReason::OtherRoot));
     }
-    // Where another root was, its devices say nothing.
-    if !of_another_root && !mount()?.is_there() {
+    // The devices of another root say nothing about this one.
+    if !of_another_root && !mount()?.is_mounted() {
         return Ok(Some(KeptReason::OtherDevice));
     }
     Ok(deletes_are_off.then_some(KeptReason::DeletesOff))
 }
 
-/// The last look: this cache published the object, it is among those that may go now, and its file is not there.
+/// The last check before a delete: this cache published the object, its turn has come, and its file is gone.
 pub(crate) fn may_be_deleted(is_ours: bool, is_its_turn: bool, is_gone: bool) -> bool {
     is_ours && is_its_turn && is_gone
 }
 
-/// Deletes that always pass where no cap was given.
+/// The number of deletes that always pass if no cap is set.
 const ALWAYS_PASS: u64 = 10;
 
-/// What a walk found, and what it no longer found, of the keys that this root decides about: not those that are
-/// kept for reasons of their own.
+/// The numbers of files that a walk found, and did not find. Keys that are kept for a reason of their own are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Files in the tree.
     pub(crate) files: u64,
-    /// Files of the last complete tree that are still there, with whatever content.
+    /// Files of the last complete tree that still exist, with any content.
     pub(crate) common: u64,
     /// Files of the last complete tree that are gone.
     pub(crate) gone: u64,
-    /// Objects to be deleted: of those, and of what incomplete runs have added or left since.
+    /// Objects to be deleted: those of `gone`, and those that incomplete runs have added or left since.
     pub(crate) removed: u64,
-    /// All that is published, kept or not.
+    /// All published objects, kept or not.
     pub(crate) published: u64,
 }
 
-/// What the caller allowed.
+/// The limits that the caller has set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Allowed {
-    /// The cap that was given, if any.
+    /// The cap on deletes, if any.
     pub(crate) max_delete: Option<MaxDelete>,
-    /// An empty root means that everything was removed.
+    /// An empty root deletes everything.
     pub(crate) empty: bool,
 }
 
-/// Why these are too many deletes, if they are. A cap is a hard one. Without a cap the tree must not have shrunk
-/// below half of the last one that was published whole, as when half a disk is missing, nor be another one altogether.
+/// Returns the rule that these deletes break, if they are too many. With a cap, the cap is the only rule. Without one,
+/// the tree must have at least half as many files as the last tree that was published completely (half a disk may be
+/// missing), and must share files with it (it may be the wrong tree).
 ///
-/// What incomplete runs have added is no measure: a wrong tree would be its own excuse in the second run, and the
-/// leavings of some failed deploys would outnumber every good one.
+/// Files that incomplete runs have added do not count. Otherwise a wrong tree would pass on its second run, and the
+/// leftovers of a few failed deploys would outnumber every good one.
 pub(crate) fn too_many(counts: Counts, allowed: Allowed) -> Option<DeletesRefused> {
     let Counts { files, common, gone, removed, published } = counts;
     let before = common + gone;
     let refused = |reason, published| Some(DeletesRefused { reason, removed, files, published });
+    // A cap replaces the other rules: the caller has decided.
     if let Some(cap) = allowed.max_delete {
         let limit = cap.limit(published);
         return if removed > limit { refused(TooMany::Cap(limit), published) } else { None };
     }
+    // A few deletes, none of the last complete tree, or an empty tree on purpose.
     if removed <= ALWAYS_PASS || gone == 0 || (files == 0 && allowed.empty) {
         return None;
     }
@@ -134,20 +138,20 @@ pub(crate) fn too_many(counts: Counts, allowed: Allowed) -> Option<DeletesRefuse
     if files < before.div_ceil(2) { refused(TooMany::Shrunk, before) } else { None }
 }
 
-/// What is known when the deletes of a run are due.
+/// The state of a run when its deletes are due.
 pub(crate) struct Conditions {
     pub(crate) counts: Counts,
     pub(crate) allowed: Allowed,
-    /// The run has stopped, or ends with an error.
+    /// The run was stopped, or ends with an error.
     pub(crate) stopped: bool,
-    /// Something could not be read.
+    /// Part of the tree could not be read.
     pub(crate) blocked: bool,
     pub(crate) failed_uploads: u64,
-    /// Whether the path of the root still leads to the folder that was walked.
+    /// The path of the root still leads to the folder that was walked.
     pub(crate) same_root: bool,
 }
 
-/// Why nothing is deleted.
+/// The reason why nothing is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     NothingToDelete,
@@ -158,7 +162,7 @@ pub(crate) enum Refusal {
     RootReplaced,
 }
 
-/// The first reason to delete nothing, if there is one.
+/// Returns the first reason to delete nothing, if there is one.
 pub(crate) fn refusal(conditions: &Conditions) -> Option<Refusal> {
     let reasons = [
         (conditions.counts.removed == 0).then_some(Refusal::NothingToDelete),
@@ -184,7 +188,7 @@ mod tests {
     };
     const HERE: Mount = Mount { with_root: true, then: 1, above: Some(1), root: 1 };
 
-    /// What may be deleted, case by case: a file was published and is not found any more.
+    /// All cases of a published file that is not found any more: may its object be deleted?
     #[test]
     fn i3_object_whose_file_is_gone_is_kept_for_each_of_these_reasons() {
         use KeptReason::{DeletesOff, Excluded, OtherDevice, OtherRoot, Skipped};
@@ -256,7 +260,7 @@ mod tests {
             (true, 1, None, 1, false),
         ] {
             let mount = Mount { with_root, then, above, root };
-            assert_eq!(mount.is_there(), there, "{mount:?}");
+            assert_eq!(mount.is_mounted(), there, "{mount:?}");
         }
     }
 
@@ -266,7 +270,7 @@ mod tests {
         Counts { files, common, gone: removed, removed, published: common + removed }
     }
 
-    /// The table of the valve: what a build, a missing disk, another tree and an emptied one look like.
+    /// The cases of the default rules: a build, a missing disk, another tree, an emptied one.
     #[test]
     fn i3_without_a_cap_a_tree_that_shrank_or_is_another_one_deletes_nothing() {
         for (why, found, expected) in [

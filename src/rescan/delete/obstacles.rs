@@ -1,5 +1,5 @@
-//! A file that became a folder, or a folder that became a file. Some stores keep folders as files and refuse
-//! `a/b` while `a` is there, and `a` while `a/b` is. Then what is to be deleted goes first, alone.
+//! Handles a file that became a folder, or a folder that became a file. Stores that keep keys as files refuse `a/b`
+//! while `a` exists, and `a` while `a/b` exists. For those keys the old objects are deleted before the upload.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,16 @@ use crate::state::records::PendingKind;
 use crate::state::rows::Row;
 
 impl Dispatcher<'_> {
-    /// The error, unless what is to be deleted may be its reason: then it waits.
+    /// Returns the error of a refused upload. If an object that is to be deleted may be the reason, returns `None`, and
+    /// the upload waits for [`clear_obstacles`](Self::clear_obstacles).
     pub(crate) fn unless_obstructed(&mut self, key: &str, error: StorageError) -> Option<StorageError> {
         let refused =
             matches!(error.kind(), ErrorKind::Rejected | ErrorKind::Server | ErrorKind::Unsupported);
-        // What is tried again after the deletes has no obstacle any more.
+        // `only` is set for the second try after the deletes: no obstacle is left then.
         if !refused || self.only.is_some() {
             return Some(error);
         }
-        let obstacles = match self.obstacles_of(key) {
+        let obstacles = match self.find_obstacles(key) {
             Ok(obstacles) => obstacles,
             Err(failure) => {
                 self.fail(failure);
@@ -33,7 +34,8 @@ impl Dispatcher<'_> {
         None
     }
 
-    fn obstacles_of(&self, key: &str) -> Result<Vec<String>, StorageError> {
+    /// Returns the keys above and below this one that are to be deleted.
+    fn find_obstacles(&self, key: &str) -> Result<Vec<String>, StorageError> {
         let mut found = Vec::new();
         for (at, _) in key.match_indices('/') {
             let pending = self.cache.pending_record(&key[..at])?;
@@ -41,8 +43,9 @@ impl Dispatcher<'_> {
                 found.push(key[..at].to_owned());
             }
         }
+        // The keys below it follow `key/` in key order.
         let below = format!("{key}/");
-        for row in self.cache.pending_rows_behind(&below) {
+        for row in self.cache.pending_rows_after(&below) {
             let Row { key, pending: Some(pending), .. } = row? else { continue };
             if !key.starts_with(&below) {
                 break;
@@ -54,12 +57,13 @@ impl Dispatcher<'_> {
         Ok(found)
     }
 
+    /// Returns true if uploads wait for deletes.
     pub(crate) fn has_obstacles(&self) -> bool {
         !self.tally.obstructed.is_empty()
     }
 
-    /// Deletes what is in the way, if `may_delete`, and uploads what was refused for it once more. Otherwise the
-    /// refusals stand.
+    /// Deletes the objects that are in the way and tries the refused uploads again. If deletes are not allowed
+    /// (`may_delete`), the refusals become failures.
     pub(crate) fn clear_obstacles(&mut self, may_delete: bool, report: &mut RescanReport) {
         let obstructed = std::mem::take(&mut self.tally.obstructed);
         if !may_delete {
@@ -72,6 +76,7 @@ impl Dispatcher<'_> {
         let obstacles = obstructed.iter().flat_map(|one| one.obstacles.iter().cloned());
         self.only = Some(obstacles.collect());
         self.delete(report);
+        // The records of the deletes must be durable before the uploads that need them.
         if let Err(error) = self.recorder.sync() {
             self.fail(error);
         }

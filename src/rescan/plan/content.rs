@@ -1,4 +1,4 @@
-//! Whether a file holds what is published.
+//! Compares the content of a file with its published version.
 
 use crate::error::{Operation, StorageError};
 use crate::request_context::RequestContext;
@@ -6,8 +6,8 @@ use crate::state::records::Published;
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 
-/// Whether a file holds what is published, read as it was sent.
-pub(crate) fn holds(
+/// Returns true if the file has the published content. It is hashed the way it was sent: whole, or part by part.
+pub(crate) fn matches_published(
     exchange: &RequestContext<'_>,
     source: &Source,
     there: &Published,
@@ -16,19 +16,21 @@ pub(crate) fn holds(
         return Ok(false);
     }
     match there.digest.part_size() {
-        None => Ok(hash(exchange, source)? == there.digest),
-        Some(_) => is_the_same_in_parts(exchange, source, there),
+        None => Ok(hash_file(exchange, source)? == there.digest),
+        Some(_) => matches_published_parts(exchange, source, there),
     }
 }
 
-/// Whether a file that goes in one request now is what was sent in parts before: the threshold has changed.
-pub(crate) fn is_the_same_in_parts(
+/// Returns true if the published version was a multipart upload and the file still has the same content. The file
+/// itself may be due in one request now, if the threshold has changed.
+pub(crate) fn matches_published_parts(
     exchange: &RequestContext<'_>,
     source: &Source,
     there: &Published,
 ) -> Result<bool, StorageError> {
     let size = source.stat().size;
     let plan = there.digest.part_size().filter(|_| there.stat.size == size);
+    // Published in one request, or with another size: nothing to compare part by part.
     let Some(plan) = plan.and_then(|part_size| PartPlan::exactly(size, part_size)) else {
         return Ok(false);
     };
@@ -39,12 +41,13 @@ pub(crate) fn is_the_same_in_parts(
         })
     });
     let digest = Digest::of_parts(&plan, &hashes.collect::<Result<Vec<_>, _>>()?);
+    // A file that changed while it was read would have a digest of two versions.
     source.check_unchanged()?;
     Ok(digest == there.digest)
 }
 
 /// Returns the plain digest of a file.
-pub(crate) fn hash(exchange: &RequestContext<'_>, source: &Source) -> Result<Digest, StorageError> {
+pub(crate) fn hash_file(exchange: &RequestContext<'_>, source: &Source) -> Result<Digest, StorageError> {
     source.hash(|count| {
         exchange.trace.bytes_hashed(count);
         exchange.check(Operation::Read)

@@ -1,13 +1,13 @@
-//! Files that are about to be published and look as if they were not meant to be.
+//! Warns about files that are about to be published although their names suggest that they are private.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::observe::trace::Trace;
 use crate::tree::folder::Folder;
-use crate::tree::private::pattern_of;
+use crate::tree::private::private_pattern;
 
-/// Counts private files, and gathers the patterns that exclude them.
+/// Counts private files and gathers the patterns that would exclude them.
 #[derive(Default)]
 pub(crate) struct PrivateFiles {
     first: Option<String>,
@@ -16,18 +16,18 @@ pub(crate) struct PrivateFiles {
 }
 
 impl PrivateFiles {
-    /// Notes a file if its name, or that of the file which a link leads to, says that it is private.
-    pub(crate) fn look_at(&mut self, root: &Folder, key: &str) {
-        let real = if root.follows_links() { root.led_to(Path::new(key)).ok() } else { None };
+    /// Counts a file if its name, or the name of the file that a link leads to, suggests that it is private.
+    pub(crate) fn note_if_private(&mut self, root: &Folder, key: &str) {
+        let real = if root.follows_links() { root.resolve_links(Path::new(key)).ok() } else { None };
         let real = real.as_deref().and_then(Path::to_str);
-        if let Some(pattern) = pattern_of(key).or(real.and_then(pattern_of)) {
+        if let Some(pattern) = private_pattern(key).or(real.and_then(private_pattern)) {
             self.patterns.insert(pattern.to_owned());
             self.count += 1;
             self.first.get_or_insert_with(|| key.to_owned());
         }
     }
 
-    /// Warns once, with the patterns.
+    /// Logs one warning for all of them, with the patterns.
     pub(crate) fn warn(&self, trace: &Trace) {
         let Some(first) = &self.first else { return };
         let exclude = self.patterns.iter().map(String::as_str).collect::<Vec<_>>().join(" ");

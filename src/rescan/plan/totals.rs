@@ -1,27 +1,28 @@
-//! What is to be done, in numbers.
+//! The totals of a plan.
 
 use crate::rescan::delete::guard::Counts;
 
-/// What is to be done.
+/// The work of a run, in numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) added: u64,
     pub(crate) modified: u64,
     pub(crate) removed: u64,
+    /// The sizes of all files to upload together.
     pub(crate) bytes: u64,
-    /// Modified files that may hold what is published all the same: their size is that of it.
+    /// Modified files that have the published size, so they may have the published content.
     pub(crate) may_be_same: u64,
-    /// Keys for which nothing can be done, and which stay pending.
+    /// Keys that stay pending although nothing can be done for them.
     pub(crate) unsettled: u64,
-    /// Files that were walked.
+    /// Files found by the walk.
     pub(crate) files: u64,
-    /// Files of the last complete tree among them, changed or not.
+    /// Those that the last complete tree had too, changed or not.
     pub(crate) common: u64,
     /// Files of the last complete tree whose objects are to be deleted.
     pub(crate) gone: u64,
-    /// What was published before.
+    /// Objects that were published before this run.
     pub(crate) published: u64,
-    /// Something could not be read: nothing may be deleted.
+    /// Part of the tree could not be read: nothing may be deleted.
     pub(crate) blocked: bool,
 }
 
@@ -30,13 +31,13 @@ impl Plan {
         self.added == 0 && self.modified == 0 && self.removed == 0
     }
 
-    /// What decides whether these are too many deletes.
+    /// Returns the numbers that decide whether the deletes are too many.
     pub(crate) fn counts(&self) -> Counts {
         let Self { files, common, gone, removed, published, .. } = *self;
         Counts { files, common, gone, removed, published }
     }
 
-    /// Whether all that there is to do may turn out to be done: files were touched, or are too young to be trusted.
+    /// Returns true if hashing may show that nothing has to be sent: files were only touched, or their stats were racy.
     pub(crate) fn may_need_no_store(&self) -> bool {
         self.added + self.removed == 0 && self.modified == self.may_be_same
     }

@@ -1,4 +1,4 @@
-//! What the cache belongs to: a destination, for good, and the roots that publish to it.
+//! Binds the cache to one destination for good, and numbers the roots that publish through it.
 
 use std::path::Path;
 
@@ -11,9 +11,10 @@ use crate::state::store::Write;
 
 const META_DESTINATION: &str = "destination";
 const META_ROOTS: &str = "roots";
+/// Set once the first run has counted the objects under the prefix.
 const META_SURVEYED: &str = "surveyed";
 
-/// A root, and what it was when it was last seen.
+/// A root: its path, and the folder that the path led to when it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Root {
     pub(crate) path: Vec<u8>,
@@ -24,13 +25,13 @@ pub(crate) struct Root {
 /// A root as the cache knows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KnownRoot {
-    /// Its number among the roots that published through this cache.
+    /// Its index in the cache's list of roots.
     pub(crate) number: u32,
-    /// It is another folder on another device than it was: perhaps a mount is missing.
+    /// The path leads to another folder on another device than before: perhaps a file system is not mounted.
     pub(crate) moved: bool,
 }
 
-/// The record at `path` is that of another destination.
+/// The error for a cache or catalog at `path` that belongs to another destination.
 pub(crate) fn foreign(path: &Path, bound: &str, destination: &str) -> StorageError {
     let why = format!(
         "it records what is published at {bound}, not at {destination}; use another cache file for another destination"
@@ -39,13 +40,16 @@ pub(crate) fn foreign(path: &Path, bound: &str, destination: &str) -> StorageErr
 }
 
 impl CacheManager {
-    /// What the cache is bound to.
+    /// Returns the destination that the cache is bound to, if any.
     pub(crate) fn destination(&self) -> Result<Option<String>, StorageError> {
         let destination = self.0.store.meta(META_DESTINATION)?;
         Ok(destination.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    /// What binds the cache to a destination, for good; nothing if it is bound to it already.
+    /// Returns the write that binds the cache to a destination for good; `None` if it is bound to it already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CacheForeign`] if it is bound to another destination.
     pub(crate) fn bind(&self, destination: &str) -> Result<Option<Write>, StorageError> {
         match self.0.store.meta(META_DESTINATION)? {
             None => Ok(Some(Write::Meta(META_DESTINATION, destination.as_bytes().to_vec()))),
@@ -54,17 +58,17 @@ impl CacheManager {
         }
     }
 
-    /// [`ErrorKind::CacheForeign`] if this is the cache of another destination
+    /// Checks that the cache is not bound to another destination than this one
     /// ([`StorageBackend::destination`](crate::StorageBackend::destination)).
     ///
     /// # Errors
-    /// That, and [`ErrorKind::Cache`] if the file cannot be read.
+    /// [`ErrorKind::CacheForeign`] if it is; [`ErrorKind::Cache`] if the file cannot be read.
     pub fn check_destination(&self, destination: &str) -> Result<(), StorageError> {
         self.bind(destination).map(drop)
     }
 
-    /// What the cache knows of a root, and what is to be recorded of it.
-    pub(crate) fn root(
+    /// Returns the number of a root and whether it has moved, with the write that records its current folder.
+    pub(crate) fn known_root(
         &self,
         root: &Root,
         allow_new: bool,
@@ -78,8 +82,10 @@ impl CacheManager {
         if known == Some(root) {
             return Ok((KnownRoot { number: number(index.unwrap_or_default()), moved: false }, None));
         }
+        // A folder that was swapped keeps its device, and a reboot may number devices anew: one of the two may differ.
         let moved = known.is_some_and(|known| known.device != root.device && known.inode != root.inode);
         let index = index.unwrap_or(roots.len());
+        // Not recorded, so that it still counts as moved on the next run.
         if moved && !allow_new {
             return Ok((KnownRoot { number: number(index), moved }, None));
         }
@@ -89,16 +95,19 @@ impl CacheManager {
             roots[index] = root.clone();
         }
         let encoded = encode(META_ROOTS, &roots).map_err(|error| {
-            StorageError::new(ErrorKind::Cache, Operation::Cache, "cannot encode").with_source(error)
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "the list of roots cannot be encoded")
+                .with_source(error)
         })?;
         Ok((KnownRoot { number: number(index), moved }, Some(Write::Meta(META_ROOTS, encoded))))
     }
 
+    /// Returns true if the first run has counted the objects under the prefix.
     pub(crate) fn is_surveyed(&self) -> Result<bool, StorageError> {
         Ok(self.0.store.meta(META_SURVEYED)?.is_some())
     }
 
-    pub(crate) fn surveyed() -> Write {
+    /// The write that records that they were counted.
+    pub(crate) fn survey_mark() -> Write {
         Write::Meta(META_SURVEYED, vec![1])
     }
 }
@@ -111,15 +120,15 @@ fn number(index: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// A mount is missing over a mount point that is not empty: the same path, another folder, another
-    /// device. A swapped folder, or a device that was numbered anew, is still the same root.
+    /// A file system is not mounted, and its mount point is not empty: the same path leads to another folder on another
+    /// device. A swapped folder, or a device with a new number, is still the same root.
     #[test]
     fn f9_root_is_another_one_when_both_its_folder_and_its_device_are() {
         let folder = tempfile::tempdir().unwrap();
         let cache = CacheManager::open(folder.path().join("cache")).unwrap();
         let root = |device, inode| Root { path: b"/srv".to_vec(), device, inode };
         let look = |device, inode, allow| {
-            let (known, write) = cache.root(&root(device, inode), allow).unwrap();
+            let (known, write) = cache.known_root(&root(device, inode), allow).unwrap();
             cache.apply(&write.into_iter().collect::<Vec<_>>()).unwrap();
             (known.number, known.moved)
         };
@@ -132,6 +141,6 @@ mod tests {
         assert_eq!(look(3, 12, true), (0, true));
         assert_eq!(look(3, 12, false), (0, false), "allowed once");
         let other = Root { path: b"/other".to_vec(), device: 3, inode: 12 };
-        assert_eq!(cache.root(&other, false).unwrap().0.number, 1);
+        assert_eq!(cache.known_root(&other, false).unwrap().0.number, 1);
     }
 }

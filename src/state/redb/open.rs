@@ -1,4 +1,4 @@
-//! Opening the cache: one writer at a time, beside whom any number of processes read.
+//! Opens the cache file: for one writer at a time, and for any number of readers beside it.
 
 use std::path::Path;
 use std::thread;
@@ -15,30 +15,30 @@ use crate::state::redb::overlay::Overlay;
 use crate::state::redb::upgrade;
 use crate::state::store::{FORMAT, META_FORMAT, Store, Write};
 
-/// Pages that redb may keep in memory.
+/// The bytes of pages that redb may keep in memory.
 const PAGE_CACHE: usize = 16 * 1024 * 1024;
 
-/// A writer and readers side by side; where the file system has no locks on parts of files, one after another.
+/// The modes to try: readers beside one writer; if the file system has no byte-range locks, one process at a time.
 const MODES: [ConcurrencyMode; 2] = [ConcurrencyMode::SingleWriter, ConcurrencyMode::ExclusiveWriter];
 
-/// How long a reader waits for a writer to have begun, or for the writer of another version to end.
+/// How long a reader waits while a writer opens the file, or while a writer of another version has it open.
 const READERS_WAIT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 impl RedbStore {
-    /// For writing, once no other process has it open, or after so long.
+    /// Opens the cache for writing. Waits up to `wait` while another process has it open for writing.
     pub(crate) fn open_waiting(path: &Path, wait: Duration) -> Result<Self, StorageError> {
-        waiting(wait, || Self::open(path))
+        retry_while_locked(wait, || Self::open(path))
     }
 
-    /// For reading, once a writer that has begun is through with that.
+    /// Opens the cache for reading. Waits a moment while a writer opens it.
     pub(crate) fn open_read_only_waiting(path: &Path) -> Result<Self, StorageError> {
-        waiting(READERS_WAIT, || Self::open_read_only(path))
+        retry_while_locked(READERS_WAIT, || Self::open_read_only(path))
     }
 
-    /// Brings the records to the format of this version; fails for any but the one before.
-    pub(crate) fn in_this_format(self, path: &Path) -> Result<Self, StorageError> {
+    /// Returns the store with its records in the current format. Upgrades the previous format; any other is an error.
+    pub(crate) fn in_current_format(self, path: &Path) -> Result<Self, StorageError> {
         self.file().warn_of_group();
         match self.meta(META_FORMAT)?.as_deref() {
             None => {
@@ -46,28 +46,29 @@ impl RedbStore {
                 Ok(self)
             }
             Some([FORMAT]) => Ok(self),
-            Some([upgrade::FROM]) => self.upgraded(path),
+            Some([upgrade::FROM]) => self.upgrade(path),
             Some(other) => {
                 let why = format!(
-                    "its format {other:?} is not {FORMAT}: it was written by another version of this library; use that, or a new cache file"
+                    "its format is {other:?}, and this version reads {FORMAT}: use the version that wrote it, or a \
+                     new cache file"
                 );
                 Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path))
             }
         }
     }
 
-    /// For writing.
+    /// Opens the cache for writing, or creates it.
     pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
-        let store = guarded(path, || Self::open_in_some_mode(path))?;
-        // Whoever held it may have removed it meanwhile.
+        let store = guarded(path, || Self::open_in_supported_mode(path))?;
+        // The process that held the lock before may have removed the file meanwhile.
         store.file().check()?;
-        if !store.is_made()? {
-            store.make(META_FORMAT, &[FORMAT])?;
+        if !store.has_tables()? {
+            store.create_tables(META_FORMAT, &[FORMAT])?;
         }
         Ok(store)
     }
 
-    fn open_in_some_mode(path: &Path) -> Result<Self, StorageError> {
+    fn open_in_supported_mode(path: &Path) -> Result<Self, StorageError> {
         let [mode, other] = MODES;
         match Self::open_in(path, mode)? {
             Err(error) if is_unsupported(&error) => Self::open_in(path, other)?,
@@ -78,6 +79,7 @@ impl RedbStore {
 
     fn open_in(path: &Path, mode: ConcurrencyMode) -> Result<Result<Self, DatabaseError>, StorageError> {
         let (file, opened) = OpenFile::for_writing(path)?;
+        // A full check now, so that no damaged record decides about a delete later.
         let database = FileBackend::new(file).and_then(|file| {
             let mut builder = builder(mode);
             builder.set_check_integrity_on_open(true).create_with_backend(file)
@@ -85,25 +87,29 @@ impl RedbStore {
         Ok(database.map(|database| Self::new(Access::Writing(database), opened)))
     }
 
+    /// Opens the cache for reading. Repairs or completes it first where that is needed, on disk or else in memory.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, StorageError> {
-        let read = || guarded(path, || Self::read_in_some_mode(path));
+        let read = || guarded(path, || Self::read_in_supported_mode(path));
         let store = match read()? {
-            Ok(store) if store.is_made()? => return Ok(store),
+            Ok(store) if store.has_tables()? => return Ok(store),
+            // A process was killed while it wrote. A reader cannot repair the file, a writer does when it opens it.
             Err(DatabaseError::RepairAborted) => match Self::open(path) {
                 Ok(repaired) => {
                     drop(repaired);
                     read()?.map_err(|error| failed(path, error))?
                 }
-                Err(error) if error.kind() == ErrorKind::Cache => Self::overlay(path)?,
+                // The file cannot be written.
+                Err(error) if error.kind() == ErrorKind::Cache => Self::open_overlaid(path)?,
                 Err(error) => return Err(error),
             },
+            // An empty file is a cache without records, anything else is no cache.
             Err(error) if !is_empty(path)? => return Err(failed(path, error)),
-            _ => Self::overlay(path)?,
+            _ => Self::open_overlaid(path)?,
         };
         Ok(store)
     }
 
-    fn read_in_some_mode(path: &Path) -> Result<Result<Self, DatabaseError>, StorageError> {
+    fn read_in_supported_mode(path: &Path) -> Result<Result<Self, DatabaseError>, StorageError> {
         let [mode, other] = MODES;
         match Self::read_in(path, mode)? {
             Err(error) if is_unsupported(&error) => Self::read_in(path, other),
@@ -118,30 +124,31 @@ impl RedbStore {
         Ok(database.map(|database| Self::new(Access::Reading(database), opened)))
     }
 
-    /// Writes the format before this one anew; where the file cannot be written, in memory.
-    fn upgraded(self, path: &Path) -> Result<Self, StorageError> {
+    /// Upgrades the previous format in the file, or in memory if the file cannot be written.
+    fn upgrade(self, path: &Path) -> Result<Self, StorageError> {
         if !self.is_read_only() {
-            upgrade::run(&self)?;
+            upgrade::upgrade_records(&self)?;
             return Ok(self);
         }
+        // A reader opens the file for writing just for the upgrade.
         drop(self);
         match Self::open(path) {
             Ok(writing) => {
-                upgrade::run(&writing)?;
+                upgrade::upgrade_records(&writing)?;
                 drop(writing);
                 Self::open_read_only(path)
             }
             Err(error) if error.kind() == ErrorKind::Cache => {
-                let overlaid = Self::overlay(path)?;
-                upgrade::run(&overlaid)?;
+                let overlaid = Self::open_overlaid(path)?;
+                upgrade::upgrade_records(&overlaid)?;
                 Ok(overlaid)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Makes it, or puts it right, in memory.
-    fn overlay(path: &Path) -> Result<Self, StorageError> {
+    /// Opens the file for reading and keeps all changes in memory, those of a repair included.
+    fn open_overlaid(path: &Path) -> Result<Self, StorageError> {
         let store = guarded(path, || {
             let (file, opened) = OpenFile::for_reading(path)?;
             let database = Overlay::new(file).and_then(|file| {
@@ -151,15 +158,15 @@ impl RedbStore {
             let database = database.map_err(|error| failed(path, error))?;
             Ok(Self::new(Access::Overlaid(database), opened))
         })?;
-        if !store.is_made()? {
-            store.make(META_FORMAT, &[FORMAT])?;
+        if !store.has_tables()? {
+            store.create_tables(META_FORMAT, &[FORMAT])?;
         }
         Ok(store)
     }
 }
 
-/// Tries until the lock is free, or for so long.
-fn waiting(
+/// Calls `open` until the lock is free, for up to `wait`.
+fn retry_while_locked(
     wait: Duration,
     open: impl Fn() -> Result<RedbStore, StorageError>,
 ) -> Result<RedbStore, StorageError> {
@@ -168,6 +175,7 @@ fn waiting(
         match open() {
             Err(held) if held.kind() == ErrorKind::CacheLocked => {
                 let left = wait.saturating_sub(began.elapsed());
+                // Without a wait the error has nothing to add.
                 if left.is_zero() {
                     let waited = format!("waited {wait:?}");
                     return Err(if wait.is_zero() { held } else { held.advise(&waited) });
@@ -186,6 +194,7 @@ fn builder(mode: ConcurrencyMode) -> Builder {
     builder
 }
 
+/// Returns true if the file system has no byte-range locks.
 fn is_unsupported(error: &DatabaseError) -> bool {
     matches!(error, DatabaseError::Storage(redb::StorageError::Unsupported))
 }

@@ -1,4 +1,4 @@
-//! Caches of the format before this one are written anew when they are opened.
+//! Upgrades caches of the previous format when they are opened.
 
 use serde::Deserialize;
 
@@ -11,13 +11,13 @@ use crate::tree::version::FileStat;
 /// The format that is upgraded.
 pub(crate) const FROM: u8 = 2;
 
-/// In format 2: whether a run that was sending did not come to its end.
+/// In format 2: set while a run was sending, so it is still set if that run was killed.
 const META_SENDING: &str = "sending";
 
-/// Records read at a time.
+/// The number of records read in one transaction.
 const PAGE: usize = 1024;
 
-/// An open upload as format 2 has it: without the headers that it was begun with.
+/// An open multipart upload in format 2, which does not record the headers of the upload.
 #[derive(Deserialize)]
 struct OpenUpload2 {
     token: String,
@@ -35,30 +35,33 @@ impl From<OpenUpload2> for OpenUpload {
     }
 }
 
-/// Writes format 3, in one transaction. `doubt` of a pending record has become `attempted`, which is no other
-/// layout; what a run that was cut off had still to send counts as attempted.
-pub(crate) fn run(store: &RedbStore) -> Result<(), StorageError> {
+/// Rewrites the records in format 3, in one transaction. The field `doubt` of a pending record is now `attempted`, with
+/// the same encoding. If a run was killed, its pending keys count as attempted.
+pub(crate) fn upgrade_records(store: &RedbStore) -> Result<(), StorageError> {
     let interrupted = store.meta(META_SENDING)?.as_deref() == Some(&[1]);
     let mut rows = Vec::new();
-    each(store, UPLOADS, |key, bytes| {
+    for_each_record(store, UPLOADS, |key, bytes| {
         let uploads: Vec<OpenUpload2> = store.decoded(&key, &bytes)?;
         let uploads: Vec<OpenUpload> = uploads.into_iter().map(Into::into).collect();
         rows.push((UPLOADS, key.clone(), store.encoded(&key, encode(&key, &uploads))?));
         Ok(())
     })?;
-    each(store, PENDING, |key, bytes| {
+    for_each_record(store, PENDING, |key, bytes| {
         let pending: Pending = store.decoded(&key, &bytes)?;
+        // Format 2 did not mark single keys: any of them may have been sent.
         if interrupted && !pending.attempted {
             let pending = Pending { attempted: true, ..pending };
             rows.push((PENDING, key.clone(), store.encoded(&key, encode(&key, &pending))?));
         }
         Ok(())
     })?;
+    // In the same transaction, so a crash leaves either format whole.
     rows.push((META, META_FORMAT.to_owned(), vec![FORMAT]));
-    store.put_raw(&rows)
+    store.put_encoded(&rows)
 }
 
-fn each(
+/// Calls `record` for each record of a table, a page at a time.
+fn for_each_record(
     store: &RedbStore,
     table: Definition,
     mut record: impl FnMut(String, Vec<u8>) -> Result<(), StorageError>,

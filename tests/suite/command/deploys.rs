@@ -301,7 +301,10 @@ fn patterns_come_from_files_too() {
     fs::write(&list, "/d1\n").unwrap();
     shell.sync(&world, &["--include-from", from]).code(0).shows("1 uploaded");
     fs::write(&list, "*.map\n[\n").unwrap();
-    shell.sync(&world, &["--exclude-from", from]).code(2).says("ignore, line 2: \"[\" is no pattern");
+    shell
+        .sync(&world, &["--exclude-from", from])
+        .code(2)
+        .says("ignore, line 2: \"[\" is not a valid pattern");
     shell
         .sync(&world, &["--exclude-from", "/none"])
         .code(2)

@@ -74,7 +74,7 @@ fn f9_excluded_files_stay_at_home_and_published_ones_are_kept_and_said() {
     let kept = shell.sync(&world, &["--include", "/d0", "--include", "*.map"]).code(0);
     kept.says("note: kept d1/f001.txt: its path is excluded now").shows("1 kept");
     assert_eq!(world.keys(), ["app.map", "d0/f000.txt", "d1/f001.txt"]);
-    shell.sync(&world, &["--exclude", "["]).code(2).says("exclude: \"[\" is no pattern");
+    shell.sync(&world, &["--exclude", "["]).code(2).says("exclude: \"[\" is not a valid pattern");
     all_is_well(&world);
 }
 
