@@ -246,7 +246,9 @@ mod in_a_process {
             command.uid(NOBODY).gid(NOBODY);
         }
         let ended = Ended::of(command.output().unwrap()).code(1).shows("1 uploaded").shows("0 deleted");
-        let ended = ended.says("/closed: Permission denied").says("give this user permission to read it, or --exclude it");
+        let ended = ended
+            .says("/closed: Permission denied")
+            .says("give this user permission to read it, or --exclude it");
         ended.says("secret").says("deletes wait for a run without errors");
         assert_eq!(world.keys(), ["a", "closed/b", "gone", "secret"]);
         mode(&closed, 0o755);
