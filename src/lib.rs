@@ -149,11 +149,11 @@ pub use rescan::report::{
     UnknownObjects, Uploaded, VerifyReport,
 };
 pub use retry::RetryPolicy;
-pub use state::cache::{CacheManager, PendingFile};
+pub use state::cache::CacheManager;
 pub use state::catalog::{Catalog, Entries};
 pub use state::records::PendingKind;
 pub use state::resolve::{KeyState, Resolved};
-pub use state::summary::CacheSummary;
+pub use state::summary::{CacheSummary, PendingFile};
 pub use tree::diff::FileDiff;
 pub use tree::digest::{Digest, PartPlan};
 pub use tree::folder::FollowSymlinks;

@@ -17,25 +17,13 @@ use crate::state::redb::RedbStore;
 use crate::state::resolve::{Known, Places, Resolved};
 use crate::state::rows::{Row, Rows};
 use crate::state::store::{META_CHANGES, Store, Write};
-use crate::state::summary::CacheSummary;
+use crate::state::summary::{CacheSummary, PendingFile};
 use crate::tree::version::{FileEntry, Version};
 
 /// Set if the last rescan left the store as the tree was.
 const META_SYNCED: &str = "synced";
 /// The checksum of the catalog that was last written.
 const META_CATALOG: &str = "catalog";
-
-/// A key with work left to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PendingFile {
-    /// The key.
-    pub key: String,
-    /// The work to do.
-    pub kind: PendingKind,
-    /// The size in bytes on disk; for a removed file the published one.
-    pub size: u64,
-}
 
 /// The durable record of all published files, in one file on disk. Cheap to clone; clones share the file. One process
 /// at a time has it open for writing, and any number of processes [for reading](Self::open_read_only).

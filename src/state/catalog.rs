@@ -24,8 +24,8 @@ use std::time::SystemTime;
 use crate::backend::StorageBackend;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::url_below;
+use crate::state::cache::CacheManager;
 use crate::state::cache::binding::foreign;
-use crate::state::cache::{CacheManager, PendingFile};
 use crate::state::catalog::file::{Identity, Opened, flaw_error, read_error};
 use crate::state::catalog::format::{Base, Flaw, Tail};
 use crate::state::catalog::keys::Walk;
@@ -33,6 +33,7 @@ use crate::state::catalog::write::Bases;
 pub(crate) use crate::state::catalog::write::{follow, update};
 use crate::state::resolve::{Known, Places, Resolved, Urls};
 use crate::state::summary::CacheSummary;
+use crate::state::summary::PendingFile;
 use crate::tree::version::moment_of;
 
 /// The suffix that makes a cache's path the path of its catalog.

@@ -1,5 +1,7 @@
 //! The contents of a cache in a few numbers.
 
+use crate::state::records::PendingKind;
+
 /// The contents of a cache in a few numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,4 +18,16 @@ pub struct CacheSummary {
     pub open_uploads: u64,
     /// Set if the last rescan left the store as the tree was.
     pub synced: bool,
+}
+
+/// A key with work left to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingFile {
+    /// The key.
+    pub key: String,
+    /// The work to do.
+    pub kind: PendingKind,
+    /// The size in bytes on disk; for a removed file the published one.
+    pub size: u64,
 }
