@@ -128,15 +128,21 @@ impl Dispatcher<'_> {
 
     /// The run ends with this error: nothing more is sent.
     pub(crate) fn fail(&mut self, error: StorageError) {
-        self.context.offline.store(true, Relaxed);
         self.tally.fatal.get_or_insert(error);
+        self.go_offline();
     }
 
     pub(crate) fn stop(&mut self, reason: StopReason) {
-        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
-            self.context.offline.store(true, Relaxed);
-        }
         self.tally.stop.get_or_insert(reason);
+        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
+            self.go_offline();
+        }
+    }
+
+    fn go_offline(&self) {
+        // First whether hashing goes on: what finds the store given up stops at once where it does not.
+        self.multipart.set_hash_on(self.goes_on_hashing());
+        self.context.offline.store(true, Relaxed);
     }
 
     pub(crate) fn look_for_stop(&mut self) {
