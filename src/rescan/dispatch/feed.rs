@@ -7,7 +7,7 @@ use crate::error::{Operation, StorageError};
 use crate::rescan::dispatch::attempts::{Attempts, Wanted};
 use crate::rescan::dispatch::{Dispatcher, Done};
 use crate::rescan::multipart::file::{Coordinator, MultipartFile};
-use crate::rescan::multipart::worker::Worker;
+use crate::rescan::multipart::worker::{TaskRunner, Worker};
 use crate::rescan::report::StopReason;
 use crate::rescan::upload;
 use crate::rescan::upload::Item;
@@ -113,15 +113,14 @@ impl Dispatcher<'_> {
             key: file.item.key.clone(),
         };
         let number = self.multipart.begin(file.part_count());
-        let coordinator = Coordinator {
-            file,
+        let tasks = TaskRunner {
             number,
-            worker: Arc::new(worker),
-            engine: self.engine.clone(),
             queue: self.multipart.clone(),
-            whole_file_digest: self.limits.whole_file_digest,
+            engine: self.engine.clone(),
+            worker: Arc::new(worker),
             has_fallback: self.limits.has_fallback,
         };
+        let coordinator = Coordinator { file, tasks, whole_file_digest: self.limits.whole_file_digest };
         let results = self.results.clone();
         coordinator.start(threads, move |outcome| {
             results.push_urgent(Done::Multipart(number, Box::new(outcome)));

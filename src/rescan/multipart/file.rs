@@ -7,6 +7,7 @@
 //!   threads, each with a stack of 256 KiB, joined before the dispatcher returns. They run no code of the host's.
 //! - [`Outcome`]: what the dispatcher settles.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,16 +17,11 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use crate::backend::{Receipt, UploadName};
-use crate::engine::Engine;
-use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::context::{Context, given_up, panicked};
-use crate::rescan::multipart::queue::MultipartQueue;
 use crate::rescan::multipart::resume::resume_or_create;
-use crate::rescan::multipart::task::{
-    Answer, EarlierCompletion, Opened, Opening, Parts, Piece, Prepared, Task,
-};
-use crate::rescan::multipart::worker::Worker;
+use crate::rescan::multipart::task::{EarlierCompletion, Opened, Opening, Parts, Piece, Prepared};
+use crate::rescan::multipart::worker::TaskRunner;
 use crate::rescan::upload::{Ending, Item};
 use crate::state::records::{Pending, Published};
 use crate::tree::digest::{Digest, PartPlan};
@@ -44,8 +40,6 @@ pub(crate) struct MultipartFile {
     parts: Parts,
     /// Open, once the file was found to differ from what is published.
     differing: Option<Arc<Source>>,
-    /// The plain digest of the whole file.
-    whole: Option<[u8; 32]>,
     /// When its upload was created or resumed.
     began: Option<Duration>,
     /// The upload that was completed or aborted.
@@ -79,7 +73,6 @@ impl MultipartFile {
             wanted: plan,
             parts: Parts::new(plan),
             differing: None,
-            whole: None,
             began: None,
             closed: None,
             request_id: String::new(),
@@ -97,39 +90,25 @@ impl MultipartFile {
     }
 }
 
-/// A large file on its way, and what it is worked on with.
+/// A large file on its way.
 pub(crate) struct Coordinator {
     pub(crate) file: MultipartFile,
-    pub(crate) number: u64,
-    pub(crate) worker: Arc<Worker>,
-    pub(crate) engine: Engine,
-    pub(crate) queue: MultipartQueue,
+    pub(crate) tasks: TaskRunner,
     pub(crate) whole_file_digest: bool,
-    pub(crate) has_fallback: bool,
 }
 
 impl Coordinator {
-    /// Publishes the file on a thread of its own, and tells what came of it: also where the system refuses the
-    /// thread.
+    /// Publishes the file on a thread of its own. `ended` is given what came of it, also where the system refuses
+    /// the thread.
     pub(crate) fn start<'scope, F>(self, threads: &'scope Scope<'scope, '_>, ended: F)
     where
         F: FnOnce(Outcome) + Send + 'scope,
     {
-        // What a thread that cannot be started was given is lost; so it gets its file afterwards.
-        let (sender, receiver) = bounded::<(Self, F)>(1);
-        let thread = Builder::new().name("brigade-multipart".to_owned()).stack_size(STACK);
-        let started = thread.spawn_scoped(threads, move || {
-            if let Ok((file, ended)) = receiver.recv() {
-                ended(file.run());
-            }
-        });
-        if let Err(error) = started {
+        let started = start_thread(threads, STACK, (self, ended), |(file, ended)| ended(file.run()));
+        if let Err((error, (file, ended))) = started {
             let what = "cannot start a thread for a multipart upload";
             let error = StorageError::new(ErrorKind::Other, Operation::Upload, what).with_source(error);
-            ended(self.failed(error));
-        } else {
-            // The receiver is there: its thread waits for this.
-            let _ = sender.send((self, ended));
+            ended(file.failed(error));
         }
     }
 
@@ -195,7 +174,7 @@ impl Coordinator {
             };
             if is_lost(&error) && !restarted && self.context().check_running().is_ok() {
                 restarted = true;
-                gone = self.begin_again(&upload, &error);
+                gone = self.forget_sent(&upload, &error);
                 continue;
             }
             if !is_resumable(&error) {
@@ -207,7 +186,7 @@ impl Coordinator {
 
     fn prepare(&mut self) -> Result<Arc<Source>, StorageError> {
         let planned = self.file.item.pending.stat;
-        let Prepared { source, seen } = self.on_worker(move |worker| worker.prepare(&planned))?;
+        let Prepared { source, seen } = self.tasks.run(move |worker| worker.prepare(&planned))?;
         self.file.item.pending.settled = source.stat().is_settled(seen);
         Ok(Arc::new(source))
     }
@@ -241,7 +220,8 @@ impl Coordinator {
     }
 
     fn hash(&mut self, source: &Arc<Source>) -> Result<(), StorageError> {
-        self.hand_out(source, None, self.file.parts.unhashed())
+        let pieces = self.file.parts.unhashed();
+        self.tasks.run_all(source, None, &mut self.file.parts, pieces)
     }
 
     /// Resumes an upload that an earlier run left open, or creates one. It may turn out to be completed.
@@ -253,7 +233,7 @@ impl Coordinator {
         let file = &self.file;
         let opening = Opening { settled: file.item.pending.settled, parts: file.parts.clone(), gone };
         let source = source.clone();
-        let opened = self.on_worker(move |worker| resume_or_create(worker, &source, opening))?;
+        let opened = self.tasks.run(move |worker| resume_or_create(worker, &source, opening))?;
         let Opened { upload, parts, completed } = opened;
         self.file.parts = parts;
         self.file.began.get_or_insert(self.context().session.clock.now());
@@ -278,26 +258,28 @@ impl Coordinator {
     }
 
     fn send(&mut self, source: &Arc<Source>, upload: &Arc<UploadName>) -> Result<(), StorageError> {
-        let whole = self.whole_file_digest && self.file.whole.is_none();
-        let pieces = whole.then_some(Piece::File).into_iter().chain(self.file.parts.unsent());
-        self.hand_out(source, Some(upload), pieces.collect())
+        let mut pieces = self.file.parts.unsent();
+        if self.whole_file_digest && self.file.parts.whole.is_none() {
+            pieces.insert(0, Piece::File);
+        }
+        self.tasks.run_all(source, Some(upload), &mut self.file.parts, pieces)
     }
 
     fn complete(&mut self, source: &Arc<Source>, upload: &Arc<UploadName>) -> Result<Receipt, StorageError> {
-        self.queue.set_left(self.number, 1);
+        self.tasks.set_left(1);
         let attempted = Pending { attempted: true, ..self.file.item.pending.clone() };
         self.file.recorded = attempted.clone();
         let (source, upload, parts) = (source.clone(), upload.clone(), self.file.parts.sent());
-        let completed = self.on_worker(move |worker| worker.complete(&source, &upload, &parts, attempted));
+        let completed = self.tasks.run(move |worker| worker.complete(&source, &upload, &parts, attempted));
         let completed = completed
             .inspect_err(|error| self.file.item.pending.attempted |= error.may_have_taken_effect())?;
         self.file.request_id = completed.request_id;
         Ok(completed.receipt)
     }
 
-    /// Prepares for another upload, because this one or its parts are gone. What was hashed still counts. Gives
+    /// Forgets what the store had, because the upload or parts of it are gone. What was hashed still counts. Gives
     /// the token of an upload that is known to be no more.
-    fn begin_again(&mut self, upload: &UploadName, error: &StorageError) -> Option<String> {
+    fn forget_sent(&mut self, upload: &UploadName, error: &StorageError) -> Option<String> {
         let done = self.file.parts.done().map(|(_, length)| length).sum();
         self.context().session.trace.progress.bytes_missing(done);
         self.file.parts.forget_held();
@@ -306,16 +288,16 @@ impl Coordinator {
     }
 
     fn abort(&mut self, upload: Arc<UploadName>) {
-        self.queue.set_left(self.number, 1);
+        self.tasks.set_left(1);
         let name = upload.clone();
-        if let Ok(true) = self.on_worker(move |worker| Ok(worker.abort(&name))) {
+        if let Ok(true) = self.tasks.run(move |worker| Ok(worker.abort(&name))) {
             self.file.closed = Some(upload);
         }
     }
 
     /// Hashes what is not hashed yet: URLs lead to a fallback meanwhile, with the digest of what is there.
     fn hash_through_outage(&mut self, source: &Arc<Source>, error: &StorageError) {
-        if error.kind().is_transient() && self.hashes_on() && self.hash(source).is_ok() {
+        if error.kind().is_transient() && self.tasks.hashes_on() && self.hash(source).is_ok() {
             self.file.item.pending.digest = Some(self.file.parts.digest());
         }
     }
@@ -328,7 +310,7 @@ impl Coordinator {
 
     fn uploaded(&self, receipt: Receipt) -> Ending {
         let published = self.published(self.file.parts.digest(), receipt.etag.clone());
-        Ending::Uploaded(Published { whole: self.file.whole, ..published }, receipt)
+        Ending::Uploaded(Published { whole: self.file.parts.whole, ..published }, receipt)
     }
 
     fn published(&self, digest: Digest, etag: Option<String>) -> Published {
@@ -338,84 +320,31 @@ impl Coordinator {
 
     fn recut(&mut self, plan: PartPlan) {
         self.file.parts.recut(plan);
-        self.queue.set_left(self.number, self.file.parts.len());
+        self.tasks.set_left(self.file.parts.len());
     }
 
     fn context(&self) -> &Context {
-        &self.worker.context
+        self.tasks.context()
     }
+}
 
-    /// Has a worker do something, and waits for it.
-    fn on_worker<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Worker) -> Result<T, StorageError> + Send + 'static,
-    ) -> Result<T, StorageError> {
-        let (answers, worker) = (BatchQueue::new(), self.worker.clone());
-        self.queue.permit(self.number).submit(&self.engine, &answers, move || worker.attempt(work));
-        // There is an answer: the wait has no other end.
-        answers.take(1, Duration::MAX).pop().unwrap_or_else(|| Err(given_up(Operation::Upload)))
+/// Starts a thread and gives it a value; gives the value back with the error where the system refuses the thread.
+fn start_thread<'scope, T: Send + 'scope>(
+    threads: &'scope Scope<'scope, '_>,
+    stack: usize,
+    value: T,
+    work: impl FnOnce(T) + Send + 'scope,
+) -> Result<(), (io::Error, T)> {
+    // What a closure holds is lost with a thread that cannot be started; so the value follows by a channel.
+    let (sender, receiver) = bounded(1);
+    let thread = Builder::new().name("brigade-multipart".to_owned()).stack_size(stack);
+    let started = thread.spawn_scoped(threads, move || receiver.recv().map_or((), work));
+    if let Err(error) = started {
+        return Err((error, value));
     }
-
-    /// Hands out a task for each piece, as the queue permits, and returns when all are answered: parts are sent
-    /// where there is an upload, else hashed. After the first failure no more are handed out.
-    fn hand_out(
-        &mut self,
-        source: &Arc<Source>,
-        upload: Option<&Arc<UploadName>>,
-        pieces: Vec<Piece>,
-    ) -> Result<(), StorageError> {
-        let (mut pieces, answers) = (pieces.into_iter(), BatchQueue::<Result<Answer, _>>::new());
-        let (mut under_way, mut result) = (0, Ok(()));
-        loop {
-            let more = result.is_ok() && pieces.len() > 0;
-            if !more && under_way == 0 {
-                return result;
-            }
-            let permit = more.then(|| self.queue.permit(self.number));
-            // With a permit in hand, only what has come meanwhile is looked at: it may be a failure.
-            let patience = if more { Duration::ZERO } else { Duration::MAX };
-            for answer in answers.take(1, patience) {
-                under_way -= 1;
-                result = result.and(answer.map(|answer| self.note(answer)));
-            }
-            if let Some(permit) = permit {
-                result = result.and_then(|()| self.check_hand_out(upload.is_some()));
-                let task = pieces.next().filter(|_| result.is_ok());
-                if let Some(task) = task.and_then(|piece| Task::of(piece, &self.file.parts, upload)) {
-                    let (worker, source) = (self.worker.clone(), source.clone());
-                    let job = move || worker.attempt(|worker| worker.perform(&source, task));
-                    permit.submit(&self.engine, &answers, job);
-                    under_way += 1;
-                }
-            }
-            if upload.is_some() {
-                self.queue.set_left(self.number, pieces.len() + under_way);
-            }
-        }
-    }
-
-    /// An error if the run has stopped. Hashing goes on where it is asked for all the same.
-    fn check_hand_out(&self, sends: bool) -> Result<(), StorageError> {
-        if !sends && self.hashes_on() {
-            return self.context().exchange().check(Operation::Read);
-        }
-        self.context().check_running()
-    }
-
-    /// Whether files are hashed although nothing is sent. That an open circuit ends the run is found out by the
-    /// dispatcher a little later.
-    fn hashes_on(&self) -> bool {
-        let is_outage = || self.context().session.gate.is_circuit_open();
-        self.queue.hashes_on() || (self.has_fallback && is_outage())
-    }
-
-    fn note(&mut self, answer: Answer) {
-        match answer {
-            Answer::FileHashed(sha256) => self.file.whole = Some(sha256),
-            Answer::PartHashed(number, sha256) => self.file.parts.note_hash(number, sha256),
-            Answer::PartSent(number, sent) => self.file.parts.note_sent(number, sent),
-        }
-    }
+    // The thread holds the receiver until it has the value.
+    let _ = sender.send(value);
+    Ok(())
 }
 
 /// Whether the upload, or a part of it, is gone from the store.
@@ -432,4 +361,22 @@ fn is_resumable(error: &StorageError) -> bool {
             kind,
             ErrorKind::Credentials | ErrorKind::ClockSkew | ErrorKind::Cache | ErrorKind::Panicked
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file whose thread is refused fails; it is not lost, and nobody waits for it.
+    #[test]
+    fn value_of_a_thread_that_cannot_be_started_comes_back() {
+        std::thread::scope(|threads| {
+            let (sender, receiver) = bounded(1);
+            let work = move |value: u32| sender.send(value).unwrap();
+            start_thread(threads, STACK, 1, work.clone()).unwrap();
+            assert_eq!(receiver.recv(), Ok(1));
+            let (_, value) = start_thread(threads, usize::MAX >> 14, 2, work).unwrap_err();
+            assert_eq!(value, 2);
+        });
+    }
 }

@@ -32,16 +32,18 @@ impl Part {
     }
 }
 
-/// A part plan, and what is known of each part.
+/// A part plan, and what is known of each part and of the whole file.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) plan: PartPlan,
     list: Vec<Part>,
+    /// The plain digest of the whole file.
+    pub(crate) whole: Option<[u8; 32]>,
 }
 
 impl Parts {
     pub(crate) fn new(plan: PartPlan) -> Self {
-        Self { plan, list: vec![Part::default(); plan.count() as usize] }
+        Self { plan, list: vec![Part::default(); plan.count() as usize], whole: None }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -51,7 +53,7 @@ impl Parts {
     /// Cuts the file by another plan, and forgets what is known of its parts if that is not the plan of now.
     pub(crate) fn recut(&mut self, plan: PartPlan) {
         if plan != self.plan {
-            *self = Self::new(plan);
+            *self = Self { whole: self.whole, ..Self::new(plan) };
         }
     }
 
@@ -131,16 +133,20 @@ impl Parts {
         }
     }
 
-    pub(crate) fn note_hash(&mut self, number: u32, sha256: [u8; 32]) {
-        if let Some(part) = self.get_mut(number) {
-            part.sha256 = Some(sha256);
-        }
-    }
-
-    pub(crate) fn note_sent(&mut self, number: u32, SentPart { etag, sha256 }: SentPart) {
-        if let Some(part) = self.get_mut(number) {
-            let held = Some(Held { etag, sha256: Some(sha256) });
-            *part = Part { sha256: Some(sha256), held };
+    pub(crate) fn note(&mut self, answer: Answer) {
+        match answer {
+            Answer::FileHashed(sha256) => self.whole = Some(sha256),
+            Answer::PartHashed(number, sha256) => {
+                if let Some(part) = self.get_mut(number) {
+                    part.sha256 = Some(sha256);
+                }
+            }
+            Answer::PartSent(number, SentPart { etag, sha256 }) => {
+                if let Some(part) = self.get_mut(number) {
+                    let held = Some(Held { etag, sha256: Some(sha256) });
+                    *part = Part { sha256: Some(sha256), held };
+                }
+            }
         }
     }
 }

@@ -1,21 +1,120 @@
-//! What a worker does for a large file: one task at a time, which waits for no other.
+//! Handing tasks of a large file to the workers, and doing them: a task waits for no other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backend::{
     Assembly, Begun, Finished, Intent, Journal, PartUpload, SentPart, Transfers, UploadName, new_token,
 };
+use crate::engine::Engine;
+use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
-use crate::rescan::context::{Context, open_source, panicked};
-use crate::rescan::multipart::task::{Answer, Opened, Opening, Part, Prepared, Task};
+use crate::rescan::context::{Context, given_up, open_source, panicked};
+use crate::rescan::multipart::queue::{MultipartQueue, Permit};
+use crate::rescan::multipart::task::{Answer, Opened, Opening, Part, Parts, Piece, Prepared, Task};
 use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
 use crate::state::records::Pending;
 use crate::tree::source::Source;
 use crate::tree::version::{FileStat, wall_nanos};
+
+/// Hands tasks to the workers for one large file, as the queue permits, and waits for the answers. No worker does.
+pub(crate) struct TaskRunner {
+    /// The file's place in the queue.
+    pub(crate) number: u64,
+    pub(crate) queue: MultipartQueue,
+    pub(crate) engine: Engine,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) has_fallback: bool,
+}
+
+impl TaskRunner {
+    pub(crate) fn context(&self) -> &Context {
+        &self.worker.context
+    }
+
+    pub(crate) fn set_left(&self, parts: usize) {
+        self.queue.set_left(self.number, parts);
+    }
+
+    /// Has a worker do something, and waits for it.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Worker) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let answers = BatchQueue::new();
+        self.submit(self.queue.permit(self.number), &answers, work);
+        // There is an answer: the wait has no other end.
+        answers.take(1, Duration::MAX).pop().unwrap_or_else(|| Err(given_up(Operation::Upload)))
+    }
+
+    /// Has the workers do something with each piece, and returns when all are done with: parts are sent where
+    /// there is an upload, else hashed. After the first failure nothing more is handed out.
+    pub(crate) fn run_all(
+        &self,
+        source: &Arc<Source>,
+        upload: Option<&Arc<UploadName>>,
+        parts: &mut Parts,
+        pieces: Vec<Piece>,
+    ) -> Result<(), StorageError> {
+        let (mut pieces, answers) = (pieces.into_iter(), BatchQueue::<Result<Answer, _>>::new());
+        let (mut under_way, mut result) = (0, Ok(()));
+        loop {
+            let more = result.is_ok() && pieces.len() > 0;
+            if !more && under_way == 0 {
+                return result;
+            }
+            let permit = more.then(|| self.queue.permit(self.number));
+            // With a permit in hand, only what has come meanwhile is looked at: it may be a failure.
+            let patience = if more { Duration::ZERO } else { Duration::MAX };
+            for answer in answers.take(1, patience) {
+                under_way -= 1;
+                result = result.and(answer.map(|answer| parts.note(answer)));
+            }
+            if let Some(permit) = permit {
+                result = result.and_then(|()| self.check_running(upload.is_some()));
+                if result.is_ok()
+                    && let Some(task) = pieces.next().and_then(|piece| Task::of(piece, parts, upload))
+                {
+                    let source = source.clone();
+                    self.submit(permit, &answers, move |worker| worker.perform(&source, task));
+                    under_way += 1;
+                }
+            }
+            if upload.is_some() {
+                self.set_left(pieces.len() + under_way);
+            }
+        }
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        permit: Permit,
+        answers: &BatchQueue<Result<T, StorageError>>,
+        work: impl FnOnce(&Worker) -> Result<T, StorageError> + Send + 'static,
+    ) {
+        let worker = self.worker.clone();
+        permit.submit(&self.engine, answers, move || worker.attempt(work));
+    }
+
+    /// An error if the run has stopped. Hashing goes on where it is wanted all the same.
+    fn check_running(&self, sends: bool) -> Result<(), StorageError> {
+        if !sends && self.hashes_on() {
+            return self.context().exchange().check(Operation::Read);
+        }
+        self.context().check_running()
+    }
+
+    /// Whether files are hashed although nothing is sent.
+    pub(crate) fn hashes_on(&self) -> bool {
+        // The dispatcher notices an open circuit, which ends the run, only when it looks.
+        let is_outage = || self.context().session.gate.is_circuit_open();
+        self.queue.hashes_on() || (self.has_fallback && is_outage())
+    }
+}
 
 /// What the tasks of one large file need.
 pub(crate) struct Worker {
