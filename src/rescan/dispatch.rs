@@ -2,10 +2,10 @@
 //!
 //! # Architecture
 //! - [`Dispatcher`]: owned by the caller's thread, which feeds and waits; workers never wait for each other.
-//! - `feed`: which file is next, and starting it. Small files are one job each; a large file gets a
-//!   coordinating thread ([`crate::rescan::multipart::file`]) that hands its parts to the workers.
-//! - `settle`: what came of a file, into the report, the log and the records.
-//! - `failures`: what a failure means for the rest of the run.
+//! - `feed`: picks the next file and starts it. A small file is one job; a large file gets a coordinating
+//!   thread ([`crate::rescan::multipart::file`]) that hands its parts to the workers.
+//! - `settle`: puts the result of a file into the report, the log and the records.
+//! - `failures`: decides what a failure means for the rest of the run.
 //! - [`attempts`]: the pending keys, marked as attempted before anything is sent. `batch`: what is recorded
 //!   together.
 
@@ -36,10 +36,10 @@ use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
 use crate::state::records::{Pending, PendingKind};
 
-/// How often the feeding thread looks at what has waited for its batch.
+/// The feeding thread looks this often for receipts that have waited for their batch.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How many are in flight, and what is to be known of the store.
+/// Limits of what is in flight, and settings of the run.
 pub(crate) struct DispatchLimits {
     pub(crate) batch_size: usize,
     pub(crate) delete_chunk: usize,
@@ -63,33 +63,33 @@ pub(crate) struct Dispatcher<'a> {
     results: BatchQueue<Done>,
     /// Files are hashed to be compared, and nothing is sent.
     confirming: bool,
-    /// Large files that were hashed so, differ, and wait for their turn.
+    /// Large files that were compared so, differ, and wait for their turn.
     differing: VecDeque<MultipartFile>,
-    /// The keys of all that ever waited so: they are not fed again.
+    /// The keys of all files that ever waited so: they are not fed again.
     compared: BTreeSet<String>,
     /// Only these keys are uploaded.
     pub(crate) only: Option<BTreeSet<String>>,
     pub(crate) tally: Tally,
 }
 
-/// Work that is done.
+/// A message to the feeding thread.
 enum Done {
-    /// A small file, with what the cache says is pending for it.
+    /// A small file is done; with the pending record that the cache holds for it.
     File(Box<(Worked, Pending)>),
-    /// A large file, by its number.
+    /// A large file is done; by its number.
     Multipart(u64, Box<Outcome>),
     /// The parts of the large files on their way fill the workers no more.
     Room,
 }
 
-/// However a run ends, also by a panic: what still waits in the queue sends nothing any more.
+/// However a run ends, also by a panic: jobs that still wait in the queue send nothing.
 impl Drop for Dispatcher<'_> {
     fn drop(&mut self) {
         self.context.offline.store(true, Relaxed);
     }
 }
 
-/// A panic of the feeding thread waits for the threads of large files: they stop as soon as they can.
+/// Stops the threads of large files where the feeding thread panics: the panic waits for them.
 struct StopOnPanic(Arc<Context>, MultipartQueue);
 
 impl Drop for StopOnPanic {

@@ -2,12 +2,13 @@
 //!
 //! # Architecture
 //! - [`file`]: the life of a large file, top to bottom, on a coordinating thread of its own that is no worker.
-//! - [`queue`]: how many tasks of all large files are with the workers at a time, and whose turn it is.
-//! - [`task`]: what is known of a file's parts, what is handed to a worker, and what comes back.
-//! - [`worker`]: doing it. [`resume`]: finding and resuming an upload of an earlier run.
-//! - [`sweep`]: aborting, at the end of a run, what no run will resume. [`unfinished`]: the public side of that.
+//! - [`queue`]: limits how many tasks of all large files the workers have, and says whose turn it is.
+//! - [`task`]: the parts of a file as far as they are known, the tasks, and their answers.
+//! - [`worker`]: hands tasks to the workers, and does them there.
+//! - [`resume`]: finds and resumes an upload of an earlier run.
+//! - [`sweep`]: aborts, at the end of a run, what no run will resume. [`unfinished`]: lists and aborts for a caller.
 //!
-//! The dispatcher begins files, owns the queue, and settles what comes of them.
+//! The dispatcher begins files, owns the queue, and settles the results.
 
 pub(crate) mod file;
 pub(crate) mod queue;

@@ -1,4 +1,4 @@
-//! Which file is next, and starting it.
+//! Picks the next file and starts it.
 
 use std::sync::Arc;
 use std::thread::Scope;
@@ -15,7 +15,7 @@ use crate::state::cache::CacheManager;
 use crate::state::records::{Pending, PendingKind};
 use crate::tree::digest::PartPlan;
 
-/// Where one kind's files come from.
+/// The pending files of one kind, and how far they are fed.
 pub(super) struct Feed<'a> {
     pub(super) files: Attempts<'a>,
     large_files: Attempts<'a>,
@@ -84,7 +84,7 @@ impl Dispatcher<'_> {
     }
 
     fn next_multipart(&mut self, feed: &mut Feed<'_>) -> Option<MultipartFile> {
-        // Those that wait for their turn hold a file open each: while none may be sent, they count.
+        // Each file that waits for its turn is open: they count as long as none may be sent.
         let waiting = self.differing.iter().filter(|_| self.confirming).map(MultipartFile::part_count);
         if self.multipart.parts_left() + waiting.sum::<usize>() >= self.limits.parts_in_flight {
             return None;
@@ -97,7 +97,7 @@ impl Dispatcher<'_> {
         if self.tally.is_stopped() && !self.goes_on_hashing() {
             return None;
         }
-        // It is marked as attempted before the request that makes an object of its parts.
+        // It is marked as attempted later, before Complete.
         let rows = &mut feed.large_files;
         let next = self.fed(|dispatcher| rows.next(|key, pending| dispatcher.is_wanted(key, pending, true)));
         let Wanted { key, pending, published, .. } = next?;
@@ -127,7 +127,7 @@ impl Dispatcher<'_> {
         });
     }
 
-    /// Whether a file, large or not, is to be sent; after an outage, whether it is to be hashed.
+    /// Returns whether a file, large or small, is to be sent; during an outage, whether it is to be hashed.
     fn is_wanted(&self, key: &str, pending: &Pending, large: bool) -> Result<bool, StorageError> {
         if self.plan_of(pending).is_some() != large || self.compared.contains(key) {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! What came of a file: into the report, the log, the records.
+//! Puts the result of a file into the report, the log and the records.
 
 use crate::backend::{Journal, Transfers};
 use crate::observe::trace::RequestEnd;
@@ -58,7 +58,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// The log record that ends the one of the upload's beginning.
+    /// Logs the end of an upload whose start was logged.
     fn log_end(&self, settled: &Settled) {
         let Some(began) = settled.began else {
             return;

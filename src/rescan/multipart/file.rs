@@ -1,11 +1,13 @@
 //! The life of a large file, top to bottom.
 //!
 //! # Architecture
-//! - [`MultipartFile`]: what is known of the file. Goes back to the dispatcher where nothing may be sent yet.
+//! - [`MultipartFile`]: the file and what is known of it. A file that may not be sent yet goes back to the
+//!   dispatcher.
 //! - [`Coordinator`]: the file on its way. Its thread is no worker, so that no worker waits: it hands tasks to the
 //!   workers as the queue permits, and waits for their answers. There are at most `parts_in_flight` such
-//!   threads, each with a stack of 256 KiB, joined before the dispatcher returns. They run no code of the host's.
-//! - [`Outcome`]: what the dispatcher settles.
+//!   threads, each with a stack of 256 KiB, joined before the dispatcher returns. No observer, logger or backend
+//!   runs on them.
+//! - [`Outcome`]: the result, which the dispatcher settles.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,9 +35,9 @@ const STACK: usize = 256 * 1024;
 /// A large file.
 pub(crate) struct MultipartFile {
     pub(crate) item: Item,
-    /// What the cache says is pending for it.
+    /// The pending record that the cache holds for it.
     recorded: Pending,
-    /// How it is sent, unless an upload that is resumed has another plan.
+    /// The plan of now. An upload that is resumed may have another.
     wanted: PartPlan,
     parts: Parts,
     /// Open, once the file was found to differ from what is published.
@@ -48,7 +50,7 @@ pub(crate) struct MultipartFile {
     request_id: String,
 }
 
-/// What came of a large file.
+/// The result of a large file.
 pub(crate) enum Outcome {
     Settled(Settled),
     /// It differs from what is published, and waits for its turn to be sent.
@@ -83,7 +85,7 @@ impl MultipartFile {
         self.parts.len()
     }
 
-    /// What is published already, if it is to be believed and may be what is on disk.
+    /// The record of the published object, if it is believed and the file may hold the same.
     fn believed(&self) -> Option<&Published> {
         let (pending, size) = (&self.item.pending, self.wanted.size());
         self.item.published.as_ref().filter(|there| !pending.attempted && there.stat.size == size)
@@ -143,6 +145,7 @@ impl Coordinator {
             source
         };
         if self.context().hash_only.load(Ordering::Relaxed) {
+            // A later pass sends it, with what was hashed; if the store is given up, none does.
             self.context().check_running()?;
             self.file.differing = Some(source);
             return Ok(None);
@@ -172,11 +175,13 @@ impl Coordinator {
                 }
                 Err(error) => error,
             };
+            // Another upload may do better where the store has lost this one; a second loss is the store's way.
             if is_lost(&error) && !restarted && self.context().check_running().is_ok() {
                 restarted = true;
                 gone = self.forget_sent(&upload, &error);
                 continue;
             }
+            // Parts that the next run can use are worth their place in the bucket.
             if !is_resumable(&error) {
                 self.abort(upload);
             }
@@ -347,12 +352,12 @@ fn start_thread<'scope, T: Send + 'scope>(
     Ok(())
 }
 
-/// Whether the upload, or a part of it, is gone from the store.
+/// Returns whether the upload, or a part of it, is gone from the store.
 fn is_lost(error: &StorageError) -> bool {
     error.code().is_some_and(|code| code == "NoSuchUpload" || code.starts_with("InvalidPart"))
 }
 
-/// Whether an upload that failed so is kept open, for the next rescan to resume.
+/// Returns whether an upload that failed so stays open, for the next rescan to resume.
 fn is_resumable(error: &StorageError) -> bool {
     let kind = error.kind();
     kind.is_transient()

@@ -1,4 +1,4 @@
-//! How many tasks of large files are with the workers at a time, and whose turn it is.
+//! Limits how many tasks of large files the workers have at a time, and says whose turn it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,7 @@ impl MultipartQueue {
         self.lock().parts_left()
     }
 
-    /// So many parts of a file are left.
+    /// Notes how many parts of a file are left.
     pub(crate) fn set_left(&self, number: u64, parts: usize) {
         let mut state = self.lock();
         let filled = state.parts_left() >= self.0.most;
@@ -94,7 +94,7 @@ impl MultipartQueue {
         }
     }
 
-    /// Whether files are hashed to their end although nothing more is sent.
+    /// Has files hashed to their end although nothing more is sent, or not.
     pub(crate) fn set_hash_on(&self, hash_on: bool) {
         self.lock().hash_on = hash_on;
     }
@@ -121,7 +121,7 @@ impl MultipartQueue {
     }
 }
 
-/// One task that may be handed to the workers. Goes back when it is dropped.
+/// Permission to hand one task to the workers. Dropping it gives it back.
 pub(crate) struct Permit(MultipartQueue);
 
 impl Permit {

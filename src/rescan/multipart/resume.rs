@@ -37,7 +37,7 @@ pub(crate) fn resume_or_create(
     }
 }
 
-/// What is left of an upload of this file; `None`: nothing.
+/// Resumes an upload of this file; `None`: nothing is left of it.
 fn resume(
     worker: &Worker,
     source: &Source,
@@ -76,7 +76,7 @@ fn resume(
     Ok(Some(opened))
 }
 
-/// What the cache knows of an upload's parts.
+/// The parts of an upload that the cache has recorded.
 fn recorded_parts(worker: &Worker, open: &OpenUpload, plan: PartPlan) -> Result<Parts, StorageError> {
     let mut parts = Parts::new(plan);
     for (number, sent) in worker.cache.sent_parts(&open.token)? {

@@ -49,7 +49,7 @@ pub(crate) fn abort_unwanted_uploads(
     Ok(stop)
 }
 
-/// Whether the next run may resume it.
+/// Returns whether the next run may resume it.
 fn is_wanted(cache: &CacheManager, key: &str) -> Result<bool, StorageError> {
     let pending = cache.pending_record(key)?;
     Ok(pending.is_some_and(|pending| matches!(pending.kind, PendingKind::Added | PendingKind::Modified)))

@@ -1,4 +1,4 @@
-//! What is known of the parts of a large file, what is handed to a worker, and what comes back.
+//! The parts of a large file, the tasks that workers are given, and their answers.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use crate::backend::{Receipt, SentPart, UploadName};
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 
-/// What is known of a part.
+/// A part, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Part {
     /// SHA-256 of the file on disk, once it was hashed.
     pub(crate) sha256: Option<[u8; 32]>,
-    /// What the store has of it.
+    /// The part as the store has it.
     pub(crate) held: Option<Held>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Held {
 }
 
 impl Part {
-    /// Whether the store holds what is on disk.
+    /// Returns whether the store holds what is on disk.
     pub(crate) fn is_done(&self) -> bool {
         let holds =
             |held: &Held| self.sha256.is_some() && held.sha256.is_none_or(|sent| Some(sent) == self.sha256);
@@ -73,7 +73,7 @@ impl Parts {
         &mut self.list
     }
 
-    /// Whether the store has something of each part.
+    /// Returns whether the store has something of each part.
     pub(crate) fn has_all(&self) -> bool {
         self.list.iter().all(|part| part.held.is_some())
     }
@@ -156,7 +156,7 @@ fn index_of(number: u32) -> usize {
     (number as usize).wrapping_sub(1)
 }
 
-/// What of a file a task is about.
+/// A piece of a file that a task is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// All of it, for its plain digest.
@@ -164,7 +164,7 @@ pub(crate) enum Piece {
     Part(u32),
 }
 
-/// What a worker does while others do the same for other pieces of the file.
+/// A task that runs beside others for other pieces of the file.
 #[derive(Debug)]
 pub(crate) enum Task {
     HashFile,
@@ -189,7 +189,7 @@ impl Task {
     }
 }
 
-/// What comes back.
+/// The answer to a task.
 #[derive(Debug)]
 pub(crate) enum Answer {
     FileHashed([u8; 32]),
@@ -204,7 +204,7 @@ pub(crate) struct Prepared {
     pub(crate) seen: i64,
 }
 
-/// How an upload is to be created, unless there is one to resume.
+/// The wanted parts of an upload, and what else it takes to resume or create one.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) settled: bool,
@@ -221,10 +221,10 @@ pub(crate) struct Opened {
     pub(crate) completed: Option<EarlierCompletion>,
 }
 
-/// What is known of an upload that an earlier run had completed without learning of it.
+/// An upload that an earlier run had completed without learning of it.
 pub(crate) struct EarlierCompletion {
     pub(crate) receipt: Receipt,
-    /// Whether the stat of then may stand for the content.
+    /// The stat of then may stand for the content.
     pub(crate) settled: bool,
 }
 

@@ -29,18 +29,18 @@ pub struct UnfinishedUpload {
     pub size: u64,
     /// Bytes that the store has acknowledged, as the cache knows.
     pub sent: u64,
-    /// Whether it is ours for certain. One whose ID was lost can only be guessed: an upload of this key that
+    /// It is ours for certain. One whose ID was lost can only be guessed: an upload of this key that
     /// the store lists and the cache does not know. It is never aborted here.
     pub certain: bool,
 }
 
-/// What became of the uploads that were left open.
+/// The result of aborting the uploads that were left open.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct AbortedUploads {
     /// Gone, with their parts.
     pub aborted: Vec<UnfinishedUpload>,
-    /// Why others could not be aborted.
+    /// The errors of those that could not be aborted.
     pub failed: Vec<StorageError>,
     /// Those that may be ours and were left alone.
     pub left: Vec<UnfinishedUpload>,
@@ -179,7 +179,7 @@ fn described(cache: &CacheManager, key: &str, open: &OpenUpload) -> Result<Unfin
     })
 }
 
-/// What the store lists for keys with lost upload IDs.
+/// The store's listing for keys with lost upload IDs.
 enum Found {
     /// Uploads that the cache does not know.
     Strangers(Vec<ListedUpload>),

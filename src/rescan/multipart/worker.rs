@@ -51,8 +51,8 @@ impl TaskRunner {
         answers.take(1, Duration::MAX).pop().unwrap_or_else(|| Err(given_up(Operation::Upload)))
     }
 
-    /// Has the workers do something with each piece, and returns when all are done with: parts are sent where
-    /// there is an upload, else hashed. After the first failure nothing more is handed out.
+    /// Hands out a task for each piece and waits for all answers. Parts are sent where there is an upload, else
+    /// hashed. After the first failure nothing more is handed out.
     pub(crate) fn run_all(
         &self,
         source: &Arc<Source>,
@@ -108,7 +108,7 @@ impl TaskRunner {
         self.context().check_running()
     }
 
-    /// Whether files are hashed although nothing is sent.
+    /// Returns whether files are hashed although nothing is sent.
     pub(crate) fn hashes_on(&self) -> bool {
         // The dispatcher notices an open circuit, which ends the run, only when it looks.
         let is_outage = || self.context().session.gate.is_circuit_open();
@@ -116,7 +116,7 @@ impl TaskRunner {
     }
 }
 
-/// What the tasks of one large file need.
+/// Does the tasks of one large file, on whichever worker they run.
 pub(crate) struct Worker {
     pub(crate) context: Arc<Context>,
     pub(crate) cache: CacheManager,
