@@ -44,9 +44,10 @@ impl Context {
         self.offline.load(Ordering::Relaxed)
     }
 
-    /// Returns true until the run is stopped or the store is unavailable.
-    pub(crate) fn may_send(&self) -> bool {
-        !self.is_offline() && self.exchange().check(Operation::Upload).is_ok()
+    /// An error if the run has stopped.
+    pub(crate) fn check_running(&self) -> Result<(), StorageError> {
+        self.exchange().check(Operation::Upload)?;
+        if self.is_offline() { Err(given_up(Operation::Upload)) } else { Ok(()) }
     }
 
     /// The published record of a file that this run sent or confirmed.

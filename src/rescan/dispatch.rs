@@ -1,38 +1,45 @@
-//! The flow of work through the engine: what is pending goes in, what was recorded comes out. The
-//! caller's thread feeds and waits; workers never wait for each other.
+//! The uploads of a run: what is pending goes into the engine, what was recorded comes out.
+//!
+//! # Architecture
+//! - [`Dispatcher`]: owned by the caller's thread, which feeds and waits; workers never wait for each other.
+//! - `feed`: picks the next file and starts it. A small file is one job; a large file gets a coordinating
+//!   thread ([`crate::rescan::multipart::file`]) that hands its parts to the workers.
+//! - `settle`: puts the result of a file into the report, the log and the records.
+//! - `failures`: decides what a failure means for the rest of the run.
+//! - [`attempts`]: the pending keys, marked as attempted before anything is sent. `batch`: what is recorded
+//!   together.
 
 pub(crate) mod attempts;
 mod batch;
 mod failures;
-mod multipart;
+mod feed;
+mod settle;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::error::StorageError;
 use crate::rescan::context::Context;
-use crate::rescan::dispatch::attempts::{Attempts, Wanted};
 use crate::rescan::dispatch::batch::Batches;
+use crate::rescan::dispatch::feed::Feed;
+use crate::rescan::multipart::file::{MultipartFile, Outcome};
 use crate::rescan::multipart::queue::MultipartQueue;
-use crate::rescan::multipart::task::TaskResult;
 use crate::rescan::outcome::Tally;
-use crate::rescan::report::{RescanReport, StopReason};
-use crate::rescan::upload;
-use crate::rescan::upload::{Ending, Item, Worked};
+use crate::rescan::report::RescanReport;
+use crate::rescan::upload::Worked;
 use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
 use crate::state::records::{Pending, PendingKind};
-use crate::tree::digest::PartPlan;
-use crate::tree::walk::Skip;
 
-/// How often the feeding thread looks at what has waited for its batch.
+/// The feeding thread looks this often for receipts that have waited for their batch.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How many are in flight, and what is to be known of the store.
+/// Limits of what is in flight, and settings of the run.
 pub(crate) struct DispatchLimits {
     pub(crate) batch_size: usize,
     pub(crate) delete_chunk: usize,
@@ -52,38 +59,45 @@ pub(crate) struct Dispatcher<'a> {
     pub(crate) recorder: &'a Arc<Recorder>,
     pub(crate) limits: DispatchLimits,
     batches: Batches,
-    pub(crate) larges: MultipartQueue,
+    multipart: MultipartQueue,
+    results: BatchQueue<Done>,
     /// Files are hashed to be compared, and nothing is sent.
-    pub(crate) confirming: bool,
-    /// Large files that were hashed so, differ, and wait for their turn.
-    hashed: BTreeSet<String>,
+    confirming: bool,
+    /// Large files that were compared so, differ, and wait for their turn.
+    differing: VecDeque<MultipartFile>,
+    /// The keys of all files that ever waited so: they are not fed again.
+    compared: BTreeSet<String>,
     /// Only these keys are uploaded.
     pub(crate) only: Option<BTreeSet<String>>,
     pub(crate) tally: Tally,
 }
 
-/// Where one kind's files come from, and where what became of them goes.
-pub(crate) struct Feed<'a> {
-    files: Attempts<'a>,
-    pub(crate) larges: Attempts<'a>,
-    /// No small file is left to be fed.
-    pub(crate) files_ended: bool,
-    files_under_way: usize,
-    pub(crate) results: BatchQueue<Done>,
-}
-
-/// Work that is done.
-pub(crate) enum Done {
-    /// A file, with what was pending for it before.
+/// A message to the feeding thread.
+enum Done {
+    /// A small file is done; with the pending record that the cache holds for it.
     File(Box<(Worked, Pending)>),
-    /// A task of a large file, by its number.
-    Part(u64, TaskResult),
+    /// A large file is done; by its number.
+    Multipart(u64, Box<Outcome>),
+    /// The parts of the large files on their way fill the workers no more.
+    Room,
 }
 
-/// However a run ends, also by a panic: what still waits in the queue sends nothing any more.
+/// However a run ends, also by a panic: jobs that still wait in the queue send nothing.
 impl Drop for Dispatcher<'_> {
     fn drop(&mut self) {
         self.context.offline.store(true, Relaxed);
+    }
+}
+
+/// Stops the threads of large files where the feeding thread panics: the panic waits for them.
+struct StopOnPanic(Arc<Context>, MultipartQueue);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.1.set_hash_on(false);
+            self.0.offline.store(true, Relaxed);
+        }
     }
 }
 
@@ -95,10 +109,11 @@ impl<'a> Dispatcher<'a> {
         recorder: &'a Arc<Recorder>,
         limits: DispatchLimits,
     ) -> Self {
-        let batches = Batches::new(limits.batch_size);
-        // A flow before this one, of the same run, has closed it behind itself.
+        let (batches, results) = (Batches::new(limits.batch_size), BatchQueue::new());
+        // A dispatcher before this one, of the same run, has left it set.
         context.offline.store(false, Relaxed);
-        let (larges, tally) = (MultipartQueue::default(), Tally::default());
+        let room = results.clone();
+        let multipart = MultipartQueue::new(limits.parts_in_flight, move || room.push_urgent(Done::Room));
         Self {
             engine,
             context,
@@ -106,11 +121,13 @@ impl<'a> Dispatcher<'a> {
             recorder,
             limits,
             batches,
-            larges,
+            multipart,
+            results,
             confirming: false,
-            hashed: BTreeSet::new(),
+            differing: VecDeque::new(),
+            compared: BTreeSet::new(),
             only: None,
-            tally,
+            tally: Tally::default(),
         }
     }
 
@@ -124,60 +141,47 @@ impl<'a> Dispatcher<'a> {
     /// Hashes what may be published as it is, and sends nothing: a tree that was only touched, or is too young
     /// to be trusted, needs no store.
     pub(crate) fn confirm(&mut self, report: &mut RescanReport) {
-        self.confirming = true;
-        self.context.hash_only.store(true, Relaxed);
+        self.set_confirming(true);
         self.upload(PendingKind::Modified, report);
-        self.context.hash_only.store(false, Relaxed);
-        self.confirming = false;
-        self.hashed = self.larges.keys().collect();
+        self.set_confirming(false);
+    }
+
+    fn set_confirming(&mut self, confirming: bool) {
+        self.confirming = confirming;
+        self.context.hash_only.store(confirming, Relaxed);
+        self.multipart.set_hash_on(self.goes_on_hashing());
     }
 
     /// Uploads everything of one kind that is pending, and returns when all of it is settled. Small files
     /// and large ones are two streams over what is pending, so that neither waits behind the other.
     pub(crate) fn upload(&mut self, kind: PendingKind, report: &mut RescanReport) {
-        let cache = self.cache;
-        let mut feed = Feed {
-            files: Attempts::new(cache, kind).forced(self.context.is_forced()),
-            larges: Attempts::new(cache, kind).forced(self.context.is_forced()),
-            files_ended: false,
-            files_under_way: 0,
-            results: BatchQueue::new(),
-        };
-        loop {
-            self.feed_files(&mut feed);
-            self.feed_parts(&mut feed, report);
-            let in_flight = feed.files_under_way + self.larges.under_way;
-            if in_flight == 0 {
-                break;
-            }
-            for done in self.wait(&feed.results, in_flight) {
-                match done {
-                    Done::File(worked) => {
-                        feed.files_under_way -= 1;
-                        self.settle_upload(*worked, report);
+        let mut feed = Feed::new(self.cache, kind, self.context.is_forced());
+        let results = self.results.clone();
+        let (context, multipart) = (self.context.clone(), self.multipart.clone());
+        // The scope joins the threads of large files, however it ends.
+        thread::scope(|threads| {
+            let _stop = StopOnPanic(context, multipart);
+            loop {
+                self.feed_files(&mut feed);
+                self.feed_multipart(&mut feed, threads);
+                if feed.files_under_way == 0 && self.multipart.is_empty() {
+                    return;
+                }
+                for done in self.wait(&results, feed.files_under_way) {
+                    match done {
+                        Done::File(worked) => {
+                            feed.files_under_way -= 1;
+                            self.settle_upload(*worked, report);
+                        }
+                        Done::Multipart(number, outcome) => self.settle_multipart(number, *outcome, report),
+                        Done::Room => {}
                     }
-                    Done::Part(number, outcome) => self.settle_part(number, outcome, report),
                 }
             }
-        }
-        if !self.larges.is_empty() && !self.confirming {
-            let what = "a large file was left with nothing to do: this is a fault of bucket-brigade";
-            self.fail(StorageError::new(ErrorKind::Other, Operation::Upload, what));
-        }
+        });
         self.recorder.record(feed.files.unmark());
         let rest = self.batches.rest();
         self.recorder.record(rest);
-    }
-
-    fn feed_files(&mut self, feed: &mut Feed<'_>) {
-        while feed.files_under_way < self.window() {
-            let Some((item, recorded)) = self.fed(|flow| flow.next_item(&mut feed.files)) else {
-                feed.files_ended = true;
-                return;
-            };
-            self.start(item, recorded, &feed.results);
-            feed.files_under_way += 1;
-        }
     }
 
     /// The next piece of work. An error of the cache ends the feeding, and what is in flight is waited
@@ -195,61 +199,6 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// The next small file, and what is recorded of it.
-    fn next_item(&mut self, files: &mut Attempts<'_>) -> Result<Option<(Item, Pending)>, StorageError> {
-        self.look_for_stop();
-        let wanted = if self.confirming && self.may_read() {
-            files.next(|key, pending| self.is_wanted(key, pending, false))?
-        } else if !self.tally.is_stopped() {
-            files.next_marked(|key, pending| self.is_wanted(key, pending, false))?
-        } else if self.goes_on_hashing() {
-            self.recorder.record(files.unmark());
-            files.next(|key, pending| self.is_wanted(key, pending, false))?
-        } else {
-            None
-        };
-        let Some(wanted) = wanted else { return Ok(None) };
-        let (batch, recorded) = (Some(self.batches.assign()), wanted.recorded());
-        let Wanted { key, pending, published, .. } = wanted;
-        Ok(Some((Item { key, pending, published, batch }, recorded)))
-    }
-
-    /// Whether a file, large or not, is to be sent; after an outage, whether it is to be hashed.
-    pub(crate) fn is_wanted(&self, key: &str, pending: &Pending, large: bool) -> Result<bool, StorageError> {
-        if self.plan_of(pending).is_some() != large || self.hashed.contains(key) {
-            return Ok(false);
-        }
-        if self.confirming {
-            let there = self.cache.published_record(key)?;
-            return Ok(!pending.attempted && there.is_some_and(|there| there.stat.size == pending.stat.size));
-        }
-        let hash_only = self.tally.is_stopped();
-        Ok(!(hash_only && pending.digest.is_some())
-            && self.only.as_ref().is_none_or(|only| only.contains(key)))
-    }
-
-    /// How a file is cut, if it goes up in parts. One that is too large for the store ends as a small one
-    /// does, with an error.
-    pub(crate) fn plan_of(&self, pending: &Pending) -> Option<PartPlan> {
-        self.context.session.backend.transfers()?.part_plan(pending.stat.size).ok().flatten()
-    }
-
-    /// During an outage files are hashed all the same where URLs lead to a fallback.
-    pub(crate) fn goes_on_hashing(&self) -> bool {
-        (self.confirming || self.limits.has_fallback && self.tally.stop == Some(StopReason::Unavailable))
-            && self.may_read()
-    }
-
-    fn may_read(&self) -> bool {
-        self.tally.fatal.is_none() && self.context.exchange().check(Operation::Read).is_ok()
-    }
-
-    fn start(&self, item: Item, recorded: Pending, results: &BatchQueue<Done>) {
-        let context = self.context.clone();
-        results
-            .submit(self.engine, move || Done::File(Box::new((upload::publish(&context, item), recorded))));
-    }
-
     /// Results, as soon as there are enough of them: while more wait before the pool than it has workers,
     /// there is no hurry to feed it. Records what is due either way.
     pub(crate) fn wait<T>(&mut self, results: &BatchQueue<T>, in_flight: usize) -> Vec<T> {
@@ -261,33 +210,5 @@ impl<'a> Dispatcher<'a> {
         let due = if self.tally.is_stopped() { self.batches.rest() } else { self.batches.due(now) };
         self.recorder.record(due);
         results
-    }
-
-    pub(crate) fn settle_upload(&mut self, (worked, before): (Worked, Pending), report: &mut RescanReport) {
-        let write = worked.to_write(&before);
-        let Worked { item, ending } = worked;
-        let (key, batch) = (item.key.as_str().to_owned(), item.batch);
-        match ending {
-            Ending::Uploaded(published, receipt) => {
-                report.add_uploaded(key, receipt.url, published.stat.size, item.pending.kind);
-                self.succeeded(report);
-            }
-            Ending::Confirmed(_) => self.tally.confirmed += 1,
-            Ending::Skipped(reason) => report.add_skipped(Skip { path: key.into(), reason }),
-            // It is sent, or fails once more, when it is its turn.
-            Ending::Failed(_) if self.confirming => {}
-            Ending::Failed(error) if self.not_tried(&error) => {}
-            Ending::Failed(error) => {
-                if let Some(error) = self.unless_obstructed(&key, error) {
-                    self.tally.failed_uploads += 1;
-                    self.judge(error, report);
-                }
-            }
-        }
-        let now = self.context.session.clock.now();
-        self.recorder.record(match batch {
-            Some(batch) => self.batches.settle(batch, write, now),
-            None => write.into_iter().collect(),
-        });
     }
 }

@@ -31,7 +31,7 @@ use crate::rescan::context::{Context, panicked};
 use crate::rescan::delete::guard;
 use crate::rescan::delete::guard::{Allowed, Conditions, Refusal};
 use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
-use crate::rescan::multipart::unfinished;
+use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
 use crate::rescan::outcome::Tally;
 use crate::rescan::outcome::{End, log_end, outcome_of};
@@ -351,7 +351,7 @@ impl RescanOrchestrator {
         }
         // After the uploads: the multipart uploads that are still open now are not resumed by this run.
         if !dispatcher.tally.is_stopped() {
-            let stop = unfinished::sweep(context, &self.cache, &recorder, report)?;
+            let stop = abort_unwanted_uploads(context, &self.cache, &recorder, report)?;
             if let Some(reason) = stop {
                 dispatcher.stop(reason);
             }

@@ -1,4 +1,4 @@
-//! What is to be sent or deleted, marked as attempted before any of it is.
+//! The pending keys, marked as attempted before anything is sent or deleted.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// What the cache says is pending for it.
+    /// The pending record that the cache holds for it.
     pub(crate) fn recorded(&self) -> Pending {
         Pending { attempted: self.pending.attempted || self.marked, ..self.pending.clone() }
     }
@@ -102,7 +102,7 @@ impl<'a> Attempts<'a> {
         Ok(None)
     }
 
-    /// What records that nothing was sent for the keys that were marked and not handed out.
+    /// The writes that take back the marks of keys that were not handed out: nothing was sent for them.
     pub(crate) fn unmark(&mut self) -> Vec<Write> {
         let mut unsent = Vec::new();
         for wanted in &mut self.ready {

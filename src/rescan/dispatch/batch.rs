@@ -43,8 +43,8 @@ impl Batches {
         number
     }
 
-    /// One file of a batch is settled, with what is to be recorded for it. Gives back what is to be
-    /// recorded now: everything of the batch once all its files are settled.
+    /// Takes the write of a file that is settled. Returns what is to be recorded now: all writes of the batch
+    /// once all its files are settled.
     pub(crate) fn settle(&mut self, number: u64, write: Option<Write>, now: Duration) -> Vec<Write> {
         let Some(batch) = self.open.get_mut(&number) else {
             return write.into_iter().collect();
@@ -60,7 +60,7 @@ impl Batches {
         Vec::new()
     }
 
-    /// What has waited for its batch long enough.
+    /// The writes that have waited for their batch long enough.
     pub(crate) fn due(&mut self, now: Duration) -> Vec<Write> {
         self.open
             .values_mut()
@@ -72,7 +72,7 @@ impl Batches {
             .collect()
     }
 
-    /// Everything that waits: no more files come.
+    /// All writes that wait: no more files come.
     pub(crate) fn rest(&mut self) -> Vec<Write> {
         self.filled = 0;
         self.filling += 1;

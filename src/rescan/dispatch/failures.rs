@@ -1,4 +1,4 @@
-//! What successes and failures mean for the rest of a run.
+//! Decides what successes and failures mean for the rest of a run.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,14 +7,13 @@ use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::preflight::Preflight;
 use crate::rescan::report::{RescanReport, StopReason};
 
-/// Files in a row that found the store not working, before any request succeeded, after which the rest is
-/// not tried.
+/// So many files in a row fail by an outage, before any request has succeeded, and the rest is not tried.
 const OUTAGES_AT_FIRST: u64 = 3;
-/// Keys that were refused for reasons that hold for all, before any request succeeded, after which that is believed.
+/// So many keys are refused for a reason that holds for all, before any request has succeeded, and it is believed.
 const REFUSALS_AT_FIRST: usize = 3;
 
 impl Dispatcher<'_> {
-    /// Whether the error only says that the run had stopped: its file is pending, as before.
+    /// Returns whether the error only says that the run had stopped: its file stays pending.
     pub(crate) fn not_tried(&mut self, error: &StorageError) -> bool {
         let reason = StopReason::of(error);
         if let Some(reason) = reason {
@@ -23,7 +22,7 @@ impl Dispatcher<'_> {
         reason.is_some()
     }
 
-    /// The store took something.
+    /// Notes that the store took something.
     pub(crate) fn succeeded(&mut self, report: &mut RescanReport) {
         self.tally.done += 1;
         self.tally.outages_in_a_row = 0;
@@ -31,7 +30,7 @@ impl Dispatcher<'_> {
         self.tally.refused.drain(..).for_each(|error| report.add_failed(error));
     }
 
-    /// What a failure means for the rest of the run.
+    /// Decides what a failure means for the rest of the run.
     pub(crate) fn judge(&mut self, error: StorageError, report: &mut RescanReport) {
         let kind = error.kind();
         if kind.is_transient() {
@@ -51,7 +50,7 @@ impl Dispatcher<'_> {
         report.add_failed(error);
     }
 
-    /// The store could not be reached, or could not work. In a row, that ends the run.
+    /// Counts an outage. Several in a row stop the run.
     fn outage(&mut self, error: &StorageError) {
         self.tally.outages += 1;
         self.tally.outages_in_a_row += 1;
@@ -62,10 +61,10 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Nothing succeeded so far: what the store has against one key, it may have against all.
+    /// Holds a refusal back while nothing has succeeded: it may hold for all keys.
     fn refused_at_first(&mut self, error: StorageError) {
         let waits = match error.kind() {
-            // A policy may know prefixes, a firewall names: the others are tried.
+            // A policy may refuse a prefix, a firewall a name: other keys are tried.
             ErrorKind::AccessDenied => true,
             ErrorKind::Credentials => {
                 is_a_wrong_signature(&error) && self.tally.refused.len() + 1 < REFUSALS_AT_FIRST
@@ -78,7 +77,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// What was refused, with no success beside it, is an error of the whole run.
+    /// Makes the first refusal the error of the whole run.
     fn believe_refusals(&mut self) {
         if !self.tally.refused.is_empty() {
             let first = self.tally.refused.swap_remove(0);
@@ -86,7 +85,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// All was tried: what was refused is believed where nothing else happened.
+    /// Ends the run: refusals are its error if nothing else happened, else failures of their keys.
     pub(crate) fn settle_refusals(&mut self, report: &mut RescanReport) {
         let failed = self.tally.failed_uploads + self.tally.failed_deletes;
         if failed == self.tally.refused.len() as u64 && self.tally.done == 0 {
@@ -95,8 +94,8 @@ impl Dispatcher<'_> {
         self.tally.refused.drain(..).for_each(|error| report.add_failed(error));
     }
 
-    /// Whether refused credentials are good for other keys: somebody on the way rewrites this key, and the
-    /// signature does not fit any more. One small request tells.
+    /// Returns whether refused credentials are good for other keys: a proxy may rewrite this key, so that its
+    /// signature no longer matches. One small request tells.
     fn is_about_its_key(&mut self, error: &StorageError) -> bool {
         let Some(transfers) = self.context.session.backend.transfers() else { return false };
         if !is_a_wrong_signature(error) {
@@ -113,7 +112,7 @@ impl Dispatcher<'_> {
         true
     }
 
-    /// What the preflight found.
+    /// Takes over the result of the preflight.
     pub(crate) fn begin(&mut self, found: Preflight) {
         match found {
             Preflight::Passed => (self.tally.reached, self.tally.permitted) = (true, true),
@@ -126,17 +125,23 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// The run ends with this error: nothing more is sent.
+    /// Ends the run with this error: nothing more is sent.
     pub(crate) fn fail(&mut self, error: StorageError) {
-        self.context.offline.store(true, Relaxed);
         self.tally.fatal.get_or_insert(error);
+        self.go_offline();
     }
 
     pub(crate) fn stop(&mut self, reason: StopReason) {
-        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
-            self.context.offline.store(true, Relaxed);
-        }
         self.tally.stop.get_or_insert(reason);
+        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
+            self.go_offline();
+        }
+    }
+
+    fn go_offline(&self) {
+        // In this order: a file that sees the run offline stops at once unless hashing goes on.
+        self.multipart.set_hash_on(self.goes_on_hashing());
+        self.context.offline.store(true, Relaxed);
     }
 
     pub(crate) fn look_for_stop(&mut self) {
@@ -152,7 +157,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Whether the store calls the signature wrong, not the credentials: that may be so for one key alone.
+/// Returns whether the store calls the signature wrong, not the credentials: one key alone may have that.
 fn is_a_wrong_signature(error: &StorageError) -> bool {
     error.code().is_none_or(|code| code == "SignatureDoesNotMatch")
 }

@@ -1,275 +1,363 @@
-//! A file that goes up in parts: where it stands and what is to be done next. It is owned by the thread
-//! that feeds the workers, so it needs no lock; the work itself is in [`crate::rescan::multipart::task`].
+//! The life of a large file, top to bottom.
+//!
+//! # Architecture
+//! - [`MultipartFile`]: the file and what is known of it. A file that may not be sent yet goes back to the
+//!   dispatcher.
+//! - [`Coordinator`]: the file on its way. Its thread is no worker, so that no worker waits: it hands tasks to the
+//!   workers as the queue permits, and waits for their answers. There are at most `parts_in_flight` such
+//!   threads, each with a stack of 256 KiB, joined before the dispatcher returns. No observer, logger or backend
+//!   runs on them.
+//! - [`Outcome`]: the result, which the dispatcher settles.
 
-mod transitions;
-
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{Builder, Scope};
 use std::time::Duration;
 
-use crate::backend::{Receipt, SentPart, UploadName};
+use crossbeam_channel::bounded;
+
+use crate::backend::{Receipt, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::rescan::context::{Context, given_up};
-use crate::rescan::multipart::task::{Opening, Part, Task};
+use crate::rescan::context::{Context, given_up, panicked};
+use crate::rescan::multipart::resume::resume_or_create;
+use crate::rescan::multipart::task::{EarlierCompletion, Opened, Opening, Parts, Piece, Prepared};
+use crate::rescan::multipart::worker::TaskRunner;
 use crate::rescan::upload::{Ending, Item};
 use crate::state::records::{Pending, Published};
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 
-/// What is being done; each stage but `Hash` and `Send` is one task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The file is opened and looked at.
-    Prepare,
-    /// It may be published as it is: it is hashed to find out, its parts in parallel.
-    Hash,
-    /// An upload is begun, or gone on with.
-    Open,
-    /// Parts are hashed, where that was not done, and sent.
-    Send,
-    /// The object is made of them.
-    Finish,
-    /// The upload is given up.
-    Abandon,
-    Ended,
-}
+/// A coordinating thread calls nothing deep: what it hands out runs on the workers.
+const STACK: usize = 256 * 1024;
 
-/// The plain digest of the whole file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whole {
-    NotWanted,
-    Wanted,
-    UnderWay,
-    Known([u8; 32]),
-}
-
-/// An upload that is gone, or lost parts, is begun again, once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Restart {
-    Possible,
-    Due,
-    Done,
-}
-
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own; what excludes another is an enum"
-)]
+/// A large file.
 pub(crate) struct MultipartFile {
     pub(crate) item: Item,
-    before: Pending,
-    stage: Stage,
-    /// Tasks given out and not answered.
-    under_way: u32,
-    /// The next part to look at in this stage, from 0.
-    next: usize,
-    source: Option<Arc<Source>>,
-    /// How it is to be sent, unless an upload that was begun before has another plan.
+    /// The pending record that the cache holds for it.
+    recorded: Pending,
+    /// The plan of now. An upload that is resumed may have another.
     wanted: PartPlan,
-    plan: PartPlan,
-    parts: Vec<Part>,
-    /// Hashed as one part, to be compared with a plain digest.
-    plain: bool,
-    upload: Option<Arc<UploadName>>,
-    /// It was finished before, and that is only known now.
-    there: Option<Receipt>,
-    whole: Whole,
-    confirmed: bool,
-    restart: Restart,
-    /// The token of an upload that is recorded and known to be gone.
-    gone: Option<String>,
-    /// During an outage it is hashed to its end all the same.
-    hash_on: bool,
-    /// It could not be hashed to its end.
-    unreadable: bool,
-    /// The upload is finished or aborted.
-    closed: bool,
-    request_id: String,
+    parts: Parts,
+    /// Open, once the file was found to differ from what is published.
+    differing: Option<Arc<Source>>,
+    /// When its upload was created or resumed.
     began: Option<Duration>,
-    failure: Option<StorageError>,
+    /// The upload that was completed or aborted.
+    closed: Option<Arc<UploadName>>,
+    /// The store's ID of the request that completed it.
+    request_id: String,
 }
 
-/// A large file that is done with, well or not.
+/// The result of a large file.
+pub(crate) enum Outcome {
+    Settled(Settled),
+    /// It differs from what is published, and waits for its turn to be sent.
+    Differs(MultipartFile),
+}
+
+/// A large file that was published, or failed.
 pub(crate) struct Settled {
     pub(crate) item: Item,
-    pub(crate) before: Pending,
+    pub(crate) recorded: Pending,
     pub(crate) ending: Ending,
-    /// The upload that is no more, to be recorded so.
     pub(crate) closed: Option<Arc<UploadName>>,
-    /// When it was begun, if it came to that.
     pub(crate) began: Option<Duration>,
-    /// The store's id of the request that finished it.
     pub(crate) request_id: String,
 }
 
 impl MultipartFile {
-    pub(crate) fn new(item: Item, plan: PartPlan, whole: bool) -> Self {
+    pub(crate) fn new(item: Item, plan: PartPlan) -> Self {
         Self {
-            before: item.pending.clone(),
+            recorded: item.pending.clone(),
             item,
-            stage: Stage::Prepare,
-            under_way: 0,
-            next: 0,
-            source: None,
             wanted: plan,
-            plan,
-            parts: vec![Part::default(); plan.count() as usize],
-            plain: false,
-            upload: None,
-            there: None,
-            whole: if whole { Whole::Wanted } else { Whole::NotWanted },
-            confirmed: false,
-            restart: Restart::Possible,
-            gone: None,
-            hash_on: false,
-            unreadable: false,
-            closed: false,
-            request_id: String::new(),
+            parts: Parts::new(plan),
+            differing: None,
             began: None,
-            failure: None,
+            closed: None,
+            request_id: String::new(),
         }
     }
 
-    /// How many parts it may still give work for.
-    pub(crate) fn parts_to_come(&self) -> usize {
-        match self.stage {
-            Stage::Send => self.parts.iter().filter(|part| !part.is_done()).count().max(1),
-            Stage::Prepare | Stage::Hash | Stage::Open => self.parts.len(),
-            Stage::Finish | Stage::Abandon | Stage::Ended => 1,
-        }
+    pub(crate) fn part_count(&self) -> usize {
+        self.parts.len()
     }
 
-    pub(crate) fn is_ended(&self) -> bool {
-        self.stage == Stage::Ended
-    }
-
-    /// The next task, if there is one to be had now.
-    pub(crate) fn next_task(&mut self, may_send: bool) -> Option<Task> {
-        let idle = self.under_way == 0;
-        let task = match self.stage {
-            Stage::Prepare if idle => Task::Prepare { stat: self.item.pending.stat },
-            Stage::Open if idle && may_send => Task::Open(Opening {
-                plan: self.wanted,
-                settled: self.item.pending.settled,
-                gone: self.gone.clone(),
-            }),
-            Stage::Finish if idle => {
-                let attempted = Pending { attempted: true, ..self.item.pending.clone() };
-                self.before = attempted.clone();
-                Task::Finish { parts: self.sent(), size: self.plan.size(), attempted }
-            }
-            Stage::Abandon if idle => Task::Abandon,
-            Stage::Hash if self.failure.is_none() || self.hashes_on() => {
-                self.next_part(|part| part.sha256.is_none())?
-            }
-            Stage::Send if self.failure.is_none() && self.whole == Whole::Wanted => {
-                self.whole = Whole::UnderWay;
-                Task::HashWhole
-            }
-            Stage::Send if self.failure.is_none() => self.next_part(|part| !part.is_done())?,
-            _ => return None,
-        };
-        self.under_way += 1;
-        Some(task)
-    }
-
-    fn next_part(&mut self, lacks: impl Fn(&Part) -> bool) -> Option<Task> {
-        let index = self.next + self.parts.get(self.next..)?.iter().position(lacks)?;
-        self.next = index + 1;
-        let number = u32::try_from(self.next).ok()?;
-        let (offset, length) = self.plan.part(number)?;
-        Some(match self.stage {
-            Stage::Hash => Task::HashPart { number, offset, length },
-            _ => Task::SendPart { number, offset, length, known: self.parts[index].clone() },
-        })
-    }
-
-    /// What a task's worker needs besides the task.
-    pub(crate) fn tools(&self) -> (Option<Arc<Source>>, Option<Arc<UploadName>>) {
-        (self.source.clone(), self.upload.clone())
-    }
-
-    fn enter(&mut self, stage: Stage) {
-        self.stage = stage;
-        self.next = 0;
-    }
-
-    /// The run has stopped: what is under way is waited for, nothing new is begun. With `hash_on` the file
-    /// is hashed all the same.
-    pub(crate) fn stop(&mut self, why: StorageError, hash_on: bool, context: &Context) {
-        self.hash_on = hash_on;
-        let goes_on = match self.stage {
-            Stage::Prepare | Stage::Hash => hash_on,
-            Stage::Open | Stage::Send => false,
-            Stage::Finish | Stage::Abandon | Stage::Ended => true,
-        };
-        if !goes_on {
-            self.fail(why);
-            self.advance(context);
-        }
-    }
-
-    fn hashes_on(&self) -> bool {
-        self.hash_on && !self.unreadable
-    }
-
-    fn fail(&mut self, error: StorageError) {
-        let code = error.code().unwrap_or_default();
-        let lost = code == "NoSuchUpload" || code.starts_with("InvalidPart");
-        if lost && self.restart == Restart::Possible && self.failure.is_none() {
-            self.restart = Restart::Due;
-        }
-        self.failure.get_or_insert(error);
-    }
-
-    fn sent(&self) -> Vec<SentPart> {
-        let sent =
-            |part: &Part| Some(SentPart { etag: part.held.as_ref()?.etag.clone(), sha256: part.sha256? });
-        self.parts.iter().filter_map(sent).collect()
-    }
-
-    fn digest(&self) -> Digest {
-        let hashes: Vec<_> = self.parts.iter().filter_map(|part| part.sha256).collect();
-        match hashes.as_slice() {
-            [only] if self.plain => Digest::whole(*only),
-            all => Digest::of_parts(&self.plan, all),
-        }
-    }
-
-    /// What came of it; asked once, at the end.
-    pub(crate) fn settled(mut self, context: &Context) -> Settled {
-        let ending = self.ending(context);
-        Settled {
-            closed: self.upload.filter(|_| self.closed),
-            item: self.item,
-            before: self.before,
-            ending,
-            began: self.began,
-            request_id: self.request_id,
-        }
-    }
-
-    fn ending(&mut self, context: &Context) -> Ending {
-        let (stat, settled) = (self.item.pending.stat, self.item.pending.settled);
-        let record = |digest, etag| context.published(stat, settled, digest, etag);
-        if let Some(error) = self.failure.take() {
-            return Ending::Failed(error.with_key(self.item.key.as_str()));
-        }
-        if let Some(receipt) = self.there.take() {
-            let whole = if let Whole::Known(sha256) = self.whole { Some(sha256) } else { None };
-            let published = Published { whole, ..record(self.digest(), receipt.etag.clone()) };
-            return Ending::Uploaded(published, receipt);
-        }
-        match self.item.published.as_ref().filter(|_| self.confirmed) {
-            Some(there) => {
-                let published = record(there.digest, there.etag.clone());
-                Ending::Confirmed(Published { whole: there.whole, ..published })
-            }
-            None => Ending::Failed(given_up(Operation::Upload).with_key(self.item.key.as_str())),
-        }
+    /// The record of the published object, if it is believed and the file may hold the same.
+    fn believed(&self) -> Option<&Published> {
+        let (pending, size) = (&self.item.pending, self.wanted.size());
+        self.item.published.as_ref().filter(|there| !pending.attempted && there.stat.size == size)
     }
 }
 
-/// Whether an upload that failed so is kept, for the next rescan to go on with.
+/// A large file on its way.
+pub(crate) struct Coordinator {
+    pub(crate) file: MultipartFile,
+    pub(crate) tasks: TaskRunner,
+    pub(crate) whole_file_digest: bool,
+}
+
+impl Coordinator {
+    /// Publishes the file on a thread of its own. `ended` is given what came of it, also where the system refuses
+    /// the thread.
+    pub(crate) fn start<'scope, F>(self, threads: &'scope Scope<'scope, '_>, ended: F)
+    where
+        F: FnOnce(Outcome) + Send + 'scope,
+    {
+        let started = start_thread(threads, STACK, (self, ended), |(file, ended)| ended(file.run()));
+        if let Err((error, (file, ended))) = started {
+            let what = "cannot start a thread for a multipart upload";
+            let error = StorageError::new(ErrorKind::Other, Operation::Upload, what).with_source(error);
+            ended(file.failed(error));
+        }
+    }
+
+    fn run(mut self) -> Outcome {
+        let published = catch_unwind(AssertUnwindSafe(|| self.publish()));
+        match published.unwrap_or_else(|panic| Err(panicked(Operation::Upload, &*panic))) {
+            Ok(Some(ending)) => self.settled(ending),
+            Ok(None) => Outcome::Differs(self.file),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn failed(self, error: StorageError) -> Outcome {
+        let error = error.with_key(self.file.item.key.as_str());
+        self.settled(Ending::Failed(error))
+    }
+
+    fn settled(self, ending: Ending) -> Outcome {
+        let MultipartFile { item, recorded, closed, began, request_id, .. } = self.file;
+        Outcome::Settled(Settled { item, recorded, ending, closed, began, request_id })
+    }
+
+    /// The life of a large file. `None`: it differs from what is published, and nothing is sent on this pass.
+    fn publish(&mut self) -> Result<Option<Ending>, StorageError> {
+        let source = if let Some(compared) = self.file.differing.take() {
+            compared
+        } else {
+            let source = self.prepare()?;
+            if let Some(confirmed) = self.compare(&source)? {
+                return Ok(Some(confirmed));
+            }
+            source
+        };
+        if self.context().hash_only.load(Ordering::Relaxed) {
+            // A later pass sends it, with what was hashed; if the store is given up, none does.
+            self.context().check_running()?;
+            self.file.differing = Some(source);
+            return Ok(None);
+        }
+        match self.upload(&source) {
+            Ok(receipt) => Ok(Some(self.uploaded(receipt))),
+            Err(error) => {
+                self.hash_through_outage(&source, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Create, send, complete; abort where that failed for good.
+    fn upload(&mut self, source: &Arc<Source>) -> Result<Receipt, StorageError> {
+        let (mut restarted, mut gone) = (false, None);
+        loop {
+            let (upload, earlier) = self.create(source, gone)?;
+            if let Some(earlier) = earlier {
+                return self.take_earlier(source, upload, earlier);
+            }
+            let sent = self.send(source, &upload);
+            let error = match sent.and_then(|()| self.complete(source, &upload)) {
+                Ok(receipt) => {
+                    self.file.closed = Some(upload);
+                    return Ok(receipt);
+                }
+                Err(error) => error,
+            };
+            // Another upload may do better where the store has lost this one; a second loss is the store's way.
+            if is_lost(&error) && !restarted && self.context().check_running().is_ok() {
+                restarted = true;
+                gone = self.forget_sent(&upload, &error);
+                continue;
+            }
+            // Parts that the next run can use are worth their place in the bucket.
+            if !is_resumable(&error) {
+                self.abort(upload);
+            }
+            return Err(error);
+        }
+    }
+
+    fn prepare(&mut self) -> Result<Arc<Source>, StorageError> {
+        let planned = self.file.item.pending.stat;
+        let Prepared { source, seen } = self.tasks.run(move |worker| worker.prepare(&planned))?;
+        self.file.item.pending.settled = source.stat().is_settled(seen);
+        Ok(Arc::new(source))
+    }
+
+    /// Hashes a file that may be published as it is, under the part size that it was sent with. A file without
+    /// such a record is hashed here only during an outage, where nothing follows.
+    fn compare(&mut self, source: &Arc<Source>) -> Result<Option<Ending>, StorageError> {
+        let size = self.file.wanted.size();
+        let believed = self.file.believed().map(|there| there.digest);
+        let known = self.file.recorded.known();
+        let known = known.filter(|known| believed.is_none_or(|there| there.part_size() == known.part_size()));
+        let plan = match (believed, known) {
+            (Some(there), Some(known)) if there == known => return Ok(self.confirmed()),
+            (Some(there), None) => PartPlan::exactly(size, there.part_size().unwrap_or(size)),
+            (None, None) if self.context().is_offline() => None,
+            _ => return Ok(None),
+        };
+        self.recut(plan.unwrap_or(self.file.wanted));
+        self.hash(source)?;
+        let was_plain = believed.is_some_and(|there| there.part_size().is_none());
+        let digest = if was_plain { self.file.parts.plain_digest() } else { self.file.parts.digest() };
+        self.file.item.pending.digest = Some(digest);
+        if believed == Some(digest) {
+            return Ok(self.confirmed());
+        }
+        if self.context().is_offline() {
+            return Err(given_up(Operation::Upload));
+        }
+        self.recut(self.file.wanted);
+        Ok(None)
+    }
+
+    fn hash(&mut self, source: &Arc<Source>) -> Result<(), StorageError> {
+        let pieces = self.file.parts.unhashed();
+        self.tasks.run_all(source, None, &mut self.file.parts, pieces)
+    }
+
+    /// Resumes an upload that an earlier run left open, or creates one. It may turn out to be completed.
+    fn create(
+        &mut self,
+        source: &Arc<Source>,
+        gone: Option<String>,
+    ) -> Result<(Arc<UploadName>, Option<EarlierCompletion>), StorageError> {
+        let file = &self.file;
+        let opening = Opening { settled: file.item.pending.settled, parts: file.parts.clone(), gone };
+        let source = source.clone();
+        let opened = self.tasks.run(move |worker| resume_or_create(worker, &source, opening))?;
+        let Opened { upload, parts, completed } = opened;
+        self.file.parts = parts;
+        self.file.began.get_or_insert(self.context().session.clock.now());
+        Ok((Arc::new(upload), completed))
+    }
+
+    /// An earlier run completed the upload without learning of it: what is unknown of the parts is hashed.
+    fn take_earlier(
+        &mut self,
+        source: &Arc<Source>,
+        upload: Arc<UploadName>,
+        earlier: EarlierCompletion,
+    ) -> Result<Receipt, StorageError> {
+        // The stat does not speak for what was sent when the file was too young.
+        self.file.item.pending.settled &= earlier.settled;
+        let hashed = self.hash(source);
+        // What is completed cannot be aborted; the next run looks at it again where that may help.
+        if !hashed.as_ref().is_err_and(is_resumable) {
+            self.file.closed = Some(upload);
+        }
+        hashed.map(|()| earlier.receipt)
+    }
+
+    fn send(&mut self, source: &Arc<Source>, upload: &Arc<UploadName>) -> Result<(), StorageError> {
+        let mut pieces = self.file.parts.unsent();
+        if self.whole_file_digest && self.file.parts.whole.is_none() {
+            pieces.insert(0, Piece::File);
+        }
+        self.tasks.run_all(source, Some(upload), &mut self.file.parts, pieces)
+    }
+
+    fn complete(&mut self, source: &Arc<Source>, upload: &Arc<UploadName>) -> Result<Receipt, StorageError> {
+        self.tasks.set_left(1);
+        let attempted = Pending { attempted: true, ..self.file.item.pending.clone() };
+        self.file.recorded = attempted.clone();
+        let (source, upload, parts) = (source.clone(), upload.clone(), self.file.parts.sent());
+        let completed = self.tasks.run(move |worker| worker.complete(&source, &upload, &parts, attempted));
+        let completed = completed
+            .inspect_err(|error| self.file.item.pending.attempted |= error.may_have_taken_effect())?;
+        self.file.request_id = completed.request_id;
+        Ok(completed.receipt)
+    }
+
+    /// Forgets what the store had, because the upload or parts of it are gone. What was hashed still counts. Gives
+    /// the token of an upload that is known to be no more.
+    fn forget_sent(&mut self, upload: &UploadName, error: &StorageError) -> Option<String> {
+        let done = self.file.parts.done().map(|(_, length)| length).sum();
+        self.context().session.trace.progress.bytes_missing(done);
+        self.file.parts.forget_held();
+        self.recut(self.file.wanted);
+        (error.code() == Some("NoSuchUpload")).then(|| upload.token.clone())
+    }
+
+    fn abort(&mut self, upload: Arc<UploadName>) {
+        self.tasks.set_left(1);
+        let name = upload.clone();
+        if let Ok(true) = self.tasks.run(move |worker| Ok(worker.abort(&name))) {
+            self.file.closed = Some(upload);
+        }
+    }
+
+    /// Hashes what is not hashed yet: URLs lead to a fallback meanwhile, with the digest of what is there.
+    fn hash_through_outage(&mut self, source: &Arc<Source>, error: &StorageError) {
+        if error.kind().is_transient() && self.tasks.hashes_on() && self.hash(source).is_ok() {
+            self.file.item.pending.digest = Some(self.file.parts.digest());
+        }
+    }
+
+    fn confirmed(&self) -> Option<Ending> {
+        let there = self.file.item.published.as_ref()?;
+        let published = self.published(there.digest, there.etag.clone());
+        Some(Ending::Confirmed(Published { whole: there.whole, ..published }))
+    }
+
+    fn uploaded(&self, receipt: Receipt) -> Ending {
+        let published = self.published(self.file.parts.digest(), receipt.etag.clone());
+        Ending::Uploaded(Published { whole: self.file.parts.whole, ..published }, receipt)
+    }
+
+    fn published(&self, digest: Digest, etag: Option<String>) -> Published {
+        let pending = &self.file.item.pending;
+        self.context().published(pending.stat, pending.settled, digest, etag)
+    }
+
+    fn recut(&mut self, plan: PartPlan) {
+        self.file.parts.recut(plan);
+        self.tasks.set_left(self.file.parts.len());
+    }
+
+    fn context(&self) -> &Context {
+        self.tasks.context()
+    }
+}
+
+/// Starts a thread and gives it a value; gives the value back with the error where the system refuses the thread.
+fn start_thread<'scope, T: Send + 'scope>(
+    threads: &'scope Scope<'scope, '_>,
+    stack: usize,
+    value: T,
+    work: impl FnOnce(T) + Send + 'scope,
+) -> Result<(), (io::Error, T)> {
+    // What a closure holds is lost with a thread that cannot be started; so the value follows by a channel.
+    let (sender, receiver) = bounded(1);
+    let thread = Builder::new().name("brigade-multipart".to_owned()).stack_size(stack);
+    let started = thread.spawn_scoped(threads, move || receiver.recv().map_or((), work));
+    if let Err(error) = started {
+        return Err((error, value));
+    }
+    // The thread holds the receiver until it has the value.
+    let _ = sender.send(value);
+    Ok(())
+}
+
+/// Returns whether the upload, or a part of it, is gone from the store.
+fn is_lost(error: &StorageError) -> bool {
+    error.code().is_some_and(|code| code == "NoSuchUpload" || code.starts_with("InvalidPart"))
+}
+
+/// Returns whether an upload that failed so stays open, for the next rescan to resume.
 fn is_resumable(error: &StorageError) -> bool {
     let kind = error.kind();
     kind.is_transient()
@@ -278,4 +366,22 @@ fn is_resumable(error: &StorageError) -> bool {
             kind,
             ErrorKind::Credentials | ErrorKind::ClockSkew | ErrorKind::Cache | ErrorKind::Panicked
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file whose thread is refused fails; it is not lost, and nobody waits for it.
+    #[test]
+    fn value_of_a_thread_that_cannot_be_started_comes_back() {
+        std::thread::scope(|threads| {
+            let (sender, receiver) = bounded(1);
+            let work = move |value: u32| sender.send(value).unwrap();
+            start_thread(threads, STACK, 1, work.clone()).unwrap();
+            assert_eq!(receiver.recv(), Ok(1));
+            let (_, value) = start_thread(threads, usize::MAX >> 14, 2, work).unwrap_err();
+            assert_eq!(value, 2);
+        });
+    }
 }

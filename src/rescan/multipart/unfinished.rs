@@ -1,61 +1,57 @@
-//! Uploads in parts that were left open: the sweep at the end of a run, and what a caller can ask and do
-//! about them.
+//! Multipart uploads that were left open: what a caller can ask and do about them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::backend::pagination::Pages;
-use crate::backend::{Journal, ListedUpload, StorageBackend, Transfers, UploadName};
+use crate::backend::{ListedUpload, StorageBackend, Transfers, UploadName};
 use crate::clock::CancelToken;
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
 use crate::error::{ErrorKind, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
-use crate::rescan::context::Context;
-use crate::rescan::report::{RescanReport, StopReason};
 use crate::state::cache::CacheManager;
 use crate::state::catalog;
-use crate::state::recorder::Recorder;
-use crate::state::records::{OpenUpload, PendingKind, UploadStep};
+use crate::state::records::{OpenUpload, UploadStep};
 use crate::state::store::Write;
 
-/// An upload in parts that a run with this cache began and did not finish.
+/// A multipart upload that a run with this cache created and did not complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnfinishedUpload {
     /// The key of its file.
     pub key: String,
-    /// The store's name for it. `None`: it was lost with the answer that held it, and the store may not be
-    /// asked which uploads it has.
+    /// The upload ID. `None`: it was lost with the answer that held it, and the store may not be asked which
+    /// uploads it has.
     pub upload_id: Option<String>,
     /// The size of its file in bytes.
     pub size: u64,
     /// Bytes that the store has acknowledged, as the cache knows.
     pub sent: u64,
-    /// Whether it is ours for certain. One whose name was lost can only be guessed: an upload of this key that
+    /// It is ours for certain. One whose ID was lost can only be guessed: an upload of this key that
     /// the store lists and the cache does not know. It is never aborted here.
     pub certain: bool,
 }
 
-/// What became of the uploads that were left open.
+/// The result of aborting the uploads that were left open.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct AbortedUploads {
     /// Gone, with their parts.
     pub aborted: Vec<UnfinishedUpload>,
-    /// Why others could not be aborted.
+    /// The errors of those that could not be aborted.
     pub failed: Vec<StorageError>,
     /// Those that may be ours and were left alone.
     pub left: Vec<UnfinishedUpload>,
 }
 
 impl CacheManager {
-    /// The uploads in parts that runs with this cache left open at the backend. Sends a listing request for each
-    /// key with a lost name, and none where no name was lost; one more for each 1,000 uploads that the store lists. Of
+    /// The multipart uploads that runs with this cache left open at the backend. Sends a listing request for each
+    /// key with a lost ID, and none where no ID was lost; one more for each 1,000 uploads that the store lists. Of
     /// a key's uploads that may be ours, up to 1,000 are given.
     ///
-    /// The next rescan goes on with those whose files are the same, and aborts the others.
+    /// The next rescan resumes those whose files are unchanged, and aborts the others.
     ///
     /// # Errors
     /// [`ErrorKind::CacheForeign`] if the cache belongs to another destination, those of the cache, and
@@ -76,8 +72,8 @@ impl CacheManager {
         .map(Option::unwrap_or_default)
     }
 
-    /// Aborts those uploads that are ours for certain, also those that the next rescan would have gone on
-    /// with, and forgets names that were lost and that the store does not list.
+    /// Aborts those uploads that are ours for certain, also those that the next rescan would have resumed, and
+    /// forgets those with lost IDs that the store does not list.
     ///
     /// # Errors
     /// As [`unfinished_uploads`](Self::unfinished_uploads), and [`ErrorKind::CacheLocked`] while a rescan
@@ -118,7 +114,7 @@ impl CacheManager {
         .map(Option::unwrap_or_default)
     }
 
-    /// Runs a step against the store that the cache is bound to; `None`: it knows no parts.
+    /// Runs a step against the store that the cache is bound to; `None`: it has no multipart uploads.
     fn with_store<T>(
         &self,
         engine: &Engine,
@@ -143,9 +139,10 @@ impl CacheManager {
     }
 }
 
-type Recorded = BTreeMap<String, Vec<OpenUpload>>;
+/// Uploads that the cache has recorded, by key.
+pub(crate) type Recorded = BTreeMap<String, Vec<OpenUpload>>;
 
-fn all_recorded(cache: &CacheManager) -> Result<Recorded, StorageError> {
+pub(crate) fn all_recorded(cache: &CacheManager) -> Result<Recorded, StorageError> {
     let (mut all, mut after) = (Recorded::new(), None);
     loop {
         let keys = cache.keys_with_uploads(after.as_deref())?;
@@ -160,8 +157,8 @@ fn all_recorded(cache: &CacheManager) -> Result<Recorded, StorageError> {
     }
 }
 
-/// Those that can be named to the store.
-fn named(recorded: &Recorded) -> impl Iterator<Item = (&String, UploadName, &OpenUpload)> {
+/// Those whose upload ID is known.
+pub(crate) fn named(recorded: &Recorded) -> impl Iterator<Item = (&String, UploadName, &OpenUpload)> {
     recorded.iter().flat_map(|(key, uploads)| uploads.iter().map(move |open| (key, open))).filter_map(
         |(key, open)| {
             let upload_id = open.upload_id.clone()?;
@@ -182,7 +179,7 @@ fn described(cache: &CacheManager, key: &str, open: &OpenUpload) -> Result<Unfin
     })
 }
 
-/// What the store lists for keys with lost names.
+/// The store's listing for keys with lost upload IDs.
 enum Found {
     /// Uploads that the cache does not know.
     Strangers(Vec<ListedUpload>),
@@ -263,7 +260,7 @@ impl Found {
         }
     }
 
-    /// What is to be recorded of lost names that the store does not list.
+    /// The records of lost IDs that the store does not list.
     fn forgotten(&self, recorded: &Recorded) -> Vec<Write> {
         let Self::Strangers(listed) = self else {
             return Vec::new();
@@ -276,50 +273,4 @@ impl Found {
         })
         .collect()
     }
-}
-
-/// Gives up uploads that nobody will go on with: their files are published by now, or gone. Says why the run
-/// cannot go on, if it found that.
-pub(crate) fn sweep(
-    context: &Context,
-    cache: &CacheManager,
-    recorder: &Recorder,
-    report: &mut RescanReport,
-) -> Result<Option<StopReason>, StorageError> {
-    let Some(transfers) = context.session.backend.transfers() else {
-        return Ok(None);
-    };
-    recorder.sync()?;
-    let (left, mut stop) = (all_recorded(cache)?, None);
-    for (key, name, open) in named(&left) {
-        if is_wanted(cache, key)? {
-            continue;
-        }
-        match transfers.abort(&context.exchange(), &name) {
-            Ok(()) => recorder.closed(&name.key, &open.token),
-            Err(error) if error.kind() == ErrorKind::AccessDenied => {
-                context.session.trace.warn(
-                    "uploads that were left open may not be aborted; they stay recorded, and their parts in the bucket",
-                    &[("error", &error)],
-                );
-                break;
-            }
-            Err(error) if error.is_not_tried() => break,
-            Err(error) => {
-                stop = (error.kind() == ErrorKind::Credentials).then_some(StopReason::Credentials);
-                report.add_failed(error);
-                if stop.is_some() {
-                    break;
-                }
-            }
-        }
-    }
-    recorder.sync()?;
-    Ok(stop)
-}
-
-/// Whether the next run may go on with it.
-fn is_wanted(cache: &CacheManager, key: &str) -> Result<bool, StorageError> {
-    let pending = cache.pending_record(key)?;
-    Ok(pending.is_some_and(|pending| matches!(pending.kind, PendingKind::Added | PendingKind::Modified)))
 }
