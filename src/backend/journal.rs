@@ -13,7 +13,7 @@ pub struct Intent {
     /// The stat of the file when it was opened.
     pub(crate) stat: FileStat,
     /// The stat identifies the content: it is not racy.
-    pub(crate) settled: bool,
+    pub(crate) not_racy: bool,
     pub(crate) part_size: u64,
     /// A digest of the headers that the object gets.
     pub(crate) headers: [u8; 32],

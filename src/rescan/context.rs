@@ -54,12 +54,12 @@ impl Context {
     pub(crate) fn published(
         &self,
         stat: FileStat,
-        settled: bool,
+        not_racy: bool,
         digest: Digest,
         etag: Option<String>,
     ) -> Published {
         let with_root = stat.device == self.root_device;
-        Published { stat, settled, digest, whole: None, etag, root: self.known.number, with_root }
+        Published { stat, not_racy, digest, whole: None, etag, root: self.known.number, with_root }
     }
 }
 

@@ -162,7 +162,7 @@ impl Dispatcher<'_> {
             if error.kind().is_transient() && std::mem::replace(&mut outage_counted, true) {
                 report.add_failed(error);
             } else {
-                self.judge(error, report);
+                self.apply_failure(error, report);
             }
         }
         self.recorder.record(writes);

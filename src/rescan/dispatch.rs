@@ -27,7 +27,7 @@ use crate::error::StorageError;
 use crate::rescan::context::Context;
 use crate::rescan::dispatch::batch::Batches;
 use crate::rescan::dispatch::feed::Feed;
-use crate::rescan::multipart::file::{MultipartFile, Outcome};
+use crate::rescan::multipart::file::{MultipartFile, MultipartOutcome};
 use crate::rescan::multipart::queue::MultipartQueue;
 use crate::rescan::outcome::Tally;
 use crate::rescan::report::RescanReport;
@@ -77,7 +77,7 @@ enum Done {
     /// A small file is done; with the pending record that the cache holds for it.
     File(Box<(Worked, Pending)>),
     /// A large file is done; by its number.
-    Multipart(u64, Box<Outcome>),
+    Multipart(u64, Box<MultipartOutcome>),
     /// The parts of the large files on their way fill the workers no more.
     Room,
 }

@@ -214,7 +214,7 @@ impl Planner<'_> {
         if left && file.is_some() && !self.input.dry_run {
             self.writes.push(Write::Returned(key.clone()));
         }
-        let old = published.as_ref().map(|record| (record.stat, record.settled));
+        let old = published.as_ref().map(|record| (record.stat, record.not_racy));
         let new = file.as_ref().map(|file| (file.stat, true));
         let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);
         // Equal stats mean equal content only if the record is trusted and its stat was not racy.
@@ -307,7 +307,7 @@ impl Planner<'_> {
         }
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
         let attempted = before.is_some_and(|before| before.attempted);
-        Some(Pending { kind, stat, settled: stat.is_settled(self.seen), digest, attempted })
+        Some(Pending { kind, stat, not_racy: stat.is_not_racy(self.seen), digest, attempted })
     }
 
     /// Plans the delete of an object whose file was not found, unless there is a reason to keep it.
@@ -395,5 +395,5 @@ impl Planner<'_> {
 
 /// The pending record of a key whose file is gone and whose last request got no response.
 fn unsettled_pending(stat: FileStat) -> Pending {
-    Pending { kind: PendingKind::Unsettled, stat, settled: false, digest: None, attempted: true }
+    Pending { kind: PendingKind::Unsettled, stat, not_racy: false, digest: None, attempted: true }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Worked {
 
 impl Worked {
     /// Updates metrics and progress, and tells observers.
-    pub(crate) fn tell(&self, context: &Context) {
+    pub(crate) fn report_ending(&self, context: &Context) {
         let trace = &context.session.trace;
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
@@ -110,7 +110,7 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
         }
     };
     let worked = Worked { item, ending };
-    worked.tell(context);
+    worked.report_ending(context);
     worked
 }
 
@@ -127,24 +127,24 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
         transfers.part_plan(source.stat().size)?;
     }
     let stat = *source.stat();
-    let settled = stat.is_settled(seen);
+    let not_racy = stat.is_not_racy(seen);
     // After an attempt without an answer the store may hold either version: only an upload settles that.
     let trusted = item.published.as_ref().filter(|_| !item.pending.attempted);
     if let Some(there) = trusted
         && content::matches_published_parts(&exchange, &source, there)?
     {
-        let record = context.published(stat, settled, there.digest, there.etag.clone());
+        let record = context.published(stat, not_racy, there.digest, there.etag.clone());
         return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
     }
     // A plain digest that is known already still holds: the file was opened with the planned stat.
-    let (digest, settled) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
-        Some(digest) => (digest, item.pending.settled),
-        None => (content::hash_file(&exchange, &source)?, settled),
+    let (digest, not_racy) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
+        Some(digest) => (digest, item.pending.not_racy),
+        None => (content::hash_file(&exchange, &source)?, not_racy),
     };
     // A file that changed while it was hashed would have a digest of two versions.
     source.check_as_opened()?;
-    (item.pending.settled, item.pending.digest) = (settled, Some(digest));
-    let record = |etag| context.published(stat, settled, digest, etag);
+    (item.pending.not_racy, item.pending.digest) = (not_racy, Some(digest));
+    let record = |etag| context.published(stat, not_racy, digest, etag);
     if let Some(there) = trusted.filter(|there| there.digest == digest) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));
     }

@@ -290,7 +290,7 @@ pub(crate) fn mark_lost(key: String, published: &Published, pending: Option<Pend
     let on_disk = pending.unwrap_or(Pending {
         kind: PendingKind::Modified,
         stat: published.stat,
-        settled: published.settled,
+        not_racy: published.not_racy,
         digest: Some(published.digest),
         attempted: true,
     });

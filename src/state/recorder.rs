@@ -208,7 +208,7 @@ mod tests {
             let intent = |token: &str| Intent {
                 token: token.to_owned(),
                 stat,
-                settled: true,
+                not_racy: true,
                 part_size: 4,
                 headers: [0; 32],
             };

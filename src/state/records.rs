@@ -1,6 +1,6 @@
 //! The cache's records and their encoding on disk.
 //!
-//! `settled` in a record means that its stat is not racy ([`FileStat::is_settled`]): an equal stat later on means that
+//! `not_racy` in a record means that its stat is not racy ([`FileStat::is_not_racy`]): an equal stat later on means that
 //! the content is the same.
 
 use serde::de::DeserializeOwned;
@@ -15,8 +15,8 @@ use crate::tree::version::FileStat;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Published {
     pub(crate) stat: FileStat,
-    /// Set if the stat is not racy and may stand for the content ([`FileStat::is_settled`]).
-    pub(crate) settled: bool,
+    /// Set if the stat is not racy and may stand for the content ([`FileStat::is_not_racy`]).
+    pub(crate) not_racy: bool,
     pub(crate) digest: Digest,
     /// The plain SHA-256 of a file that was sent as a multipart upload, if the configuration asked for it.
     pub(crate) whole: Option<[u8; 32]>,
@@ -48,8 +48,8 @@ pub(crate) struct Pending {
     pub(crate) kind: PendingKind,
     /// The stat of the file on disk; for a removed file the published one.
     pub(crate) stat: FileStat,
-    /// Set if the stat is not racy ([`FileStat::is_settled`]).
-    pub(crate) settled: bool,
+    /// Set if the stat is not racy ([`FileStat::is_not_racy`]).
+    pub(crate) not_racy: bool,
     /// The digest of the file on disk, once it was hashed. A plan keeps it only if the stat is not racy; any other
     /// digest was made by this run.
     pub(crate) digest: Option<Digest>,
@@ -61,7 +61,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// The digest, if the stat is not racy.
     pub(crate) fn known(&self) -> Option<Digest> {
-        self.digest.filter(|_| self.settled)
+        self.digest.filter(|_| self.not_racy)
     }
 }
 
@@ -73,8 +73,8 @@ pub(crate) struct OpenUpload {
     pub(crate) token: String,
     /// The stat of the file when the upload was created.
     pub(crate) stat: FileStat,
-    /// Set if the stat is not racy ([`FileStat::is_settled`]).
-    pub(crate) settled: bool,
+    /// Set if the stat is not racy ([`FileStat::is_not_racy`]).
+    pub(crate) not_racy: bool,
     pub(crate) part_size: u64,
     /// A hash of the headers that the object gets; `None` if not known.
     pub(crate) headers: Option<[u8; 32]>,
@@ -106,11 +106,11 @@ const LOST_AT_MOST: usize = 16;
 pub(crate) fn after(mut uploads: Vec<OpenUpload>, step: &UploadStep) -> Vec<OpenUpload> {
     match step {
         // Added before the store is asked, so that a crash leaves a trace of an upload without an ID.
-        UploadStep::Intended(Intent { token, stat, settled, part_size, headers }) => {
+        UploadStep::Intended(Intent { token, stat, not_racy, part_size, headers }) => {
             uploads.push(OpenUpload {
                 token: token.clone(),
                 stat: *stat,
-                settled: *settled,
+                not_racy: *not_racy,
                 part_size: *part_size,
                 headers: Some(*headers),
                 upload_id: None,
@@ -183,7 +183,7 @@ mod tests {
     fn p5_no_flipped_byte_and_no_other_key_goes_unnoticed() {
         let record = Published {
             stat: FileStat { size: 7, mtime: -1, ctime: 5, inode: 1 << 40, device: 2 },
-            settled: true,
+            not_racy: true,
             digest: Digest::whole([9; 32]),
             whole: None,
             etag: Some("\"tag\"".into()),
@@ -207,7 +207,7 @@ mod tests {
             UploadStep::Intended(Intent {
                 token: token.to_owned(),
                 stat: FileStat::default(),
-                settled: true,
+                not_racy: true,
                 part_size: 1,
                 headers: [0; 32],
             })

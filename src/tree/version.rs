@@ -72,7 +72,7 @@ impl FileStat {
 
     /// Returns true if this stat, taken at `seen` (nanoseconds since 1970), is not racy and may stand for the
     /// content: its ctime is older than the racy window and not in the future.
-    pub(crate) fn is_settled(&self, seen: i64) -> bool {
+    pub(crate) fn is_not_racy(&self, seen: i64) -> bool {
         // A ctime in the future means that the two clocks differ: never trusted.
         self.ctime <= seen.saturating_sub(RACY_WINDOW)
     }
@@ -134,7 +134,7 @@ impl Version {
 
     /// Returns true if the entry's stat is not racy and may stand for the file's content.
     pub(crate) fn trusts_stat_of(&self, entry: &FileEntry) -> bool {
-        self.seen.is_none_or(|seen| entry.stat.is_settled(seen))
+        self.seen.is_none_or(|seen| entry.stat.is_not_racy(seen))
     }
 
     /// The files in key order.
@@ -181,8 +181,8 @@ mod tests {
     #[test]
     fn f2_a_stat_stands_for_content_once_its_ctime_is_two_seconds_old_and_not_in_the_future() {
         let stat = FileStat { ctime: 10_000_000_000, mtime: i64::MAX, ..FileStat::default() };
-        assert!(stat.is_settled(12_000_000_000));
-        assert!(!stat.is_settled(11_999_999_999));
-        assert!(!stat.is_settled(9_000_000_000));
+        assert!(stat.is_not_racy(12_000_000_000));
+        assert!(!stat.is_not_racy(11_999_999_999));
+        assert!(!stat.is_not_racy(9_000_000_000));
     }
 }

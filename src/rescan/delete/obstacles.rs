@@ -69,7 +69,7 @@ impl Dispatcher<'_> {
         if !may_delete {
             for Obstructed { refusal, .. } in obstructed {
                 self.tally.failed_uploads += 1;
-                self.judge(refusal, report);
+                self.apply_failure(refusal, report);
             }
             return;
         }

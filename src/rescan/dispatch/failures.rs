@@ -31,7 +31,7 @@ impl Dispatcher<'_> {
     }
 
     /// Decides what a failure means for the rest of the run.
-    pub(crate) fn judge(&mut self, error: StorageError, report: &mut RescanReport) {
+    pub(crate) fn apply_failure(&mut self, error: StorageError, report: &mut RescanReport) {
         let kind = error.kind();
         if kind.is_transient() {
             self.outage(&error);

@@ -3,7 +3,7 @@
 use crate::backend::{Journal, Transfers};
 use crate::observe::trace::RequestEnd;
 use crate::rescan::dispatch::Dispatcher;
-use crate::rescan::multipart::file::{Outcome, Settled};
+use crate::rescan::multipart::file::{MultipartOutcome, Settled};
 use crate::rescan::report::RescanReport;
 use crate::rescan::upload::{Ending, Worked};
 use crate::state::records::Pending;
@@ -27,7 +27,7 @@ impl Dispatcher<'_> {
             Ending::Failed(error) => {
                 if let Some(error) = self.unless_obstructed(&key, error) {
                     self.tally.failed_uploads += 1;
-                    self.judge(error, report);
+                    self.apply_failure(error, report);
                 }
             }
         }
@@ -38,11 +38,16 @@ impl Dispatcher<'_> {
         });
     }
 
-    pub(super) fn settle_multipart(&mut self, number: u64, outcome: Outcome, report: &mut RescanReport) {
+    pub(super) fn settle_multipart(
+        &mut self,
+        number: u64,
+        outcome: MultipartOutcome,
+        report: &mut RescanReport,
+    ) {
         self.multipart.end(number);
         let settled = match outcome {
-            Outcome::Settled(settled) => settled,
-            Outcome::Differs(file) => {
+            MultipartOutcome::Settled(settled) => settled,
+            MultipartOutcome::Differs(file) => {
                 self.compared.insert(file.item.key.as_str().to_owned());
                 return self.differing.push_back(file);
             }
@@ -50,7 +55,7 @@ impl Dispatcher<'_> {
         self.log_end(&settled);
         let Settled { item, recorded, ending, closed, .. } = settled;
         let worked = Worked { item, ending };
-        worked.tell(&self.context);
+        worked.report_ending(&self.context);
         self.settle_upload((worked, recorded), report);
         // After the receipt: an upload that is recorded for too long is found to be gone, no more.
         if let Some(upload) = closed {

@@ -7,7 +7,7 @@
 //!   workers as the queue permits, and waits for their answers. There are at most `parts_in_flight` such
 //!   threads, each with a stack of 256 KiB, joined before the dispatcher returns. No observer, logger or backend
 //!   runs on them.
-//! - [`Outcome`]: the result, which the dispatcher settles.
+//! - [`MultipartOutcome`]: the result, which the dispatcher settles.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,7 +51,7 @@ pub(crate) struct MultipartFile {
 }
 
 /// The result of a large file.
-pub(crate) enum Outcome {
+pub(crate) enum MultipartOutcome {
     Settled(Settled),
     /// It differs from what is published, and waits for its turn to be sent.
     Differs(MultipartFile),
@@ -104,7 +104,7 @@ impl Coordinator {
     /// the thread.
     pub(crate) fn start<'scope, F>(self, threads: &'scope Scope<'scope, '_>, ended: F)
     where
-        F: FnOnce(Outcome) + Send + 'scope,
+        F: FnOnce(MultipartOutcome) + Send + 'scope,
     {
         let started = start_thread(threads, STACK, (self, ended), |(file, ended)| ended(file.run()));
         if let Err((error, (file, ended))) = started {
@@ -114,23 +114,23 @@ impl Coordinator {
         }
     }
 
-    fn run(mut self) -> Outcome {
+    fn run(mut self) -> MultipartOutcome {
         let published = catch_unwind(AssertUnwindSafe(|| self.publish()));
         match published.unwrap_or_else(|panic| Err(panicked(Operation::Upload, &*panic))) {
             Ok(Some(ending)) => self.settled(ending),
-            Ok(None) => Outcome::Differs(self.file),
+            Ok(None) => MultipartOutcome::Differs(self.file),
             Err(error) => self.failed(error),
         }
     }
 
-    fn failed(self, error: StorageError) -> Outcome {
+    fn failed(self, error: StorageError) -> MultipartOutcome {
         let error = error.with_key(self.file.item.key.as_str());
         self.settled(Ending::Failed(error))
     }
 
-    fn settled(self, ending: Ending) -> Outcome {
+    fn settled(self, ending: Ending) -> MultipartOutcome {
         let MultipartFile { item, recorded, closed, began, request_id, .. } = self.file;
-        Outcome::Settled(Settled { item, recorded, ending, closed, began, request_id })
+        MultipartOutcome::Settled(Settled { item, recorded, ending, closed, began, request_id })
     }
 
     /// The life of a large file. `None`: it differs from what is published, and nothing is sent on this pass.
@@ -192,7 +192,7 @@ impl Coordinator {
     fn prepare(&mut self) -> Result<Arc<Source>, StorageError> {
         let planned = self.file.item.pending.stat;
         let Prepared { source, seen } = self.tasks.run(move |worker| worker.prepare(&planned))?;
-        self.file.item.pending.settled = source.stat().is_settled(seen);
+        self.file.item.pending.not_racy = source.stat().is_not_racy(seen);
         Ok(Arc::new(source))
     }
 
@@ -236,7 +236,7 @@ impl Coordinator {
         gone: Option<String>,
     ) -> Result<(Arc<UploadName>, Option<EarlierCompletion>), StorageError> {
         let file = &self.file;
-        let opening = Opening { settled: file.item.pending.settled, parts: file.parts.clone(), gone };
+        let opening = Opening { not_racy: file.item.pending.not_racy, parts: file.parts.clone(), gone };
         let source = source.clone();
         let opened = self.tasks.run(move |worker| resume_or_create(worker, &source, opening))?;
         let Opened { upload, parts, completed } = opened;
@@ -253,7 +253,7 @@ impl Coordinator {
         earlier: EarlierCompletion,
     ) -> Result<Receipt, StorageError> {
         // The stat does not speak for what was sent when the file was too young.
-        self.file.item.pending.settled &= earlier.settled;
+        self.file.item.pending.not_racy &= earlier.not_racy;
         let hashed = self.hash(source);
         // What is completed cannot be aborted; the next run looks at it again where that may help.
         if !hashed.as_ref().is_err_and(is_resumable) {
@@ -320,7 +320,7 @@ impl Coordinator {
 
     fn published(&self, digest: Digest, etag: Option<String>) -> Published {
         let pending = &self.file.item.pending;
-        self.context().published(pending.stat, pending.settled, digest, etag)
+        self.context().published(pending.stat, pending.not_racy, digest, etag)
     }
 
     fn recut(&mut self, plan: PartPlan) {

@@ -53,15 +53,15 @@ fn resume(
     let reconciled = worker.transfers()?.reconcile(&worker.context.exchange(), &upload, size)?;
     let mut completed = None;
     match reconciled {
-        Reconciled::Open(listed) => agree(parts.as_mut_slice(), &plan, &listed, open.settled),
+        Reconciled::Open(listed) => agree(parts.as_mut_slice(), &plan, &listed, open.not_racy),
         // Parts may not be listed: the cache is believed, and where it is wrong, Complete fails.
         Reconciled::Unlisted => {}
-        Reconciled::Finished(receipt) if open.settled || parts.has_all() => {
+        Reconciled::Finished(receipt) if open.not_racy || parts.has_all() => {
             // The object is made of what was sent, whatever the file holds by now.
             for part in parts.as_mut_slice() {
                 part.sha256 = part.held.as_ref().and_then(|held| held.sha256).or(part.sha256);
             }
-            completed = Some(EarlierCompletion { receipt, settled: open.settled });
+            completed = Some(EarlierCompletion { receipt, not_racy: open.not_racy });
         }
         Reconciled::Finished(_) | Reconciled::Gone => {
             worker.recorder.closed(&worker.key, &open.token);
@@ -82,7 +82,7 @@ fn recorded_parts(worker: &Worker, open: &OpenUpload, plan: PartPlan) -> Result<
     for (number, sent) in worker.cache.sent_parts(&open.token)? {
         if let Some(part) = parts.get_mut(number) {
             // The stat of a file that was too young then proves nothing: it is hashed again.
-            let sha256 = Some(sent.sha256).filter(|_| open.settled);
+            let sha256 = Some(sent.sha256).filter(|_| open.not_racy);
             *part = Part { sha256, held: Some(Held { etag: sent.etag, sha256: Some(sent.sha256) }) };
         }
     }
@@ -103,7 +103,7 @@ fn tell_resumed(worker: &Worker, source: &Source, opened: &Opened) {
 
 /// Keeps what cache and store agree on. A part that only the store has counts where the file's stat could be
 /// trusted all the time: it is hashed, and not sent again.
-fn agree(parts: &mut [Part], plan: &PartPlan, listed: &[ListedPart], settled: bool) {
+fn agree(parts: &mut [Part], plan: &PartPlan, listed: &[ListedPart], not_racy: bool) {
     let mut known = vec![None; parts.len()];
     for part in listed {
         let index = (part.number as usize).wrapping_sub(1);
@@ -119,7 +119,7 @@ fn agree(parts: &mut [Part], plan: &PartPlan, listed: &[ListedPart], settled: bo
             continue;
         }
         *part = match etag {
-            Some(etag) if settled => Part { sha256: None, held: Some(Held { etag, sha256: None }) },
+            Some(etag) if not_racy => Part { sha256: None, held: Some(Held { etag, sha256: None }) },
             _ => Part { sha256: part.sha256, held: None },
         };
     }
@@ -137,8 +137,8 @@ mod tests {
     fn parts_count_where_cache_and_store_agree() {
         let plan = PartPlan::exactly(45, 10).unwrap();
         let hash = Some([1; 32]);
-        let recorded = |etag: &str, settled: bool| Part {
-            sha256: hash.filter(|_| settled),
+        let recorded = |etag: &str, not_racy: bool| Part {
+            sha256: hash.filter(|_| not_racy),
             held: Some(held(etag, hash)),
         };
         let listed = |number, size, etag: &str| ListedPart { number, size, etag: Some(etag.to_owned()) };
@@ -150,10 +150,10 @@ mod tests {
             listed(0, 10, "x"),
             listed(6, 10, "x"),
         ];
-        let agreed = |settled: bool| {
-            let mut parts: Vec<_> = ["a", "b", "c"].map(|etag| recorded(etag, settled)).into();
-            parts.extend([Part::default(), recorded("e", settled)]);
-            agree(&mut parts, &plan, &at_store, settled);
+        let agreed = |not_racy: bool| {
+            let mut parts: Vec<_> = ["a", "b", "c"].map(|etag| recorded(etag, not_racy)).into();
+            parts.extend([Part::default(), recorded("e", not_racy)]);
+            agree(&mut parts, &plan, &at_store, not_racy);
             parts
         };
         let only_hash = Part { sha256: hash, held: None };

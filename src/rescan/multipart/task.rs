@@ -207,7 +207,7 @@ pub(crate) struct Prepared {
 /// The wanted parts of an upload, and what else it takes to resume or create one.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    pub(crate) settled: bool,
+    pub(crate) not_racy: bool,
     /// The parts to send, and what was hashed of them before.
     pub(crate) parts: Parts,
     /// The token of an upload that is recorded and known to be gone.
@@ -225,7 +225,7 @@ pub(crate) struct Opened {
 pub(crate) struct EarlierCompletion {
     pub(crate) receipt: Receipt,
     /// The stat of then may stand for the content.
-    pub(crate) settled: bool,
+    pub(crate) not_racy: bool,
 }
 
 #[cfg(test)]

@@ -195,9 +195,9 @@ impl Worker {
         opening: Opening,
         headers: [u8; 32],
     ) -> Result<Opened, StorageError> {
-        let Opening { settled, parts, .. } = opening;
+        let Opening { not_racy, parts, .. } = opening;
         let (token, stat, part_size) = (new_token(), *source.stat(), parts.plan.part_size());
-        let intent = Intent { token: token.clone(), stat, settled, part_size, headers };
+        let intent = Intent { token: token.clone(), stat, not_racy, part_size, headers };
         self.tell_start(stat.size);
         self.recorder.intend(&self.key, &intent)?;
         let Begun { upload_id, lost } = self.transfers()?.begin(&self.context.exchange(), &self.key, &token);

@@ -22,7 +22,7 @@ const PAGE: usize = 1024;
 struct OpenUpload2 {
     token: String,
     stat: FileStat,
-    settled: bool,
+    not_racy: bool,
     part_size: u64,
     upload_id: Option<String>,
     lost: bool,
@@ -30,8 +30,8 @@ struct OpenUpload2 {
 
 impl From<OpenUpload2> for OpenUpload {
     fn from(old: OpenUpload2) -> Self {
-        let OpenUpload2 { token, stat, settled, part_size, upload_id, lost } = old;
-        Self { token, stat, settled, part_size, headers: None, upload_id, lost }
+        let OpenUpload2 { token, stat, not_racy, part_size, upload_id, lost } = old;
+        Self { token, stat, not_racy, part_size, headers: None, upload_id, lost }
     }
 }
 
