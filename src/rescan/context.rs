@@ -1,6 +1,8 @@
 //! The values that all jobs of one run share.
 
 use std::any::Any;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +12,7 @@ use crate::request_context::RequestContext;
 use crate::rescan::session::Session;
 use crate::state::cache::binding::KnownRoot;
 use crate::state::records::Published;
+use crate::text::PrintablePath;
 use crate::tree::digest::Digest;
 use crate::tree::folder::Folder;
 use crate::tree::source::Source;
@@ -61,6 +64,32 @@ impl Context {
         let with_root = stat.device == self.root_device;
         Published { stat, not_racy, digest, whole: None, etag, root: self.known.number, with_root }
     }
+}
+
+/// Opens the root. It stays open until the end of the run, so a renamed path cannot swap the tree.
+pub(crate) fn open_root(given: &Path, cache: &Path) -> Result<(Folder, FileStat), StorageError> {
+    let missing = |error| {
+        StorageError::io(ErrorKind::RootMissing, Operation::Rescan, given, error)
+            .advise("nothing was deleted; is it mounted?")
+    };
+    let root = fs::canonicalize(given).map_err(missing)?;
+    let metadata = fs::metadata(&root).map_err(missing)?;
+    if !metadata.is_dir() {
+        let why = format!("{} is a file; the root must be a directory", PrintablePath(given));
+        return Err(StorageError::config("root", why));
+    }
+    let folder = Folder::open(&root).map_err(|error| missing(error.into()))?;
+    let stat = FileStat::of(&folder.stat_self().map_err(|error| missing(error.into()))?);
+    let own = fs::canonicalize(cache).unwrap_or_default();
+    if own.starts_with(&root) {
+        let why = format!(
+            "{} lies inside the root {} and would be published: put it elsewhere",
+            own.display(),
+            root.display()
+        );
+        return Err(StorageError::config("cache", why));
+    }
+    Ok((folder, stat))
 }
 
 /// Opens a file of the tree.

@@ -13,7 +13,6 @@
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
 use std::fmt;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,14 +26,12 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
 use crate::rescan::config::{RescanConfig, Verify};
-use crate::rescan::context::{Context, panicked};
-use crate::rescan::delete::guard;
-use crate::rescan::delete::guard::{Allowed, Conditions, Refusal};
+use crate::rescan::context::{Context, open_root, panicked};
+use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
 use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
-use crate::rescan::outcome::Tally;
-use crate::rescan::outcome::{End, log_end, outcome_of};
+use crate::rescan::outcome::{End, Tally, log_end, outcome_of};
 use crate::rescan::plan::{Plan, PlanInput, plan};
 use crate::rescan::preflight::preflight;
 use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
@@ -46,10 +43,7 @@ use crate::state::catalog;
 use crate::state::recorder::Recorder;
 use crate::state::records::PendingKind;
 use crate::state::store::Write;
-use crate::text::PrintablePath;
 use crate::tree::filter::Filter;
-use crate::tree::folder::Folder;
-use crate::tree::version::FileStat;
 
 /// Publishes a directory tree to a store and keeps it published.
 ///
@@ -243,7 +237,8 @@ impl RescanOrchestrator {
 
     /// Opens the root, checks that the cache is bound to this destination, and builds the context of the run.
     fn prepare_context(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
-        let (root, stat) = self.open_root()?;
+        let (root, stat) = open_root(&self.root, self.cache.path())?;
+        let root = root.following(self.config.follow_symlinks);
         let bound = self.cache.bind(&self.destination)?;
         let identity = Root {
             path: root.path().as_os_str().as_bytes().to_vec(),
@@ -265,32 +260,6 @@ impl RescanOrchestrator {
             force: AtomicBool::new(run.force),
             hash_only: AtomicBool::new(false),
         })
-    }
-
-    /// Opens the root. It stays open until the end of the run, so a renamed path cannot swap the tree.
-    fn open_root(&self) -> Result<(Folder, FileStat), StorageError> {
-        let missing = |error| {
-            StorageError::io(ErrorKind::RootMissing, Operation::Rescan, &self.root, error)
-                .advise("nothing was deleted; is it mounted?")
-        };
-        let root = fs::canonicalize(&self.root).map_err(missing)?;
-        let metadata = fs::metadata(&root).map_err(missing)?;
-        if !metadata.is_dir() {
-            let why = format!("{} is a file; the root must be a directory", PrintablePath(&self.root));
-            return Err(StorageError::config("root", why));
-        }
-        let folder = Folder::open(&root).map_err(|error| missing(error.into()))?;
-        let stat = FileStat::of(&folder.stat_self().map_err(|error| missing(error.into()))?);
-        let own = fs::canonicalize(self.cache.path()).unwrap_or_default();
-        if own.starts_with(&root) {
-            let why = format!(
-                "{} lies inside the root {} and would be published: put it elsewhere",
-                own.display(),
-                root.display()
-            );
-            return Err(StorageError::config("cache", why));
-        }
-        Ok((folder.following(self.config.follow_symlinks), stat))
     }
 
     fn make_plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {

@@ -32,8 +32,7 @@ use crate::state::catalog::keys::Walk;
 use crate::state::catalog::write::Bases;
 pub(crate) use crate::state::catalog::write::{follow, update};
 use crate::state::resolve::{Known, Places, Resolved, Urls};
-use crate::state::summary::CacheSummary;
-use crate::state::summary::PendingFile;
+use crate::state::summary::{CacheSummary, PendingFile};
 use crate::tree::version::moment_of;
 
 /// The suffix that makes a cache's path the path of its catalog.

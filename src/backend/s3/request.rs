@@ -7,8 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::backend::s3::auth::sign::EMPTY_SHA256;
-use crate::backend::s3::redaction;
-use crate::backend::s3::redaction::{Secrets, truncated};
+use crate::backend::s3::redaction::{self, Secrets, truncated};
 use crate::error::{Operation, StorageError};
 
 /// A request before it is signed.

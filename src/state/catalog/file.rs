@@ -10,8 +10,7 @@ use memmap2::{Mmap, MmapOptions};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::state::catalog::format;
-use crate::state::catalog::format::{DETAIL, Flaw, HEAD, Head, RECORD, Tail};
+use crate::state::catalog::format::{self, DETAIL, Flaw, HEAD, Head, RECORD, Tail};
 use crate::state::catalog::keys::{Keys, Section};
 use crate::state::resolve::Known;
 

@@ -8,11 +8,10 @@ use redb::backends::FileBackend;
 use redb::{Builder, ConcurrencyMode, DatabaseError};
 
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::state::redb::RedbStore;
 use crate::state::redb::access::{Access, failed, guarded};
 use crate::state::redb::file::OpenFile;
 use crate::state::redb::overlay::Overlay;
-use crate::state::redb::upgrade;
+use crate::state::redb::{RedbStore, upgrade};
 use crate::state::store::{FORMAT, META_FORMAT, Store, Write};
 
 /// The bytes of pages that redb may keep in memory.

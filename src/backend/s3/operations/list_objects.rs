@@ -7,9 +7,8 @@ use http::Method;
 use s3::signing::uri_encode;
 
 use crate::backend::Page;
-use crate::backend::s3::S3Backend;
 use crate::backend::s3::request::S3Request;
-use crate::backend::s3::xml;
+use crate::backend::s3::{S3Backend, xml};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::request_context::RequestContext;
 use crate::retry;

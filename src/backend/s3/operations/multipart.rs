@@ -6,13 +6,12 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::s3::S3Backend;
 use crate::backend::s3::headers::{UPLOAD_TOKEN, add_checksum, object_headers, set_header};
 use crate::backend::s3::operations::diagnose::explain_failure;
 use crate::backend::s3::operations::head_object::{Owner, find_owner, upload_request};
 use crate::backend::s3::operations::multipart_lookup::upload_id_query;
 use crate::backend::s3::request::{S3Request, S3Response};
-use crate::backend::s3::xml;
+use crate::backend::s3::{S3Backend, xml};
 use crate::backend::{Assembly, Begun, Finished, PartUpload, Receipt, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;

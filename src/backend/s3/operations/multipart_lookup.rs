@@ -5,10 +5,9 @@ use std::io::empty;
 use http::Method;
 use s3::signing::uri_encode;
 
-use crate::backend::s3::S3Backend;
 use crate::backend::s3::operations::head_object::{Owner, find_owner, upload_request};
 use crate::backend::s3::request::S3Request;
-use crate::backend::s3::xml;
+use crate::backend::s3::{S3Backend, xml};
 use crate::backend::{ListedPart, Reconciled, UploadMarker, UploadName, UploadPage};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
