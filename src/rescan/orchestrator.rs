@@ -1,14 +1,11 @@
 //! The main line of a rescan, its phases in order.
 //!
 //! # Architecture
-//! - [`RescanOrchestrator`]: one root, one backend, one cache; the host owns it. Each call of `rescan` runs on the
-//!   host's thread and takes the cache's lock until it returns.
+//! - [`RescanOrchestrator`]: one root, one backend, one cache. `rescan` runs on the host's thread, under the cache's lock.
 //! - [`Context`]: the values that all jobs of one run share. The engine's workers hold clones of its `Arc`.
 //! - [`Plan`]: the work in numbers. The work itself is in the cache's pending records, made durable before any request.
-//! - [`Dispatcher`]: borrowed by the host's thread for one pass. It feeds workers, waits for results and counts them in
-//!   its [`Tally`].
-//! - [`Recorder`]: the one thread of a pass that writes the cache while requests are in flight.
-//! - [`End`]: the result of a pass, from which outcome and report follow.
+//! - [`Dispatcher`]: feeds the workers on the host's thread, waits for results and counts them in its [`Tally`].
+//! - [`Recorder`]: the one thread of a pass that writes the cache. [`End`]: the result of a pass.
 //!
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 

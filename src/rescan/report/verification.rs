@@ -15,20 +15,20 @@ pub struct VerifyReport {
     pub contents: u64,
     /// Published keys that the store does not have. The next rescan publishes them again.
     pub missing_count: u64,
-    /// The same, up to [`REPORT_LIST_LIMIT`].
+    /// The same, up to [`REPORT_LIST_LIMIT`](crate::REPORT_LIST_LIMIT).
     pub missing: Vec<String>,
     /// Published keys whose size, `ETag` or content differs. The next rescan publishes them again.
     pub different_count: u64,
-    /// The same, up to [`REPORT_LIST_LIMIT`].
+    /// The same, up to [`REPORT_LIST_LIMIT`](crate::REPORT_LIST_LIMIT).
     pub different: Vec<String>,
     /// Objects that this cache did not publish, by their keys without the prefix.
     pub unknown_count: u64,
-    /// The same, up to [`REPORT_LIST_LIMIT`].
+    /// The same, up to [`REPORT_LIST_LIMIT`](crate::REPORT_LIST_LIMIT).
     pub unknown: Vec<String>,
     /// Keys whose record is not trusted until they are published again: an earlier verification found them missing or
     /// different, or a request for them got no response. Keys that are missing or different now are not counted here.
     pub unsettled_count: u64,
-    /// The same, up to [`REPORT_LIST_LIMIT`].
+    /// The same, up to [`REPORT_LIST_LIMIT`](crate::REPORT_LIST_LIMIT).
     pub unsettled: Vec<String>,
     /// Objects of which only the size was compared, because the store did not return or list an ETag.
     pub sizes_only: u64,
@@ -36,7 +36,7 @@ pub struct VerifyReport {
     pub repaired: u64,
     /// Objects that could not be read.
     pub failed_count: u64,
-    /// The errors, up to [`REPORT_LIST_LIMIT`].
+    /// The errors, up to [`REPORT_LIST_LIMIT`](crate::REPORT_LIST_LIMIT).
     pub failed: Vec<StorageError>,
 }
 
