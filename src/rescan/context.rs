@@ -35,8 +35,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn exchange(&self) -> RequestContext<'_> {
-        self.session.exchange()
+    pub(crate) fn request_context(&self) -> RequestContext<'_> {
+        self.session.request_context()
     }
 
     pub(crate) fn is_forced(&self) -> bool {
@@ -49,7 +49,7 @@ impl Context {
 
     /// An error if the run has stopped.
     pub(crate) fn check_running(&self) -> Result<(), StorageError> {
-        self.exchange().check(Operation::Upload)?;
+        self.request_context().check(Operation::Upload)?;
         if self.is_offline() { Err(given_up(Operation::Upload)) } else { Ok(()) }
     }
 

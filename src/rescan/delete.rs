@@ -187,12 +187,13 @@ fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
 
 /// Deletes keys and returns one result for each. Never panics.
 fn delete_keys(context: &Context, keys: &[RemoteKey]) -> Deleted {
-    let exchange = context.exchange();
+    let request_context = context.request_context();
     if context.is_offline() {
         return keys.iter().map(|key| (key.clone(), Err(given_up(Operation::Delete)))).collect();
     }
-    let attempt =
-        catch_unwind(AssertUnwindSafe(|| adapter::delete_many(&*context.session.backend, &exchange, keys)));
+    let attempt = catch_unwind(AssertUnwindSafe(|| {
+        adapter::delete_many(&*context.session.backend, &request_context, keys)
+    }));
     // Without an answer for single keys, each key has the request's error.
     let failed = |error: &dyn Fn() -> StorageError| {
         keys.iter().map(|key| (key.clone(), Err(error().with_key(key.as_str())))).collect()

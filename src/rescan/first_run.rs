@@ -17,7 +17,7 @@ pub(crate) fn survey_prefix(
     policy: FirstRun,
     report: &mut RescanReport,
 ) -> Result<(), StorageError> {
-    let unknown = count_unknown(transfers, &context.exchange(), cache)?;
+    let unknown = count_unknown(transfers, &context.request_context(), cache)?;
     report.unknown_objects = Some(unknown);
     if unknown.count > 0 {
         refuse_or_warn(context, policy, unknown)?;
@@ -43,10 +43,10 @@ fn refuse_or_warn(context: &Context, policy: FirstRun, unknown: UnknownObjects) 
 /// Sends one listing request and counts the objects that the cache has no record of.
 fn count_unknown(
     transfers: &dyn Transfers,
-    exchange: &RequestContext<'_>,
+    request_context: &RequestContext<'_>,
     cache: &CacheManager,
 ) -> Result<UnknownObjects, StorageError> {
-    let page = transfers.list(exchange, None)?;
+    let page = transfers.list(request_context, None)?;
     let mut count = 0;
     for object in &page.objects {
         count += u64::from(cache.published_record(&object.key)?.is_none());

@@ -268,7 +268,7 @@ impl RescanOrchestrator {
             cache: &self.cache,
             config: &self.config,
             filter: &self.filter,
-            exchange: context.exchange(),
+            request_context: context.request_context(),
             dry_run: report.dry_run,
             force: context.is_forced(),
         };

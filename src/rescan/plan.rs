@@ -57,7 +57,7 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) cache: &'a CacheManager,
     pub(crate) config: &'a RescanConfig,
     pub(crate) filter: &'a Filter,
-    pub(crate) exchange: RequestContext<'a>,
+    pub(crate) request_context: RequestContext<'a>,
     /// Records nothing; the report shows what would be done.
     pub(crate) dry_run: bool,
     /// Trusts no published record: every file is sent.
@@ -97,11 +97,11 @@ pub(crate) fn plan(input: &PlanInput<'_>, report: &mut RescanReport) -> Result<P
             ancestor: None,
         },
         writes: Vec::new(),
-        seen: wall_nanos(input.exchange.clock),
+        seen: wall_nanos(input.request_context.clock),
         private: PrivateFiles::default(),
     };
     planner.run()?;
-    planner.private.warn(input.exchange.trace);
+    planner.private.warn(input.request_context.trace);
     Ok(planner.plan)
 }
 
@@ -165,7 +165,7 @@ impl Planner<'_> {
         for (row, file) in merge(rows, files, order) {
             note.try_iter().for_each(|other| self.record_found(other));
             self.plan_key(row.transpose()?, file)?;
-            self.input.exchange.check(Operation::Walk)?;
+            self.input.request_context.check(Operation::Walk)?;
         }
         note.try_iter().for_each(|other| self.record_found(other));
         self.flush_writes(0)
@@ -274,7 +274,7 @@ impl Planner<'_> {
     fn has_published_content(&mut self, key: &str, there: &Published) -> bool {
         let source = Source::open_below(self.input.root, key);
         let matches =
-            source.and_then(|source| content::matches_published(&self.input.exchange, &source, there));
+            source.and_then(|source| content::matches_published(&self.input.request_context, &source, there));
         matches.unwrap_or_else(|error| {
             if !error.is_not_tried() {
                 self.report.add_failed(error);

@@ -32,7 +32,7 @@ pub(crate) fn preflight(
 ) -> Result<Preflight, StorageError> {
     let Some(transfers) = context.session.backend.transfers() else { return Ok(Preflight::Unknown) };
     let reached_before = cache.is_surveyed()?;
-    let answer = transfers.preflight(&context.exchange());
+    let answer = transfers.preflight(&context.request_context());
     let survey_is_due = answer.is_ok() && !reached_before;
     let result = if survey_is_due {
         first_run::survey_prefix(transfers, context, cache, policy, report)

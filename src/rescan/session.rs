@@ -48,7 +48,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn exchange(&self) -> RequestContext<'_> {
+    pub(crate) fn request_context(&self) -> RequestContext<'_> {
         RequestContext {
             cancel: &self.cancel,
             deadline: self.deadline,

@@ -115,9 +115,9 @@ pub(crate) fn publish(context: &Context, mut item: Item) -> Worked {
 }
 
 fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageError> {
-    let exchange = context.exchange();
-    exchange.check(Operation::Upload)?;
-    let seen = wall_nanos(exchange.clock);
+    let request_context = context.request_context();
+    request_context.check(Operation::Upload)?;
+    let seen = wall_nanos(request_context.clock);
     let source = open_source(context, &item.key, &item.pending.stat)?;
     if source.is_sizeless() {
         return Ok(Ending::Skipped(SkipReason::Sizeless));
@@ -131,7 +131,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     // After an attempt without an answer the store may hold either version: only an upload settles that.
     let trusted = item.published.as_ref().filter(|_| !item.pending.attempted);
     if let Some(there) = trusted
-        && content::matches_published_parts(&exchange, &source, there)?
+        && content::matches_published_parts(&request_context, &source, there)?
     {
         let record = context.published(stat, not_racy, there.digest, there.etag.clone());
         return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
@@ -139,7 +139,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     // A plain digest that is known already still holds: the file was opened with the planned stat.
     let (digest, not_racy) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
         Some(digest) => (digest, item.pending.not_racy),
-        None => (content::hash_file(&exchange, &source)?, not_racy),
+        None => (content::hash_file(&request_context, &source)?, not_racy),
     };
     // A file that changed while it was hashed would have a digest of two versions.
     source.check_as_opened()?;
@@ -151,19 +151,19 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {
         return Err(given_up(Operation::Upload));
     }
-    let receipt = send(context, &exchange, &source, item, &digest)
+    let receipt = send(context, &request_context, &source, item, &digest)
         .inspect_err(|error| item.pending.attempted |= error.may_have_taken_effect())?;
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
 }
 
 fn send(
     context: &Context,
-    exchange: &RequestContext<'_>,
+    request_context: &RequestContext<'_>,
     source: &Source,
     item: &Item,
     digest: &Digest,
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (item.key.as_str(), source.stat().size);
     context.session.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
-    adapter::put(&*context.session.backend, exchange, &Upload { source, key: &item.key, digest })
+    adapter::put(&*context.session.backend, request_context, &Upload { source, key: &item.key, digest })
 }

@@ -193,7 +193,7 @@ fn compare_listing(
     let mut seen = Seen { hasher: (RandomState::new(), RandomState::new()), hashes: HashSet::new() };
     let (mut from, mut pages) = (None, Pages::new());
     loop {
-        let page = transfers.list(&session.exchange(), from.as_deref())?;
+        let page = transfers.list(&session.request_context(), from.as_deref())?;
         pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
         let mut writes = Vec::new();
         for object in page.objects {

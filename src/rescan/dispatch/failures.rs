@@ -102,7 +102,7 @@ impl Dispatcher<'_> {
             return false;
         }
         if self.tally.good_signatures == 0 {
-            let asked = transfers.preflight(&self.context.exchange());
+            let asked = transfers.preflight(&self.context.request_context());
             if asked.is_err_and(|error| error.kind() == ErrorKind::Credentials) {
                 return false;
             }
@@ -145,7 +145,7 @@ impl Dispatcher<'_> {
     }
 
     pub(crate) fn look_for_stop(&mut self) {
-        if let Err(error) = self.context.exchange().check(Operation::Rescan) {
+        if let Err(error) = self.context.request_context().check(Operation::Rescan) {
             self.not_tried(&error);
         }
         if self.context.session.gate.is_circuit_open() {

@@ -155,6 +155,6 @@ impl Dispatcher<'_> {
     }
 
     fn may_read(&self) -> bool {
-        self.tally.fatal.is_none() && self.context.exchange().check(Operation::Read).is_ok()
+        self.tally.fatal.is_none() && self.context.request_context().check(Operation::Read).is_ok()
     }
 }

@@ -50,7 +50,7 @@ fn resume(
         return Ok(None);
     };
     let mut parts = recorded_parts(worker, open, plan)?;
-    let reconciled = worker.transfers()?.reconcile(&worker.context.exchange(), &upload, size)?;
+    let reconciled = worker.transfers()?.reconcile(&worker.context.request_context(), &upload, size)?;
     let mut completed = None;
     match reconciled {
         Reconciled::Open(listed) => agree(parts.as_mut_slice(), &plan, &listed, open.not_racy),

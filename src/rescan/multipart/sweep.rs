@@ -26,7 +26,7 @@ pub(crate) fn abort_unwanted_uploads(
         if is_wanted(cache, key)? {
             continue;
         }
-        match transfers.abort(&context.exchange(), &name) {
+        match transfers.abort(&context.request_context(), &name) {
             Ok(()) => recorder.closed(&name.key, &open.token),
             Err(error) if error.kind() == ErrorKind::AccessDenied => {
                 context.session.trace.warn(

@@ -61,9 +61,9 @@ impl CacheManager {
         engine: &Engine,
         backend: &dyn StorageBackend,
     ) -> Result<Vec<UnfinishedUpload>, StorageError> {
-        self.with_store(engine, backend, |exchange, transfers| {
+        self.with_store(engine, backend, |request_context, transfers| {
             let recorded = all_recorded(self)?;
-            let found = Found::among(exchange, transfers, &recorded)?;
+            let found = Found::among(request_context, transfers, &recorded)?;
             let certain = named(&recorded).map(|(key, _, open)| described(self, key, open));
             let mut all = certain.collect::<Result<Vec<_>, _>>()?;
             all.extend(found.guessed(&recorded));
@@ -84,13 +84,13 @@ impl CacheManager {
         backend: &dyn StorageBackend,
     ) -> Result<AbortedUploads, StorageError> {
         let _lock = self.lock()?;
-        self.with_store(engine, backend, |exchange, transfers| {
+        self.with_store(engine, backend, |request_context, transfers| {
             let recorded = all_recorded(self)?;
-            let found = Found::among(exchange, transfers, &recorded)?;
+            let found = Found::among(request_context, transfers, &recorded)?;
             let (mut result, mut writes) = (AbortedUploads::default(), found.forgotten(&recorded));
             for (key, name, open) in named(&recorded) {
                 let upload = described(self, key, open)?;
-                match transfers.abort(exchange, &name) {
+                match transfers.abort(request_context, &name) {
                     Ok(()) => {
                         // In front: what is forgotten besides is forgotten after it.
                         let closed = UploadStep::Closed(open.token.clone());
@@ -128,14 +128,14 @@ impl CacheManager {
         };
         let (gate, cancel): (Arc<Gate>, _) = (engine.gate(&destination), CancelToken::new());
         gate.close_circuit();
-        let exchange = RequestContext {
+        let request_context = RequestContext {
             cancel: &cancel,
             deadline: None,
             clock: &**engine.clock(),
             gate: &gate,
             trace: engine.trace(),
         };
-        step(&exchange, transfers).map(Some)
+        step(&request_context, transfers).map(Some)
     }
 }
 
@@ -197,7 +197,7 @@ const MOST_STRANGERS: usize = 1000;
 /// The uploads of a key that the store lists and the cache does not know.
 fn strangers_of(
     key: &RemoteKey,
-    exchange: &RequestContext<'_>,
+    request_context: &RequestContext<'_>,
     transfers: &dyn Transfers,
     known: &BTreeSet<String>,
 ) -> Result<Vec<ListedUpload>, StorageError> {
@@ -205,7 +205,7 @@ fn strangers_of(
         |upload: &ListedUpload| upload.key == key.as_str() && !known.contains(&upload.upload_id);
     let (mut ids, mut from, mut pages) = (BTreeSet::new(), None, Pages::new());
     while ids.len() < MOST_STRANGERS {
-        let page = transfers.list_uploads(exchange, key, from.as_ref())?;
+        let page = transfers.list_uploads(request_context, key, from.as_ref())?;
         pages.follow(page.next.as_ref(), page.uploads.iter().map(|one| (&one.key, &one.upload_id)))?;
         ids.extend(page.uploads.into_iter().filter(may_be_ours).map(|upload| upload.upload_id));
         from = page.next;
@@ -219,7 +219,7 @@ fn strangers_of(
 
 impl Found {
     fn among(
-        exchange: &RequestContext<'_>,
+        request_context: &RequestContext<'_>,
         transfers: &dyn Transfers,
         recorded: &Recorded,
     ) -> Result<Self, StorageError> {
@@ -229,7 +229,7 @@ impl Found {
         let known: BTreeSet<String> = named(recorded).map(|(_, name, _)| name.upload_id).collect();
         let mut strangers = Vec::new();
         for (key, _) in recorded.iter().filter(|(_, uploads)| lost(uploads).next().is_some()) {
-            match strangers_of(&RemoteKey::new(key)?, exchange, transfers, &known) {
+            match strangers_of(&RemoteKey::new(key)?, request_context, transfers, &known) {
                 Ok(of_key) => strangers.extend(of_key),
                 Err(error) if matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Unsupported) => {
                     return Ok(Self::Unknown);

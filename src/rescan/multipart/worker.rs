@@ -103,7 +103,7 @@ impl TaskRunner {
     /// An error if the run has stopped. Hashing goes on where it is wanted all the same.
     fn check_running(&self, sends: bool) -> Result<(), StorageError> {
         if !sends && self.hashes_on() {
-            return self.context().exchange().check(Operation::Read);
+            return self.context().request_context().check(Operation::Read);
         }
         self.context().check_running()
     }
@@ -136,9 +136,9 @@ impl Worker {
 
     /// Opens the file, if it is as it was planned.
     pub(crate) fn prepare(&self, planned: &FileStat) -> Result<Prepared, StorageError> {
-        let exchange = self.context.exchange();
-        exchange.check(Operation::Upload)?;
-        let seen = wall_nanos(exchange.clock);
+        let request_context = self.context.request_context();
+        request_context.check(Operation::Upload)?;
+        let seen = wall_nanos(request_context.clock);
         Ok(Prepared { source: open_source(&self.context, &self.key, planned)?, seen })
     }
 
@@ -162,10 +162,10 @@ impl Worker {
     }
 
     fn hash(&self, source: &Source, offset: u64, length: u64) -> Result<[u8; 32], StorageError> {
-        let exchange = self.context.exchange();
+        let request_context = self.context.request_context();
         let sha256 = source.hash_range(offset, length, |count| {
-            exchange.trace.bytes_hashed(count);
-            exchange.check(Operation::Read)
+            request_context.trace.bytes_hashed(count);
+            request_context.check(Operation::Read)
         })?;
         source.check_unchanged()?;
         Ok(sha256)
@@ -173,14 +173,14 @@ impl Worker {
 
     /// Sends a part, unless its hash shows that the store has it.
     fn send(&self, part: &PartUpload<'_>, known: Part) -> Result<SentPart, StorageError> {
-        let exchange = self.context.exchange();
+        let request_context = self.context.request_context();
         let known = Part { sha256: Some(*part.sha256), ..known };
         let done = known.is_done();
         let etag = if let Some(held) = known.held.filter(|_| done) {
-            exchange.trace.progress.bytes_present(part.length);
+            request_context.trace.progress.bytes_present(part.length);
             held.etag
         } else {
-            self.transfers()?.part(&exchange, part)?
+            self.transfers()?.part(&request_context, part)?
         };
         let sent = SentPart { etag, sha256: *part.sha256 };
         self.recorder.part(part.upload, part.number, &sent);
@@ -200,7 +200,8 @@ impl Worker {
         let intent = Intent { token: token.clone(), stat, not_racy, part_size, headers };
         self.tell_start(stat.size);
         self.recorder.intend(&self.key, &intent)?;
-        let Begun { upload_id, lost } = self.transfers()?.begin(&self.context.exchange(), &self.key, &token);
+        let Begun { upload_id, lost } =
+            self.transfers()?.begin(&self.context.request_context(), &self.key, &token);
         let upload_id = upload_id.inspect_err(|_| {
             if !lost {
                 self.recorder.closed(&self.key, &token);
@@ -225,13 +226,13 @@ impl Worker {
         source.check_unchanged()?;
         self.recorder.attempt(&self.key, attempted)?;
         let assembly = Assembly { upload, parts, size: source.stat().size };
-        self.transfers()?.finish(&self.context.exchange(), &assembly)
+        self.transfers()?.finish(&self.context.request_context(), &assembly)
     }
 
     /// Aborts an upload, and says whether it is gone. One that may not be aborted stays recorded.
     pub(crate) fn abort(&self, upload: &UploadName) -> bool {
         let Ok(transfers) = self.transfers() else { return false };
-        let result = transfers.abort(&self.context.exchange(), upload);
+        let result = transfers.abort(&self.context.request_context(), upload);
         if let Err(error) = &result {
             self.context.session.trace.warn(
                 "an upload could not be aborted; it stays recorded, and its parts stay in the bucket",

@@ -8,7 +8,7 @@ use crate::tree::source::Source;
 
 /// Returns true if the file has the published content. It is hashed the way it was sent: whole, or part by part.
 pub(crate) fn matches_published(
-    exchange: &RequestContext<'_>,
+    request_context: &RequestContext<'_>,
     source: &Source,
     there: &Published,
 ) -> Result<bool, StorageError> {
@@ -16,15 +16,15 @@ pub(crate) fn matches_published(
         return Ok(false);
     }
     match there.digest.part_size() {
-        None => Ok(hash_file(exchange, source)? == there.digest),
-        Some(_) => matches_published_parts(exchange, source, there),
+        None => Ok(hash_file(request_context, source)? == there.digest),
+        Some(_) => matches_published_parts(request_context, source, there),
     }
 }
 
 /// Returns true if the published version was a multipart upload and the file still has the same content. The file
 /// itself may be due in one request now, if the threshold has changed.
 pub(crate) fn matches_published_parts(
-    exchange: &RequestContext<'_>,
+    request_context: &RequestContext<'_>,
     source: &Source,
     there: &Published,
 ) -> Result<bool, StorageError> {
@@ -36,8 +36,8 @@ pub(crate) fn matches_published_parts(
     };
     let hashes = (1..=plan.count()).filter_map(|number| plan.part(number)).map(|(offset, length)| {
         source.hash_range(offset, length, |count| {
-            exchange.trace.bytes_hashed(count);
-            exchange.check(Operation::Read)
+            request_context.trace.bytes_hashed(count);
+            request_context.check(Operation::Read)
         })
     });
     let digest = Digest::of_parts(&plan, &hashes.collect::<Result<Vec<_>, _>>()?);
@@ -47,9 +47,12 @@ pub(crate) fn matches_published_parts(
 }
 
 /// Returns the plain digest of a file.
-pub(crate) fn hash_file(exchange: &RequestContext<'_>, source: &Source) -> Result<Digest, StorageError> {
+pub(crate) fn hash_file(
+    request_context: &RequestContext<'_>,
+    source: &Source,
+) -> Result<Digest, StorageError> {
     source.hash(|count| {
-        exchange.trace.bytes_hashed(count);
-        exchange.check(Operation::Read)
+        request_context.trace.bytes_hashed(count);
+        request_context.check(Operation::Read)
     })
 }

@@ -69,7 +69,7 @@ fn next_object(
     findings: &Findings<'_>,
     rows: &mut Rows<'_>,
 ) -> Result<Option<(RemoteKey, Published)>, StorageError> {
-    session.exchange().check(Operation::Download)?;
+    session.request_context().check(Operation::Download)?;
     for row in rows {
         if let Some((key, published)) = findings.trusted_record(row?) {
             return Ok(Some((RemoteKey::new(key)?, published)));
@@ -104,7 +104,7 @@ fn has_same_content(session: &Session, key: &RemoteKey, published: &Published) -
         ));
     };
     let (size, part_size) = (published.stat.size, published.digest.part_size());
-    let digest = transfers.content(&session.exchange(), key, size, part_size)?;
+    let digest = transfers.content(&session.request_context(), key, size, part_size)?;
     Ok(digest == Some(published.digest))
 }
 
