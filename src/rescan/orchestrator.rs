@@ -219,7 +219,7 @@ impl RescanOrchestrator {
             to_delete: plan.removed,
         });
         report.blocked |= plan.blocked;
-        let mut end = End { blocked: plan.blocked, ..End::default() };
+        let mut end = End { blocked: plan.blocked, shrunk: plan.left_in_doubt, ..End::default() };
         // A dry run ends here, after the same check of its deletes.
         if report.dry_run {
             report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());

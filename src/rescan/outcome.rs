@@ -60,6 +60,8 @@ pub(crate) struct End {
     pub(crate) blocked: bool,
     /// Dry runs only: some keys would stay pending.
     pub(crate) unsettled: bool,
+    /// Set if a run without deletes found a tree that had shrunk.
+    pub(crate) shrunk: bool,
 }
 
 impl End {
@@ -75,7 +77,7 @@ impl End {
     /// Returns true if the store holds exactly the tree, with nothing failed, blocked or pending.
     pub(crate) fn is_complete(&self, report: &RescanReport) -> bool {
         let failed = self.tally.failed_uploads + self.tally.failed_deletes;
-        !self.blocked && !self.tally.is_stopped() && failed == 0 && report.pending == 0
+        !self.blocked && !self.shrunk && !self.tally.is_stopped() && failed == 0 && report.pending == 0
     }
 
     /// Turns the error of a plan that was cancelled or ran out of time into a stopped run. Returns any other error.
@@ -83,7 +85,7 @@ impl End {
         let Some(stop) = StopReason::of(&error) else {
             return Err(error);
         };
-        Ok(Self { tally: Tally::stopped(stop), blocked: true, unsettled: false })
+        Ok(Self { tally: Tally::stopped(stop), blocked: true, unsettled: false, shrunk: false })
     }
 }
 

@@ -12,27 +12,26 @@
 
 pub(crate) mod content;
 mod private_files;
+mod root;
 mod totals;
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use crate::backend::{StorageBackend, Transfers};
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::error::{Operation, StorageError};
 use crate::key::MAX_KEY_BYTES;
 use crate::request_context::RequestContext;
 use crate::rescan::config::RescanConfig;
 use crate::rescan::delete::evidence::Evidence;
-use crate::rescan::delete::guard;
+use crate::rescan::delete::guard::{self, Allowed, Counts};
 use crate::rescan::plan::private_files::PrivateFiles;
+use crate::rescan::plan::root::{own_files, refuse_empty};
 pub(crate) use crate::rescan::plan::totals::Plan;
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::cache::CacheManager;
 use crate::state::cache::binding::KnownRoot;
-use crate::state::catalog::Catalog;
 use crate::state::records::{Pending, PendingKind, Published};
 use crate::state::rows::Row;
 use crate::state::store::Write;
@@ -66,7 +65,7 @@ pub(crate) struct PlanInput<'a> {
 
 impl PlanInput<'_> {
     /// Returns the most bytes that a key may have without the prefix.
-    fn key_room(&self) -> usize {
+    pub(crate) fn key_room(&self) -> usize {
         self.backend.transfers().map_or(MAX_KEY_BYTES, Transfers::key_room)
     }
 
@@ -99,26 +98,12 @@ pub(crate) fn plan(input: &PlanInput<'_>, report: &mut RescanReport) -> Result<P
         writes: Vec::new(),
         seen: wall_nanos(input.request_context.clock),
         private: PrivateFiles::default(),
+        left_in_doubt: input.cache.is_left_in_doubt()?,
     };
     planner.run()?;
+    planner.judge_left()?;
     planner.private.warn(input.request_context.trace);
     Ok(planner.plan)
-}
-
-/// Refuses a root without a single file if files were published from it: probably a disk is not mounted.
-fn refuse_empty(input: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
-    let mut found = walk(input.root, input.key_room(), input.filter);
-    // The first file, or the first entry that cannot be read, ends the search.
-    let holds_a_file = found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_)));
-    if guard::may_be_published(holds_a_file, published, false) {
-        return Ok(());
-    }
-    let what =
-        if input.filter.is_trivial() { "it holds no file" } else { "include and exclude leave no file" };
-    let why = format!(
-        "{what}, but {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
-    );
-    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(input.root.path()))
 }
 
 /// One pass over the walk and the cache.
@@ -133,13 +118,31 @@ struct Planner<'a> {
     seen: i64,
     /// New files whose names suggest that they are private.
     private: PrivateFiles,
+    /// The objects that runs without deletes have left count as files that are gone.
+    left_in_doubt: bool,
 }
 
 impl Planner<'_> {
+    /// A run without deletes over a tree that has shrunk proves nothing: what it leaves still counts as published.
+    fn judge_left(&mut self) -> Result<(), StorageError> {
+        let config = self.input.config;
+        if config.delete {
+            return Ok(());
+        }
+        let gone = self.plan.left;
+        let counts = Counts { gone, removed: gone, ..self.plan.counts() };
+        let allowed = Allowed { max_delete: None, empty: config.allow_empty };
+        self.plan.left_in_doubt = guard::too_many(counts, allowed).is_some();
+        if self.input.dry_run || self.plan.left_in_doubt == self.left_in_doubt {
+            return Ok(());
+        }
+        self.input.cache.apply(&[CacheManager::left_in_doubt(self.plan.left_in_doubt)])
+    }
+
     /// Merges the cache's rows and the files of the walk, both in key order, and decides for each key.
     fn run(&mut self) -> Result<(), StorageError> {
         let rows = self.input.cache.rows();
-        let own = self.own_files();
+        let own = own_files(self.input.cache);
         let mut found = walk(self.input.root, self.input.key_room(), self.input.filter);
         // Entries that are not files go through a channel of their own. They are recorded before the keys below their
         // paths are decided, because those depend on them.
@@ -169,13 +172,6 @@ impl Planner<'_> {
         }
         note.try_iter().for_each(|other| self.record_found(other));
         self.flush_writes(0)
-    }
-
-    /// Returns device and inode of the cache file and of its catalog.
-    fn own_files(&self) -> Vec<(u64, u64)> {
-        let cache = self.input.cache.path();
-        let files = [cache.to_owned(), Catalog::path_for(cache)];
-        files.iter().filter_map(|file| fs::metadata(file).ok()).map(|own| (own.dev(), own.ino())).collect()
     }
 
     /// Records an item of the walk that is not a regular file.
@@ -319,6 +315,8 @@ impl Planner<'_> {
         (recent, left): (bool, bool),
     ) -> Option<Pending> {
         let stat = published.stat;
+        // Of the last complete tree: neither added by an incomplete run, nor left by one that was whole.
+        let counts = !recent && (!left || self.left_in_doubt);
         match self.evidence.reason_to_keep(key, published) {
             // The disk cannot tell whether the file is gone.
             Err(error) => {
@@ -331,13 +329,16 @@ impl Planner<'_> {
             Ok(Some(reason)) => {
                 self.report.add_kept(key.to_owned(), reason);
                 // A later run that deletes must not count it among the files that went missing since.
+                if reason == KeptReason::DeletesOff {
+                    self.plan.left += u64::from(counts);
+                }
                 if reason == KeptReason::DeletesOff && !left && !self.input.dry_run {
                     self.writes.push(Write::Left(key.to_owned()));
                 }
                 None
             }
             Ok(None) => {
-                self.plan.gone += u64::from(!recent && !left);
+                self.plan.gone += u64::from(counts);
                 self.plan.removed += 1;
                 Some(Pending { kind: PendingKind::Removed, attempted, ..unsettled_pending(stat) })
             }

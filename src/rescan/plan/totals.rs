@@ -22,6 +22,10 @@ pub(crate) struct Plan {
     pub(crate) gone: u64,
     /// Objects that were published before this run.
     pub(crate) published: u64,
+    /// Files of the last complete tree that are gone and kept because deletes are off.
+    pub(crate) left: u64,
+    /// Set if deletes are off and would be too many: perhaps a part of the tree is missing.
+    pub(crate) left_in_doubt: bool,
     /// Part of the tree could not be read: nothing may be deleted.
     pub(crate) blocked: bool,
 }

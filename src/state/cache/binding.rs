@@ -11,6 +11,8 @@ use crate::state::store::Write;
 
 const META_DESTINATION: &str = "destination";
 const META_ROOTS: &str = "roots";
+/// Set if a run without deletes found a tree that had shrunk.
+const META_LEFT_IN_DOUBT: &str = "left_in_doubt";
 /// Set once the first run has counted the objects under the prefix.
 const META_SURVEYED: &str = "surveyed";
 
@@ -99,6 +101,16 @@ impl CacheManager {
                 .with_source(error)
         })?;
         Ok((KnownRoot { number: number(index), moved }, Some(Write::Meta(META_ROOTS, encoded))))
+    }
+
+    /// Returns true if the objects that runs without deletes have left may be of a tree that was not whole.
+    pub(crate) fn is_left_in_doubt(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_LEFT_IN_DOUBT)?.as_deref() == Some(&[1]))
+    }
+
+    /// The write that records that.
+    pub(crate) fn left_in_doubt(is_so: bool) -> Write {
+        Write::Meta(META_LEFT_IN_DOUBT, vec![u8::from(is_so)])
     }
 
     /// Returns true if the first run has counted the objects under the prefix.

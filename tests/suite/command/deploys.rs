@@ -125,6 +125,28 @@ fn i3_deploys_that_could_not_delete_do_not_hold_up_those_that_can() {
     all_is_well(&world);
 }
 
+/// A run without deletes over half a disk must not make the half that is missing a thing of the past.
+#[test]
+fn i3_no_delete_over_half_a_disk_allows_no_deletes_later() {
+    let world = some_files(60);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &[]).code(0);
+    let all = world.objects();
+    for key in all.keys().skip(20) {
+        world.remove(key);
+    }
+    for _ in 0..2 {
+        shell.sync(&world, &["--no-delete"]).code(0).shows("40 kept");
+        shell.sync(&world, &[]).code(4).shows("the tree has 20 files, less than half of the 60 published");
+    }
+    for (key, bytes) in all.iter().skip(20) {
+        world.write(key, bytes);
+    }
+    shell.sync(&world, &[]).code(0).shows("0 deleted");
+    assert_eq!(world.objects(), all);
+    all_is_well(&world);
+}
+
 /// A link in the tree led to the cache: it was published, changed with every run, and held up the deletes.
 #[test]
 fn cache_that_a_link_leads_to_is_not_published() {

@@ -1,0 +1,34 @@
+//! The root and the files in it that are asked about before the walk.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::delete::guard;
+use crate::rescan::plan::PlanInput;
+use crate::state::cache::CacheManager;
+use crate::state::catalog::Catalog;
+use crate::tree::walk::{Found, walk};
+
+/// Refuses a root without a single file if files were published from it: probably a disk is not mounted.
+pub(crate) fn refuse_empty(input: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
+    let mut found = walk(input.root, input.key_room(), input.filter);
+    // The first file, or the first entry that cannot be read, ends the search.
+    let holds_a_file = found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_)));
+    if guard::may_be_published(holds_a_file, published, false) {
+        return Ok(());
+    }
+    let what =
+        if input.filter.is_trivial() { "it holds no file" } else { "include and exclude leave no file" };
+    let why = format!(
+        "{what}, but {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
+    );
+    Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(input.root.path()))
+}
+
+/// Returns device and inode of the cache file and of its catalog.
+pub(crate) fn own_files(cache: &CacheManager) -> Vec<(u64, u64)> {
+    let cache = cache.path();
+    let files = [cache.to_owned(), Catalog::path_for(cache)];
+    files.iter().filter_map(|file| fs::metadata(file).ok()).map(|own| (own.dev(), own.ino())).collect()
+}
