@@ -2,8 +2,8 @@
 //!
 //! # Architecture
 //! - [`RescanOrchestrator`]: one root, one backend, one cache. `rescan` runs on the host's thread, under the cache's lock.
-//! - [`Context`]: the values that all jobs of one run share. The engine's workers hold clones of its `Arc`.
-//! - [`Plan`]: the work in numbers. The work itself is in the cache's pending records, made durable before any request.
+//! - [`Context`]: the values that all jobs of one run share. [`Plan`]: the work in numbers; the work itself is in the
+//!   cache's pending records, made durable before any request.
 //! - [`Dispatcher`]: feeds the workers on the host's thread, waits for results and counts them in its [`Tally`].
 //! - [`Recorder`]: the one thread of a pass that writes the cache. [`End`]: the result of a pass.
 //!
@@ -353,7 +353,6 @@ impl RescanOrchestrator {
         Allowed { max_delete: self.config.max_delete, empty: self.config.allow_empty }
     }
 
-    /// Writes the catalog if it is enabled and out of date.
     fn update_catalog(&self) -> Result<(), StorageError> {
         if self.config.catalog { catalog::update(&self.cache, self.engine.clock().wall()) } else { Ok(()) }
     }

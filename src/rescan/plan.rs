@@ -238,10 +238,7 @@ impl Planner<'_> {
             }
             (Some(Change::Unchanged), Some(file), Some(published)) => {
                 self.report.unchanged += 1;
-                if let Some(write) = self.relocated(&key, published, &file.stat) {
-                    self.writes.push(write);
-                    return self.flush_writes(WRITES_AT_ONCE);
-                }
+                self.writes.extend(self.relocated(&key, published, &file.stat));
                 None
             }
             // Never acknowledged, and the file is gone: an upload without a response may have stored the object.
@@ -363,13 +360,13 @@ impl Planner<'_> {
             self.add_to_preview(key, wanted);
             return Ok(());
         }
-        if wanted.as_ref() == before {
-            return Ok(());
+        if wanted.as_ref() != before {
+            self.writes.push(match wanted {
+                Some(pending) => Write::Pending(key, pending),
+                None => Write::Settled(key),
+            });
         }
-        self.writes.push(match wanted {
-            Some(pending) => Write::Pending(key, pending),
-            None => Write::Settled(key),
-        });
+        // Marks of keys that need no other record are gathered, too.
         self.flush_writes(WRITES_AT_ONCE)
     }
 

@@ -84,8 +84,8 @@ impl SkipReason {
 }
 
 /// Walks the folder in key order: directories sort as `name/`. Errors are items, so a directory that cannot be read
-/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes are not read, and files that it
-/// does not include are left out.
+/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes are not read, and files
+/// that it does not include are left out.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
     let first = Listing { path: PathBuf::new(), place: None, entries: vec![root_itself].into_iter() };

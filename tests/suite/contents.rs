@@ -48,6 +48,7 @@ fn contents_that_differ_are_found_and_published_again() {
     assert_eq!((different, found.matching), (vec!["f07".to_owned(), "large".to_owned()], 30));
     assert_eq!((progress.snapshot().files_done, progress.snapshot().files_total), (32, 32));
     assert_eq!(progress.snapshot().bytes_done, 9 * MIB as u64 + 30 * 10);
+    assert_eq!(progress.snapshot().bytes_sent, 0, "what is downloaded is not sent");
     let report = site.rescan_with(&Run::new().verify(Verify::Content)).unwrap();
     check(&world, &site, &report);
     assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2));

@@ -290,6 +290,50 @@ fn observers_channels_and_progress_see_the_whole_run() {
     assert!(seen.bytes_total > 0);
 }
 
+/// A failure's kind, and whether it may go away, were to be guessed from its text; an outcome of a later version would
+/// have been none of those that a caller knows.
+#[test]
+fn failed_upload_tells_its_kind_and_an_outcome_is_one_of_four() {
+    let world = tree(2);
+    world.store.refuse_put("/f000", "InvalidArgument");
+    world
+        .proxy
+        .add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("PUT").path_contains("f001"));
+    let (observer, events) = channel(1000);
+    let report = world.orchestrator().rescan_with(&Run::new().observer(observer)).unwrap();
+    let mut failures: Vec<_> = events
+        .try_iter()
+        .filter_map(|event| match event {
+            Event::UploadFailed { key, kind, retryable, .. } => Some((key, kind, retryable)),
+            _ => None,
+        })
+        .collect();
+    failures.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected = [("d0/f000", ErrorKind::Rejected, false), ("d1/f001", ErrorKind::Server, true)];
+    assert_eq!(failures, expected.map(|(key, kind, retryable)| (key.to_owned(), kind, retryable)));
+    // No arm for the rest: this does not compile if there is another one.
+    let is_whole = match report.outcome {
+        RescanOutcome::Unchanged | RescanOutcome::Published => true,
+        RescanOutcome::Partial | RescanOutcome::LocalOnly => false,
+    };
+    assert!(!is_whole);
+}
+
+/// What runs without deletes note of each key was gathered in memory to the end of the walk, however many they were.
+#[test]
+fn i8_marks_of_kept_objects_are_written_while_the_tree_is_walked() {
+    let world = tree(1);
+    for n in 0..9000 {
+        world.write(&format!("many/{n}"), "");
+    }
+    let backend = || Arc::new(LocalBackend::new("http://h", world.root()));
+    world.orchestrator_on(backend(), RescanConfig::new()).rescan().unwrap();
+    fs::remove_dir_all(world.path("many")).unwrap();
+    let report = world.orchestrator_on(backend(), RescanConfig::new().delete(false)).rescan().unwrap();
+    assert_eq!((report.kept_count, report.deleted_count), (9000, 0));
+    assert!(report.metrics.commits >= 3, "4,096 at a time: {}", report.metrics.commits);
+}
+
 #[test]
 fn published_version_can_be_compared_with_another() {
     let world = tree(3);

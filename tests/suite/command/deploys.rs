@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::command::{DEST, Shell, all_is_well, some_files, text};
+use crate::command::{DEST, Shell, all_is_well, next_release, some_files, text};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::{PREFIX, SESSION_TOKEN, World};
@@ -527,11 +527,9 @@ fn i3_no_delete_holds_for_what_another_root_published_too() {
     let world = some_files(3);
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
-    let next = shell.path("release-2");
-    fs::create_dir(&next).unwrap();
-    fs::write(next.join("only"), "2").unwrap();
-    let (next, cache) = (text(next), text(world.cache_path()));
-    let args = ["sync", &next, DEST, "--cache", &cache, "--allow-new-root"];
+    let release = next_release(&world, &shell);
+    let release: Vec<&str> = release.iter().map(String::as_str).collect();
+    let args = [&release[..], &["--allow-new-root"]].concat();
     shell.run(&[&args[..], &["--no-delete"]].concat()).code(0).shows("3 kept").shows("0 deleted");
     assert_eq!(world.keys().len(), 4);
     shell.run(&args).code(0).shows("3 deleted");

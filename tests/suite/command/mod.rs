@@ -142,6 +142,14 @@ impl Ended {
     }
 }
 
+/// A folder of another release, with one file, and the arguments that publish it through the world's cache.
+pub(crate) fn next_release(world: &World, shell: &Shell) -> Vec<String> {
+    let next = shell.path("release-2");
+    fs::create_dir(&next).unwrap();
+    fs::write(next.join("only"), "2").unwrap();
+    ["sync", &text(next), DEST, "--cache", &text(world.cache_path())].map(str::to_owned).to_vec()
+}
+
 pub(crate) fn text(path: PathBuf) -> String {
     path.into_os_string().into_string().unwrap()
 }

@@ -1,8 +1,6 @@
 //! What a sync does, flag by flag.
 
-use std::fs;
-
-use crate::command::{DEST, Shell, all_is_well, some_files, text};
+use crate::command::{DEST, Shell, all_is_well, next_release, some_files, text};
 use crate::support::proxy::{Fault, Rule};
 use crate::support::{PREFIX, World};
 
@@ -125,11 +123,9 @@ fn f9_another_folder_deletes_only_when_it_is_told_to() {
     let world = some_files(3);
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
-    let next = shell.path("release-2");
-    fs::create_dir(&next).unwrap();
-    fs::write(next.join("only"), "2").unwrap();
-    let (next, cache) = (text(next), text(world.cache_path()));
-    let args = ["sync", &next, DEST, "--cache", &cache];
+    let release = next_release(&world, &shell);
+    let release: Vec<&str> = release.iter().map(String::as_str).collect();
+    let args = release;
     shell.run(&args).code(0).shows("3 kept").says("another root published it");
     assert_eq!(world.keys().len(), 4);
     shell.run(&[&args[..], &["--allow-new-root"]].concat()).code(0).shows("3 deleted");
