@@ -35,9 +35,24 @@ impl<T> BatchQueue<T> {
     where
         T: Send + 'static,
     {
+        self.submit_with(engine, (), job);
+    }
+
+    /// The same. `permit` is dropped once the result is queued, not before.
+    pub(crate) fn submit_with<P: Send + 'static>(
+        &self,
+        engine: &Engine,
+        permit: P,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) where
+        T: Send + 'static,
+    {
         let results = self.clone();
-        // `job` is consumed, and all that it owns is dropped, before its result is pushed.
-        engine.submit(move || results.push(job()));
+        engine.submit(move || {
+            // `job` is consumed, and all that it owns is dropped, before its result is pushed.
+            results.push(job());
+            drop(permit);
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

@@ -200,11 +200,10 @@ impl Planner<'_> {
             (None, Some(file)) => file.key.as_str().to_owned(),
             (None, None) => return Ok(()),
         };
-        let beside = row.as_ref().map_or((false, false), |row| (row.recent, row.left));
+        let (recent, left) = row.as_ref().map_or((false, false), |row| (row.recent, row.left));
         let (published, pending) = row.map_or((None, None), |row| (row.published, row.pending));
         self.report.scanned += u64::from(file.is_some());
         self.plan.files += u64::from(file.is_some());
-        let (recent, left) = beside;
         self.plan.common += u64::from(file.is_some() && published.is_some() && !recent);
         // The file came back: from now on the key counts as part of the tree again.
         if left && file.is_some() && !self.input.dry_run {
@@ -234,7 +233,7 @@ impl Planner<'_> {
                 self.plan_upload(PendingKind::Modified, &file, pending.as_ref())
             }
             (Some(Change::Removed), _, Some(published)) => {
-                self.plan_delete(&key, published, attempted, beside)
+                self.plan_delete(&key, published, attempted, (recent, left))
             }
             (Some(Change::Unchanged), Some(file), Some(published)) => {
                 self.report.unchanged += 1;

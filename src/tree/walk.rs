@@ -220,7 +220,9 @@ impl Walk<'_> {
             known => known,
         };
         if kind.is_symlink() && self.root.follows_links() {
-            if self.root.resolve_links(path).is_ok_and(|real| self.filter.excludes_path(&real)) {
+            let is_excluded =
+                || self.root.resolve_links(path).is_ok_and(|real| self.filter.excludes_path(&real));
+            if !self.filter.is_trivial() && is_excluded() {
                 return None;
             }
             return match self.stat_target(path, place) {

@@ -3,9 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::Engine;
-use crate::engine::batch_queue::BatchQueue;
-
 /// The large files on their way, in the order in which they were begun, and the permits for their tasks.
 /// Clones are the same queue.
 #[derive(Clone)]
@@ -121,25 +118,9 @@ impl MultipartQueue {
     }
 }
 
-/// Permission to hand one task to the workers. Dropping it gives it back.
+/// Permission to hand one task to the workers. Dropping it gives it back: after the answer is there, so that whoever
+/// waits for the permit sees that answer first.
 pub(crate) struct Permit(MultipartQueue);
-
-impl Permit {
-    /// Has a worker do something. The permit goes back when the answer is there: whoever waits for it sees
-    /// that answer first. By then the job holds nothing any more.
-    pub(crate) fn submit<T: Send + 'static>(
-        self,
-        engine: &Engine,
-        answers: &BatchQueue<T>,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) {
-        let answers = answers.clone();
-        engine.submit(move || {
-            answers.push(job());
-            drop(self);
-        });
-    }
-}
 
 impl Drop for Permit {
     fn drop(&mut self) {
@@ -154,6 +135,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::engine::batch_queue::BatchQueue;
 
     fn queue(most: usize) -> (MultipartQueue, Arc<AtomicUsize>) {
         let rooms = Arc::new(AtomicUsize::new(0));

@@ -97,7 +97,7 @@ impl TaskRunner {
         work: impl FnOnce(&Worker) -> Result<T, StorageError> + Send + 'static,
     ) {
         let worker = self.worker.clone();
-        permit.submit(&self.engine, answers, move || worker.attempt(work));
+        answers.submit_with(&self.engine, permit, move || worker.attempt(work));
     }
 
     /// An error if the run has stopped. Hashing goes on where it is wanted all the same.
