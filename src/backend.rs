@@ -11,6 +11,7 @@ pub(crate) mod adapter;
 mod journal;
 pub(crate) mod local;
 pub(crate) mod pagination;
+pub(crate) mod proof;
 pub(crate) mod s3;
 mod transfers;
 
@@ -18,9 +19,10 @@ use std::path::Path;
 
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
+pub(crate) use self::proof::Proof;
 pub(crate) use self::transfers::{
-    Assembly, Begun, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart, UploadMarker,
-    UploadName, UploadPage, new_token, sealed,
+    Assembly, Begun, Creation, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart,
+    StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token, sealed,
 };
 pub use self::transfers::{Deleted, Listed, Page, Receipt, Transfers, Upload};
 use crate::error::StorageError;

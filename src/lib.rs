@@ -146,8 +146,8 @@ pub use rescan::multipart::unfinished::{AbortedUploads, UnfinishedUpload};
 pub use rescan::options::Run;
 pub use rescan::orchestrator::RescanOrchestrator;
 pub use rescan::report::{
-    DeletesRefused, Kept, KeptReason, REPORT_LIST_LIMIT, RescanOutcome, RescanReport, StopReason, TooMany,
-    UnknownObjects, Uploaded, VerifyReport,
+    Adoption, DeletesRefused, Kept, KeptReason, REPORT_LIST_LIMIT, RescanOutcome, RescanReport, StopReason,
+    TooMany, UnknownObjects, Uploaded, VerifyReport,
 };
 pub use retry::RetryPolicy;
 pub use state::cache::CacheManager;

@@ -3,6 +3,7 @@
 pub(crate) mod diff;
 pub(crate) mod digest;
 pub(crate) mod filter;
+pub(crate) mod fingerprint;
 pub(crate) mod folder;
 pub(crate) mod private;
 pub(crate) mod source;

@@ -37,11 +37,11 @@ use crate::backend::s3::checks::is_loopback;
 use crate::backend::s3::client::Client;
 use crate::backend::s3::config::{S3Config, S3Settings};
 use crate::backend::s3::operations::{
-    delete_objects, get_object, list_objects, multipart, multipart_lookup, put_object,
+    delete_objects, get_object, head_object, list_objects, multipart, multipart_lookup, put_object,
 };
 use crate::backend::{
-    Assembly, Begun, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, StorageBackend, Transfers,
-    Upload, UploadMarker, UploadName, UploadPage, sealed,
+    Assembly, Begun, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, StorageBackend,
+    StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage, sealed,
 };
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
@@ -255,8 +255,16 @@ impl Transfers for S3Backend {
         multipart::plan_parts(self, size)
     }
 
-    fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun {
-        multipart::create_upload(self, context, key, token)
+    fn head(
+        &self,
+        context: &RequestContext<'_>,
+        key: &RemoteKey,
+    ) -> Result<Option<StoredObject>, StorageError> {
+        head_object::head(self, context, key)
+    }
+
+    fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, creation: &Creation<'_>) -> Begun {
+        multipart::create_upload(self, context, key, creation)
     }
 
     fn part(&self, context: &RequestContext<'_>, part: &PartUpload<'_>) -> Result<String, StorageError> {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::proof::Proof;
 use crate::error::StorageError;
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
 use crate::request_context::RequestContext;
@@ -80,9 +81,19 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
 
-    /// Creates a multipart upload. The token is stored with the object and later proves that it came from this upload.
+    /// Returns what a HEAD tells of the object under a key; `None` if there is none. Without permission to read it,
+    /// and with most stores also without permission to list, the error is
+    /// [`AccessDenied`](crate::ErrorKind::AccessDenied), also for an object that is missing.
     #[doc(hidden)]
-    fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, token: &str) -> Begun;
+    fn head(
+        &self,
+        context: &RequestContext<'_>,
+        key: &RemoteKey,
+    ) -> Result<Option<StoredObject>, StorageError>;
+
+    /// Creates a multipart upload.
+    #[doc(hidden)]
+    fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, creation: &Creation<'_>) -> Begun;
 
     /// Uploads a part whose SHA-256 is known. Returns its `ETag`.
     #[doc(hidden)]
@@ -141,6 +152,39 @@ pub struct Upload<'a> {
     pub(crate) source: &'a Source,
     pub(crate) key: &'a RemoteKey,
     pub(crate) digest: &'a Digest,
+    /// The token of the run.
+    pub(crate) run: &'a str,
+}
+
+/// A multipart upload to create. Both fields are stored with its object.
+#[doc(hidden)]
+pub struct Creation<'a> {
+    /// The token that later proves that the object came from this upload.
+    pub(crate) token: &'a str,
+    pub(crate) proof: &'a Proof,
+}
+
+/// An object, as a HEAD shows it.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    pub(crate) size: u64,
+    pub(crate) etag: Option<String>,
+    pub(crate) proof: Option<Proof>,
+    /// The SHA-256 that the store keeps with the object: of its bytes, or of its parts' SHA-256s.
+    pub(crate) checksum: Option<StoredChecksum>,
+    /// The token of the multipart upload of ours that it came from.
+    pub(crate) upload_token: Option<String>,
+}
+
+/// A SHA-256 that a store keeps with an object.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoredChecksum {
+    /// The SHA-256 of the object's bytes.
+    Whole([u8; 32]),
+    /// The SHA-256 of the SHA-256s of its parts.
+    OfParts([u8; 32]),
 }
 
 /// The names of a multipart upload: its key, our token and the store's upload ID.

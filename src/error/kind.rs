@@ -144,6 +144,8 @@ pub enum Operation {
     Abort = 9,
     /// Reading an object.
     Download = 10,
+    /// Asking for an object's size, `ETag` and metadata.
+    Head = 11,
 }
 
 impl fmt::Display for Operation {
@@ -159,6 +161,7 @@ impl fmt::Display for Operation {
             Self::Rescan => "rescan",
             Self::Abort => "abort",
             Self::Download => "download",
+            Self::Head => "head",
         })
     }
 }

@@ -75,6 +75,13 @@ pub enum Event {
         /// Its key.
         key: String,
     },
+    /// An object held the content of its file already, and was taken over without an upload.
+    Adopted {
+        /// Its key.
+        key: String,
+        /// Its size.
+        bytes: u64,
+    },
     /// An object was deleted.
     Deleted {
         /// Its key.

@@ -31,15 +31,25 @@ impl MaxDelete {
     }
 }
 
-/// The policy of a first run for objects under the prefix that its cache did not publish.
+/// The policy of a first run for objects under the prefix that its cache did not publish. A run is the first one of a
+/// cache until one has listed the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FirstRun {
-    /// Publishes, and overwrites objects that have the key of a file. The others are counted and never deleted.
+    /// Takes over objects that hold the content of their files, without sending them again: from then on they count as
+    /// published, with the headers that they have. A file's content is proven by an `ETag` that is its MD5, by a multipart
+    /// `ETag` under a usual part size, or by a HEAD that shows the proof of origin or a SHA-256 of the store. Every other
+    /// file is sent. Objects without a file are counted and never deleted. Costs one listing of the prefix, no download,
+    /// and reads each file whose object has its size. Credentials that may not list make it [`Overwrite`](Self::Overwrite).
     #[default]
+    Adopt,
+    /// Sends every file, and overwrites objects that have its key. The others are counted and never deleted.
     Overwrite,
-    /// Publishes nothing and fails.
+    /// Fails if there are any, and publishes nothing.
     Refuse,
+    /// As [`Adopt`](Self::Adopt), and takes all objects under the prefix as published by this cache: those without a
+    /// file are deleted, under the same limits as any deletes ([`RescanConfig::max_delete`]).
+    Mirror,
 }
 
 /// How a run verifies what it published.
@@ -88,7 +98,7 @@ impl Default for RescanConfig {
             follow_symlinks: FollowSymlinks::No,
             include: Vec::new(),
             exclude: Vec::new(),
-            first_run: FirstRun::Overwrite,
+            first_run: FirstRun::Adopt,
             fallback: None,
             catalog: true,
         }
@@ -200,7 +210,7 @@ impl RescanConfig {
         Ok(self)
     }
 
-    /// Sets the policy of the first run for objects that exist already. Default: [`FirstRun::Overwrite`].
+    /// Sets the policy of the first run for objects that exist already. Default: [`FirstRun::Adopt`].
     pub fn first_run(mut self, policy: FirstRun) -> Self {
         self.first_run = policy;
         self

@@ -11,6 +11,7 @@ use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
 use crate::rescan::session::Session;
 use crate::state::cache::binding::KnownRoot;
+use crate::state::cache::runs::RunRecord;
 use crate::state::records::Published;
 use crate::text::PrintablePath;
 use crate::tree::digest::Digest;
@@ -21,6 +22,8 @@ use crate::tree::version::FileStat;
 /// The values that all jobs of one run share. Workers hold it in an `Arc`; the flags are set by the rescan's thread.
 pub(crate) struct Context {
     pub(crate) session: Session,
+    /// The random token of the run, which all its objects carry.
+    pub(crate) token: String,
     /// The root, held open for the whole run.
     pub(crate) root: Arc<Folder>,
     /// The root as the cache knows it.
@@ -37,6 +40,11 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn request_context(&self) -> RequestContext<'_> {
         self.session.request_context()
+    }
+
+    /// The record by which a later run recognizes the objects of this one.
+    pub(crate) fn run_record(&self) -> RunRecord {
+        RunRecord { token: self.token.clone(), root: self.known.number, root_device: self.root_device }
     }
 
     pub(crate) fn is_forced(&self) -> bool {

@@ -2,6 +2,7 @@
 
 pub(crate) mod evidence;
 pub(crate) mod guard;
+pub(crate) mod leftovers;
 mod obstacles;
 
 use std::collections::HashMap;

@@ -1,26 +1,150 @@
-//! The survey of a first run: counts the objects that are already under the prefix.
+//! The first run of a cache: finds out what lies under the prefix already, and takes over what holds the tree's files.
+//!
+//! # Architecture
+//! - [`take_stock`]: the entry for a run; [`preview`]: the entry for a dry run.
+//! - [`adopt`]: lists the prefix and hands each object that may hold its file to the workers, which [`compare`] the two.
+//! - [`Records`] and [`Preview`]: where files are looked up and results go: the cache, or the disk and the report. Both
+//!   belong to the thread of the run.
+//!
+//! Objects are looked up by key, so the order of the listing does not matter, and memory is bounded for any number.
 
-use crate::backend::Transfers;
+mod adopt;
+mod compare;
+mod etags;
+mod preview;
+
+use std::sync::Arc;
+
+use crate::backend::{Listed, Transfers};
+use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
 use crate::rescan::config::FirstRun;
 use crate::rescan::context::Context;
+use crate::rescan::first_run::adopt::{Ledger, Standing, adopt};
+pub(crate) use crate::rescan::first_run::preview::preview;
 use crate::rescan::report::{RescanReport, UnknownObjects};
 use crate::state::cache::CacheManager;
+use crate::state::recorder::Recorder;
+use crate::state::records::{Pending, PendingKind, Published};
+use crate::state::store::Write;
+use crate::tree::digest::Digest;
+use crate::tree::version::FileStat;
 
-/// Counts the unknown objects under the prefix, with one listing request, once in the life of a cache. The count goes
-/// into the report and the log. It is an error only if `policy` says so.
-pub(crate) fn survey_prefix(
-    transfers: &dyn Transfers,
-    context: &Context,
-    cache: &CacheManager,
-    policy: FirstRun,
+/// The parts of a run that its first listing needs.
+pub(crate) struct Stock<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) context: &'a Arc<Context>,
+    pub(crate) transfers: &'a dyn Transfers,
+    pub(crate) cache: &'a CacheManager,
+    pub(crate) policy: FirstRun,
+}
+
+/// Does what the policy says about the objects under the prefix, once in the life of a cache. Returns true if the
+/// records now have keys that the plan does not know.
+pub(crate) fn take_stock(
+    stock: &Stock<'_>,
+    recorder: &Recorder,
     report: &mut RescanReport,
-) -> Result<(), StorageError> {
-    let unknown = count_unknown(transfers, &context.request_context(), cache)?;
+) -> Result<bool, StorageError> {
+    let mirrors = stock.policy == FirstRun::Mirror;
+    let adopts = stock.policy == FirstRun::Adopt && !stock.context.is_forced();
+    if !mirrors && !adopts {
+        survey_prefix(stock, report)?;
+        return Ok(false);
+    }
+    let mut records = Records { stock, recorder, mirrors, taken: false, report };
+    let found = adopt(stock.engine, stock.context, stock.transfers, &mut records)?;
+    let taken = records.taken;
+    report.adoption = Some(found);
+    if !mirrors {
+        let unknown = UnknownObjects { count: found.without_file + found.different, at_least: false };
+        report.unknown_objects = Some(unknown);
+        if unknown.count > 0 {
+            refuse_or_warn(stock.context, stock.policy, unknown)?;
+        }
+    }
+    // In this order, so that a crash leads to another listing, not to a lost record.
+    recorder.sync()?;
+    stock.cache.apply(&[CacheManager::survey_mark()])?;
+    Ok(taken)
+}
+
+/// Takes results into the cache.
+struct Records<'a> {
+    stock: &'a Stock<'a>,
+    recorder: &'a Recorder,
+    /// All objects under the prefix are taken for ours.
+    mirrors: bool,
+    /// An object was taken for ours whose content is not that of a file.
+    taken: bool,
+    report: &'a mut RescanReport,
+}
+
+impl Records<'_> {
+    /// Records an object as ours, without a word about its content.
+    fn take_over(&mut self, key: String, listed: Listed) {
+        if !self.mirrors {
+            return;
+        }
+        self.taken = true;
+        let context = self.stock.context;
+        let stat = FileStat { size: listed.size, device: context.root_device, ..FileStat::default() };
+        let published = context.published(stat, false, Digest::UNKNOWN, listed.etag);
+        self.recorder.record(vec![Write::Published(key, published)]);
+    }
+}
+
+impl Ledger for Records<'_> {
+    fn standing(&mut self, object: &Listed) -> Result<Standing, StorageError> {
+        Ok(match self.stock.cache.records(&object.key)? {
+            (None, None) => Standing::NoFile,
+            (None, Some(pending)) if pending.kind == PendingKind::Added && !pending.attempted => {
+                Standing::File(pending)
+            }
+            _ => Standing::Known,
+        })
+    }
+
+    fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
+        if self.stock.context.is_forced() {
+            // Every file is sent, whatever its object holds.
+            let pending = self.stock.cache.pending_record(&key)?;
+            let listed = Listed { key: key.clone(), size: published.stat.size, etag: published.etag };
+            return pending.map_or(Ok(()), |pending| self.differs(key, pending, listed));
+        }
+        self.report.add_adopted(key.clone(), published.stat.size);
+        self.recorder.record(vec![Write::Published(key, published)]);
+        Ok(())
+    }
+
+    fn differs(&mut self, key: String, pending: Pending, listed: Listed) -> Result<(), StorageError> {
+        self.take_over(key.clone(), listed);
+        // Its digest spares the upload from hashing the file again.
+        if pending.digest.is_some() {
+            self.recorder.record(vec![Write::Pending(key, pending)]);
+        }
+        Ok(())
+    }
+
+    fn no_file(&mut self, object: Listed) -> Result<(), StorageError> {
+        // A key that no file can have is nobody's object of a tree, such as the marker of a folder.
+        if RemoteKey::new(object.key.clone()).is_ok() {
+            self.take_over(object.key.clone(), object);
+        }
+        Ok(())
+    }
+}
+
+/// Counts the unknown objects under the prefix, with one listing request. The count goes into the report and the log. It
+/// is an error only if the policy says so.
+fn survey_prefix(stock: &Stock<'_>, report: &mut RescanReport) -> Result<(), StorageError> {
+    let Stock { context, transfers, cache, policy, .. } = stock;
+    let unknown = count_unknown(*transfers, &context.request_context(), cache)?;
     report.unknown_objects = Some(unknown);
     if unknown.count > 0 {
-        refuse_or_warn(context, policy, unknown)?;
+        refuse_or_warn(context, *policy, unknown)?;
     }
     // Durable before the first upload, or the next run would count our own objects as unknown.
     cache.apply(&[CacheManager::survey_mark()])
@@ -30,7 +154,7 @@ fn refuse_or_warn(context: &Context, policy: FirstRun, unknown: UnknownObjects) 
     let more = if unknown.at_least { "at least " } else { "" };
     let what = format!("{more}{} objects under the prefix were not published by this cache", unknown.count);
     if policy == FirstRun::Refuse {
-        let why = format!("{what}, and first_run is Refuse; use another prefix, or Overwrite");
+        let why = format!("{what}, and first_run is Refuse; use another prefix, or Adopt or Overwrite");
         return Err(StorageError::new(ErrorKind::FirstRunRefused, Operation::Rescan, why));
     }
     context.session.trace.warn(

@@ -9,12 +9,14 @@
 //!
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
+mod prepare;
+mod stock;
+
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::backend::{StorageBackend, Transfers};
@@ -23,23 +25,21 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
 use crate::rescan::config::{RescanConfig, Verify};
-use crate::rescan::context::{Context, open_root, panicked};
+use crate::rescan::context::{Context, panicked};
 use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
+use crate::rescan::delete::leftovers::Settled;
 use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
 use crate::rescan::outcome::{End, Tally, log_end, outcome_of};
-use crate::rescan::plan::{Plan, PlanInput, plan};
+use crate::rescan::plan::Plan;
 use crate::rescan::preflight::preflight;
-use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
-use crate::rescan::session::Session;
+use crate::rescan::report::{KeptReason, RescanOutcome, RescanReport, StopReason};
 use crate::rescan::verify;
 use crate::state::cache::CacheManager;
-use crate::state::cache::binding::Root;
 use crate::state::catalog;
 use crate::state::recorder::Recorder;
 use crate::state::records::PendingKind;
-use crate::state::store::Write;
 use crate::tree::filter::Filter;
 
 /// Publishes a directory tree to a store and keeps it published.
@@ -207,7 +207,7 @@ impl RescanOrchestrator {
         trace: &Trace,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let plan = match self.make_plan(context, report) {
+        let mut plan = match self.make_plan(context, report) {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
@@ -222,64 +222,22 @@ impl RescanOrchestrator {
         let mut end = End { blocked: plan.blocked, shrunk: plan.left_in_doubt, ..End::default() };
         // A dry run ends here, after the same check of its deletes.
         if report.dry_run {
+            self.preview_first_run(context, &mut plan, report)?;
             report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
             end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
         // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
-        } else if !plan.is_empty() || self.cache.open_upload_count()? > 0 {
-            end.tally = self.carry_out_plan(context, &plan, report)?;
+        } else if !plan.is_empty() || self.is_mirror_due(&plan)? || self.cache.open_upload_count()? > 0 {
+            end.tally = self.carry_out_plan(context, plan, report)?;
         }
         Ok(end)
-    }
-
-    /// Opens the root, checks that the cache is bound to this destination, and builds the context of the run.
-    fn prepare_context(&self, run: &Run, trace: &Trace, began: Duration) -> Result<Context, StorageError> {
-        let (root, stat) = open_root(&self.root, self.cache.path())?;
-        let root = root.following(self.config.follow_symlinks);
-        let bound = self.cache.bind(&self.destination)?;
-        let identity = Root {
-            path: root.path().as_os_str().as_bytes().to_vec(),
-            device: stat.device,
-            inode: stat.inode,
-        };
-        let (known, named) = self.cache.known_root(&identity, self.config.allow_new_root)?;
-        // A dry run does not bind the cache.
-        if !run.dry_run {
-            let writes: Vec<Write> = bound.into_iter().chain(named).collect();
-            self.cache.apply(&writes)?;
-        }
-        Ok(Context {
-            session: Session::new(&self.engine, &self.backend, trace, run, began),
-            root: Arc::new(root),
-            known,
-            root_device: stat.device,
-            offline: AtomicBool::new(false),
-            force: AtomicBool::new(run.force),
-            hash_only: AtomicBool::new(false),
-        })
-    }
-
-    fn make_plan(&self, context: &Context, report: &mut RescanReport) -> Result<Plan, StorageError> {
-        let input = PlanInput {
-            root: &context.root,
-            known: context.known,
-            root_device: context.root_device,
-            backend: &*self.backend,
-            cache: &self.cache,
-            config: &self.config,
-            filter: &self.filter,
-            request_context: context.request_context(),
-            dry_run: report.dry_run,
-            force: context.is_forced(),
-        };
-        plan(&input, report)
     }
 
     /// Uploads, records and deletes what is planned.
     fn carry_out_plan(
         &self,
         context: &Arc<Context>,
-        plan: &Plan,
+        mut plan: Plan,
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
         let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
@@ -299,7 +257,17 @@ impl RescanOrchestrator {
                 return Ok(std::mem::take(&mut dispatcher.tally));
             }
         }
-        dispatcher.begin(preflight(context, &self.cache, self.config.first_run, report)?);
+        self.cache.record_run(context.run_record())?;
+        dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?);
+        // The bucket may hold what the cache does not know: the plan is made again with that.
+        let Settled { changed, not_ours } = self.look_at_store(context, &mut dispatcher, report)?;
+        if changed {
+            report.forget_scan();
+            plan = self.make_plan(context, report)?;
+        }
+        for key in not_ours {
+            report.add_kept(key, KeptReason::NotOurs);
+        }
         // During an outage the local work can still be done: unchanged content needs no upload later.
         if dispatcher.tally.stop == Some(StopReason::Unavailable) {
             dispatcher.confirm(report);
@@ -308,7 +276,7 @@ impl RescanOrchestrator {
         dispatcher.upload(PendingKind::Added, report);
         dispatcher.upload(PendingKind::Modified, report);
         if dispatcher.has_obstacles() {
-            let may_delete = self.delete_refusal(context, plan, &dispatcher).is_none();
+            let may_delete = self.delete_refusal(context, &plan, &dispatcher).is_none();
             dispatcher.clear_obstacles(may_delete, report);
         }
         // Deletes must not start before every upload is durably recorded.
@@ -322,9 +290,9 @@ impl RescanOrchestrator {
                 dispatcher.stop(reason);
             }
         }
-        match self.delete_refusal(context, plan, &dispatcher) {
+        match self.delete_refusal(context, &plan, &dispatcher) {
             None => dispatcher.delete(report),
-            Some(refusal) => dispatcher.refuse_deletes(refusal, plan, &self.root, report),
+            Some(refusal) => dispatcher.refuse_deletes(refusal, &plan, &self.root, report),
         }
         dispatcher.settle_refusals(report);
         report.outage = dispatcher.tally.outage.take();

@@ -242,6 +242,7 @@ impl Planner<'_> {
             }
             // Never acknowledged, and the file is gone: an upload without a response may have stored the object.
             (None, ..) if attempted => {
+                self.plan.leftovers += 1;
                 pending.as_ref().map(|before| self.keep_unsettled(&key, before.stat, KeptReason::Unsettled))
             }
             _ => None,

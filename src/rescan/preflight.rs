@@ -3,8 +3,6 @@
 use crate::error::{ErrorKind, StorageError};
 use crate::rescan::config::FirstRun;
 use crate::rescan::context::Context;
-use crate::rescan::first_run;
-use crate::rescan::report::RescanReport;
 use crate::state::cache::CacheManager;
 
 /// The result of the preflight.
@@ -19,27 +17,19 @@ pub(crate) enum Preflight {
     Unreachable(StorageError),
 }
 
-/// Sends one small signed request from this thread. On the first run of a cache it also lists the objects under the
-/// prefix once.
+/// Sends one small signed request from this thread.
 ///
 /// # Errors
-/// Those that every other request would end with, too.
+/// Those that every other request would end with, too; and on the first run of a cache, if the credentials may not list
+/// what `policy` is about.
 pub(crate) fn preflight(
     context: &Context,
     cache: &CacheManager,
     policy: FirstRun,
-    report: &mut RescanReport,
 ) -> Result<Preflight, StorageError> {
     let Some(transfers) = context.session.backend.transfers() else { return Ok(Preflight::Unknown) };
     let reached_before = cache.is_surveyed()?;
-    let answer = transfers.preflight(&context.request_context());
-    let survey_is_due = answer.is_ok() && !reached_before;
-    let result = if survey_is_due {
-        first_run::survey_prefix(transfers, context, cache, policy, report)
-    } else {
-        answer
-    };
-    let Err(error) = result else { return Ok(Preflight::Passed) };
+    let Err(error) = transfers.preflight(&context.request_context()) else { return Ok(Preflight::Passed) };
     let trace = &context.session.trace;
     match error.kind() {
         // Cancelled, or out of time: the dispatcher notices that by itself.
@@ -53,18 +43,15 @@ pub(crate) fn preflight(
             trace.warn("the store cannot be reached", &[("error", &error)]);
             Ok(Preflight::Unreachable(error))
         }
-        ErrorKind::FirstRunRefused => Err(error),
-        kind if kind.is_fatal_at_first() || error.is_about_the_cache() => Err(error),
-        // Without a listing nobody knows that the prefix is empty.
-        _ if !reached_before && policy == FirstRun::Refuse => Err(error),
+        kind if kind.is_fatal_at_first() => Err(error),
+        // Without a listing nobody knows that the prefix is empty, or what else is there.
+        _ if !reached_before && matches!(policy, FirstRun::Refuse | FirstRun::Mirror) => Err(error),
         kind => {
-            // The credentials may not list, which publishing does not need. The listing is not tried again.
+            // The credentials may not list, which publishing does not need.
             if !reached_before {
                 trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
-                cache.apply(&[CacheManager::survey_mark()])?;
             }
-            let denied = kind == ErrorKind::AccessDenied;
-            Ok(if denied { Preflight::Denied } else { Preflight::Unknown })
+            Ok(if kind == ErrorKind::AccessDenied { Preflight::Denied } else { Preflight::Unknown })
         }
     }
 }

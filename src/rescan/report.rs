@@ -169,6 +169,8 @@ pub enum KeptReason {
     Excluded,
     /// An upload of it got no response, and its file is gone. The object may exist, and nothing proves that it is ours.
     Unsettled,
+    /// An upload of it got no response, and its file is gone. The key holds an object that no run of this cache stored.
+    NotOurs,
 }
 
 impl KeptReason {
@@ -183,15 +185,31 @@ impl KeptReason {
             Self::Unsettled => {
                 "its file is gone, and an upload without a response may have stored the object; run verify to find out"
             }
+            Self::NotOurs => "its file is gone, and the object was stored by somebody else",
         }
     }
 }
 
-/// Objects under the prefix that this cache did not publish, as counted by one listing request.
+/// The comparison of the tree with the objects under the prefix, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Adoption {
+    /// Objects listed.
+    pub listed: u64,
+    /// Objects that have the key of a file, and another content as far as is known.
+    pub different: u64,
+    /// Objects whose key no file of the tree has.
+    pub without_file: u64,
+    /// HEAD requests sent, because the listing did not tell the content.
+    pub head_requests: u64,
+}
+
+/// Objects under the prefix that this cache did not publish. [`FirstRun::Adopt`](crate::FirstRun::Adopt) counts all of
+/// them, [`Overwrite`](crate::FirstRun::Overwrite) and [`Refuse`](crate::FirstRun::Refuse) with one listing request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownObjects {
-    /// The number of objects on the first page of the listing.
+    /// The number of objects, on the first page of the listing or in all.
     pub count: u64,
     /// Set if the listing has more pages.
     pub at_least: bool,
@@ -221,8 +239,10 @@ pub struct RescanReport {
     pub uploaded_bytes: u64,
     /// The uploaded files, up to [`REPORT_LIST_LIMIT`], in the order in which they finished.
     pub uploaded: Vec<Uploaded>,
-    /// Objects that existed already and were recorded without an upload. Always 0 in this version.
+    /// Objects that held the content of their files already, and were taken over without an upload.
     pub adopted_count: u64,
+    /// The sum of their sizes.
+    pub adopted_bytes: u64,
     /// Their keys, up to [`REPORT_LIST_LIMIT`].
     pub adopted: Vec<String>,
     /// Objects deleted.
@@ -246,7 +266,10 @@ pub struct RescanReport {
     /// Multipart uploads that are left open. The next rescan resumes or aborts them. If the store does not permit
     /// aborting one, the log says so.
     pub open_uploads: u64,
-    /// On a first run: the objects that were under the prefix before.
+    /// The comparison of a first run with the objects under the prefix, if there was one.
+    pub adoption: Option<Adoption>,
+    /// On a first run: the objects under the prefix that this cache neither published nor took over. `None` for
+    /// [`FirstRun::Mirror`](crate::FirstRun::Mirror), which takes over all of them.
     pub unknown_objects: Option<UnknownObjects>,
     /// The first error that showed the store unreachable or out of order.
     pub outage: Option<StorageError>,
@@ -272,6 +295,7 @@ impl RescanReport {
             uploaded_bytes: 0,
             uploaded: Vec::new(),
             adopted_count: 0,
+            adopted_bytes: 0,
             adopted: Vec::new(),
             deleted_count: 0,
             deleted: Vec::new(),
@@ -283,6 +307,7 @@ impl RescanReport {
             skipped: Vec::new(),
             pending: 0,
             open_uploads: 0,
+            adoption: None,
             unknown_objects: None,
             outage: None,
             verified: None,
@@ -306,10 +331,24 @@ impl RescanReport {
         found.missing_count + found.different_count
     }
 
+    /// Resets what a second plan of the same pass counts anew. Nothing was sent before it.
+    pub(crate) fn forget_scan(&mut self) {
+        self.reset_for_second_pass();
+        self.blocked = false;
+        self.failed_count = 0;
+        self.failed.clear();
+    }
+
     pub(crate) fn add_uploaded(&mut self, key: String, url: String, bytes: u64, kind: PendingKind) {
         self.uploaded_count += 1;
         self.uploaded_bytes += bytes;
         push(&mut self.uploaded, Uploaded { key, url, bytes, kind });
+    }
+
+    pub(crate) fn add_adopted(&mut self, key: String, bytes: u64) {
+        self.adopted_count += 1;
+        self.adopted_bytes += bytes;
+        push(&mut self.adopted, key);
     }
 
     pub(crate) fn add_deleted(&mut self, key: String) {

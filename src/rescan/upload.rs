@@ -165,5 +165,6 @@ fn send(
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (item.key.as_str(), source.stat().size);
     context.session.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
-    adapter::put(&*context.session.backend, request_context, &Upload { source, key: &item.key, digest })
+    let file = Upload { source, key: &item.key, digest, run: &context.token };
+    adapter::put(&*context.session.backend, request_context, &file)
 }

@@ -291,7 +291,7 @@ pub(crate) fn mark_lost(key: String, published: &Published, pending: Option<Pend
         kind: PendingKind::Modified,
         stat: published.stat,
         not_racy: published.not_racy,
-        digest: Some(published.digest),
+        digest: published.known_digest(),
         attempted: true,
     });
     Write::Pending(key, Pending { attempted: true, ..on_disk })

@@ -1,6 +1,7 @@
 //! The durable cache: the versions that the store has acknowledged, and the work that is still to be done.
 
 pub(crate) mod binding;
+pub(crate) mod runs;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,7 @@ impl CacheManager {
                 Some(RemoteKey::new(key).map(|key| FileEntry {
                     key,
                     stat: published.stat,
-                    digest: Some(published.digest),
+                    digest: published.known_digest(),
                 }))
             }
             Ok(_) => None,

@@ -17,6 +17,7 @@ pub(crate) struct Published {
     pub(crate) stat: FileStat,
     /// Set if the stat is not racy and may stand for the content ([`FileStat::is_not_racy`]).
     pub(crate) not_racy: bool,
+    /// [`Digest::UNKNOWN`] for an object that was taken over without a look at its content.
     pub(crate) digest: Digest,
     /// The plain SHA-256 of a file that was sent as a multipart upload, if the configuration asked for it.
     pub(crate) whole: Option<[u8; 32]>,
@@ -25,6 +26,13 @@ pub(crate) struct Published {
     pub(crate) root: u32,
     /// Set if the file was on the same device as its root.
     pub(crate) with_root: bool,
+}
+
+impl Published {
+    /// Returns the digest, if the content is known.
+    pub(crate) fn known_digest(&self) -> Option<Digest> {
+        Some(self.digest).filter(|digest| *digest != Digest::UNKNOWN)
+    }
 }
 
 /// The work that is still to be done for a key.

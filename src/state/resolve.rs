@@ -78,7 +78,7 @@ pub(crate) struct Facts {
 impl From<&Published> for Facts {
     fn from(there: &Published) -> Self {
         let FileStat { size, mtime, .. } = there.stat;
-        Self { size, mtime, digest: Some(there.digest), whole: there.whole }
+        Self { size, mtime, digest: there.known_digest(), whole: there.whole }
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// Stands for a content that nobody has hashed, as an object ID of zeros stands for no object in git.
+    pub(crate) const UNKNOWN: Self = Self { sha256: [0; 32], part_size: None };
+
     /// The plain SHA-256 of a whole file.
     pub(crate) fn whole(sha256: [u8; 32]) -> Self {
         Self { sha256, part_size: None }

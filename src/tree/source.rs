@@ -75,20 +75,35 @@ impl Source {
     /// Hashes `length` bytes from `offset`. Fails if the file has fewer.
     pub(crate) fn hash_range(
         &self,
-        mut offset: u64,
+        offset: u64,
         length: u64,
         mut on_chunk: impl FnMut(u64) -> Result<(), StorageError>,
     ) -> Result<[u8; 32], StorageError> {
+        let mut hasher = Sha256::new();
+        self.read_range(offset, length, |bytes| {
+            on_chunk(bytes.len() as u64)?;
+            hasher.update(bytes);
+            Ok(())
+        })?;
+        Ok(hasher.finalize().into())
+    }
+
+    /// Reads `length` bytes from `offset`, a chunk at a time. Fails if the file has fewer.
+    pub(crate) fn read_range(
+        &self,
+        mut offset: u64,
+        length: u64,
+        mut on_bytes: impl FnMut(&[u8]) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
         // A small file gets a small buffer.
         let room = usize::try_from(length).unwrap_or(HASH_CHUNK).clamp(1, HASH_CHUNK);
-        let (mut buffer, mut hasher, end) = (vec![0; room], Sha256::new(), offset + length);
+        let (mut buffer, end) = (vec![0; room], offset + length);
         while offset < end {
             let count = self.read_at(&mut buffer, offset, end)?;
-            on_chunk(count as u64)?;
-            hasher.update(&buffer[..count]);
+            on_bytes(&buffer[..count])?;
             offset += count as u64;
         }
-        Ok(hasher.finalize().into())
+        Ok(())
     }
 
     /// A new reader of the whole file that returns at most `chunk` bytes at a time.

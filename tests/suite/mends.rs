@@ -70,12 +70,13 @@ fn i2_added_file_that_may_be_stored_and_is_gone_is_said_until_the_store_settles_
     rescan(&world, &site);
     world.proxy.clear_rules();
     world.remove("leaving");
+    world.proxy.add(of_key("HEAD", "/leaving", answer(403, "AccessDenied")));
     for _ in 0..2 {
         let report = rescan(&world, &site);
         assert_eq!(outcome_and_pending(&report), (RescanOutcome::Partial, 1));
         let kept: Vec<_> = report.kept.iter().map(|kept| (kept.key.as_str(), kept.reason)).collect();
         assert_eq!(kept, [("leaving", KeptReason::Unsettled)]);
-        assert_eq!(report.deleted_count, 0, "nothing proves that it is ours");
+        assert_eq!(report.deleted_count, 0, "nothing may show whose it is");
         let plan = site.rescan_with(&Run::new().dry_run(true)).unwrap();
         assert_eq!((plan.outcome, plan.kept_count), (RescanOutcome::Partial, 1), "a plan foretells it");
     }
@@ -92,7 +93,7 @@ fn i2_added_file_that_may_be_stored_and_is_gone_is_said_until_the_store_settles_
 
 /// The same where the run was killed between the store's effect and its record.
 #[test]
-fn i2_added_file_of_a_killed_run_that_is_gone_is_said() {
+fn i2_added_file_of_a_killed_run_that_is_gone_is_deleted() {
     let world = World::new();
     let site = site_with(&world, world.s3_config());
     acquainted(&world, &site);
@@ -111,8 +112,9 @@ fn i2_added_file_of_a_killed_run_that_is_gone_is_said() {
     fs::copy(&saved, world.cache_path()).unwrap();
     world.remove("leaving");
     let report = rescan(&world, &site_with(&world, world.s3_config()));
-    assert_eq!(outcome_and_pending(&report), (RescanOutcome::Partial, 1));
-    assert_eq!(report.kept[0].reason, KeptReason::Unsettled);
+    // The run that sent it is recorded, and the object carries its proof.
+    assert_eq!((report.outcome, report.deleted), (RescanOutcome::Published, vec!["leaving".to_owned()]));
+    assert_eq!(world.keys(), ["known"]);
 }
 
 /// What a run had still to send when it was stopped is not taken for attempted: it was not.

@@ -19,6 +19,9 @@ const MAX_HEADERS_BYTES: usize = 4 * 1024;
 /// The metadata that identifies the multipart upload an object came from.
 pub(crate) const UPLOAD_TOKEN: &str = "x-amz-meta-brigade-upload";
 
+/// The metadata that holds the proof of origin ([`Proof`](crate::backend::Proof)).
+pub(crate) const PROOF: &str = "x-amz-meta-brigade";
+
 /// Headers that this library sets per request, or that would change what is signed or sent.
 const RESERVED: [&str; 13] = [
     "authorization",
@@ -70,6 +73,7 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
         if RESERVED.contains(&header.as_str())
             || header.as_str().starts_with("x-amz-checksum-")
             || header == UPLOAD_TOKEN
+            || header == PROOF
         {
             return Err(wrong("it is set by this library"));
         }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::operations::{delete_objects, multipart, put_object};
-use crate::backend::{Assembly, Finished, PartUpload, Receipt, SentPart, Upload, UploadName, new_token};
+use crate::backend::{
+    Assembly, Creation, Finished, PartUpload, Proof, Receipt, SentPart, Upload, UploadName, new_token,
+};
 use crate::clock::CancelToken;
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
@@ -26,7 +28,7 @@ pub(crate) fn upload_file(
         with_own_context(s3, |context| upload_multipart(s3, context, &key, &source, &plan))?
     } else {
         let digest = source.hash(|_| Ok(()))?;
-        let file = Upload { source: &source, key: &key, digest: &digest };
+        let file = Upload { source: &source, key: &key, digest: &digest, run: &new_token() };
         with_own_context(s3, |context| put_object::put(s3, context, &file))?
     };
     Ok(receipt.url)
@@ -70,7 +72,9 @@ fn upload_multipart(
         // Each of its requests has its own records and counts its own tries.
         *attempts = 1;
         let token = new_token();
-        let upload_id = multipart::create_upload(s3, context, key, &token).upload_id?;
+        let proof = Proof::of_parts(None, plan, &new_token());
+        let creation = Creation { token: &token, proof: &proof };
+        let upload_id = multipart::create_upload(s3, context, key, &creation).upload_id?;
         let upload = UploadName { key: key.clone(), token, upload_id };
         let finished = send_parts(s3, context, &upload, source, plan).inspect_err(|_| {
             // The caller should see why the upload failed, not why the abort did.

@@ -100,6 +100,9 @@ pub(crate) struct VerifyArgs {
     /// Also download every object and compare its SHA-256
     #[arg(long)]
     pub(crate) content: bool,
+    /// Record what differs, for the next sync, or fail
+    #[arg(long)]
+    pub(crate) repair: bool,
     #[command(flatten)]
     pub(crate) lock: LockArgs,
     #[command(flatten)]
@@ -183,8 +186,8 @@ pub(crate) struct WorkArgs {
     /// Upload every file again, even if unchanged
     #[arg(long)]
     pub(crate) force: bool,
-    /// Others' objects on first run: overwrite (default), refuse
-    #[arg(long, value_name = "HOW", default_value = "overwrite")]
+    /// First run: adopt (default), overwrite, refuse, mirror
+    #[arg(long, value_name = "HOW", default_value = "adopt")]
     #[arg(hide_default_value = true, hide_possible_values = true)]
     pub(crate) first_run: FirstRunHow,
     /// Base URL to print for files that are not published yet
@@ -292,8 +295,10 @@ pub(crate) enum FollowHow {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum FirstRunHow {
+    Adopt,
     Overwrite,
     Refuse,
+    Mirror,
 }
 
 fn base_url(text: &str) -> Result<String, String> {

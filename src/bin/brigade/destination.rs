@@ -146,6 +146,11 @@ impl Destination {
         connect_with(config, speed, headers)
     }
 
+    /// Returns true if the environment has no credentials that can be used.
+    pub(crate) fn lacks_credentials(&self) -> bool {
+        aws_environment(self.profile.as_deref()).credentials().is_err()
+    }
+
     /// The same with placeholder credentials, for commands that send no request.
     pub(crate) fn connect_offline(
         &self,

@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 
 use bucket_brigade::{
-    DeletesRefused, Kept, MetricsSnapshot, PendingKind, RescanReport, Skip, StopReason, StorageError,
-    TooMany, Uploaded, VerifyReport,
+    Adoption, DeletesRefused, Kept, MetricsSnapshot, PendingKind, RescanReport, Skip, StopReason,
+    StorageError, TooMany, Uploaded, VerifyReport,
 };
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
@@ -94,6 +94,8 @@ struct Report<'a> {
     uploaded: u64,
     uploaded_bytes: u64,
     adopted: u64,
+    adopted_bytes: u64,
+    adoption: Option<Value>,
     deleted: u64,
     kept: u64,
     skipped: u64,
@@ -119,6 +121,8 @@ fn report_counts(report: &RescanReport) -> Report<'_> {
         uploaded: report.uploaded_count,
         uploaded_bytes: report.uploaded_bytes,
         adopted: report.adopted_count,
+        adopted_bytes: report.adopted_bytes,
+        adoption: report.adoption.as_ref().map(adoption_json),
         deleted: report.deleted_count,
         kept: report.kept_count,
         skipped: report.skipped_count,
@@ -133,6 +137,13 @@ fn report_counts(report: &RescanReport) -> Report<'_> {
         retries: report.metrics.retries,
         elapsed_s: report.elapsed.as_secs_f64(),
     }
+}
+
+fn adoption_json(found: &Adoption) -> Value {
+    let Adoption { listed, different, without_file, head_requests, .. } = found;
+    json!({
+        "listed": listed, "different": different, "without_file": without_file, "head_requests": head_requests,
+    })
 }
 
 fn refusal_json(refused: &DeletesRefused) -> Value {
@@ -154,6 +165,9 @@ pub(crate) struct PartialRun {
     pub(crate) elapsed_s: f64,
     pub(crate) sent: Vec<Sent>,
     pub(crate) deleted: Vec<String>,
+    pub(crate) adopted: Vec<String>,
+    pub(crate) adopted_count: u64,
+    pub(crate) adopted_bytes: u64,
 }
 
 /// A file that was sent before an error ended its run.
@@ -178,7 +192,7 @@ pub(crate) fn failed_sync<'a>(error: &'a StorageError, done: &'a PartialRun) -> 
         deleted_list: &done.deleted,
         kept_list: List(&[], kept_key),
         skipped_list: List(&[], ToString::to_string),
-        adopted_list: &[],
+        adopted_list: &done.adopted,
     }
 }
 
@@ -190,6 +204,7 @@ pub(crate) fn failed_plan<'a>(error: &'a StorageError, done: &PartialRun) -> Pla
         delete_list: &[],
         kept_list: List(&[], kept_key),
         skipped_list: List(&[], ToString::to_string),
+        adopted_list: &[],
     }
 }
 
@@ -208,7 +223,9 @@ fn counts_at_error<'a>(error: &'a StorageError, done: &PartialRun) -> Report<'a>
         unchanged: 0,
         uploaded: metrics.uploads,
         uploaded_bytes: metrics.upload_bytes,
-        adopted: 0,
+        adopted: done.adopted_count,
+        adopted_bytes: done.adopted_bytes,
+        adoption: None,
         deleted: metrics.deletes,
         kept: 0,
         skipped: 0,
@@ -287,6 +304,7 @@ pub(crate) struct PlanReport<'a> {
     delete_list: &'a [String],
     kept_list: List<'a, Kept, KeptKey<'a>>,
     skipped_list: List<'a, Skip, String>,
+    adopted_list: &'a [String],
 }
 
 pub(crate) fn plan_report(planned: &RescanReport) -> PlanReport<'_> {
@@ -296,6 +314,7 @@ pub(crate) fn plan_report(planned: &RescanReport) -> PlanReport<'_> {
         delete_list: &planned.deleted,
         kept_list: List(&planned.kept, kept_key),
         skipped_list: List(&planned.skipped, ToString::to_string),
+        adopted_list: &planned.adopted,
     }
 }
 

@@ -32,8 +32,8 @@ pub(crate) fn print_error(error: &StorageError) {
         // The library names its settings, a shell has flags.
         ErrorKind::RootEmpty => error.to_string().replace("; allow_empty permits", "; --allow-empty permits"),
         ErrorKind::FirstRunRefused => error.to_string().replace(
-            "first_run is Refuse; use another prefix, or Overwrite",
-            "--first-run is refuse; use another prefix, or --first-run overwrite",
+            "first_run is Refuse; use another prefix, or Adopt or Overwrite",
+            "--first-run is refuse; use another prefix, or --first-run adopt or --first-run overwrite",
         ),
         _ => error.to_string(),
     };
@@ -111,10 +111,11 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
     writeln!(out, "{style}{outcome}{style:#} {}{why}", Printable(destination))?;
     writeln!(
         out,
-        "{}: {} uploaded ({}), {} unchanged, {} deleted",
+        "{}: {} uploaded ({}), {}{} unchanged, {} deleted",
         counted(report.scanned, "file"),
         count(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),
+        adopted_clause(report, "adopted"),
         count(report.unchanged),
         count(report.deleted_count),
     )?;
@@ -139,6 +140,16 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
         },
         report.elapsed.as_secs_f64(),
     )
+}
+
+/// Formats the number of objects that a first run takes over, if there was a listing for it.
+fn adopted_clause(report: &RescanReport, what: &str) -> String {
+    let Some(found) = report.adoption else { return String::new() };
+    let heads = match found.head_requests {
+        0 => String::new(),
+        count => format!(" ({} compared by HEAD)", HumanCount(count)),
+    };
+    format!("{} {what}{heads}, ", HumanCount(report.adopted_count))
 }
 
 /// Prints notes about objects that are kept although their files are gone, and about paths that are skipped.
@@ -175,6 +186,9 @@ fn write_lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()
         let sign = if file.kind == PendingKind::Modified { '~' } else { '+' };
         writeln!(out, "{sign} {} ({})", Printable(&file.key), BinaryBytes(file.bytes))?;
     }
+    for key in &report.adopted {
+        writeln!(out, "@ {}", Printable(key))?;
+    }
     for key in &report.deleted {
         writeln!(out, "- {}", Printable(key))?;
     }
@@ -184,8 +198,10 @@ fn write_lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()
     for skip in &report.skipped {
         writeln!(out, "! {skip}")?;
     }
-    let listed = report.uploaded.len() + report.deleted.len() + report.kept.len() + report.skipped.len();
-    let all = report.uploaded_count + report.deleted_count + report.kept_count + report.skipped_count;
+    let done = report.uploaded.len() + report.adopted.len() + report.deleted.len();
+    let listed = done + report.kept.len() + report.skipped.len();
+    let done = report.uploaded_count + report.adopted_count + report.deleted_count;
+    let all = done + report.kept_count + report.skipped_count;
     write_more(&mut out, all.saturating_sub(listed as u64))
 }
 
@@ -195,10 +211,11 @@ pub(crate) fn print_plan(report: &RescanReport) -> io::Result<()> {
     write_lists(&mut out, report)?;
     writeln!(
         out,
-        "{}: {} to upload ({}), {} unchanged, {} to delete, {} kept, {} failed",
+        "{}: {} to upload ({}), {}{} unchanged, {} to delete, {} kept, {} failed",
         counted(report.scanned, "file"),
         HumanCount(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),
+        adopted_clause(report, "to adopt"),
         HumanCount(report.unchanged),
         HumanCount(report.deleted_count),
         HumanCount(report.kept_count),

@@ -125,6 +125,19 @@ impl Dispatcher<'_> {
         }
     }
 
+    /// Stops the run if an error says that it was stopped, or shows the store unreachable. Returns any other error.
+    pub(crate) fn absorb_outage(&mut self, error: StorageError) -> Result<(), StorageError> {
+        if self.not_tried(&error) {
+            return Ok(());
+        }
+        if !error.kind().is_transient() || error.is_about_the_cache() {
+            return Err(error);
+        }
+        self.context.session.trace.warn("the store cannot be reached", &[("error", &error)]);
+        self.begin(Preflight::Unreachable(error));
+        Ok(())
+    }
+
     /// Ends the run with this error: nothing more is sent.
     pub(crate) fn fail(&mut self, error: StorageError) {
         self.tally.fatal.get_or_insert(error);

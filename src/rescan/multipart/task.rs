@@ -125,6 +125,11 @@ impl Parts {
         Digest::of_parts(&self.plan, &self.hashes())
     }
 
+    /// The composite digest, if all parts are hashed.
+    pub(crate) fn known_digest(&self) -> Option<Digest> {
+        self.unhashed().is_empty().then(|| self.digest())
+    }
+
     /// The digest to compare with a plain one: of a file that was hashed as a single part.
     pub(crate) fn plain_digest(&self) -> Digest {
         match self.hashes().as_slice() {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{
-    Assembly, Begun, Finished, Intent, Journal, PartUpload, SentPart, Transfers, UploadName, new_token,
+    Assembly, Begun, Creation, Finished, Intent, Journal, PartUpload, Proof, SentPart, Transfers, UploadName,
+    new_token,
 };
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
@@ -200,8 +201,12 @@ impl Worker {
         let intent = Intent { token: token.clone(), stat, not_racy, part_size, headers };
         self.tell_start(stat.size);
         self.recorder.intend(&self.key, &intent)?;
+        // A racy file may have changed since it was hashed, and its upload may be resumed with the new content.
+        let digest = parts.known_digest().filter(|_| not_racy);
+        let proof = Proof::of_parts(digest, &parts.plan, &self.context.token);
+        let creation = Creation { token: &token, proof: &proof };
         let Begun { upload_id, lost } =
-            self.transfers()?.begin(&self.context.request_context(), &self.key, &token);
+            self.transfers()?.begin(&self.context.request_context(), &self.key, &creation);
         let upload_id = upload_id.inspect_err(|_| {
             if !lost {
                 self.recorder.closed(&self.key, &token);

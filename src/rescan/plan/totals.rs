@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) may_be_same: u64,
     /// Keys that stay pending although nothing can be done for them.
     pub(crate) unsettled: u64,
+    /// Keys without a file that an upload without a response may have stored.
+    pub(crate) leftovers: u64,
     /// Files found by the walk.
     pub(crate) files: u64,
     /// Those that the last complete tree had too, changed or not.
@@ -32,7 +34,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
-        self.added == 0 && self.modified == 0 && self.removed == 0
+        self.added + self.modified + self.removed + self.leftovers == 0
     }
 
     /// Returns the numbers that decide whether the deletes are too many.
@@ -43,6 +45,6 @@ impl Plan {
 
     /// Returns true if hashing may show that nothing has to be sent: files were only touched, or their stats were racy.
     pub(crate) fn may_need_no_store(&self) -> bool {
-        self.added + self.removed == 0 && self.modified == self.may_be_same
+        self.added + self.removed + self.leftovers == 0 && self.modified == self.may_be_same
     }
 }

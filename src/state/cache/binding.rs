@@ -13,7 +13,7 @@ const META_DESTINATION: &str = "destination";
 const META_ROOTS: &str = "roots";
 /// Set if a run without deletes found a tree that had shrunk.
 const META_LEFT_IN_DOUBT: &str = "left_in_doubt";
-/// Set once the first run has counted the objects under the prefix.
+/// Set once the first run has looked at the objects under the prefix.
 const META_SURVEYED: &str = "surveyed";
 
 /// A root: its path, and the folder that the path led to when it was last seen.
@@ -113,12 +113,21 @@ impl CacheManager {
         Write::Meta(META_LEFT_IN_DOUBT, vec![u8::from(is_so)])
     }
 
-    /// Returns true if the first run has counted the objects under the prefix.
+    /// Returns true if no run has looked yet at the objects that lie under the prefix. The next run does so, as
+    /// [`FirstRun`](crate::FirstRun) says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cache`] if the file cannot be read.
+    pub fn is_first_run(&self) -> Result<bool, StorageError> {
+        self.is_surveyed().map(|surveyed| !surveyed)
+    }
+
+    /// Returns true if the first run has looked at the objects under the prefix.
     pub(crate) fn is_surveyed(&self) -> Result<bool, StorageError> {
         Ok(self.0.store.meta(META_SURVEYED)?.is_some())
     }
 
-    /// The write that records that they were counted.
+    /// The write that records it.
     pub(crate) fn survey_mark() -> Write {
         Write::Meta(META_SURVEYED, vec![1])
     }

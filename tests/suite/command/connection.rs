@@ -129,7 +129,7 @@ fn the_cache_lies_below_xdg_state_home_one_a_destination() {
     assert_eq!(fs::read_dir(folder).unwrap().count(), 4, "two caches and their catalogs");
     let state = shell.path("state");
     let shell = shell.set("XDG_STATE_HOME", state.to_str().unwrap());
-    shell.run(&["sync", &root, "s3://bucket/site"]).code(0).shows("3 uploaded");
+    shell.run(&["sync", &root, "s3://bucket/site"]).code(0).shows("3 adopted");
     assert_eq!(fs::read_dir(state.join("brigade")).unwrap().count(), 2);
     let other = ["sync", &root, "s3://bucket/other", "--cache", &cache];
     shell.run(&other).code(4).says("it records what is published at").says("--cache");

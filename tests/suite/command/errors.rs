@@ -277,7 +277,7 @@ fn p5_damaged_cache_says_what_to_do() {
     shell.sync(&world, &[]).code(4).says(&text(world.cache_path())).says("Move the file away");
     shell.ask(&world, "status", &[]).code(4);
     fs::remove_file(world.cache_path()).unwrap();
-    shell.sync(&world, &[]).code(0).shows("3 uploaded");
+    shell.sync(&world, &[]).code(0).shows("0 uploaded").shows("3 adopted");
     all_is_well(&world);
 }
 

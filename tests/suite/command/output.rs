@@ -16,9 +16,11 @@ use crate::support::proxy::{Fault, Rule};
 const MIB: usize = 1024 * 1024;
 
 /// The schema of `--json` as `guide::command` has it.
-const FIELDS: [&str; 26] = [
+const FIELDS: [&str; 28] = [
     "adopted",
+    "adopted_bytes",
     "adopted_list",
+    "adoption",
     "connections",
     "deleted",
     "deleted_list",

@@ -1,14 +1,17 @@
-//! `HeadObject`: tells whether an object is the one of our upload.
+//! `HeadObject`: shows whose an object is, and what it holds.
 
 use std::io::empty;
 
-use http::Method;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::backend::s3::S3Backend;
-use crate::backend::s3::headers::UPLOAD_TOKEN;
-use crate::backend::s3::request::S3Request;
-use crate::backend::{Receipt, UploadName};
+use crate::backend::s3::headers::{PROOF, UPLOAD_TOKEN};
+use crate::backend::s3::request::{S3Request, S3Response};
+use crate::backend::{Proof, Receipt, StoredChecksum, StoredObject, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
 use crate::retry;
 
@@ -22,6 +25,17 @@ pub(crate) enum Owner {
     Unknown,
 }
 
+/// Returns what a HEAD tells of an object; `None` if there is none. Also asks for the checksum that the store keeps.
+pub(crate) fn head(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    key: &RemoteKey,
+) -> Result<Option<StoredObject>, StorageError> {
+    let name = HeaderName::from_static("x-amz-checksum-mode");
+    let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("ENABLED"))]);
+    send_head(s3, context, key, Operation::Head, headers).map_err(|error| error.with_key(key.as_str()))
+}
+
 /// Sends a HEAD for the object of an upload. Without permission to list, stores answer 403 for a missing object, too.
 pub(crate) fn find_owner(
     s3: &S3Backend,
@@ -29,25 +43,62 @@ pub(crate) fn find_owner(
     upload: &UploadName,
     size: u64,
 ) -> Result<Owner, StorageError> {
-    let request = upload_request(s3, Method::HEAD, upload, String::new())?;
-    let result = retry::run(&s3.settings.retry, context, Operation::Upload, |attempt| {
-        s3.client.send(context, attempt, &request, &mut empty())
-    });
-    let response = match result {
-        Ok(response) => response,
-        Err(error) => {
-            return match error.kind() {
-                ErrorKind::NotFound => Ok(Owner::Missing),
-                ErrorKind::AccessDenied => Ok(Owner::Unknown),
-                _ => Err(error),
-            };
-        }
+    let found = match send_head(s3, context, &upload.key, Operation::Upload, HeaderMap::new()) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(Owner::Missing),
+        Err(error) if error.kind() == ErrorKind::AccessDenied => return Ok(Owner::Unknown),
+        Err(error) => return Err(error),
     };
     // The token is random, so it alone identifies the upload; the size shows that the object is whole.
-    let ours = response.header(UPLOAD_TOKEN) == Some(upload.token.as_str())
-        && response.header("content-length").and_then(|length| length.parse().ok()) == Some(size);
-    let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: response.etag(Operation::Upload)? };
+    let ours = found.upload_token.as_ref() == Some(&upload.token) && found.size == size;
+    let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: found.etag };
     Ok(if ours { Owner::Ours(receipt) } else { Owner::Foreign })
+}
+
+fn send_head(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    key: &RemoteKey,
+    operation: Operation,
+    headers: HeaderMap,
+) -> Result<Option<StoredObject>, StorageError> {
+    let object = s3.settings.address.prefix.join_checked(key)?;
+    let path = s3.object_path(&object);
+    let request =
+        S3Request { headers, ..S3Request::plain(operation, Method::HEAD, key.as_str(), path, String::new()) };
+    let sent = retry::run(&s3.settings.retry, context, operation, |attempt| {
+        s3.client.send(context, attempt, &request, &mut empty())
+    });
+    match sent {
+        Ok(response) => read_object(&response, operation).map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_object(response: &S3Response, operation: Operation) -> Result<StoredObject, StorageError> {
+    let size = response.header("content-length").and_then(|length| length.parse().ok()).ok_or_else(|| {
+        let what = "the response to HEAD has no Content-Length";
+        StorageError::new(ErrorKind::Protocol, operation, what)
+    })?;
+    Ok(StoredObject {
+        size,
+        etag: response.etag(operation)?,
+        proof: response.header(PROOF).and_then(Proof::parse),
+        checksum: read_checksum(response),
+        upload_token: response.header(UPLOAD_TOKEN).map(str::to_owned),
+    })
+}
+
+/// Reads `x-amz-checksum-sha256`. That of a multipart upload ends in `-` and the number of parts.
+fn read_checksum(response: &S3Response) -> Option<StoredChecksum> {
+    let text = response.header("x-amz-checksum-sha256")?;
+    let (encoded, of_parts) = match text.split_once('-') {
+        Some((encoded, _)) => (encoded, true),
+        None => (text, response.header("x-amz-checksum-type") == Some("COMPOSITE")),
+    };
+    let sha256 = BASE64_STANDARD.decode(encoded).ok()?.try_into().ok()?;
+    Some(if of_parts { StoredChecksum::OfParts(sha256) } else { StoredChecksum::Whole(sha256) })
 }
 
 /// Builds a request for the object of a multipart upload.

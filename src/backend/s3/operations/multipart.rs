@@ -6,13 +6,13 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::s3::headers::{UPLOAD_TOKEN, add_checksum, object_headers, set_header};
+use crate::backend::s3::headers::{PROOF, UPLOAD_TOKEN, add_checksum, object_headers, set_header};
 use crate::backend::s3::operations::diagnose::explain_failure;
 use crate::backend::s3::operations::head_object::{Owner, find_owner, upload_request};
 use crate::backend::s3::operations::multipart_lookup::upload_id_query;
 use crate::backend::s3::request::{S3Request, S3Response};
 use crate::backend::s3::{S3Backend, xml};
-use crate::backend::{Assembly, Begun, Finished, PartUpload, Receipt, UploadName};
+use crate::backend::{Assembly, Begun, Creation, Finished, PartUpload, Receipt, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -48,10 +48,10 @@ pub(crate) fn create_upload(
     s3: &S3Backend,
     context: &RequestContext<'_>,
     key: &RemoteKey,
-    token: &str,
+    creation: &Creation<'_>,
 ) -> Begun {
     let mut lost = false;
-    let upload_id = creation_request(s3, key, token).and_then(|request| {
+    let upload_id = creation_request(s3, key, creation).and_then(|request| {
         retry::run(&s3.settings.retry, context, Operation::Upload, |attempt| {
             let response = s3.client.send(context, attempt, &request, &mut empty());
             let upload_id =
@@ -69,11 +69,12 @@ pub(crate) fn create_upload(
 fn creation_request<'a>(
     s3: &S3Backend,
     key: &'a RemoteKey,
-    token: &str,
+    creation: &Creation<'_>,
 ) -> Result<S3Request<'a>, StorageError> {
     let object = s3.settings.address.prefix.join_checked(key)?;
     let mut headers = object_headers(s3, key)?;
-    set_header(&mut headers, UPLOAD_TOKEN, token)?;
+    set_header(&mut headers, UPLOAD_TOKEN, creation.token)?;
+    set_header(&mut headers, PROOF, &creation.proof.to_string())?;
     // Without this, the store refuses parts with a checksum.
     if s3.settings.checksum_header {
         set_header(&mut headers, "x-amz-checksum-algorithm", "SHA256")?;

@@ -3,10 +3,10 @@
 use http::Method;
 
 use crate::backend::s3::S3Backend;
-use crate::backend::s3::headers::{add_checksum, object_headers};
+use crate::backend::s3::headers::{PROOF, add_checksum, object_headers, set_header};
 use crate::backend::s3::operations::diagnose::explain_failure;
 use crate::backend::s3::request::{S3Request, S3Response};
-use crate::backend::{Receipt, Upload};
+use crate::backend::{Proof, Receipt, Upload};
 use crate::error::{Operation, StorageError};
 use crate::request_context::RequestContext;
 use crate::retry;
@@ -23,6 +23,7 @@ pub(crate) fn put(
     let key = file.key.as_str();
     let mut headers = object_headers(s3, file.key)?;
     add_checksum(s3, &mut headers, file.digest.as_bytes())?;
+    set_header(&mut headers, PROOF, &Proof::of_file(*file.digest, length, file.run).to_string())?;
     let request = S3Request {
         headers,
         payload: &payload,

@@ -54,6 +54,7 @@ fn event_json(event: &Event) -> Value {
             "event": "upload_failed", "key": key, "reason": reason, "code": kind.code(), "retryable": retryable,
         }),
         Event::Confirmed { key } => json!({ "event": "confirmed", "key": key }),
+        Event::Adopted { key, bytes } => json!({ "event": "adopted", "key": key, "bytes": bytes }),
         Event::Deleted { key } => json!({ "event": "deleted", "key": key }),
         Event::DeleteFailed { key, reason, kind, retryable } => json!({
             "event": "delete_failed", "key": key, "reason": reason, "code": kind.code(), "retryable": retryable,

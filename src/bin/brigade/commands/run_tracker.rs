@@ -21,6 +21,9 @@ struct Work {
     scanned: u64,
     sent: Vec<Sent>,
     deleted: Vec<String>,
+    adopted: Vec<String>,
+    adopted_count: u64,
+    adopted_bytes: u64,
 }
 
 impl RunTracker {
@@ -36,6 +39,9 @@ impl RunTracker {
             scanned: work.scanned,
             sent: work.sent,
             deleted: work.deleted,
+            adopted: work.adopted,
+            adopted_count: work.adopted_count,
+            adopted_bytes: work.adopted_bytes,
             metrics: self.engine.get().map(Engine::metrics).unwrap_or_default(),
             elapsed_s: self.began.elapsed().as_secs_f64(),
         }
@@ -60,6 +66,13 @@ impl Work {
             {
                 let (key, url) = (key.clone(), url.clone());
                 self.sent.push(Sent { key, bytes: *bytes, url, replaced: *replaced });
+            }
+            Event::Adopted { key, bytes } => {
+                self.adopted_count += 1;
+                self.adopted_bytes += bytes;
+                if with_lists && self.adopted.len() < REPORT_LIST_LIMIT {
+                    self.adopted.push(key.clone());
+                }
             }
             Event::Deleted { key } if with_lists && self.deleted.len() < REPORT_LIST_LIMIT => {
                 self.deleted.push(key.clone());

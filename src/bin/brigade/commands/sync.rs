@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bucket_brigade::{
-    CacheManager, ErrorKind, FirstRun, FollowSymlinks, LocalBackend, Operation, RescanConfig,
-    RescanOrchestrator, RescanReport, Run, StopReason, StorageError, Verify,
+    CacheManager, Engine, ErrorKind, FirstRun, FollowSymlinks, LocalBackend, Operation, RescanConfig,
+    RescanOrchestrator, RescanReport, Run, S3Backend, StopReason, StorageError, Verify,
 };
 
 use crate::args::{FirstRunHow, FollowHow, SyncArgs, VerifyHow};
@@ -31,16 +31,17 @@ fn check_dir(dir: &Path) -> Result<(), StorageError> {
 
 fn rescan_config(args: &SyncArgs) -> Result<RescanConfig, StorageError> {
     let work = &args.work;
-    let first_run = match work.first_run {
-        FirstRunHow::Overwrite => FirstRun::Overwrite,
-        FirstRunHow::Refuse => FirstRun::Refuse,
-    };
     let mut config = RescanConfig::new()
         .batch_size(args.speed.batch_size)
         .delete(!work.no_delete)
         .allow_empty(work.allow_empty)
         .allow_new_root(work.allow_new_root)
-        .first_run(first_run)
+        .first_run(match work.first_run {
+            FirstRunHow::Adopt => FirstRun::Adopt,
+            FirstRunHow::Overwrite => FirstRun::Overwrite,
+            FirstRunHow::Refuse => FirstRun::Refuse,
+            FirstRunHow::Mirror => FirstRun::Mirror,
+        })
         .follow_symlinks(match work.follow_symlinks {
             None => FollowSymlinks::No,
             Some(FollowHow::Inside) => FollowSymlinks::Inside,
@@ -180,14 +181,38 @@ fn print_report(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(
     check_output(text::print_summary(report, &args.destination.dest, cache))
 }
 
+/// Connects for a plan. Only that of a first run sends requests; without credentials it sends none either, and shows
+/// every file as an upload.
+fn connect_for_plan(
+    args: &SyncArgs,
+    destination: &Destination,
+    cache: &CacheManager,
+) -> Result<(Engine, Arc<S3Backend>, RescanConfig), StorageError> {
+    let config = rescan_config(args)?;
+    let looks = !matches!(args.work.first_run, FirstRunHow::Overwrite | FirstRunHow::Refuse);
+    let offline = || destination.connect_offline(&args.speed, &args.work.header);
+    if !looks || !cache.is_first_run()? {
+        let (engine, backend) = offline()?;
+        return Ok((engine, backend, config));
+    }
+    match destination.connect(&args.speed, &args.work.header) {
+        Ok((engine, backend)) => Ok((engine, backend, config)),
+        Err(error) if destination.lacks_credentials() => {
+            text::print_note(&format!("what a first sync would adopt is not known: {error}"));
+            let (engine, backend) = offline()?;
+            Ok((engine, backend, config.first_run(FirstRun::Overwrite)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Prints what `sync` would do.
 pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
     if args.json_events {
         let why = "--json-events: a dry run has no events; use --json";
         return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
     }
-    let destination = Destination::from_args(&args.destination)?;
-    let (engine, backend) = destination.connect_offline(&args.speed, &args.work.header)?;
+    let (stop, destination) = (Stop::on_signals(display)?, Destination::from_args(&args.destination)?);
     check_places(args, &destination)?;
     // Without a cache, the plan uses an empty temporary one, and leaves no file behind.
     let scratch = tempfile::tempdir().map_err(|error| {
@@ -198,9 +223,16 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
         Some(cache) => cache,
         None => CacheManager::open(scratch.path().join("cache"))?,
     };
-    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, rescan_config(args)?)?;
+    let (engine, backend, config) = connect_for_plan(args, &destination, &cache)?;
+    let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config)?;
     let follower = Follower::start(display, "scanning", u64::MAX);
-    let report = site.rescan_with(&Run::new().dry_run(true).force(args.work.force))?;
+    let run = Run::new()
+        .dry_run(true)
+        .force(args.work.force)
+        .cancel(stop.token.clone())
+        .observer(follower.observer())
+        .progress(follower.progress.clone());
+    let report = site.rescan_with(&run)?;
     drop(follower);
     refuse_empty(args, &report)?;
     text::print_failures(&report.failed, report.failed_count);

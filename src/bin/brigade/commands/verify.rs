@@ -19,12 +19,16 @@ fn open_cache_to_update(
     destination: &Destination,
     wait: Duration,
     stop: &CancelToken,
+    repair: bool,
 ) -> Result<CacheManager, StorageError> {
     if !destination.has_cache()? {
         return require_cache(None, destination);
     }
     match destination.open_cache(wait, stop) {
-        Err(error) if is_unwritable(&error) => require_cache(destination.read_cache()?, destination),
+        // To repair is to record: without a cache that can be written there is no use in looking.
+        Err(error) if is_unwritable(&error) && !repair => {
+            require_cache(destination.read_cache()?, destination)
+        }
         other => other,
     }
 }
@@ -67,7 +71,7 @@ fn run_verify(
     display: &Display,
 ) -> Result<(VerifyReport, bool), StorageError> {
     let destination = Destination::from_args(&args.destination)?;
-    let cache = open_cache_to_update(&destination, args.lock.lock_wait, &stop.token)?;
+    let cache = open_cache_to_update(&destination, args.lock.lock_wait, &stop.token, args.repair)?;
     let (engine, backend) = destination.connect(&args.speed, &[])?;
     let backend: Arc<dyn StorageBackend> = backend;
     let how = if args.content { Verify::Content } else { Verify::List };

@@ -1,0 +1,174 @@
+//! Compares a file with an object of the same key and size, without reading the object.
+
+use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::backend::{Listed, StoredChecksum, StoredObject, Transfers};
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::rescan::context::{Context, open_source, panicked};
+use crate::rescan::first_run::etags::possible_divisions;
+use crate::state::records::{Pending, Published};
+use crate::tree::digest::Digest;
+use crate::tree::fingerprint::{Division, Fingerprint, fingerprint};
+use crate::tree::source::Source;
+use crate::tree::version::wall_nanos;
+
+/// A file that an object may hold already.
+pub(crate) struct Candidate {
+    pub(crate) key: RemoteKey,
+    pub(crate) pending: Pending,
+    pub(crate) listed: Listed,
+}
+
+/// A candidate, compared. The file's plain digest, once it is known, is in `candidate.pending`.
+pub(crate) struct Compared {
+    pub(crate) candidate: Candidate,
+    pub(crate) verdict: Verdict,
+    /// A HEAD was sent.
+    pub(crate) asked: bool,
+}
+
+/// The result of a comparison.
+pub(crate) enum Verdict {
+    /// The object holds the file. With the record of it.
+    Same(Published),
+    /// The object holds something else, or nothing shows what it holds.
+    Differs,
+    Failed(StorageError),
+}
+
+/// Compares a file with its object. Never panics.
+pub(crate) fn compare(context: &Context, mut candidate: Candidate) -> Compared {
+    let mut asked = false;
+    let attempt = catch_unwind(AssertUnwindSafe(|| try_compare(context, &mut candidate, &mut asked)));
+    let result = attempt.unwrap_or_else(|panic| Err(panicked(Operation::Head, &*panic)));
+    let verdict = match result {
+        Ok(Some(published)) => Verdict::Same(published),
+        Ok(None) => Verdict::Differs,
+        Err(error) => Verdict::Failed(error.with_key(candidate.key.as_str())),
+    };
+    Compared { candidate, verdict, asked }
+}
+
+/// Returns the published record of the file if its content is proven to be the object's.
+fn try_compare(
+    context: &Context,
+    candidate: &mut Candidate,
+    asked: &mut bool,
+) -> Result<Option<Published>, StorageError> {
+    let Candidate { key, pending, listed } = candidate;
+    let request_context = context.request_context();
+    request_context.check(Operation::Read)?;
+    let Some(transfers) = context.session.backend.transfers() else { return Ok(None) };
+    let seen = wall_nanos(request_context.clock);
+    let source = open_source(context, key, &pending.stat)?;
+    if source.is_sizeless() {
+        return Ok(None);
+    }
+    let stat = *source.stat();
+    let not_racy = stat.is_not_racy(seen);
+    let own = transfers.part_plan(stat.size)?.and_then(|plan| NonZeroU64::new(plan.part_size()));
+    let record = |digest, etag| Some(context.published(stat, not_racy, digest, etag));
+
+    let mut file = Reader { context, source: &source, known: Vec::new() };
+    if let Some(digest) = file.digest_if_tagged(listed.etag.as_deref(), own, own)? {
+        return Ok(record(digest, listed.etag.clone()));
+    }
+    // A plain digest spares the upload from reading the file again. That of a large file is made of its parts.
+    let plain = file.known.iter().find(|digest| digest.part_size().is_none() && own.is_none());
+    if let Some(digest) = plain {
+        (pending.not_racy, pending.digest) = (not_racy, Some(*digest));
+    }
+    *asked = true;
+    let Some(object) = find_object(context, transfers, key, stat.size)? else { return Ok(None) };
+    let digest = file.digest_if_proven(&object, own)?;
+    Ok(digest.and_then(|digest| record(digest, object.etag)))
+}
+
+/// Sends a HEAD. Returns `None` if it may not be sent, or shows no object of this size.
+fn find_object(
+    context: &Context,
+    transfers: &dyn Transfers,
+    key: &RemoteKey,
+    size: u64,
+) -> Result<Option<StoredObject>, StorageError> {
+    match transfers.head(&context.request_context(), key) {
+        Ok(found) => Ok(found.filter(|object| object.size == size)),
+        // Nobody knows what it holds.
+        Err(error) if error.kind() == ErrorKind::AccessDenied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file, and the digests that are known of it.
+struct Reader<'a> {
+    context: &'a Context,
+    source: &'a Source,
+    known: Vec<Digest>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, digest: Division, etags: &[Division]) -> Result<Fingerprint, StorageError> {
+        let request_context = self.context.request_context();
+        let found = fingerprint(self.source, digest, etags, |count| {
+            request_context.trace.bytes_hashed(count);
+            request_context.check(Operation::Read)
+        })?;
+        // A file that changed while it was read would have the digest of two versions.
+        self.source.check_as_opened()?;
+        self.known.push(found.digest);
+        Ok(found)
+    }
+
+    /// Returns the digest of the file, divided as `form`, if the file has this `ETag` in one of the divisions that may
+    /// give it.
+    fn digest_if_tagged(
+        &mut self,
+        etag: Option<&str>,
+        own: Division,
+        form: Division,
+    ) -> Result<Option<Digest>, StorageError> {
+        let Some(etag) = etag.map(|tag| tag.trim_matches('"')) else { return Ok(None) };
+        let divisions = possible_divisions(etag, self.source.stat().size, own);
+        if divisions.is_empty() {
+            return Ok(None);
+        }
+        let found = self.read(form, &divisions)?;
+        let same = found.etags.iter().any(|own| own.eq_ignore_ascii_case(etag));
+        Ok(same.then_some(found.digest))
+    }
+
+    /// Returns the digest of the file if a HEAD proves that the object has it: by the proof of origin, or by a SHA-256
+    /// that the store keeps.
+    fn digest_if_proven(
+        &mut self,
+        object: &StoredObject,
+        own: Division,
+    ) -> Result<Option<Digest>, StorageError> {
+        let proof = object.proof.as_ref().filter(|proof| proof.size == object.size);
+        let part_size = proof.and_then(|proof| proof.part_size);
+        let stored = match object.checksum {
+            Some(StoredChecksum::Whole(sha256)) => Some(Digest::whole(sha256)),
+            // Without our part size nobody knows how the object was divided.
+            Some(StoredChecksum::OfParts(sha256)) => part_size.map(|_| Digest::known(sha256, part_size)),
+            None => None,
+        };
+        for claimed in proof.and_then(|proof| proof.digest).into_iter().chain(stored) {
+            let division = claimed.part_size().and_then(NonZeroU64::new);
+            let known = self.known.iter().find(|known| known.part_size() == claimed.part_size());
+            let digest = match known {
+                Some(known) => *known,
+                None => self.read(division, &[])?.digest,
+            };
+            if digest == claimed {
+                return Ok(Some(digest));
+            }
+        }
+        // A multipart upload of ours that was not hashed before, with a part size that is not the one of now.
+        match part_size.filter(|_| part_size != own) {
+            Some(_) => self.digest_if_tagged(object.etag.as_deref(), part_size, part_size),
+            None => Ok(None),
+        }
+    }
+}

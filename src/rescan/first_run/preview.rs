@@ -1,0 +1,129 @@
+//! The first run as a dry run: files are looked up on disk, and results go into the report.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::backend::Listed;
+use crate::error::StorageError;
+use crate::key::RemoteKey;
+use crate::rescan::config::FirstRun;
+use crate::rescan::first_run::Stock;
+use crate::rescan::first_run::adopt::{Ledger, Standing, adopt};
+use crate::rescan::plan::Plan;
+use crate::rescan::report::{KeptReason, RescanReport};
+use crate::state::records::{Pending, PendingKind, Published};
+use crate::tree::filter::Filter;
+use crate::tree::folder::{file_type, is_absent};
+use crate::tree::version::FileStat;
+
+/// Adds to a dry run's report, and to the totals of its plan, what a first run would take over.
+pub(crate) fn preview(
+    stock: &Stock<'_>,
+    filter: &Filter,
+    plan: &mut Plan,
+    report: &mut RescanReport,
+) -> Result<(), StorageError> {
+    let mirrors = stock.policy == FirstRun::Mirror;
+    let mut preview = Preview { stock, filter, mirrors, plan, report, adopted: BTreeSet::new() };
+    let found = adopt(stock.engine, stock.context, stock.transfers, &mut preview);
+    let adopted = preview.adopted;
+    let mut index = 0;
+    report.uploaded.retain(|_| {
+        index += 1;
+        !adopted.contains(&(index - 1))
+    });
+    report.adoption = Some(found?);
+    Ok(())
+}
+
+/// Takes results into the report of a dry run.
+struct Preview<'a> {
+    stock: &'a Stock<'a>,
+    filter: &'a Filter,
+    mirrors: bool,
+    plan: &'a mut Plan,
+    report: &'a mut RescanReport,
+    /// The places of adopted files in the report's list of uploads.
+    adopted: BTreeSet<usize>,
+}
+
+impl Preview<'_> {
+    /// Counts an object whose file exists as one of the last tree.
+    fn count_common(&mut self) {
+        self.plan.common += u64::from(self.mirrors);
+        self.plan.published += u64::from(self.mirrors);
+    }
+
+    /// Returns the stat of the file of a key; `None` if there is none, or it is not published.
+    fn stat_of(&self, key: &str) -> Option<FileStat> {
+        let stat = self.stock.context.root.stat(Path::new(key)).ok()?;
+        file_type(&stat).is_file().then(|| FileStat::of(&stat))
+    }
+
+    /// Returns the reason why the object of a key without a file would be kept.
+    fn reason_to_keep(&self, key: &str) -> Option<KeptReason> {
+        if !self.filter.admits(key) {
+            return Some(KeptReason::Excluded);
+        }
+        match self.stock.context.root.stat(Path::new(key)) {
+            Ok(stat) if file_type(&stat).is_dir() => None,
+            Err(error) if is_absent(error) => None,
+            _ => Some(KeptReason::Skipped),
+        }
+    }
+}
+
+impl Ledger for Preview<'_> {
+    fn standing(&mut self, object: &Listed) -> Result<Standing, StorageError> {
+        // Checked first: a listed key is no path to be trusted.
+        if RemoteKey::new(object.key.clone()).is_err() || !self.filter.admits(&object.key) {
+            return Ok(Standing::NoFile);
+        }
+        if self.stock.cache.published_record(&object.key)?.is_some() {
+            return Ok(Standing::Known);
+        }
+        let file = |stat| Pending {
+            kind: PendingKind::Added,
+            stat,
+            not_racy: false,
+            digest: None,
+            attempted: false,
+        };
+        Ok(self.stat_of(&object.key).map_or(Standing::NoFile, |stat| Standing::File(file(stat))))
+    }
+
+    fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
+        self.count_common();
+        if self.stock.context.is_forced() {
+            return Ok(());
+        }
+        self.plan.added = self.plan.added.saturating_sub(1);
+        self.report.uploaded_count = self.report.uploaded_count.saturating_sub(1);
+        self.report.uploaded_bytes = self.report.uploaded_bytes.saturating_sub(published.stat.size);
+        // The list is in key order, as the plan was made.
+        let place = self.report.uploaded.binary_search_by(|uploaded| uploaded.key.as_str().cmp(&key));
+        self.adopted.extend(place.ok());
+        self.report.add_adopted(key, published.stat.size);
+        Ok(())
+    }
+
+    fn differs(&mut self, _: String, _: Pending, _: Listed) -> Result<(), StorageError> {
+        self.count_common();
+        Ok(())
+    }
+
+    fn no_file(&mut self, object: Listed) -> Result<(), StorageError> {
+        if !self.mirrors || RemoteKey::new(object.key.clone()).is_err() {
+            return Ok(());
+        }
+        self.plan.published += 1;
+        if let Some(reason) = self.reason_to_keep(&object.key) {
+            self.report.add_kept(object.key, reason);
+            return Ok(());
+        }
+        self.plan.removed += 1;
+        self.plan.gone += 1;
+        self.report.add_deleted(object.key);
+        Ok(())
+    }
+}

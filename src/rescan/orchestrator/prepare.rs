@@ -1,0 +1,73 @@
+//! The beginning of a run: its context and its plan.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::backend::new_token;
+use crate::error::StorageError;
+use crate::observe::trace::Trace;
+use crate::rescan::context::{Context, open_root};
+use crate::rescan::options::Run;
+use crate::rescan::orchestrator::RescanOrchestrator;
+use crate::rescan::plan::{Plan, PlanInput, plan};
+use crate::rescan::report::RescanReport;
+use crate::rescan::session::Session;
+use crate::state::cache::binding::Root;
+use crate::state::store::Write;
+
+impl RescanOrchestrator {
+    /// Opens the root, checks that the cache is bound to this destination, and builds the context of the run.
+    pub(super) fn prepare_context(
+        &self,
+        run: &Run,
+        trace: &Trace,
+        began: Duration,
+    ) -> Result<Context, StorageError> {
+        let (root, stat) = open_root(&self.root, self.cache.path())?;
+        let root = root.following(self.config.follow_symlinks);
+        let bound = self.cache.bind(&self.destination)?;
+        let identity = Root {
+            path: root.path().as_os_str().as_bytes().to_vec(),
+            device: stat.device,
+            inode: stat.inode,
+        };
+        let (known, named) = self.cache.known_root(&identity, self.config.allow_new_root)?;
+        // A dry run does not bind the cache.
+        if !run.dry_run {
+            let writes: Vec<Write> = bound.into_iter().chain(named).collect();
+            self.cache.apply(&writes)?;
+        }
+        Ok(Context {
+            session: Session::new(&self.engine, &self.backend, trace, run, began),
+            token: new_token(),
+            root: Arc::new(root),
+            known,
+            root_device: stat.device,
+            offline: AtomicBool::new(false),
+            force: AtomicBool::new(run.force),
+            hash_only: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn make_plan(
+        &self,
+        context: &Context,
+        report: &mut RescanReport,
+    ) -> Result<Plan, StorageError> {
+        let input = PlanInput {
+            root: &context.root,
+            known: context.known,
+            root_device: context.root_device,
+            backend: &*self.backend,
+            cache: &self.cache,
+            config: &self.config,
+            filter: &self.filter,
+            request_context: context.request_context(),
+            dry_run: report.dry_run,
+            force: context.is_forced(),
+        };
+        plan(&input, report)
+    }
+}

@@ -1,0 +1,77 @@
+//! The tokens of runs whose uploads may not all be recorded. An object that carries one of them was stored by that run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::state::cache::CacheManager;
+use crate::state::records::{decode, encode};
+use crate::state::store::Write;
+
+const META_RUNS: &str = "runs";
+
+/// Runs that are remembered. What an older interrupted run stored without a record is no longer recognized.
+const MAX_RUNS: usize = 1000;
+
+/// A run that sent something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    /// The token that its objects carry.
+    pub(crate) token: String,
+    /// The root that it published, as an index into the cache's roots.
+    pub(crate) root: u32,
+    /// The device of that root.
+    pub(crate) root_device: u64,
+}
+
+impl CacheManager {
+    /// Records durably that a run is about to send requests. If everything of the runs before it is recorded, they are
+    /// forgotten.
+    pub(crate) fn record_run(&self, run: RunRecord) -> Result<(), StorageError> {
+        let mut runs = if self.is_synced()? { Vec::new() } else { self.runs()? };
+        // A second pass of the same run has the same token.
+        if runs.contains(&run) {
+            return Ok(());
+        }
+        runs.push(run);
+        runs.drain(..runs.len().saturating_sub(MAX_RUNS));
+        let encoded = encode(META_RUNS, &runs).map_err(|error| {
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "the list of runs cannot be encoded")
+                .with_path(self.path())
+                .with_source(error)
+        })?;
+        self.apply(&[Write::Meta(META_RUNS, encoded)])
+    }
+
+    /// Returns the runs whose uploads may not all be recorded.
+    pub(crate) fn runs(&self) -> Result<Vec<RunRecord>, StorageError> {
+        let Some(stored) = self.0.store.meta(META_RUNS)? else { return Ok(Vec::new()) };
+        decode(META_RUNS, &stored).ok_or_else(|| self.0.store.damaged(META_RUNS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an interrupted run stored is recognized until a run has recorded everything.
+    #[test]
+    fn runs_are_remembered_until_one_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = CacheManager::open(folder.path().join("cache")).unwrap();
+        let run = |token: &str| RunRecord { token: token.to_owned(), root: 1, root_device: 7 };
+        let tokens = || cache.runs().unwrap().into_iter().map(|run| run.token).collect::<Vec<_>>();
+        assert_eq!(tokens(), [""; 0]);
+        for token in ["a", "b", "b"] {
+            cache.record_run(run(token)).unwrap();
+        }
+        assert_eq!(tokens(), ["a", "b"]);
+        cache.record_end(true, true).unwrap();
+        cache.record_run(run("c")).unwrap();
+        assert_eq!(tokens(), ["c"]);
+        cache.record_end(false, false).unwrap();
+        for number in 0..MAX_RUNS {
+            cache.record_run(run(&number.to_string())).unwrap();
+        }
+        assert_eq!((tokens().len(), tokens()[0].as_str()), (MAX_RUNS, "0"));
+    }
+}
