@@ -4,19 +4,22 @@ use std::fmt::Write;
 use std::ops::Bound;
 
 use s3s::dto::{
-    Delete, DeleteObjectsOutput, DeletedObject, EncodingType, Error, GetObjectOutput, HeadObjectOutput,
-    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output,
-    ListPartsInput, ListPartsOutput, Metadata, MultipartUpload, Object, ObjectStorageClass, Part,
-    StorageClass, StreamingBlob, Timestamp,
+    ChecksumMode, ChecksumType, Delete, DeleteObjectsOutput, DeletedObject, EncodingType, Error,
+    GetObjectOutput, HeadObjectOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, Metadata, MultipartUpload,
+    Object, ObjectStorageClass, Part, StorageClass, StreamingBlob, Timestamp,
 };
 use s3s::{Body, S3Result, s3_error};
 
+use super::conditions::Conditions;
 use super::state::{State, StoredObject, Upload};
 
 const PAGE: usize = 1000;
 
-/// The object with its content.
-pub(super) fn get_object(object: &StoredObject) -> GetObjectOutput {
+/// The object with its content, and its checksum if the request asks for it.
+pub(super) fn get_object(object: &StoredObject, mode: Option<&ChecksumMode>) -> GetObjectOutput {
+    let asked = mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
+    let shown = object.checksum_sha256.clone().filter(|_| asked);
     GetObjectOutput {
         body: Some(StreamingBlob::from(Body::from(object.bytes.clone()))),
         content_length: Some(object.size()),
@@ -25,7 +28,8 @@ pub(super) fn get_object(object: &StoredObject) -> GetObjectOutput {
         content_disposition: object.headers.get("content-disposition").cloned(),
         content_encoding: object.headers.get("content-encoding").cloned(),
         content_language: object.headers.get("content-language").cloned(),
-        checksum_sha256: object.checksum_sha256.clone(),
+        checksum_sha256: shown.clone(),
+        checksum_type: shown.as_deref().map(checksum_type),
         e_tag: Some(object.e_tag()),
         last_modified: Some(object.modified()),
         metadata: metadata(object),
@@ -35,8 +39,8 @@ pub(super) fn get_object(object: &StoredObject) -> GetObjectOutput {
 }
 
 /// The object without its content.
-pub(super) fn head_object(object: &StoredObject) -> HeadObjectOutput {
-    let full = get_object(object);
+pub(super) fn head_object(object: &StoredObject, mode: Option<&ChecksumMode>) -> HeadObjectOutput {
+    let full = get_object(object, mode);
     HeadObjectOutput {
         content_length: full.content_length,
         content_type: full.content_type,
@@ -45,12 +49,18 @@ pub(super) fn head_object(object: &StoredObject) -> HeadObjectOutput {
         content_encoding: full.content_encoding,
         content_language: full.content_language,
         checksum_sha256: full.checksum_sha256,
+        checksum_type: full.checksum_type,
         e_tag: full.e_tag,
         last_modified: full.last_modified,
         metadata: full.metadata,
         storage_class: full.storage_class,
         ..Default::default()
     }
+}
+
+fn checksum_type(checksum: &str) -> ChecksumType {
+    let composite = checksum.contains('-');
+    ChecksumType::from_static(if composite { ChecksumType::COMPOSITE } else { ChecksumType::FULL_OBJECT })
 }
 
 fn metadata(object: &StoredObject) -> Option<Metadata> {
@@ -68,7 +78,8 @@ pub(super) fn delete_objects(state: &mut State, delete: Delete) -> S3Result<Dele
     let mut deleted = Vec::new();
     let mut errors = Vec::new();
     for object in delete.objects {
-        match state.delete(&object.key) {
+        let conditions = Conditions::of_listed_delete(&object);
+        match state.delete(&object.key, &conditions) {
             Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..Default::default() }),
             Err(error) => errors.push(Error {
                 code: Some(error.code().as_str().to_owned()),
@@ -91,22 +102,19 @@ pub(super) fn list_objects(state: &State, input: ListObjectsV2Input) -> S3Result
     }
     let prefix = input.prefix.clone().unwrap_or_default();
     let token = input.continuation_token.as_deref().map(key_of_token).transpose()?;
-    let after = token.or_else(|| input.start_after.clone());
     let limit = input.max_keys.map_or(PAGE, |keys| usize::try_from(keys).unwrap_or(0).min(PAGE));
     let limit = limit.min(state.page_limit.unwrap_or(PAGE));
 
-    let from = after.map_or(Bound::Included(prefix.clone()), |after| {
-        if after < prefix { Bound::Included(prefix.clone()) } else { Bound::Excluded(after) }
-    });
-    let mut found =
-        state.objects.range((from, Bound::Unbounded)).take_while(|(key, _)| key.starts_with(&prefix));
+    let mut found = in_listing_order(state, &prefix, input.start_after.clone(), token);
     let page: Vec<_> = found.by_ref().take(limit).collect();
     // A page without keys counts as the last, or a client would page for ever.
     let last = page.last().filter(|_| found.next().is_some());
     let next_continuation_token = last.map(|(key, _)| token_of_key(key));
 
     let encode = Encoding::new(state, input.encoding_type.as_ref());
-    let contents: Vec<_> = page.iter().map(|(key, object)| listed(encode.text(key), object)).collect();
+    let tagged = !state.lists_no_etags;
+    let contents = page.iter().map(|(key, object)| listed(encode.text(key), object, tagged));
+    let contents: Vec<_> = contents.collect();
     Ok(ListObjectsV2Output {
         name: Some(input.bucket),
         prefix: Some(encode.text(&prefix)),
@@ -122,12 +130,38 @@ pub(super) fn list_objects(state: &State, input: ListObjectsV2Input) -> S3Result
     })
 }
 
-fn listed(key: String, object: &StoredObject) -> Object {
+/// What is left of a listing, after its token: in the order of the keys, or in one that has nothing to do with it.
+fn in_listing_order<'a>(
+    state: &'a State,
+    prefix: &'a str,
+    start: Option<String>,
+    token: Option<String>,
+) -> Box<dyn Iterator<Item = (&'a String, &'a StoredObject)> + 'a> {
+    let start = start.filter(|_| token.is_none());
+    let after = if state.lists_out_of_order { start } else { token.clone().or(start) };
+    let from = match after {
+        Some(after) if *after >= *prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix.to_owned()),
+    };
+    let under =
+        state.objects.range((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix));
+    if !state.lists_out_of_order {
+        return Box::new(under);
+    }
+    let place = |key: &str| (md5::compute(key).0, key.to_owned());
+    let token = token.map(|token| place(&token));
+    let mut found: Vec<_> = under.collect();
+    found.retain(|(key, _)| token.as_ref().is_none_or(|token| place(key) > *token));
+    found.sort_by_cached_key(|(key, _)| place(key));
+    Box::new(found.into_iter())
+}
+
+fn listed(key: String, object: &StoredObject, tagged: bool) -> Object {
     let class = object.storage_class.clone().unwrap_or_else(|| "STANDARD".to_owned());
     Object {
         key: Some(key),
         size: Some(object.size()),
-        e_tag: Some(object.e_tag()),
+        e_tag: tagged.then(|| object.e_tag()),
         last_modified: Some(object.modified()),
         storage_class: Some(ObjectStorageClass::from(class)),
         ..Default::default()

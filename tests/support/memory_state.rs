@@ -1,20 +1,27 @@
 //! The contents of the in-memory store. Part of `memory_store.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
 use s3s::dto::{
-    CompletedPart, CreateMultipartUploadInput, ETag, ETagCondition, PutObjectInput, StorageClass, Timestamp,
+    ChecksumAlgorithm, CompletedPart, CreateMultipartUploadInput, ETag, PutObjectInput, StorageClass,
+    Timestamp,
 };
 use s3s::{S3Result, s3_error};
+use sha2::{Digest, Sha256};
+
+use super::conditions::{Conditions, Habits};
+use super::etags::ETags;
 
 /// An object, or a part of a multipart upload, as it was stored.
 #[derive(Clone, Debug)]
 pub struct StoredObject {
     /// The content.
     pub bytes: Bytes,
-    /// The `ETag` without quotes. It does not depend on the content.
+    /// The `ETag` without quotes.
     pub etag: String,
     /// The `Content-Type`.
     pub content_type: Option<String>,
@@ -24,18 +31,18 @@ pub struct StoredObject {
     pub storage_class: Option<String>,
     /// User metadata, without `x-amz-meta-`.
     pub metadata: BTreeMap<String, String>,
-    /// The SHA-256 of the content in base64, if the request had it.
+    /// The SHA-256 of the content in base64, if the request had it; that of a multipart upload ends in `-N`.
     pub checksum_sha256: Option<String>,
     /// The `Content-MD5`, if the request had it. It is not checked.
     pub content_md5: Option<String>,
     /// All headers of the `PutObject` request, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// When it was stored.
+    /// When it was stored, by the store's clock.
     pub last_modified: SystemTime,
 }
 
 impl StoredObject {
-    pub(super) fn new(bytes: Bytes, etag: String) -> Self {
+    pub(super) fn new(bytes: Bytes, etag: String, last_modified: SystemTime) -> Self {
         Self {
             bytes,
             etag,
@@ -46,16 +53,12 @@ impl StoredObject {
             checksum_sha256: None,
             content_md5: None,
             headers: BTreeMap::new(),
-            last_modified: SystemTime::now(),
+            last_modified,
         }
     }
 
-    pub(super) fn of_put(
-        bytes: Bytes,
-        etag: String,
-        input: &PutObjectInput,
-        headers: BTreeMap<String, String>,
-    ) -> Self {
+    /// Sets what a `PutObject` request said of the object besides its content.
+    pub(super) fn with_put(self, input: &PutObjectInput, headers: BTreeMap<String, String>) -> Self {
         Self {
             content_type: input.content_type.clone(),
             cache_control: input.cache_control.clone(),
@@ -64,8 +67,28 @@ impl StoredObject {
             checksum_sha256: input.checksum_sha256.clone(),
             content_md5: input.content_md5.clone(),
             headers,
-            ..Self::new(bytes, etag)
+            ..self
         }
+    }
+
+    /// Sets what these headers of a `PutObject` request say of the object besides its content.
+    pub(super) fn with_headers(mut self, headers: &[(&str, &str)]) -> Self {
+        for (name, value) in headers {
+            let (name, value) = (name.to_ascii_lowercase(), (*value).to_owned());
+            match name.as_str() {
+                "content-type" => self.content_type = Some(value.clone()),
+                "cache-control" => self.cache_control = Some(value.clone()),
+                "content-md5" => self.content_md5 = Some(value.clone()),
+                "x-amz-storage-class" => self.storage_class = Some(value.clone()),
+                "x-amz-checksum-sha256" => self.checksum_sha256 = Some(value.clone()),
+                _ => {}
+            }
+            if let Some(meta) = name.strip_prefix("x-amz-meta-") {
+                self.metadata.insert(meta.to_owned(), value.clone());
+            }
+            self.headers.insert(name, value);
+        }
+        self
     }
 
     pub(super) fn e_tag(&self) -> ETag {
@@ -89,22 +112,26 @@ pub(super) struct Upload {
     pub(super) parts: BTreeMap<i32, StoredObject>,
     /// All that the object will have besides its content.
     attributes: StoredObject,
+    /// True if the object will have a SHA-256 checksum.
+    has_sha256: bool,
 }
 
 impl Upload {
-    pub(super) fn new(input: CreateMultipartUploadInput) -> Self {
+    fn new(input: CreateMultipartUploadInput, initiated: SystemTime) -> Self {
+        let algorithm = input.checksum_algorithm.as_ref().map(ChecksumAlgorithm::as_str);
         let attributes = StoredObject {
             content_type: input.content_type,
             cache_control: input.cache_control,
             storage_class: input.storage_class.as_ref().map(StorageClass::as_str).map(str::to_owned),
             metadata: input.metadata.unwrap_or_default().into_iter().collect(),
-            ..StoredObject::new(Bytes::new(), String::new())
+            ..StoredObject::new(Bytes::new(), String::new(), initiated)
         };
-        Self { key: input.key, initiated: SystemTime::now(), parts: BTreeMap::new(), attributes }
+        let has_sha256 = algorithm == Some(ChecksumAlgorithm::SHA256);
+        Self { key: input.key, initiated, parts: BTreeMap::new(), attributes, has_sha256 }
     }
 
-    fn assemble(&self, listed: &[CompletedPart]) -> S3Result<Bytes> {
-        let mut whole = BytesMut::new();
+    fn listed_parts(&self, listed: &[CompletedPart]) -> S3Result<Vec<StoredObject>> {
+        let mut parts = Vec::with_capacity(listed.len());
         let mut last = 0;
         for part in listed {
             let number = part.part_number.unwrap_or_default();
@@ -116,10 +143,25 @@ impl Upload {
             if part.e_tag.as_ref().map(ETag::value) != Some(&stored.etag) {
                 return Err(s3_error!(InvalidPart));
             }
-            whole.extend_from_slice(&stored.bytes);
+            parts.push(stored.clone());
         }
-        Ok(whole.freeze())
+        Ok(parts)
     }
+}
+
+fn joined(parts: &[StoredObject]) -> Bytes {
+    let mut whole = BytesMut::new();
+    for part in parts {
+        whole.extend_from_slice(&part.bytes);
+    }
+    whole.freeze()
+}
+
+/// The checksum of a multipart upload: that of its parts' checksums, and their number.
+fn composite_sha256(parts: &[StoredObject]) -> String {
+    let each = parts.iter().map(|part| Sha256::digest(&part.bytes));
+    let whole = Sha256::digest(each.collect::<Vec<_>>().concat());
+    format!("{}-{}", BASE64_STANDARD.encode(whole), parts.len())
 }
 
 /// The bucket's contents, the logs and the faults.
@@ -140,13 +182,34 @@ pub(super) struct State {
     pub(super) page_limit: Option<usize>,
     pub(super) spaces_as_plus: bool,
     pub(super) lists_uploads_by_whole_key: bool,
-    counter: u64,
+    pub(super) lists_no_etags: bool,
+    pub(super) lists_out_of_order: bool,
+    pub(super) etags: ETags,
+    pub(super) habits: Habits,
+    /// How far the store's clock is ahead of this machine's.
+    pub(super) ahead: Duration,
+    pub(super) counter: u64,
 }
 
 impl State {
-    pub(super) fn next_etag(&mut self) -> String {
-        self.counter += 1;
-        format!("etag-{:06x}", self.counter)
+    /// The time of the store's clock.
+    pub(super) fn now(&self) -> SystemTime {
+        SystemTime::now() + self.ahead
+    }
+
+    /// An object of now with this content, and nothing else.
+    pub(super) fn new_object(&mut self, bytes: Bytes) -> StoredObject {
+        let etag = self.etag_of(&bytes);
+        StoredObject::new(bytes, etag, self.now())
+    }
+
+    /// The object that an upload of these bytes in parts of `part_size` makes.
+    pub(super) fn new_object_of_parts(&mut self, bytes: &Bytes, part_size: usize) -> StoredObject {
+        let starts = (0..bytes.len().max(1)).step_by(part_size);
+        let slices = starts.map(|at| bytes.slice(at..bytes.len().min(at + part_size)));
+        let parts: Vec<_> = slices.map(|part| self.new_object(part)).collect();
+        let etag = self.etag_of_parts(&parts);
+        StoredObject::new(bytes.clone(), etag, self.now())
     }
 
     pub(super) fn object(&self, key: &str) -> S3Result<&StoredObject> {
@@ -178,7 +241,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn delete(&mut self, key: &str) -> S3Result<()> {
+    pub(super) fn delete(&mut self, key: &str, conditions: &Conditions) -> S3Result<()> {
         if self.undeletable.contains(key) {
             return Err(s3_error!(AccessDenied, "Access Denied"));
         }
@@ -186,6 +249,7 @@ impl State {
             *left -= 1;
             return Err(super::error_of(code));
         }
+        self.check_conditions(key, conditions)?;
         if self.objects.remove(key).is_some() {
             self.deletes.push(key.to_owned());
         }
@@ -199,21 +263,10 @@ impl State {
         }
     }
 
-    pub(super) fn check_conditions(&self, input: &PutObjectInput) -> S3Result<()> {
-        let stored = self.objects.get(&input.key);
-        let fulfils = |condition: &ETagCondition| match condition {
-            ETagCondition::Any => stored.is_some(),
-            ETagCondition::ETag(etag) => stored.is_some_and(|object| object.etag == etag.value()),
-        };
-        let fails = input.if_match.as_ref().is_some_and(|condition| !fulfils(condition))
-            || input.if_none_match.as_ref().is_some_and(fulfils);
-        if fails { Err(s3_error!(PreconditionFailed)) } else { Ok(()) }
-    }
-
-    pub(super) fn begin(&mut self, upload: Upload) -> String {
+    pub(super) fn begin(&mut self, input: CreateMultipartUploadInput) -> String {
         self.counter += 1;
         let id = format!("upload-{:06x}", self.counter);
-        self.uploads.insert(id.clone(), upload);
+        self.uploads.insert(id.clone(), Upload::new(input, self.now()));
         id
     }
 
@@ -227,28 +280,14 @@ impl State {
             return Err(s3_error!(MalformedXML));
         }
         let upload = self.upload(key, id)?;
-        let bytes = upload.assemble(parts)?;
+        let parts = upload.listed_parts(parts)?;
+        let checksum_sha256 = upload.has_sha256.then(|| composite_sha256(&parts));
         let attributes = upload.attributes.clone();
-        let etag = format!("{}-{}", self.next_etag(), parts.len());
-        let object = StoredObject { bytes, etag, last_modified: SystemTime::now(), ..attributes };
+        let (bytes, etag, last_modified) = (joined(&parts), self.etag_of_parts(&parts), self.now());
+        let object = StoredObject { bytes, etag, last_modified, checksum_sha256, ..attributes };
         let answer = object.e_tag();
         self.uploads.remove(id);
         self.commit(key.to_owned(), object);
         Ok(answer)
     }
-}
-
-/// Base64 with padding.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let padded = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
-        let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
-        for place in 0..4 {
-            let digit = (bits >> (18 - 6 * place)) & 63;
-            text.push(if place > group.len() { '=' } else { char::from(DIGITS[digit as usize]) });
-        }
-    }
-    text
 }

@@ -3,11 +3,22 @@
 
 #[path = "memory_answers.rs"]
 mod answers;
+#[path = "memory_conditions.rs"]
+mod conditions;
+#[path = "memory_contents.rs"]
+mod contents;
+#[path = "memory_etags.rs"]
+mod etags;
+#[path = "memory_modes.rs"]
+mod modes;
 #[path = "memory_state.rs"]
 mod state;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -18,8 +29,11 @@ use s3s::dto::*;
 use s3s::service::S3Service;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError, s3_error};
 
+pub use self::conditions::Conditional;
+use self::conditions::Conditions;
+pub use self::etags::ETags;
+use self::state::State;
 pub use self::state::StoredObject;
-use self::state::{State, Upload};
 
 /// One bucket in memory. Clones share it.
 #[derive(Clone, Debug)]
@@ -39,154 +53,26 @@ impl MemoryStore {
         super::server::guarded(self.clone())
     }
 
-    /// The contents of all objects, by key.
-    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.to_vec())).collect()
-    }
-
-    /// The sizes of all objects, by key.
-    pub fn sizes(&self) -> BTreeMap<String, usize> {
-        self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.len())).collect()
-    }
-
-    /// One object with all its headers and metadata.
-    pub fn get(&self, key: &str) -> Option<StoredObject> {
-        self.state().objects.get(key).cloned()
-    }
-
-    /// Stores an object as another program would; `puts` does not list it.
-    pub fn put_raw(&self, key: &str, bytes: impl Into<Bytes>) {
-        let mut state = self.state();
-        let object = StoredObject::new(bytes.into(), state.next_etag());
-        state.objects.insert(key.to_owned(), object);
-    }
-
-    /// Changes the bytes of an object and keeps its `ETag`, as a bad disk under the store would.
-    pub fn corrupt(&self, key: &str, bytes: &[u8]) {
-        if let Some(object) = self.state().objects.get_mut(key) {
-            object.bytes = Bytes::copy_from_slice(bytes);
-        }
-    }
-
-    /// Removes an object as another program would; `deletes` does not list it. Returns true if it existed.
-    pub fn remove_raw(&self, key: &str) -> bool {
-        self.state().objects.remove(key).is_some()
-    }
-
-    /// The unfinished multipart uploads: pairs of key and upload ID.
-    pub fn uploads(&self) -> Vec<(String, String)> {
-        self.state().uploads.iter().map(|(id, upload)| (upload.key.clone(), id.clone())).collect()
-    }
-
-    /// Creates a multipart upload as another program would; returns its upload ID.
-    pub fn begin_raw(&self, key: &str) -> String {
-        let input = CreateMultipartUploadInput {
-            bucket: self.bucket.to_string(),
-            key: key.to_owned(),
-            ..Default::default()
-        };
-        self.state().begin(Upload::new(input))
-    }
-
-    /// Removes all unfinished uploads, as a lifecycle rule would.
-    pub fn expire_uploads(&self) {
-        self.state().uploads.clear();
-    }
-
-    /// The part numbers of an unfinished upload.
-    pub fn parts_of(&self, upload_id: &str) -> Vec<i32> {
-        self.state()
-            .uploads
-            .get(upload_id)
-            .map(|upload| upload.parts.keys().copied().collect())
-            .unwrap_or_default()
-    }
-
-    /// Removes one part of an unfinished upload.
-    pub fn lose_part(&self, upload_id: &str, number: i32) {
-        if let Some(upload) = self.state().uploads.get_mut(upload_id) {
-            upload.parts.remove(&number);
-        }
-    }
-
-    /// The keys in the order in which `PutObject` committed them.
-    pub fn puts(&self) -> Vec<String> {
-        self.state().puts.clone()
-    }
-
-    /// The keys in the order in which `PutObject` or `CompleteMultipartUpload` committed them.
-    pub fn commits(&self) -> Vec<String> {
-        self.state().commits.clone()
-    }
-
-    /// The keys of existing objects in the order in which `DeleteObject` or `DeleteObjects` removed them.
-    pub fn deletes(&self) -> Vec<String> {
-        self.state().deletes.clone()
-    }
-
-    /// Empties the logs of `puts`, `commits` and `deletes`.
-    pub fn clear_logs(&self) {
-        let mut state = self.state();
-        state.puts.clear();
-        state.commits.clear();
-        state.deletes.clear();
-    }
-
-    /// Denies the deletion of this key, in `DeleteObjects` and in `DeleteObject`.
-    pub fn deny_delete(&self, key: &str) {
-        self.state().undeletable.insert(key.to_owned());
-    }
-
-    /// Fails the next `times` deletes of this key with this code, in `DeleteObjects` and in `DeleteObject`.
-    pub fn fail_delete(&self, key: &str, code: &str, times: u32) {
-        self.state().failing_deletes.insert(key.to_owned(), (code.to_owned(), times));
-    }
-
-    /// If `lacks`, answers `DeleteObjects` with `NotImplemented`.
-    pub fn lacks_bulk_delete(&self, lacks: bool) {
-        self.state().lacks_bulk_delete = lacks;
-    }
-
-    /// Refuses `PutObject` with this error code for keys with this suffix, after their bodies have been read.
-    pub fn refuse_put(&self, key_suffix: &str, code: &str) {
-        self.state().refusals.push((key_suffix.to_owned(), code.to_owned()));
-    }
-
-    /// Undoes `deny_delete`, `fail_delete`, `lacks_bulk_delete` and `refuse_put`.
-    pub fn clear_faults(&self) {
-        let mut state = self.state();
-        state.undeletable.clear();
-        state.failing_deletes.clear();
-        state.lacks_bulk_delete = false;
-        state.refusals.clear();
-    }
-
-    /// Refuses `a/b` while `a` exists, and the reverse, with the error codes of `MinIO`.
-    pub fn keeps_folders_as_files(&self) {
-        self.state().folders_are_files = true;
-    }
-
-    /// Returns at most this many keys in each page of a listing, whatever the request asks for.
-    pub fn page_limit(&self, keys: usize) {
-        self.state().page_limit = Some(keys);
-    }
-
-    /// If `plus`, writes spaces as `+` in URL-encoded listings, as some stores do; else as `%20`.
-    pub fn spaces_as_plus(&self, plus: bool) {
-        self.state().spaces_as_plus = plus;
-    }
-
-    /// Lists unfinished uploads only if the prefix is a whole key or empty, as `MinIO` does.
-    pub fn list_uploads_by_whole_key(&self) {
-        self.state().lists_uploads_by_whole_key = true;
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_bucket(&self, bucket: &str) -> S3Result<MutexGuard<'_, State>> {
         if *self.bucket == *bucket { Ok(self.state()) } else { Err(s3_error!(NoSuchBucket)) }
+    }
+
+    /// In a store that checks conditions and writes later: checks them, then waits until another write of this key
+    /// has passed the check, but not longer than the gap.
+    async fn pass_gap(&self, bucket: &str, key: &str, conditions: &Conditions) -> S3Result<()> {
+        let entered = self.in_bucket(bucket)?.enter_gap(key, conditions)?;
+        if let Some((longest, passed)) = entered {
+            let end = Instant::now() + longest;
+            while Instant::now() < end && !self.state().others_passed(key, passed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.state().leave_gap(key);
+        }
+        Ok(())
     }
 }
 
@@ -206,12 +92,14 @@ impl S3 for MemoryStore {
         let mut input = req.input;
         let bytes = drain(input.body.take(), input.content_length).await?;
         check_sha256(&bytes, input.checksum_sha256.as_deref())?;
+        let conditions = Conditions::of_put(&input);
+        self.pass_gap(&input.bucket, &input.key, &conditions).await?;
 
         let mut state = self.in_bucket(&input.bucket)?;
         state.check_refusals(&input.key)?;
         state.check_folders(&input.key)?;
-        state.check_conditions(&input)?;
-        let object = StoredObject::of_put(bytes, state.next_etag(), &input, headers);
+        state.check_conditions(&input.key, &conditions)?;
+        let object = state.new_object(bytes).with_put(&input, headers);
         let output = PutObjectOutput {
             e_tag: Some(object.e_tag()),
             checksum_sha256: input.checksum_sha256,
@@ -225,20 +113,27 @@ impl S3 for MemoryStore {
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let state = self.in_bucket(&req.input.bucket)?;
-        Ok(S3Response::new(answers::get_object(state.object(&req.input.key)?)))
+        let GetObjectInput { bucket, key, if_match, if_none_match, checksum_mode, .. } = req.input;
+        let mut state = self.in_bucket(&bucket)?;
+        state.check_conditions(&key, &Conditions::of_read(if_match, if_none_match))?;
+        Ok(S3Response::new(answers::get_object(state.object(&key)?, checksum_mode.as_ref())))
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let state = self.in_bucket(&req.input.bucket)?;
-        Ok(S3Response::new(answers::head_object(state.object(&req.input.key)?)))
+        let HeadObjectInput { bucket, key, if_match, if_none_match, checksum_mode, .. } = req.input;
+        let mut state = self.in_bucket(&bucket)?;
+        state.check_conditions(&key, &Conditions::of_read(if_match, if_none_match))?;
+        Ok(S3Response::new(answers::head_object(state.object(&key)?, checksum_mode.as_ref())))
     }
 
     async fn delete_object(
         &self,
         req: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.in_bucket(&req.input.bucket)?.delete(&req.input.key)?;
+        let input = req.input;
+        let conditions = Conditions::of_delete(&input);
+        self.pass_gap(&input.bucket, &input.key, &conditions).await?;
+        self.in_bucket(&input.bucket)?.delete(&input.key, &conditions)?;
         // s3s makes a 204 of this output.
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
@@ -275,7 +170,7 @@ impl S3 for MemoryStore {
         let output = CreateMultipartUploadOutput {
             bucket: Some(input.bucket.clone()),
             key: Some(input.key.clone()),
-            upload_id: Some(state.begin(Upload::new(input))),
+            upload_id: Some(state.begin(input)),
             ..Default::default()
         };
         Ok(S3Response::new(output))
@@ -286,7 +181,7 @@ impl S3 for MemoryStore {
         let bytes = drain(input.body.take(), input.content_length).await?;
         check_sha256(&bytes, input.checksum_sha256.as_deref())?;
         let mut state = self.in_bucket(&input.bucket)?;
-        let part = StoredObject::new(bytes, state.next_etag());
+        let part = state.new_object(bytes);
         let output = UploadPartOutput {
             e_tag: Some(part.e_tag()),
             checksum_sha256: input.checksum_sha256,
@@ -304,9 +199,12 @@ impl S3 for MemoryStore {
         req: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let input = req.input;
+        let conditions = Conditions::of_complete(&input);
+        self.pass_gap(&input.bucket, &input.key, &conditions).await?;
         let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let mut state = self.in_bucket(&input.bucket)?;
         state.check_folders(&input.key)?;
+        state.check_conditions(&input.key, &conditions)?;
         let output = CompleteMultipartUploadOutput {
             e_tag: Some(state.complete(&input.key, &input.upload_id, &parts)?),
             bucket: Some(input.bucket),
@@ -365,7 +263,9 @@ fn body_error(error: &StdError) -> S3Error {
 
 fn check_sha256(bytes: &[u8], declared: Option<&str>) -> S3Result<()> {
     match declared {
-        Some(declared) if declared != state::base64(&Sha256::checksum(bytes)) => Err(s3_error!(BadDigest)),
+        Some(declared) if declared != BASE64_STANDARD.encode(Sha256::checksum(bytes)) => {
+            Err(s3_error!(BadDigest))
+        }
         _ => Ok(()),
     }
 }
