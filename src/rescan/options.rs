@@ -46,8 +46,9 @@ impl Run {
         self
     }
 
-    /// Only reports what would be done: sends no request and records nothing. Files that may have changed are hashed,
-    /// one after another, to find out.
+    /// Only reports what would be done, and records nothing. Files that may have changed are hashed, one after another,
+    /// to find out. Sends no request, except on the first run of a cache: then it lists the prefix as
+    /// [`FirstRun`](crate::FirstRun) says.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self

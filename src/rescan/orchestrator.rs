@@ -192,6 +192,7 @@ impl RescanOrchestrator {
         context.force.store(false, Ordering::Relaxed);
         let mut again = self.publish_tree(&context, trace, report)?;
         again.add_first_pass(&end);
+        again.tally.counted_again = report.adopted_count;
         if again.tally.stop.is_none() {
             again.tally.stop =
                 verify::after_run(&self.engine, &context.session, &self.cache, run.verify, report)?;
@@ -264,6 +265,7 @@ impl RescanOrchestrator {
         if changed {
             report.forget_scan();
             plan = self.make_plan(context, report)?;
+            dispatcher.tally.counted_again = report.adopted_count;
         }
         for key in not_ours {
             report.add_kept(key, KeptReason::NotOurs);
@@ -336,7 +338,7 @@ impl RescanOrchestrator {
         report.pending = self.cache.pending_count()?;
         report.open_uploads = self.cache.open_upload_count()?;
         report.stop_reason = end.tally.stop;
-        report.unchanged += end.tally.confirmed;
+        report.unchanged = (report.unchanged + end.tally.confirmed).saturating_sub(end.tally.counted_again);
         report.outcome = outcome_of(end, report);
         if !report.dry_run {
             // If the file was replaced during the run, its records are lost: an error, not a success.

@@ -19,6 +19,8 @@ pub(crate) struct Tally {
     pub(crate) done: u64,
     /// Files whose content turned out to be published already.
     pub(crate) confirmed: u64,
+    /// Files that were taken over, and that a second plan has counted as unchanged.
+    pub(crate) counted_again: u64,
     pub(crate) failed_uploads: u64,
     pub(crate) failed_deletes: u64,
     /// Failures because the store was unreachable or out of order.

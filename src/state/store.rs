@@ -26,6 +26,8 @@ pub(crate) enum Write {
     Deleted(String),
     /// A step of a multipart upload.
     Upload(String, UploadStep),
+    /// An interrupted run has stored the object: it is not part of the last complete tree.
+    Recent(String),
     /// A run with deletes switched off left the object, although its file is gone.
     Left(String),
     /// The file of such an object exists again.

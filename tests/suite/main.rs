@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adoption;
 mod answers;
 mod answers_store;
 mod cache_file;
@@ -24,6 +25,7 @@ mod files;
 mod keys;
 mod large;
 mod large_faults;
+mod leftovers;
 mod mends;
 mod network;
 mod observe;

@@ -53,7 +53,11 @@ fn published_is_acknowledged(world: &World, site: &RescanOrchestrator) {
             assert!(pending.contains(key), "I2: {key} is recorded as published and not in the store");
             continue;
         };
-        let digest = entry.digest.expect("published with a digest");
+        // Taken over by a mirror, which looks at no content.
+        let Some(digest) = entry.digest else {
+            assert_eq!(entry.stat.size, bytes.len() as u64, "I2: {key}");
+            continue;
+        };
         let real: [u8; 32] = match digest.part_size() {
             None => Sha256::digest(bytes).into(),
             Some(bytes_each) => {

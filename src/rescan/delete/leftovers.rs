@@ -52,13 +52,14 @@ pub(crate) fn settle(
             next = next_leftover(cache, &mut rows);
         }
         if in_flight == 0 {
+            settled.not_ours.sort_unstable();
             return next.map(|_| settled);
         }
         let mut writes = Vec::new();
         for (key, pending, found) in results.take(1, Duration::MAX) {
             in_flight -= 1;
             match found {
-                Ok(found) => writes.push(settled.write_for(key, &pending, found, &runs)),
+                Ok(found) => writes.extend(settled.writes_for(key, &pending, found, &runs)),
                 // The run was stopped, or there is an outage: the key stays as it is.
                 Err(error) if error.is_not_tried() || error.kind().is_transient() => next = Err(error),
                 // The credentials may not look at it.
@@ -71,20 +72,20 @@ pub(crate) fn settle(
 }
 
 impl Settled {
-    fn write_for(
+    fn writes_for(
         &mut self,
         key: String,
         pending: &Pending,
         found: Option<StoredObject>,
         runs: &[RunRecord],
-    ) -> Write {
-        let Some(object) = found else { return Write::Settled(key) };
+    ) -> Vec<Write> {
+        let Some(object) = found else { return vec![Write::Settled(key)] };
         if let Some(published) = recognize(runs, pending, object) {
-            return Write::Published(key, published);
+            return vec![Write::Published(key.clone(), published), Write::Recent(key)];
         }
         // Somebody else's: nothing is left to do for it.
         self.not_ours.push(key.clone());
-        Write::Settled(key)
+        vec![Write::Settled(key)]
     }
 }
 

@@ -45,6 +45,8 @@ impl Plan {
 
     /// Returns true if hashing may show that nothing has to be sent: files were only touched, or their stats were racy.
     pub(crate) fn may_need_no_store(&self) -> bool {
-        self.added + self.removed + self.leftovers == 0 && self.modified == self.may_be_same
+        self.modified > 0
+            && self.added + self.removed + self.leftovers == 0
+            && self.modified == self.may_be_same
     }
 }

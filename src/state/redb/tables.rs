@@ -41,6 +41,7 @@ impl Tables<'_> {
                 self.recent.remove(key.as_str())?;
                 self.left.remove(key.as_str())?;
             }
+            Write::Recent(key) => drop(self.recent.insert(key.as_str(), NOTHING)?),
             Write::Left(key) => drop(self.left.insert(key.as_str(), NOTHING)?),
             Write::Returned(key) => drop(self.left.remove(key.as_str())?),
             Write::Complete => {

@@ -1,5 +1,6 @@
 //! The command `brigade`, as a shell sees it.
 
+mod adoption;
 mod connection;
 mod deploys;
 mod errors;
