@@ -1,7 +1,7 @@
 //! Measures the main line: many small files.
 //!
 //! ```text
-//! cargo bench --bench main_line                 # files, latency, lookups
+//! cargo bench --bench main_line                 # files, adopt, latency, lookups
 //! cargo bench --bench main_line -- million      # a cache of 1,000,000 entries (creates that many files)
 //! ```
 
@@ -28,13 +28,16 @@ use memory_store::{ETags, MemoryStore};
 use proxy::{Fault, FaultProxy, Rule};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
 
+/// In place of a folder: a store in memory that makes `ETag`s as S3 does.
+const MD5: &str = "md5";
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["serve", root, delay] => serve(Path::new(root), delay.parse()?),
         ["client", root, cache, endpoint] => client(root, cache, endpoint),
-        [] => ["files", "latency", "lookups"].into_iter().try_for_each(run),
+        [] => ["files", "adopt", "latency", "lookups"].into_iter().try_for_each(run),
         names => names.iter().try_for_each(|name| run(name)),
     }
 }
@@ -42,10 +45,11 @@ fn main() -> Result<()> {
 fn run(name: &str) -> Result<()> {
     match name {
         "files" => files(),
+        "adopt" => adopt(),
         "latency" => latency(),
         "lookups" => lookups(),
         "million" => million(),
-        other => Err(format!("no benchmark {other}: files, latency, lookups, million").into()),
+        other => Err(format!("no benchmark {other}: files, adopt, latency, lookups, million").into()),
     }
 }
 
@@ -59,6 +63,42 @@ fn files() -> Result<()> {
     println!("10,000 files of 1 to 16 KiB to s3s-fs, then the same again");
     for title in ["first", "again"] {
         show(title, &measure(&tree, &cache, &server.endpoint)?);
+    }
+    Ok(())
+}
+
+/// Publishes 10,000 files, removes the cache, gives all files new times, and publishes again: to a store whose listing has
+/// `ETag`s, and to s3s-fs, whose listing has none, so that a HEAD asks for each object.
+fn adopt() -> Result<()> {
+    for objects in [MD5, "objects"] {
+        let scratch = tempfile::tempdir()?;
+        let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
+        let path = if objects == MD5 { Path::new(MD5).to_owned() } else { scratch.path().join(objects) };
+        let server = start_server(&path, 0)?;
+        let cache = scratch.path().join("cache");
+        println!(
+            "10,000 files of 1 to 16 KiB without their cache; {}",
+            if objects == MD5 { "a store in memory that lists ETags" } else { "s3s-fs, which lists none" }
+        );
+        show("first", &measure(&tree, &cache, &server.endpoint)?);
+        fs::remove_file(&cache)?;
+        touch(Path::new(&tree))?;
+        wait_out_racy_window();
+        show("adopt", &measure(&tree, &cache, &server.endpoint)?);
+        show("again", &measure(&tree, &cache, &server.endpoint)?);
+    }
+    Ok(())
+}
+
+/// Gives all files below a folder new times, as a checkout does.
+fn touch(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            touch(&path)?;
+        } else {
+            fs::File::options().append(true).open(path)?.set_modified(std::time::SystemTime::now())?;
+        }
     }
     Ok(())
 }
@@ -128,10 +168,11 @@ fn start_server(objects: &Path, delay_ms: u64) -> Result<Server> {
 }
 
 fn serve(objects: &Path, delay_ms: u64) -> Result<()> {
-    let in_memory = objects.as_os_str().is_empty();
+    let with_md5 = objects.as_os_str() == MD5;
+    let in_memory = with_md5 || objects.as_os_str().is_empty();
     let store = MemoryStore::with_bucket(BUCKET);
     // Real ones would cost the store an MD5 of each object.
-    store.etags(ETags::MadeUp);
+    store.etags(if with_md5 { ETags::Md5 } else { ETags::MadeUp });
     let service = if in_memory { store.service() } else { server::fs(objects, BUCKET) };
     let server = S3Server::start(service);
     let proxy = (delay_ms > 0).then(|| FaultProxy::start(server.addr()));
@@ -173,9 +214,11 @@ fn client(root: &str, cache: &str, endpoint: &str) -> Result<()> {
 fn print_report(report: &RescanReport, opened: Duration) {
     let metrics = &report.metrics;
     let text = format!(
-        "{}: {} uploaded, {} unchanged; {} requests, {} connections, {} look-ups, {} bytes hashed, {} commits; cache opened in {:.3} s",
+        "{}: {} uploaded, {} adopted ({} by HEAD), {} unchanged; {} requests, {} connections, {} look-ups, {} bytes hashed, {} commits; cache opened in {:.3} s",
         report.outcome.as_str(),
         report.uploaded_count,
+        report.adopted_count,
+        report.adoption.map_or(0, |found| found.head_requests),
         report.unchanged,
         metrics.requests,
         metrics.connections,
