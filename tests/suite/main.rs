@@ -32,3 +32,4 @@ mod observe;
 mod outage;
 mod regressions;
 mod runs;
+mod store_conditions;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use s3s::dto::{
     CompleteMultipartUploadInput, DeleteObjectInput, ETag, ETagCondition, ObjectIdentifier, PutObjectInput,
 };
@@ -100,7 +100,6 @@ fn not_modified(etag: &ETag) -> S3Error {
     if let Ok(value) = etag.to_http_header() {
         headers.insert(header::ETAG, value);
     }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     let mut error = s3_error!(NotModified);
     error.set_headers(headers);
     error

@@ -6,7 +6,9 @@ pub mod logs;
 pub mod memory_store;
 pub mod oracle;
 pub mod proxy;
+pub mod seaweedfs;
 pub mod server;
+pub mod signed;
 pub mod tls;
 
 use std::collections::BTreeMap;
