@@ -1,4 +1,4 @@
-//! One suite for every backend: the crate's own, on two servers, and one with just the four methods.
+//! One suite for every backend: the crate's own, on three servers, and one with just the four methods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,9 @@ use tempfile::TempDir;
 
 use crate::support::memory_store::StoredObject;
 use crate::support::oracle::{check, check_idle};
+use crate::support::seaweedfs;
 use crate::support::server::{ACCESS_KEY, S3Server, fs as folder_store, http_get};
+use crate::support::signed::Client;
 use crate::support::{BUCKET, PREFIX, World, files_below, logs};
 
 /// Where the backends publish that have no server's address.
@@ -67,6 +69,8 @@ enum Place {
     Memory,
     /// In a folder, behind s3s-fs.
     Folder(TempDir, #[allow(dead_code, reason = "serves until it is dropped")] S3Server),
+    /// In a bucket of `SeaweedFS`.
+    SeaweedFs(Client),
     /// In a map.
     Shelf(Arc<Mutex<BTreeMap<String, Vec<u8>>>>),
 }
@@ -75,6 +79,9 @@ enum Place {
 struct Rig {
     name: &'static str,
     world: World,
+    /// The configuration of the backend, if it is the crate's own for S3.
+    config: S3Config,
+    bucket: String,
     backend: Arc<dyn StorageBackend>,
     place: Place,
 }
@@ -83,13 +90,17 @@ impl Rig {
     fn local() -> Self {
         let world = World::new();
         let backend = Arc::new(LocalBackend::new(BASE, world.root()));
-        Self { name: "local", world, backend, place: Place::Tree }
+        Self::new("local", world, backend, Place::Tree)
+    }
+
+    fn new(name: &'static str, world: World, backend: Arc<dyn StorageBackend>, place: Place) -> Self {
+        Self { name, config: world.s3_config(), bucket: BUCKET.to_owned(), world, backend, place }
     }
 
     fn s3_in_memory() -> Self {
         let world = World::new();
         let backend = world.backend();
-        Self { name: "S3 in memory", world, backend, place: Place::Memory }
+        Self::new("S3 in memory", world, backend, Place::Memory)
     }
 
     fn s3_on_a_folder() -> Self {
@@ -98,17 +109,27 @@ impl Rig {
         let server = S3Server::start(folder_store(folder.path(), BUCKET));
         world.proxy.set_upstream(server.addr());
         let backend = world.backend();
-        Self { name: "S3 on s3s-fs", world, backend, place: Place::Folder(folder, server) }
+        Self::new("S3 on s3s-fs", world, backend, Place::Folder(folder, server))
+    }
+
+    fn s3_on_seaweedfs() -> Option<Self> {
+        let weed = seaweedfs::shared()?;
+        let world = World::new();
+        world.proxy.set_upstream(weed.addr());
+        let bucket = weed.new_bucket();
+        let config = weed.s3_config(&bucket).endpoint(world.proxy.endpoint()).bucket_prefix(PREFIX);
+        let (backend, place) = (s3(&world, config.clone()), Place::SeaweedFs(weed.client(&bucket)));
+        Some(Self { config, bucket, ..Self::new("S3 on SeaweedFS", world, backend, place) })
     }
 
     fn custom() -> Self {
         let objects = Arc::new(Mutex::default());
         let backend = Arc::new(Shelf { base_url: BASE.to_owned(), objects: Arc::clone(&objects) });
-        Self { name: "custom", world: World::new(), backend, place: Place::Shelf(objects) }
+        Self::new("custom", World::new(), backend, Place::Shelf(objects))
     }
 
     fn is_s3(&self) -> bool {
-        matches!(self.place, Place::Memory | Place::Folder(..))
+        matches!(self.place, Place::Memory | Place::Folder(..) | Place::SeaweedFs(..))
     }
 
     fn can_read(&self) -> bool {
@@ -121,6 +142,11 @@ impl Rig {
             Place::Tree => None,
             Place::Memory => self.world.objects().remove(key),
             Place::Folder(folder, _) => fs::read(folder.path().join(BUCKET).join(PREFIX).join(key)).ok(),
+            Place::SeaweedFs(client) => {
+                let answer = client.get(&format!("{PREFIX}{key}"), &[]);
+                assert!(matches!(answer.status, 200 | 404), "{answer:?}");
+                (answer.status == 200).then_some(answer.body)
+            }
             Place::Shelf(objects) => objects.lock().unwrap().get(key).cloned(),
         }
     }
@@ -131,6 +157,10 @@ impl Rig {
             Place::Tree => BTreeMap::new(),
             Place::Memory => self.world.objects(),
             Place::Folder(folder, _) => files_below(&folder.path().join(BUCKET).join(PREFIX)),
+            Place::SeaweedFs(client) => {
+                let keys = client.keys(PREFIX).into_iter().map(|key| key[PREFIX.len()..].to_owned());
+                keys.map(|key| (key.clone(), self.read(&key).unwrap())).collect()
+            }
             Place::Shelf(objects) => objects.lock().unwrap().clone(),
         }
     }
@@ -142,8 +172,8 @@ impl Rig {
             Place::Shelf(objects) => {
                 Arc::new(Shelf { base_url: base.to_owned(), objects: Arc::clone(objects) })
             }
-            Place::Memory | Place::Folder(..) => {
-                s3(&self.world, self.world.s3_config().public_url(base).bucket_prefix(""))
+            Place::Memory | Place::Folder(..) | Place::SeaweedFs(..) => {
+                s3(&self.world, self.config.clone().public_url(base).bucket_prefix(""))
             }
         }
     }
@@ -178,9 +208,14 @@ fn s3(world: &World, config: S3Config) -> Arc<S3Backend> {
     Arc::new(S3Backend::new(&world.engine, config).unwrap())
 }
 
+/// The crate's own backend, on every server.
+fn on_every_server() -> Vec<Rig> {
+    [Rig::s3_in_memory(), Rig::s3_on_a_folder()].into_iter().chain(Rig::s3_on_seaweedfs()).collect()
+}
+
 /// Runs a check on every backend; the output of a failed one ends in the backend's name.
 fn on_every_backend(check: fn(&Rig)) {
-    for rig in [Rig::local(), Rig::s3_in_memory(), Rig::s3_on_a_folder(), Rig::custom()] {
+    for rig in [Rig::local(), Rig::custom()].into_iter().chain(on_every_server()) {
         println!("backend: {}", rig.name);
         check(&rig);
     }
@@ -284,7 +319,7 @@ fn the_error_of_a_refused_key_names_what_was_asked_for() {
 
 #[test]
 fn a_key_too_long_with_its_prefix_is_refused_before_any_request() {
-    for rig in [Rig::s3_in_memory(), Rig::s3_on_a_folder()] {
+    for rig in on_every_server() {
         let key = "k".repeat(1024 - PREFIX.len() + 1);
         let upload = rig.backend.upload_file(&rig.file("x"), &key).unwrap_err();
         let delete = rig.backend.delete_file(&key).unwrap_err();
@@ -337,7 +372,7 @@ fn destination_is_one_text_for_one_place() {
         }
         // A new address for readers is no new place.
         assert_eq!(again("http://h.example/a"), again("http://cdn.example"), "{}", rig.name);
-        let other = |change: fn(S3Config) -> S3Config| s3(&rig.world, change(rig.world.s3_config()));
+        let other = |change: fn(S3Config) -> S3Config| s3(&rig.world, change(rig.config.clone()));
         let same = other(|config| config.bucket_prefix("/site"));
         assert_eq!(same.destination(), one, "{}", rig.name);
         for different in [
@@ -447,15 +482,15 @@ fn idle(rig: &Rig, site: &RescanOrchestrator) {
 
 #[test]
 fn s3_published_url_is_where_the_key_lies_under_every_prefix() {
-    for rig in [Rig::s3_in_memory(), Rig::s3_on_a_folder()] {
+    for rig in on_every_server() {
         for (prefix, full) in [("", ""), ("a", "a/"), ("a/", "a/"), ("/a/b/", "a/b/")] {
-            let backend = s3(&rig.world, rig.world.s3_config().bucket_prefix(prefix));
+            let backend = s3(&rig.world, rig.config.clone().bucket_prefix(prefix));
             let (key, content) = ("d/a b+c%2F.txt", format!("under {prefix:?}"));
             assert_eq!(backend.build_key(key), format!("{full}{key}"));
             let url = backend.upload_file(&rig.file(&content), key).unwrap();
             assert_eq!(http_get(&url), (200, content.into_bytes()), "{}: {url}", rig.name);
             let decoded = percent_decode_str(&url).decode_utf8().unwrap();
-            let address = format!("{}/{BUCKET}/{full}{key}", rig.world.proxy.endpoint());
+            let address = format!("{}/{}/{full}{key}", rig.world.proxy.endpoint(), rig.bucket);
             assert_eq!(decoded, address, "{}", rig.name);
             backend.delete_file(key).unwrap();
             assert_eq!(http_get(&url).0, 404, "{}: {url}", rig.name);

