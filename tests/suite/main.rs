@@ -33,3 +33,4 @@ mod outage;
 mod regressions;
 mod runs;
 mod store_conditions;
+mod store_seaweedfs;

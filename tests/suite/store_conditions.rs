@@ -17,7 +17,7 @@ use crate::support::signed::{Answer, Client};
 
 const RACERS: usize = 16;
 const CREATE: [(&str, &str); 1] = [("if-none-match", "*")];
-const STALE: &str = "\"0123456789abcdef0123456789abcdef\"";
+pub(crate) const STALE: &str = "\"0123456789abcdef0123456789abcdef\"";
 const MIB: usize = 1 << 20;
 const ASK: [(&str, &str); 1] = [("x-amz-checksum-mode", "ENABLED")];
 
@@ -51,11 +51,11 @@ fn missing(answer: &Answer) {
     assert_eq!(answer.outcome(), (404, "NoSuchKey".to_owned()), "{answer:?}");
 }
 
-fn done(answer: &Answer) {
+pub(crate) fn done(answer: &Answer) {
     assert!((200..300).contains(&answer.status), "{answer:?}");
 }
 
-fn holds(client: &Client, key: &str, content: &str) {
+pub(crate) fn holds(client: &Client, key: &str, content: &str) {
     let answer = client.get(key, &[]);
     assert_eq!((answer.status, answer.body.as_slice()), (200, content.as_bytes()), "{key}");
 }
@@ -241,7 +241,7 @@ fn conditions_of_single_operations_are_ignored() {
     assert_eq!(client.keys(""), Vec::<String>::new());
 }
 
-fn last_modified(answer: &Answer) -> SystemTime {
+pub(crate) fn last_modified(answer: &Answer) -> SystemTime {
     httpdate::parse_http_date(answer.header("last-modified").unwrap()).unwrap()
 }
 
@@ -260,48 +260,6 @@ fn last_modified_is_the_store_s_clock() {
     let listed = client.list("", &[]).elements("LastModified");
     assert!(listed[0][..13] < listed[1][..13], "{listed:?}");
     assert!(store.get("b").unwrap().last_modified <= store.now());
-}
-
-#[test]
-fn clock_of_seaweedfs_is_one_for_date_and_last_modified() {
-    let Some(weed) = seaweedfs::shared() else { return };
-    let client = weed.client(&weed.new_bucket());
-    let stored = client.put("k", "x", &[]);
-    let date = httpdate::parse_http_date(stored.header("date").unwrap()).unwrap();
-    let modified = last_modified(&client.head("k", &[]));
-    let apart = date.duration_since(modified).or_else(|_| modified.duration_since(date)).unwrap();
-    assert!(apart <= Duration::from_secs(2), "{apart:?}");
-}
-
-/// What TRANSPORT says of it beyond conditions.
-#[test]
-fn seaweedfs_checks_signatures_and_lists_uploads_and_holds_a_beside_a_b() {
-    let Some(weed) = seaweedfs::shared() else { return };
-    let bucket = weed.new_bucket();
-    let client = weed.client(&bucket);
-    let stranger = Client::new(&weed.endpoint(), "stranger", SECRET_KEY, &bucket);
-    assert_eq!(stranger.put("k", "x", &[]).status, 403);
-    done(&client.put("a", "file", &[]));
-    done(&client.put("a/b", "below", &[]));
-    holds(&client, "a", "file");
-    holds(&client, "a/b", "below");
-    assert_eq!(client.keys(""), ["a", "a/b"]);
-    let (id, _) = client.upload_parts("a/c", &[b"x"], &[]);
-    let uploads = client.send("GET", "", &[("uploads", "")], &[], b"");
-    assert_eq!(uploads.elements("UploadId"), [id], "{uploads:?}");
-}
-
-#[test]
-fn if_match_of_an_absent_key_is_412_on_seaweedfs() {
-    let Some(weed) = seaweedfs::shared() else { return };
-    let client = weed.client(&weed.new_bucket());
-    let put = client.put("k", "x", &[("if-match", STALE)]).outcome();
-    let delete = client.delete("k", &[("if-match", STALE)]).outcome();
-    let upload = client.upload_parts("k", &[b"x"], &[]);
-    let complete = client.complete("k", &upload, &[("if-match", STALE)]).outcome();
-    let refused = (412, "PreconditionFailed".to_owned());
-    assert_eq!([put, delete, complete], [refused.clone(), refused.clone(), refused]);
-    assert_eq!(client.keys(""), Vec::<String>::new());
 }
 
 #[test]
