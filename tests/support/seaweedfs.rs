@@ -116,6 +116,7 @@ impl SeaweedFs {
 }
 
 fn start(weed: &Path) -> Result<SeaweedFs, String> {
+    let weed = fs::canonicalize(weed).map_err(|error| format!("{}: {error}", weed.display()))?;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?.keep();
     let base = free_ports();
     let access_key = format!("support-{:016x}", fastrand::u64(..));
