@@ -28,7 +28,7 @@ use crate::rescan::report::{RescanReport, UnknownObjects};
 use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
 use crate::state::records::{Pending, PendingKind, Published};
-use crate::state::store::Write;
+use crate::state::store::{KeyRecords, Write};
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
@@ -97,14 +97,10 @@ impl Records<'_> {
 }
 
 impl Ledger for Records<'_> {
-    fn standing(&mut self, object: &Listed) -> Result<Standing, StorageError> {
-        Ok(match self.stock.cache.records(&object.key)? {
-            (None, None) => Standing::NoFile,
-            (None, Some(pending)) if pending.kind == PendingKind::Added && !pending.attempted => {
-                Standing::File(pending)
-            }
-            _ => Standing::Known,
-        })
+    fn standings(&mut self, page: &[Listed]) -> Result<Vec<Standing>, StorageError> {
+        let keys: Vec<_> = page.iter().map(|object| object.key.as_str()).collect();
+        let records = self.stock.cache.records_of(&keys)?;
+        Ok(records.into_iter().map(standing_of).collect())
     }
 
     fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
@@ -134,6 +130,16 @@ impl Ledger for Records<'_> {
             self.take_over(object.key.clone(), object);
         }
         Ok(())
+    }
+}
+
+fn standing_of(records: KeyRecords) -> Standing {
+    match records {
+        (None, None) => Standing::NoFile,
+        (None, Some(pending)) if pending.kind == PendingKind::Added && !pending.attempted => {
+            Standing::File(pending)
+        }
+        _ => Standing::Known,
     }
 }
 

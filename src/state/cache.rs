@@ -17,7 +17,7 @@ use crate::state::records::{OpenUpload, Pending, PendingKind, Published};
 use crate::state::redb::RedbStore;
 use crate::state::resolve::{Known, Places, Resolved};
 use crate::state::rows::{Row, Rows};
-use crate::state::store::{META_CHANGES, Store, Write};
+use crate::state::store::{KeyRecords, META_CHANGES, Store, Write};
 use crate::state::summary::{CacheSummary, PendingFile};
 use crate::tree::version::{FileEntry, Version};
 
@@ -134,7 +134,7 @@ impl CacheManager {
     /// known. [`ErrorKind::Cache`] if the file cannot be read.
     pub fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
         let places = self.places()?;
-        let (published, pending) = self.0.store.get(key)?;
+        let (published, pending) = self.records(key)?;
         Ok(Known::new(published.as_ref(), pending.as_ref()).resolved(key, &places))
     }
 
@@ -306,16 +306,21 @@ impl CacheManager {
     }
 
     /// Returns the published and the pending record of a key.
-    pub(crate) fn records(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
-        self.0.store.get(key)
+    pub(crate) fn records(&self, key: &str) -> Result<KeyRecords, StorageError> {
+        Ok(self.records_of(&[key])?.pop().unwrap_or_default())
+    }
+
+    /// Returns the published and the pending record of each key.
+    pub(crate) fn records_of(&self, keys: &[&str]) -> Result<Vec<KeyRecords>, StorageError> {
+        self.0.store.get(keys)
     }
 
     pub(crate) fn published_record(&self, key: &str) -> Result<Option<Published>, StorageError> {
-        self.0.store.get(key).map(|(published, _)| published)
+        self.records(key).map(|(published, _)| published)
     }
 
     pub(crate) fn pending_record(&self, key: &str) -> Result<Option<Pending>, StorageError> {
-        self.0.store.get(key).map(|(_, pending)| pending)
+        self.records(key).map(|(_, pending)| pending)
     }
 
     /// Iterates over all keys that are published or pending, in key order.

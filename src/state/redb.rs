@@ -23,11 +23,11 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::state::records::{OpenUpload, Pending, Published, decode};
+use crate::state::records::{OpenUpload, decode};
 use crate::state::redb::access::{Access, damaged, guarded, is_damage};
 use crate::state::redb::file::OpenFile;
 use crate::state::redb::tables::{Tables, parts_of};
-use crate::state::store::{META_CHANGES, META_COMPLETE, Store, Table, Write};
+use crate::state::store::{KeyRecords, META_CHANGES, META_COMPLETE, Store, Table, Write};
 
 pub(crate) type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(crate) const META: Definition = TableDefinition::new("meta");
@@ -212,17 +212,24 @@ impl Store for RedbStore {
         })
     }
 
-    fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError> {
-        // One transaction, so that both records are of the same moment.
-        let (published, pending) = self.read(|transaction| {
-            let published = transaction.open_table(PUBLISHED)?.get(key)?.map(|v| v.value().to_vec());
-            let pending = transaction.open_table(PENDING)?.get(key)?.map(|v| v.value().to_vec());
-            Ok((published, pending))
+    fn get(&self, keys: &[&str]) -> Result<Vec<KeyRecords>, StorageError> {
+        // One transaction, so that all records are of the same moment.
+        let encoded = self.read(|transaction| {
+            let (published, pending) = (transaction.open_table(PUBLISHED)?, transaction.open_table(PENDING)?);
+            let records = keys.iter().map(|key| {
+                let there = published.get(*key)?.map(|value| value.value().to_vec());
+                let wanted = pending.get(*key)?.map(|value| value.value().to_vec());
+                Ok((there, wanted))
+            });
+            records.collect::<Result<Vec<_>, redb::Error>>()
         })?;
-        Ok((
-            published.map(|bytes| self.decoded(key, &bytes)).transpose()?,
-            pending.map(|bytes| self.decoded(key, &bytes)).transpose()?,
-        ))
+        let decoded = keys.iter().zip(encoded).map(|(key, (published, pending))| {
+            Ok((
+                published.map(|bytes| self.decoded(key, &bytes)).transpose()?,
+                pending.map(|bytes| self.decoded(key, &bytes)).transpose()?,
+            ))
+        });
+        decoded.collect()
     }
 
     fn uploads(&self, key: &str) -> Result<Vec<OpenUpload>, StorageError> {

@@ -46,6 +46,9 @@ impl Write {
     }
 }
 
+/// The published and the pending record of a key.
+pub(crate) type KeyRecords = (Option<Published>, Option<Pending>);
+
 /// A table of records by key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Table {
@@ -71,8 +74,8 @@ pub(crate) trait Store: Send + Sync {
     /// Returns a named value of the whole cache.
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Returns the published and the pending record of a key.
-    fn get(&self, key: &str) -> Result<(Option<Published>, Option<Pending>), StorageError>;
+    /// Returns the published and the pending record of each key.
+    fn get(&self, keys: &[&str]) -> Result<Vec<KeyRecords>, StorageError>;
 
     /// Returns up to `most` encoded records of a table whose keys follow `after`, in key order.
     fn page(

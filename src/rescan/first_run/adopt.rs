@@ -27,7 +27,8 @@ pub(crate) enum Standing {
 
 /// Where the adoption looks files up, and where it puts what it finds. The thread of the run calls it.
 pub(crate) trait Ledger {
-    fn standing(&mut self, object: &Listed) -> Result<Standing, StorageError>;
+    /// Returns the standing of each object of a page.
+    fn standings(&mut self, page: &[Listed]) -> Result<Vec<Standing>, StorageError>;
     /// The object holds the file.
     fn same(&mut self, key: String, published: Published) -> Result<(), StorageError>;
     /// The object has the key of a file, and another content as far as is known.
@@ -43,7 +44,7 @@ pub(crate) fn adopt(
     transfers: &dyn Transfers,
     ledger: &mut dyn Ledger,
 ) -> Result<Adoption, StorageError> {
-    let (pages, page) = (Pages::new(), Vec::new().into_iter());
+    let (pages, page) = (Pages::new(), Vec::new().into_iter().zip(Vec::new()));
     let mut listing = Listing { context, transfers, pages, page, next: None, ended: false };
     let (results, mut in_flight, mut found) = (BatchQueue::new(), 0, Adoption::default());
     let (mut result, most) = (Ok(true), engine.workers() * 2);
@@ -75,9 +76,9 @@ fn next_candidate(
     ledger: &mut dyn Ledger,
     found: &mut Adoption,
 ) -> Result<Option<Candidate>, StorageError> {
-    while let Some(listed) = listing.next_object()? {
+    while let Some((listed, standing)) = listing.next_object(ledger)? {
         found.listed += 1;
-        match ledger.standing(&listed)? {
+        match standing {
             Standing::Known => {}
             Standing::NoFile => {
                 found.without_file += 1;
@@ -128,14 +129,14 @@ struct Listing<'a> {
     context: &'a Context,
     transfers: &'a dyn Transfers,
     pages: Pages,
-    page: std::vec::IntoIter<Listed>,
+    page: std::iter::Zip<std::vec::IntoIter<Listed>, std::vec::IntoIter<Standing>>,
     /// The continuation token of the next page; `None` for the first page.
     next: Option<String>,
     ended: bool,
 }
 
 impl Listing<'_> {
-    fn next_object(&mut self) -> Result<Option<Listed>, StorageError> {
+    fn next_object(&mut self, ledger: &mut dyn Ledger) -> Result<Option<(Listed, Standing)>, StorageError> {
         loop {
             if let Some(object) = self.page.next() {
                 return Ok(Some(object));
@@ -151,7 +152,8 @@ impl Listing<'_> {
             let page = self.transfers.list(&request_context, self.next.as_deref())?;
             self.pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
             (self.ended, self.next) = (page.next.is_none(), page.next);
-            self.page = page.objects.into_iter();
+            let standings = ledger.standings(&page.objects)?;
+            self.page = page.objects.into_iter().zip(standings);
         }
     }
 }

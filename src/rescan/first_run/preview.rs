@@ -54,6 +54,25 @@ impl Preview<'_> {
         self.plan.published += u64::from(self.mirrors);
     }
 
+    /// Returns the standing of an object by the file on disk.
+    fn standing(&self, object: &Listed) -> Result<Standing, StorageError> {
+        // Checked first: a listed key is no path to be trusted.
+        if RemoteKey::new(object.key.clone()).is_err() || !self.filter.admits(&object.key) {
+            return Ok(Standing::NoFile);
+        }
+        if self.stock.cache.published_record(&object.key)?.is_some() {
+            return Ok(Standing::Known);
+        }
+        let file = |stat| Pending {
+            kind: PendingKind::Added,
+            stat,
+            not_racy: false,
+            digest: None,
+            attempted: false,
+        };
+        Ok(self.stat_of(&object.key).map_or(Standing::NoFile, |stat| Standing::File(file(stat))))
+    }
+
     /// Returns the stat of the file of a key; `None` if there is none, or it is not published.
     fn stat_of(&self, key: &str) -> Option<FileStat> {
         let stat = self.stock.context.root.stat(Path::new(key)).ok()?;
@@ -74,22 +93,8 @@ impl Preview<'_> {
 }
 
 impl Ledger for Preview<'_> {
-    fn standing(&mut self, object: &Listed) -> Result<Standing, StorageError> {
-        // Checked first: a listed key is no path to be trusted.
-        if RemoteKey::new(object.key.clone()).is_err() || !self.filter.admits(&object.key) {
-            return Ok(Standing::NoFile);
-        }
-        if self.stock.cache.published_record(&object.key)?.is_some() {
-            return Ok(Standing::Known);
-        }
-        let file = |stat| Pending {
-            kind: PendingKind::Added,
-            stat,
-            not_racy: false,
-            digest: None,
-            attempted: false,
-        };
-        Ok(self.stat_of(&object.key).map_or(Standing::NoFile, |stat| Standing::File(file(stat))))
+    fn standings(&mut self, page: &[Listed]) -> Result<Vec<Standing>, StorageError> {
+        page.iter().map(|object| self.standing(object)).collect()
     }
 
     fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
