@@ -1,0 +1,380 @@
+//! A model of publishers that share one prefix, explored in every interleaving.
+//!
+//! # Architecture
+//!
+//! | | |
+//! |---|---|
+//! | [`World`] | one state: the store's clock and objects, requests in flight, publishers |
+//! | [`store`] | what a request does when it lands, its conditions included |
+//! | [`publisher`] | a run, one step at a time; it makes heads with the real transitions and times with the real lease |
+//! | [`rules`] | the properties: R2, R3, R5 and R8 of the design |
+//! | [`checks`] | the tests: rules hold, and each broken rule is found |
+//!
+//! What the model takes for granted:
+//! - A request lands within 30 minutes of being signed, or never ([`LANDING`]). It may land long after its sender
+//!   gave it up, died, or lost its claim.
+//! - Reads are answered at once. A slow answer to a read is a publisher that is slow to take its next step.
+//! - A publisher may stop for any time between two steps. A process that stops between the look at its lease and the
+//!   send is a request in flight, as its signature has been made.
+//! - ETags are those of contents, so a condition can become true again.
+//! - Nobody else writes under the prefix.
+
+mod checks;
+mod publisher;
+mod rules;
+mod store;
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use stateright::{Model, Property};
+
+use self::publisher::Run;
+use self::store::{Object, Operation, Request, Taken};
+use super::doubt::LANDING;
+use super::head::{Head, Inline, Segment, Target};
+use super::name::{StoreTime, Token};
+
+/// The number of keys.
+const KEYS: usize = 2;
+
+/// The content of each key; 0 is no object.
+type Tree = [u8; KEYS];
+
+/// A set of keys, a bit for each.
+type KeySet = u8;
+
+/// A rule that a publisher or the store breaks, to show that the model finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Nothing,
+    /// The store answers 200 to every conditional write.
+    Conditions,
+    /// Data is written before the intent is stored.
+    Intent,
+    /// A takeover does not move the dead claim's intent into doubt.
+    TakeoverDoubt,
+    /// The lease is not looked at before a send.
+    Lease,
+    /// The lease counts from the last try of a renewal, not from the first.
+    LeaseOfLastTry,
+    /// A claim is judged by the candidate's lease, which is shorter.
+    JudgedByOwnLease,
+    /// A look settles a doubt at any time.
+    Settling,
+    /// A run that ends does not put unanswered keys into doubt.
+    Unanswered,
+    /// A key whose retry was acknowledged is not in doubt, although its first request got no answer.
+    Retried,
+    /// A run that is complete says so although a key failed.
+    Completeness,
+}
+
+/// The bounds of an exploration.
+#[derive(Debug, Clone)]
+struct Publishers {
+    /// For each publisher the trees of its runs.
+    trees: Vec<Vec<Tree>>,
+    broken: Broken,
+    /// The number of runs that may be killed.
+    crashes: u8,
+    /// The number of requests that get no answer although they may land.
+    lost: u8,
+    /// How often the clock moves by [`SHORT`] and by [`LONG`].
+    short: u8,
+    long: u8,
+}
+
+/// More than half of the lease. Twice this is more than the lease and its slack.
+const SHORT: u64 = 200;
+/// The time in which a request lands.
+const LONG: u64 = LANDING.as_secs();
+const LEASE: u64 = 300;
+
+/// A head with its hash, which is its ETag.
+#[derive(Debug, Clone)]
+struct Stored(Arc<(u64, Head)>);
+
+impl Stored {
+    fn new(head: Head) -> Self {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        head.hash(&mut hasher);
+        Self(Arc::new((hasher.digest(), head)))
+    }
+
+    fn etag(&self) -> u64 {
+        self.0.0
+    }
+
+    fn head(&self) -> &Head {
+        &self.0.1
+    }
+}
+
+impl PartialEq for Stored {
+    fn eq(&self, other: &Self) -> bool {
+        self.etag() == other.etag()
+    }
+}
+
+impl Eq for Stored {}
+
+impl Hash for Stored {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.etag());
+    }
+}
+
+/// One state of everything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct World {
+    /// The store's clock, in seconds. Publishers measure with it, too.
+    clock: u64,
+    /// The head, and when it was stored.
+    head: Option<(Stored, u64)>,
+    objects: [Option<Object>; KEYS],
+    /// The requests that may still land, in order.
+    flying: Vec<Request>,
+    publishers: Vec<Publisher>,
+    crashes: u8,
+    lost: u8,
+    short: u8,
+    long: u8,
+    /// The first rule that was seen to be broken while something was sent or landed.
+    broken: Option<&'static str>,
+    /// Set once a request landed whose claim had been taken over.
+    landed_late: bool,
+}
+
+/// A publisher, between two runs or in one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Publisher {
+    /// The number of runs that it began and that were not refused.
+    begun: u8,
+    run: Option<Run>,
+}
+
+/// The next event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    /// A publisher takes its next step, or begins a run.
+    Step(usize),
+    /// A request in flight lands and is answered, if its sender still waits.
+    Land(usize),
+    /// A request lands, but its answer is lost.
+    LandUnheard(usize),
+    /// A publisher gives a request up. It stays in flight.
+    GiveUp(usize),
+    /// A publisher is killed.
+    Crash(usize),
+    /// The clock moves by so many seconds.
+    Advance(u64),
+}
+
+/// The number of a run: its publisher and its place among that one's runs.
+fn run_id(publisher: usize, begun: u8) -> u8 {
+    u8::try_from(publisher).unwrap() * 8 + begun
+}
+
+/// The run that published the tree from which everything starts.
+const FIRST_RUN: u8 = 200;
+const FIRST_TREE: Tree = [1, 0];
+
+fn token(run: u8) -> Token {
+    Token::new([run; 16])
+}
+
+fn target() -> Target {
+    Target { bucket: "b".to_owned(), prefix: String::new() }
+}
+
+/// The rows of a whole tree as a delta. Models of the other segments are keys.
+fn rows_of(tree: &Tree) -> Segment {
+    Segment::Inline(Inline { rows: 1, unpacked: 1, bytes: tree.to_vec() })
+}
+
+fn intent_of(keys: KeySet) -> Segment {
+    Segment::Inline(Inline { rows: 1, unpacked: 1, bytes: vec![keys] })
+}
+
+fn bytes_of(segment: &Segment) -> &[u8] {
+    match segment {
+        Segment::Inline(inline) => &inline.bytes,
+        Segment::Stored(_) => unreachable!("the model has inline segments only"),
+    }
+}
+
+/// The tree that a head says is published.
+fn published(head: &Head) -> Tree {
+    head.deltas.last().map_or([0; KEYS], |delta| bytes_of(delta).try_into().unwrap())
+}
+
+fn keys_of(intents: &[Segment]) -> KeySet {
+    intents.iter().fold(0, |keys, intent| keys | bytes_of(intent)[0])
+}
+
+/// The keys that a head has in doubt.
+fn doubted(head: &Head) -> KeySet {
+    head.doubt.iter().fold(0, |keys, doubt| keys | keys_of(doubt.keys.intents()))
+}
+
+/// The keys that the live claim of a head may change.
+fn claimed(head: &Head) -> KeySet {
+    head.claim.as_ref().map_or(0, |claim| keys_of(&claim.intents))
+}
+
+impl World {
+    fn now(&self) -> StoreTime {
+        StoreTime::new(self.clock)
+    }
+
+    fn head(&self) -> Option<&Head> {
+        self.head.as_ref().map(|(stored, _)| stored.head())
+    }
+
+    fn blame(&mut self, rule: &'static str) {
+        self.broken.get_or_insert(rule);
+    }
+
+    /// The content of each key in the store.
+    fn contents(&self) -> Tree {
+        self.objects.map(|object| object.map_or(0, |object| object.value))
+    }
+
+    fn send(&mut self, request: Request) {
+        let at = self.flying.partition_point(|other| *other <= request);
+        self.flying.insert(at, request);
+    }
+
+    /// Takes a request that is awaited out of flight, or marks it as not awaited.
+    fn give_up(&mut self, publisher: usize) {
+        let awaited = |request: &Request| request.awaited && request.publisher == publisher;
+        if let Some(at) = self.flying.iter().position(awaited) {
+            let request = self.flying.remove(at);
+            self.send(Request { awaited: false, ..request });
+        }
+    }
+
+    fn advance(&mut self, by: u64) {
+        self.clock += by;
+        let clock = self.clock;
+        self.flying.retain(|request| clock - request.sent < LONG);
+    }
+
+    /// Lets a request land; its answer reaches the sender, if that still waits and `heard`.
+    fn land(&mut self, at: usize, heard: bool, broken: Broken) {
+        let request = self.flying.remove(at);
+        let run = request.run;
+        if !request.awaited && !matches!(request.operation, Operation::Head { .. }) {
+            let taken =
+                self.head().is_some_and(|head| head.doubt.iter().any(|doubt| doubt.token == token(run)));
+            self.landed_late |= taken;
+        }
+        let taken = store::apply(self, &request, broken);
+        if request.awaited
+            && let Some(run) = &mut self.publishers[request.publisher].run
+        {
+            run.hear(heard.then_some(taken), broken);
+        }
+    }
+}
+
+impl Model for Publishers {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let empty = World {
+            clock: 1000,
+            head: None,
+            objects: [None; KEYS],
+            flying: Vec::new(),
+            publishers: vec![Publisher { begun: 0, run: None }; self.trees.len()],
+            crashes: self.crashes,
+            lost: self.lost,
+            short: self.short,
+            long: self.long,
+            broken: None,
+            landed_late: false,
+        };
+        let first = store::publish_first(empty.clone());
+        vec![empty, first]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        for (number, publisher) in world.publishers.iter().enumerate() {
+            let is_waiting = publisher.run.as_ref().is_some_and(Run::is_waiting);
+            let is_flying = world.flying.iter().any(|request| request.awaited && request.publisher == number);
+            let may_begin = usize::from(publisher.begun) < self.trees[number].len();
+            if publisher.run.is_some() && !is_waiting || publisher.run.is_none() && may_begin {
+                actions.push(Action::Step(number));
+            }
+            // A request that can land no more is given up at no cost.
+            if is_waiting && (world.lost > 0 || !is_flying) {
+                actions.push(Action::GiveUp(number));
+            }
+            if publisher.run.is_some() && world.crashes > 0 {
+                actions.push(Action::Crash(number));
+            }
+        }
+        for at in 0..world.flying.len() {
+            actions.push(Action::Land(at));
+            if world.flying[at].awaited && world.lost > 0 {
+                actions.push(Action::LandUnheard(at));
+            }
+        }
+        if world.short > 0 {
+            actions.push(Action::Advance(SHORT));
+        }
+        if world.long > 0 {
+            actions.push(Action::Advance(LONG));
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = world.clone();
+        match action {
+            Action::Step(number) => {
+                let tree = self.trees[number].get(usize::from(next.publishers[number].begun)).copied();
+                publisher::step(&mut next, number, tree.unwrap_or_default(), self.broken);
+            }
+            Action::Land(at) => next.land(at, true, self.broken),
+            Action::LandUnheard(at) => {
+                next.lost -= 1;
+                next.land(at, false, self.broken);
+            }
+            Action::GiveUp(number) => {
+                if next.flying.iter().any(|request| request.awaited && request.publisher == number) {
+                    next.lost -= 1;
+                }
+                next.give_up(number);
+                if let Some(run) = &mut next.publishers[number].run {
+                    run.hear(None, self.broken);
+                }
+            }
+            Action::Crash(number) => {
+                next.crashes -= 1;
+                next.give_up(number);
+                let publisher = &mut next.publishers[number];
+                publisher.run = None;
+                publisher.begun += 1;
+            }
+            Action::Advance(by) => {
+                if by == SHORT {
+                    next.short -= 1
+                } else {
+                    next.long -= 1
+                }
+                next.advance(by);
+            }
+        }
+        (next != *world).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        rules::properties()
+    }
+}
+
+/// The answer to a request, as its sender hears it.
+type Answer = Option<Taken>;
