@@ -56,8 +56,6 @@ enum Broken {
     TakeoverDoubt,
     /// The lease is not looked at before a send.
     Lease,
-    /// The lease counts from the last try of a renewal, not from the first.
-    LeaseOfLastTry,
     /// A claim is judged by the candidate's lease, which is shorter.
     JudgedByOwnLease,
     /// A look settles a doubt at any time.
@@ -66,8 +64,6 @@ enum Broken {
     Unanswered,
     /// A key whose retry was acknowledged is not in doubt, although its first request got no answer.
     Retried,
-    /// A run that is complete says so although a key failed.
-    Completeness,
 }
 
 /// The bounds of an exploration.
@@ -80,13 +76,15 @@ struct Publishers {
     crashes: u8,
     /// The number of requests that get no answer although they may land.
     lost: u8,
-    /// How often the clock moves by [`SHORT`] and by [`LONG`].
+    /// How often the clock moves by `tick` and by [`LONG`].
     short: u8,
     long: u8,
+    /// In seconds.
+    tick: u64,
+    /// Set if a run begins only once no other is there and nothing is in flight (`single_writer`).
+    alone: bool,
 }
 
-/// More than half of the lease. Twice this is more than the lease and its slack.
-const SHORT: u64 = 200;
 /// The time in which a request lands.
 const LONG: u64 = LANDING.as_secs();
 const LEASE: u64 = 300;
@@ -161,9 +159,7 @@ enum Action {
     Step(usize),
     /// A request in flight lands and is answered, if its sender still waits.
     Land(usize),
-    /// A request lands, but its answer is lost.
-    LandUnheard(usize),
-    /// A publisher gives a request up. It stays in flight.
+    /// A publisher gives a request up, which stays in flight. If it lands next, its answer was lost.
     GiveUp(usize),
     /// A publisher is killed.
     Crash(usize),
@@ -255,17 +251,26 @@ impl World {
         }
     }
 
+    /// Drops PUTs of heads that nobody waits for and whose condition can never hold again: no two heads are equal.
+    fn forget_stale_heads(&mut self) {
+        let there = self.head.as_ref().map(|(head, _)| head.etag());
+        self.flying.retain(|request| {
+            let stale = matches!(&request.operation, Operation::Head { expected, .. } if *expected != there);
+            request.awaited || !stale
+        });
+    }
+
     fn advance(&mut self, by: u64) {
         self.clock += by;
         let clock = self.clock;
         self.flying.retain(|request| clock - request.sent < LONG);
     }
 
-    /// Lets a request land; its answer reaches the sender, if that still waits and `heard`.
-    fn land(&mut self, at: usize, heard: bool, broken: Broken) {
+    /// Lets a request land; its answer reaches the sender, if that still waits.
+    fn land(&mut self, at: usize, broken: Broken) {
         let request = self.flying.remove(at);
         let run = request.run;
-        if !request.awaited && !matches!(request.operation, Operation::Head { .. }) {
+        if matches!(request.operation, Operation::Data { .. }) {
             let taken =
                 self.head().is_some_and(|head| head.doubt.iter().any(|doubt| doubt.token == token(run)));
             self.landed_late |= taken;
@@ -274,7 +279,7 @@ impl World {
         if request.awaited
             && let Some(run) = &mut self.publishers[request.publisher].run
         {
-            run.hear(heard.then_some(taken), broken);
+            run.hear(Some(taken), broken);
         }
     }
 }
@@ -306,6 +311,8 @@ impl Model for Publishers {
             let is_waiting = publisher.run.as_ref().is_some_and(Run::is_waiting);
             let is_flying = world.flying.iter().any(|request| request.awaited && request.publisher == number);
             let may_begin = usize::from(publisher.begun) < self.trees[number].len();
+            let is_alone = world.flying.is_empty() && world.publishers.iter().all(|other| other.run.is_none());
+            let may_begin = may_begin && (is_alone || !self.alone);
             if publisher.run.is_some() && !is_waiting || publisher.run.is_none() && may_begin {
                 actions.push(Action::Step(number));
             }
@@ -317,14 +324,9 @@ impl Model for Publishers {
                 actions.push(Action::Crash(number));
             }
         }
-        for at in 0..world.flying.len() {
-            actions.push(Action::Land(at));
-            if world.flying[at].awaited && world.lost > 0 {
-                actions.push(Action::LandUnheard(at));
-            }
-        }
+        actions.extend((0..world.flying.len()).map(Action::Land));
         if world.short > 0 {
-            actions.push(Action::Advance(SHORT));
+            actions.push(Action::Advance(self.tick));
         }
         if world.long > 0 {
             actions.push(Action::Advance(LONG));
@@ -338,11 +340,7 @@ impl Model for Publishers {
                 let tree = self.trees[number].get(usize::from(next.publishers[number].begun)).copied();
                 publisher::step(&mut next, number, tree.unwrap_or_default(), self.broken);
             }
-            Action::Land(at) => next.land(at, true, self.broken),
-            Action::LandUnheard(at) => {
-                next.lost -= 1;
-                next.land(at, false, self.broken);
-            }
+            Action::Land(at) => next.land(at, self.broken),
             Action::GiveUp(number) => {
                 if next.flying.iter().any(|request| request.awaited && request.publisher == number) {
                     next.lost -= 1;
@@ -360,13 +358,16 @@ impl Model for Publishers {
                 publisher.begun += 1;
             }
             Action::Advance(by) => {
-                if by == SHORT {
+                if by == self.tick {
                     next.short -= 1
                 } else {
                     next.long -= 1
                 }
                 next.advance(by);
             }
+        }
+        if self.broken != Broken::Conditions {
+            next.forget_stale_heads();
         }
         (next != *world).then_some(next)
     }

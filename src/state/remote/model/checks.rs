@@ -1,36 +1,121 @@
-//! The explorations.
+//! The explorations: the rules hold, and each broken rule is found.
 
 use std::time::Instant;
 
-use stateright::{Checker as _, HasDiscoveries, Model as _};
+use stateright::{Checker, HasDiscoveries, Model as _};
 
-use super::{Broken, Publishers};
+use super::{Broken, Publishers, Tree};
 
-fn two() -> Publishers {
+/// Publishers with these trees. The clock can move past half of the lease, past its end, and past the time in which
+/// requests land.
+fn publishers(trees: &[&[Tree]], crashes: u8, lost: u8) -> Publishers {
     Publishers {
-        trees: vec![vec![[2, 2]], vec![[0, 3], [1, 0]]],
+        trees: trees.iter().map(|trees| trees.to_vec()).collect(),
         broken: Broken::Nothing,
-        crashes: 1,
-        lost: 1,
+        crashes,
+        lost,
         short: 2,
-        long: 1,
+        long: 0,
+        tick: 200,
+        alone: false,
     }
 }
 
-fn explore(model: Publishers) {
+/// Two publishers: one adds a key and changes one; the other deletes one and adds one, and later brings back what
+/// was there at first, so that a condition that names the first content becomes true again.
+fn two(crashes: u8, lost: u8) -> Publishers {
+    publishers(&[&[[2, 2]], &[[0, 3], [1, 0]]], crashes, lost)
+}
+
+fn three(crashes: u8, lost: u8) -> Publishers {
+    publishers(&[&[[2, 2]], &[[0, 3]], &[[1, 0]]], crashes, lost)
+}
+
+fn explore(name: &str, model: Publishers) -> impl Checker<Publishers> {
     let start = Instant::now();
-    let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let most = std::env::var("MODEL_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
+    let checker = model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let checker = checker.target_state_count(most).spawn_bfs().join();
     println!(
-        "{} states, {} of them different, depth {}, {:.1?}",
+        "{name}: {} steps to {} states, at most {} deep, {:.1?}",
         checker.state_count(),
         checker.unique_state_count(),
         checker.max_depth(),
         start.elapsed()
     );
-    checker.assert_properties();
+    checker
+}
+
+/// Explores everything, and fails with the events that led to a broken rule, or if nothing happened that the rules
+/// are about.
+fn holds(name: &str, model: Publishers) {
+    explore(name, model).assert_properties();
+}
+
+/// Returns the rule that the exploration finds broken.
+fn finds(model: Publishers) -> &'static str {
+    let broken = format!("{:?}", model.broken);
+    let checker = explore(&broken, model);
+    let found = checker.discoveries().into_keys().find(|name| name.starts_with('R'));
+    println!("{broken}: breaks {found:?}");
+    found.unwrap_or_else(|| panic!("{broken} is not found"))
 }
 
 #[test]
-fn r2_r3_r5_r8_hold_for_two_publishers() {
-    explore(two());
+fn r2_r3_r5_r8_hold_for_two_publishers_that_stall() {
+    holds("two, stalls", Publishers { long: 1, ..two(0, 0) });
+}
+
+#[test]
+fn r2_r3_r5_r8_hold_for_two_publishers_and_a_crash() {
+    holds("two, a crash", two(1, 0));
+}
+
+#[test]
+fn r2_r3_r5_r8_hold_for_two_publishers_and_a_lost_answer() {
+    holds("two, a lost answer", two(0, 1));
+}
+
+#[test]
+fn r2_r3_r5_r8_hold_for_three_publishers_that_stall() {
+    holds("three, stalls", three(0, 0));
+}
+
+/// Takes minutes and gigabytes.
+#[test]
+#[ignore = "long: run with --ignored, in release"]
+fn r2_r3_r5_r8_hold_for_two_publishers_with_everything() {
+    holds("two, everything", Publishers { long: 1, ..two(1, 1) });
+}
+
+/// Takes minutes and gigabytes.
+#[test]
+#[ignore = "long: run with --ignored, in release"]
+fn r2_r3_r5_r8_hold_for_three_publishers_with_a_crash_and_a_lost_answer() {
+    holds("three, a crash, a lost answer", three(1, 1));
+}
+
+#[test]
+fn without_conditions_the_rules_hold_only_for_a_single_writer() {
+    let ignoring = Publishers { broken: Broken::Conditions, ..two(1, 0) };
+    finds(ignoring.clone());
+    let alone = explore("a single writer", Publishers { alone: true, ..ignoring });
+    let found: Vec<_> = alone.discoveries().into_keys().filter(|name| name.starts_with('R')).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn each_broken_rule_is_found() {
+    let cases = [
+        (Broken::Intent, two(0, 0)),
+        (Broken::TakeoverDoubt, two(0, 0)),
+        (Broken::Lease, two(0, 0)),
+        (Broken::JudgedByOwnLease, Publishers { tick: 100, ..two(0, 0) }),
+        (Broken::Settling, two(0, 0)),
+        (Broken::Unanswered, two(0, 1)),
+        (Broken::Retried, two(0, 1)),
+    ];
+    for (broken, model) in cases {
+        finds(Publishers { broken, ..model });
+    }
 }

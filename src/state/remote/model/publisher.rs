@@ -109,8 +109,8 @@ pub(super) fn step(world: &mut World, number: usize, tree: Tree, broken: Broken)
         Phase::Head(_) | Phase::Over => {}
         Phase::Look => run.look(world, number, broken),
         Phase::Write => run.write(world, number, broken),
-        Phase::Recognise(after) => run.read_head(world, number, after, broken),
-        Phase::Recheck => run.read_object(world, number, broken),
+        Phase::Recognise(after) => run.read_head(world, number, after),
+        Phase::Recheck => run.read_object(world, broken),
     }
     if run.phase == Phase::Over {
         world.publishers[number].begun += 1;
@@ -224,16 +224,12 @@ impl Run {
         };
     }
 
-    fn read_head(&mut self, world: &mut World, number: usize, after: After, broken: Broken) {
-        let (pending, start) = self.pending.clone().unwrap();
+    fn read_head(&mut self, world: &mut World, number: usize, after: After) {
+        let (pending, _) = self.pending.clone().unwrap();
         let before = self.head.as_ref().map(Stored::head);
         match recognise(world.head(), before, token(self.id), pending.head().beat) {
             Own::Stored => self.head_is_stored(after),
-            Own::NotStored => {
-                let start = if broken == Broken::LeaseOfLastTry { world.clock } else { start };
-                self.pending = Some((pending, start));
-                self.send_head(world, number, after);
-            }
+            Own::NotStored => self.send_head(world, number, after),
             Own::Ended(_) | Own::Superseded => self.phase = Phase::Over,
         }
     }
@@ -285,7 +281,7 @@ impl Run {
     }
 
     /// Asks for the object of the key whose write was not acknowledged.
-    fn read_object(&mut self, world: &mut World, _number: usize, broken: Broken) {
+    fn read_object(&mut self, world: &mut World, broken: Broken) {
         let key = self.next_key().unwrap();
         let there = world.objects[key];
         let wanted = self.tree[key];
@@ -332,7 +328,7 @@ impl Run {
     }
 
     fn end(&mut self, world: &mut World, number: usize, broken: Broken) {
-        let complete = !self.failed && self.todo == 0 || broken == Broken::Completeness;
+        let complete = !self.failed && self.todo == 0;
         let unanswered = match self.unanswered {
             _ if broken == Broken::Unanswered => Unanswered::Nothing,
             0 => Unanswered::Nothing,
