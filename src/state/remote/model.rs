@@ -311,7 +311,8 @@ impl Model for Publishers {
             let is_waiting = publisher.run.as_ref().is_some_and(Run::is_waiting);
             let is_flying = world.flying.iter().any(|request| request.awaited && request.publisher == number);
             let may_begin = usize::from(publisher.begun) < self.trees[number].len();
-            let is_alone = world.flying.is_empty() && world.publishers.iter().all(|other| other.run.is_none());
+            let is_alone =
+                world.flying.is_empty() && world.publishers.iter().all(|other| other.run.is_none());
             let may_begin = may_begin && (is_alone || !self.alone);
             if publisher.run.is_some() && !is_waiting || publisher.run.is_none() && may_begin {
                 actions.push(Action::Step(number));

@@ -80,3 +80,109 @@ pub(crate) fn compare(read: Option<(&Head, &str)>, cached: Option<&Cached>) -> S
         _ => Since::WentBack,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::remote::head::{Claim, Inline, Segment, Target};
+    use crate::state::remote::lease::Judgement;
+    use crate::state::remote::name::StoreTime;
+    use crate::state::remote::transitions::{ClaimRequest, Ending, Order, Seen, add_intent, claim, release};
+
+    fn token(number: u8) -> Token {
+        Token::new([number; 16])
+    }
+
+    fn claimed(head: Option<&Head>, number: u8) -> Head {
+        let request = ClaimRequest {
+            who: "x".to_owned(),
+            token: token(number),
+            since: StoreTime::new(0),
+            lease: 300,
+            target: Target { bucket: "b".to_owned(), prefix: String::new() },
+            tree: None,
+            order: Order::Unordered,
+            judgement: Some(Judgement::Dead(StoreTime::new(1000))),
+            known_epoch: 0,
+            lost_at: None,
+            merged_doubt: None,
+        };
+        claim(head.map(|head| Seen { head, modified: StoreTime::new(0) }), &request).unwrap()
+    }
+
+    fn named(head: &Head, number: u8) -> Head {
+        let intent = Segment::Inline(Inline { rows: 1, unpacked: 1, bytes: vec![1] });
+        add_intent(head, token(number), intent).unwrap()
+    }
+
+    fn released(head: &Head, number: u8, complete: bool) -> Head {
+        release(head, token(number), Ending { complete, ..Ending::default() }).unwrap()
+    }
+
+    #[test]
+    fn d4_a_lost_answer_is_told_by_the_head_that_is_there() {
+        let free = released(&claimed(None, 9), 9, true);
+        let one = claimed(Some(&free), 1);
+        let two = named(&one, 1);
+        let end = released(&two, 1, true);
+        let partial = released(&two, 1, false);
+        let other = claimed(Some(&free), 2);
+        let gone_on = released(&named(&claimed(Some(&end), 2), 2), 2, true);
+        let taken = claimed(Some(&two), 2);
+        // The head that is read, the one before ours, ours, and what became of it.
+        let cases = [
+            ("first claim, not there", None, None, &one, Own::NotStored),
+            ("first claim, there", Some(&one), None, &one, Own::Stored),
+            ("first claim, others were first", Some(&other), None, &one, Own::Superseded),
+            ("claim, not there", Some(&free), Some(&free), &one, Own::NotStored),
+            ("claim, there", Some(&one), Some(&free), &one, Own::Stored),
+            ("claim, others were first", Some(&other), Some(&free), &one, Own::Superseded),
+            ("claim, head gone", None, Some(&free), &one, Own::Superseded),
+            ("intent, not there", Some(&one), Some(&one), &two, Own::NotStored),
+            ("intent, there", Some(&two), Some(&one), &two, Own::Stored),
+            (
+                "intent, taken over before it",
+                Some(&claimed(Some(&one), 2)),
+                Some(&one),
+                &two,
+                Own::Superseded,
+            ),
+            ("intent, taken over after it", Some(&taken), Some(&one), &two, Own::Superseded),
+            ("intent, head gone", None, Some(&one), &two, Own::Superseded),
+            ("intent, an older head put back", Some(&free), Some(&one), &two, Own::Superseded),
+            ("release, an older head of ours put back", Some(&one), Some(&two), &end, Own::Superseded),
+            ("release, not there", Some(&two), Some(&two), &end, Own::NotStored),
+            ("release, there", Some(&end), Some(&two), &end, Own::Stored),
+            ("partial release, there", Some(&partial), Some(&two), &partial, Own::Stored),
+            ("release, others went on", Some(&gone_on), Some(&two), &end, Own::Ended(Outcome::Complete)),
+            ("release, taken over", Some(&taken), Some(&two), &end, Own::Superseded),
+        ];
+        for (name, read, before, ours, expected) in cases {
+            assert_eq!(recognise(read, before, token(1), ours.beat), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn d13_a_head_that_went_back_is_told_from_a_later_one() {
+        let cached = Cached { epoch: 5, beat: 20, etag: "a".to_owned() };
+        // Epoch, beat, ETag.
+        let cases = [
+            (5, 20, "a", Since::Same),
+            (5, 20, "b", Since::WentBack),
+            (5, 21, "b", Since::Later),
+            (6, 21, "b", Since::Later),
+            (5, 19, "b", Since::WentBack),
+            (4, 19, "b", Since::WentBack),
+            (4, 90, "b", Since::WentBack),
+            // Removed and made anew, above all epochs.
+            (6, 1, "b", Since::WentBack),
+        ];
+        for (epoch, beat, etag, expected) in cases {
+            let claim = None::<Claim>;
+            let head = Head { epoch, beat, claim, ..claimed(None, 1) };
+            assert_eq!(compare(Some((&head, etag)), Some(&cached)), expected, "{epoch} {beat} {etag}");
+            assert_eq!(compare(Some((&head, etag)), None), Since::Later);
+        }
+        assert_eq!((compare(None, Some(&cached)), compare(None, None)), (Since::Absent, Since::Absent));
+    }
+}

@@ -78,3 +78,69 @@ pub(super) fn retire(before: &Head, after: &mut Head, deleted: &[SegmentName]) {
     let surplus = after.retired.len().saturating_sub(MAX_RETIRED);
     after.retired.drain(..surplus);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::remote::head::{Inline, Target};
+
+    fn head(snapshot: Option<u64>, deltas: &[u64]) -> Head {
+        let segment = |unpacked: u64| Segment::Inline(Inline { rows: 1, unpacked, bytes: vec![1] });
+        let mut head = Head::empty(Target { bucket: "b".to_owned(), prefix: String::new() }, None);
+        head.snapshot = snapshot.map(segment);
+        head.deltas = deltas.iter().copied().map(segment).collect();
+        head
+    }
+
+    #[test]
+    fn like_sized_deltas_are_merged() {
+        // The deltas, the new one, the number that stays.
+        let cases: [(&[u64], u64, usize); 8] = [
+            (&[], 5, 0),
+            (&[5], 5, 0),
+            (&[6], 5, 1),
+            (&[100, 10, 5], 5, 1),
+            (&[100, 10, 6], 5, 3),
+            (&[16, 8, 4, 2, 1], 1, 0),
+            (&[1000, 8, 4], 2, 3),
+            (&[1, 1, 1], 1_000_000, 0),
+        ];
+        for (deltas, new, keep) in cases {
+            assert_eq!(deltas_to_keep(&head(None, deltas), new), keep, "{deltas:?} {new}");
+        }
+        let shrinking: Vec<u64> = (0..16).map(|at| 1 << (40 - at)).collect();
+        assert_eq!(deltas_to_keep(&head(None, &shrinking), 1), 15);
+    }
+
+    #[test]
+    fn r9_a_thousand_checkpoints_leave_few_deltas_and_write_each_row_a_few_times() {
+        for sizes in [[1, 1, 1], [1, 1000, 1], [500, 20, 3]] {
+            let (mut deltas, mut written, mut new) = (Vec::new(), 0, 0);
+            for size in sizes.iter().cycle().take(1000) {
+                let keep = deltas_to_keep(&head(None, &deltas), *size);
+                let merged = deltas.drain(keep..).sum::<u64>() + size;
+                deltas.push(merged);
+                (written, new) = (written + merged, new + size);
+                assert!(deltas.len() <= MAX_DELTAS);
+            }
+            assert!(written <= new * 11, "{sizes:?}: {written} for {new}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_due_when_deltas_are_large_beside_it() {
+        // The snapshot, the deltas, the new one.
+        let cases: [(Option<u64>, &[u64], u64, bool); 7] = [
+            (None, &[], SMALL, false),
+            (None, &[], SMALL + 1, true),
+            (None, &[SMALL], 1, true),
+            (Some(10), &[SMALL / 2], SMALL / 2, false),
+            (Some(10 * SMALL), &[SMALL], 4 * SMALL, false),
+            (Some(10 * SMALL), &[SMALL], 4 * SMALL + 1, true),
+            (Some(10), &[u64::MAX], u64::MAX, true),
+        ];
+        for (snapshot, deltas, new, due) in cases {
+            assert_eq!(is_snapshot_due(&head(snapshot, deltas), new), due, "{snapshot:?} {deltas:?} {new}");
+        }
+    }
+}

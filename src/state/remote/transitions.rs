@@ -313,3 +313,355 @@ fn finish(before: Option<&Head>, mut next: Head, deleted: &[SegmentName]) -> Res
 fn grown(name: &'static str, number: u64) -> Result<u64, Refused> {
     if number < MAX_NUMBER { Ok(number + 1) } else { Err(Refused::Exhausted(name)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::remote::doubt::LANDING;
+    use crate::state::remote::head::{Inline, Retired, SegmentRef};
+    use crate::state::remote::name::SegmentKind;
+
+    fn token(number: u8) -> Token {
+        Token::new([number; 16])
+    }
+
+    fn at(seconds: u64) -> StoreTime {
+        StoreTime::new(seconds)
+    }
+
+    fn target() -> Target {
+        Target { bucket: "b".to_owned(), prefix: "p/".to_owned() }
+    }
+
+    fn inline(number: u8) -> Segment {
+        Segment::Inline(Inline { rows: 1, unpacked: 1, bytes: vec![number] })
+    }
+
+    fn stored(kind: SegmentKind, epoch: u64, number: u8) -> Segment {
+        let name = SegmentName { kind, epoch, token: token(number) };
+        Segment::Stored(SegmentRef { name, size: 1, sha256: [0; 32], rows: 1, unpacked: 1 })
+    }
+
+    fn request(number: u8) -> ClaimRequest {
+        ClaimRequest {
+            who: format!("runner {number}"),
+            token: token(number),
+            since: at(50),
+            lease: 300,
+            target: target(),
+            tree: None,
+            order: Order::Unordered,
+            judgement: None,
+            known_epoch: 0,
+            lost_at: None,
+            merged_doubt: None,
+        }
+    }
+
+    fn seen(head: &Head) -> Option<Seen<'_>> {
+        Some(Seen { head, modified: at(1000) })
+    }
+
+    /// A head that run 1 has claimed, with an intent.
+    fn claimed() -> Head {
+        add_intent(&claim(None, &request(1)).unwrap(), token(1), inline(1)).unwrap()
+    }
+
+    /// The head after run 1.
+    fn free() -> Head {
+        release(&claimed(), token(1), Ending { complete: true, ..Ending::default() }).unwrap()
+    }
+
+    fn taken(head: &Head, number: u8, now: u64) -> Head {
+        let judgement = Some(Judgement::Dead(at(now)));
+        claim(seen(head), &ClaimRequest { judgement, ..request(number) }).unwrap()
+    }
+
+    #[test]
+    fn a_run_goes_from_no_head_to_a_free_one() {
+        let first = claim(None, &request(1)).unwrap();
+        assert_eq!((first.epoch, first.beat, first.generation), (1, 1, 0));
+        assert!(first.claim.as_ref().unwrap().intents.is_empty() && first.doubt.is_empty());
+        let named = claimed();
+        assert_eq!((named.epoch, named.beat, named.claim.as_ref().unwrap().intents.len()), (1, 2, 1));
+        let change = Change::Delta { keep: 0, delta: inline(2) };
+        let update = Update { change, ..Update::default() };
+        let later = checkpoint(&named, token(1), update.clone()).unwrap();
+        assert_eq!((later.beat, later.deltas.clone()), (3, vec![inline(2)]));
+        let end = release(&later, token(1), Ending { update, complete: true, ..Ending::default() }).unwrap();
+        assert_eq!((end.epoch, end.beat, end.generation, &end.claim), (1, 4, 1, &None));
+        let past = Past { epoch: 1, token: token(1), beat: 4, generation: 1, outcome: Outcome::Complete };
+        assert_eq!(end.history, [past]);
+        let next = claim(seen(&end), &request(2)).unwrap();
+        assert_eq!((next.epoch, next.beat, next.generation), (2, 5, 1));
+    }
+
+    #[test]
+    fn i2_a_run_that_is_not_complete_gives_its_claim_back_and_makes_no_generation() {
+        let end = release(&claimed(), token(1), Ending::default()).unwrap();
+        assert_eq!((end.generation, &end.claim, end.history[0].outcome), (0, &None, Outcome::Partial));
+    }
+
+    #[test]
+    fn r4_the_epoch_of_a_first_claim_is_above_all_that_were_seen() {
+        for (known_epoch, epoch) in [(0, 1), (41, 42)] {
+            let request = ClaimRequest { known_epoch, lost_at: Some(at(100)), ..request(1) };
+            let head = claim(None, &request).unwrap();
+            let doubt = &head.doubt[0];
+            assert_eq!((head.epoch, doubt.epoch, &doubt.keys), (epoch, epoch, &Keys::All));
+            // From the time at which whoever held the lost claim begins nothing more.
+            assert_eq!(doubt.since, Some(at(400)));
+        }
+        let back = ClaimRequest { known_epoch: 9, ..request(2) };
+        assert_eq!(claim(seen(&free()), &back).unwrap().epoch, 10);
+        let last = ClaimRequest { known_epoch: MAX_NUMBER, ..request(1) };
+        assert_eq!(claim(None, &last), Err(Refused::Exhausted("epoch")));
+    }
+
+    #[test]
+    fn d6_a_lower_order_is_refused_and_names_the_newer_one() {
+        use Order::{At, ResetTo, Unordered};
+        // The head's order, the run's, the result.
+        let cases = [
+            (None, Unordered, Ok(None)),
+            (None, At(4), Ok(Some(4))),
+            (Some(5), Unordered, Ok(Some(5))),
+            (Some(5), At(4), Err(Refused::OlderOrder { ours: 4, newest: 5 })),
+            (Some(5), At(5), Ok(Some(5))),
+            (Some(5), At(6), Ok(Some(6))),
+            (Some(5), ResetTo(Some(2)), Ok(Some(2))),
+            (Some(5), ResetTo(None), Ok(None)),
+            (None, At(u64::MAX), Err(Refused::Exhausted("order"))),
+        ];
+        for (order, ours, expected) in cases {
+            let head = Head { order, ..free() };
+            let claimed = claim(seen(&head), &ClaimRequest { order: ours, ..request(2) });
+            assert_eq!(claimed.map(|head| head.order), expected, "{order:?} {ours:?}");
+            let raised = raise_order(seen(&head).unwrap(), ours);
+            let raised = raised.map(|next| next.map_or(order, |next| next.order));
+            assert_eq!(raised, expected, "{order:?} {ours:?}");
+        }
+        // It is refused at once, although the claim of others might end.
+        let head = Head { order: Some(5), ..claimed() };
+        let claimed = claim(seen(&head), &ClaimRequest { order: At(4), ..request(2) });
+        assert_eq!(claimed, Err(Refused::OlderOrder { ours: 4, newest: 5 }));
+        assert!(matches!(raise_order(seen(&head).unwrap(), At(9)), Err(Refused::Claimed { .. })));
+    }
+
+    #[test]
+    fn d1_a_live_claim_is_left_alone() {
+        let left = Duration::from_secs(7);
+        for (judgement, left) in [(None, None), (Some(Judgement::Alive(left)), Some(left))] {
+            let refused = claim(seen(&claimed()), &ClaimRequest { judgement, ..request(2) }).unwrap_err();
+            let expected = Refused::Claimed { who: "runner 1".to_owned(), since: at(50), epoch: 1, left };
+            assert_eq!(refused, expected);
+        }
+    }
+
+    #[test]
+    fn d12_all_keys_of_claims_that_were_taken_over_are_in_doubt() {
+        let second = add_intent(&taken(&claimed(), 2, 2000), token(2), inline(2)).unwrap();
+        let third = taken(&second, 3, 4000);
+        let doubts: Vec<_> = third
+            .doubt
+            .iter()
+            .map(|doubt| (doubt.token, doubt.epoch, doubt.since, doubt.keys.clone()))
+            .collect();
+        let expected = [
+            (token(1), 1, Some(at(2000)), Keys::Of(vec![inline(1)])),
+            (token(2), 2, Some(at(4000)), Keys::Of(vec![inline(2)])),
+        ];
+        assert_eq!(doubts, expected);
+        let outcomes: Vec<_> = third.history.iter().map(|past| (past.beat, past.outcome)).collect();
+        assert_eq!(outcomes, [(2, Outcome::Taken), (4, Outcome::Taken)]);
+    }
+
+    #[test]
+    fn r2_a_claim_without_intent_leaves_no_doubt() {
+        let head = taken(&claim(None, &request(1)).unwrap(), 2, 2000);
+        assert!(head.doubt.is_empty());
+        assert_eq!(head.history[0].outcome, Outcome::Taken);
+    }
+
+    #[test]
+    fn a_forced_takeover_waits_for_the_lease_that_it_broke() {
+        let forced = |now| {
+            let judgement = Some(Judgement::Forced(at(now)));
+            claim(seen(&claimed()), &ClaimRequest { judgement, ..request(2) }).unwrap().doubt[0].since
+        };
+        assert_eq!((forced(1001), forced(5000)), (Some(at(1330)), Some(at(5000))));
+    }
+
+    #[test]
+    fn d3_a_run_that_was_taken_over_changes_nothing() {
+        for head in [taken(&claimed(), 2, 2000), free()] {
+            assert_eq!(add_intent(&head, token(1), inline(3)), Err(Refused::Superseded));
+            assert_eq!(checkpoint(&head, token(1), Update::default()), Err(Refused::Superseded));
+            assert_eq!(release(&head, token(1), Ending::default()), Err(Refused::Superseded));
+        }
+    }
+
+    #[test]
+    fn d11_doubt_ends_with_a_look_that_began_thirty_minutes_after_the_takeover() {
+        let head = taken(&claimed(), 2, 2000);
+        let due = 2000 + LANDING.as_secs();
+        // The token that was looked at, the time of the look, the number of doubts that are left.
+        for (number, time, left) in [(1, due - 1, 1), (1, due, 0), (2, due, 1), (1, u64::MAX, 0)] {
+            let looked = vec![Looked { token: token(number), at: at(time) }];
+            let update = Update { looked, ..Update::default() };
+            let next = checkpoint(&head, token(2), update.clone()).unwrap();
+            assert_eq!(next.doubt.len(), left, "{number} {time}");
+            let ending = Ending { update, complete: true, ..Ending::default() };
+            assert_eq!(release(&head, token(2), ending).unwrap().doubt.len(), left);
+        }
+        assert_eq!(head.due_doubts(at(0), at(due - 1)).count(), 0);
+        assert_eq!(head.due_doubts(at(0), at(due)).count(), 1);
+    }
+
+    #[test]
+    fn keys_without_an_answer_are_in_doubt_from_the_date_of_the_head_that_says_so() {
+        let cases = [
+            (Unanswered::Nothing, None),
+            (Unanswered::Keys(inline(9)), Some(Keys::Of(vec![inline(9)]))),
+            (Unanswered::Intents, Some(Keys::Of(vec![inline(1)]))),
+        ];
+        for (unanswered, expected) in cases {
+            let end = release(&claimed(), token(1), Ending { unanswered, ..Ending::default() }).unwrap();
+            assert_eq!(end.doubt.first().map(|doubt| doubt.keys.clone()), expected);
+            assert!(
+                end.doubt.iter().all(|doubt| doubt.since.is_none() && !doubt.is_settled_by(at(u64::MAX)))
+            );
+            // `seen` has read it with a date of 1,000.
+            let next = claim(seen(&end), &request(2)).unwrap();
+            assert!(next.doubt.iter().all(|doubt| doubt.since == Some(at(1000))));
+            let raised = raise_order(seen(&end).unwrap(), Order::At(7)).unwrap().unwrap();
+            assert_eq!(raised.doubt, next.doubt);
+        }
+        // A run that found everything lost keeps its doubt about everything, and it begins anew.
+        let lost = claim(None, &ClaimRequest { lost_at: Some(at(1)), ..request(1) }).unwrap();
+        let ending = Ending { unanswered: Unanswered::Keys(inline(1)), ..Ending::default() };
+        let end = release(&lost, token(1), ending).unwrap();
+        assert_eq!((end.doubt.len(), &end.doubt[0].keys, end.doubt[0].since), (1, &Keys::All, None));
+    }
+
+    #[test]
+    fn i8_doubt_is_bounded_and_no_claim_is_locked_out() {
+        let mut head = claimed();
+        let mut number = 1;
+        let full = loop {
+            number += 1;
+            let judgement = Some(Judgement::Dead(at(2000 + u64::from(number))));
+            let request = ClaimRequest { judgement, ..request(number) };
+            match claim(seen(&head), &request) {
+                Ok(next) => head = add_intent(&next, token(number), inline(number)).unwrap(),
+                Err(refused) => break (refused, request),
+            }
+        };
+        assert_eq!((full.0, head.doubt.len()), (Refused::DoubtFull, MAX_DOUBT - 1));
+        let next = claim(seen(&head), &ClaimRequest { merged_doubt: Some(inline(99)), ..full.1 }).unwrap();
+        // The newest time counts for all, so that none is settled too early.
+        let since = Some(at(2000 + u64::from(number)));
+        let expected =
+            Doubt { token: token(number - 1), epoch: head.epoch, since, keys: Keys::Of(vec![inline(99)]) };
+        assert_eq!(next.doubt, [expected]);
+        assert_eq!(next.history.len(), MAX_HISTORY);
+    }
+
+    #[test]
+    fn intents_are_added_and_bounded() {
+        let mut head = claimed();
+        for number in 2..=u8::try_from(MAX_INTENTS).unwrap() {
+            head = add_intent(&head, token(1), inline(number)).unwrap();
+        }
+        assert_eq!(add_intent(&head, token(1), inline(0)), Err(Refused::IntentsFull));
+        assert_eq!(taken(&head, 2, 2000).doubt[0].keys.intents().len(), MAX_INTENTS);
+    }
+
+    #[test]
+    fn d13_a_head_of_another_place_is_not_claimed() {
+        let elsewhere = Target { bucket: "c".to_owned(), prefix: "p/".to_owned() };
+        let refused = claim(seen(&free()), &ClaimRequest { target: elsewhere, ..request(2) });
+        assert_eq!(refused, Err(Refused::Invalid(Flaw::OtherTarget(target()))));
+        let refused = claim(seen(&free()), &ClaimRequest { tree: Some("docs".to_owned()), ..request(2) });
+        assert_eq!(refused, Err(Refused::Invalid(Flaw::OtherTree(None))));
+        for who in ["", "a\nb"] {
+            let refused = claim(None, &ClaimRequest { who: who.to_owned(), ..request(2) });
+            assert!(matches!(refused, Err(Refused::Invalid(_))), "{who:?}");
+        }
+        assert!(claim(None, &ClaimRequest { lease: 0, ..request(2) }).is_err());
+    }
+
+    #[test]
+    fn r9_segments_are_retired_when_they_leave_the_head_and_deleted_one_epoch_later() {
+        let intent = stored(SegmentKind::Intent, 1, 1);
+        let delta = |epoch, number| stored(SegmentKind::Delta, epoch, number);
+        let update = |change, collected| Update { change, collected, ..Update::default() };
+        let head = add_intent(&claim(None, &request(1)).unwrap(), token(1), intent).unwrap();
+        let head = checkpoint(&head, token(1), update(Change::Delta { keep: 0, delta: delta(1, 2) }, vec![]))
+            .unwrap();
+        assert!(head.retired.is_empty());
+        let merged = update(Change::Delta { keep: 0, delta: delta(1, 3) }, vec![]);
+        let head = release(&head, token(1), Ending { update: merged, complete: true, ..Ending::default() });
+        let head = head.unwrap();
+        let names = |head: &Head| -> Vec<_> {
+            head.retired.iter().map(|Retired { name, epoch }| (name.kind, name.token, *epoch)).collect()
+        };
+        let both = [(SegmentKind::Delta, token(2), 1), (SegmentKind::Intent, token(1), 1)];
+        assert_eq!(names(&head), both);
+        assert_eq!(segments::collectable(&head), []);
+        let head = claim(seen(&head), &request(2)).unwrap();
+        let old = segments::collectable(&head);
+        assert_eq!(old.len(), 2);
+        // A name that may not go is not forgotten.
+        let referenced = head.names().collect();
+        let head = checkpoint(&head, token(2), update(Change::None, referenced)).unwrap();
+        assert_eq!((names(&head).len(), head.deltas.len()), (2, 1));
+        let head = checkpoint(&head, token(2), update(Change::Snapshot(inline(5)), old)).unwrap();
+        assert_eq!(names(&head), [(SegmentKind::Delta, token(3), 2)]);
+        assert_eq!((segments::collectable(&head), head.deltas.len()), (vec![], 0));
+        // By listing, what nobody references is found as well, but not what this epoch has made.
+        let name = |kind, epoch, number| SegmentName { kind, epoch, token: token(number) };
+        let listed = [
+            name(SegmentKind::Delta, 1, 3),
+            name(SegmentKind::Snapshot, 1, 8),
+            name(SegmentKind::Intent, 2, 8),
+            name(SegmentKind::Delta, 3, 8),
+        ];
+        assert_eq!(segments::strays(&head, listed), [listed[1]]);
+    }
+
+    #[test]
+    fn a_probe_replaces_the_one_of_its_endpoint() {
+        let probe = |endpoint: &str, create| Probe {
+            endpoint: endpoint.to_owned(),
+            at: at(1),
+            create,
+            replace: true,
+            delete: true,
+        };
+        let mut head = claimed();
+        for number in 0..20 {
+            for create in [false, true] {
+                let probe = Some(probe(&format!("https://{number}"), create));
+                head = checkpoint(&head, token(1), Update { probe, ..Update::default() }).unwrap();
+            }
+        }
+        assert_eq!(head.probes.len(), MAX_PROBES);
+        assert!(head.probe("https://19").unwrap().passed() && head.probe("https://0").is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let keep = |keep| {
+            let change = Change::Delta { keep, delta: inline(1) };
+            checkpoint(&claimed(), token(1), Update { change, ..Update::default() })
+        };
+        assert!(keep(0).is_ok());
+        assert!(matches!(keep(1), Err(Refused::Misused(_))));
+        let worn = Head { beat: MAX_NUMBER, ..claimed() };
+        assert_eq!(checkpoint(&worn, token(1), Update::default()), Err(Refused::Exhausted("beat")));
+        let worn = Head { generation: MAX_NUMBER, ..claimed() };
+        let ending = Ending { complete: true, ..Ending::default() };
+        assert_eq!(release(&worn, token(1), ending), Err(Refused::Exhausted("generation")));
+    }
+}
