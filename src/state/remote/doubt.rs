@@ -86,8 +86,10 @@ pub(super) fn after_release(claim: &Claim, unanswered: Unanswered) -> Option<Dou
     (!doubt.keys.intents().is_empty()).then_some(doubt)
 }
 
-/// Adds a doubt. If its claim has one already, that is about all keys and was there from its beginning.
-pub(super) fn add(doubts: &mut Vec<Doubt>, new: Doubt) {
+/// Adds a doubt, if there is one. If its claim has one already, that is about all keys and was there from its
+/// beginning.
+pub(super) fn add(doubts: &mut Vec<Doubt>, new: Option<Doubt>) {
+    let Some(new) = new else { return };
     match doubts.iter_mut().find(|doubt| doubt.token == new.token) {
         None => doubts.push(new),
         Some(doubt) => {

@@ -34,7 +34,7 @@ pub(crate) enum Judgement {
 pub(crate) fn judge(lease: Duration, head_modified: StoreTime, now: StoreTime) -> Judgement {
     let limit = lease + SLACK;
     let age = now.since(head_modified);
-    if age > limit { Judgement::Dead(now) } else { Judgement::Alive(limit - age) }
+    limit.checked_sub(age).map_or(Judgement::Dead(now), Judgement::Alive)
 }
 
 /// What the three clocks showed at one moment.
@@ -57,7 +57,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// A lease from the start of the request that the store has acknowledged. Each acknowledged renewal makes a new one.
+    /// A lease from the start of the PUT of a head that the store has acknowledged. Each acknowledged head makes a
+    /// new one. A head that was sent more than once counts from its first try, whichever of them was answered.
     pub(crate) fn new(length: Duration, start: Clocks) -> Self {
         Self { length, start }
     }

@@ -32,8 +32,9 @@ use stateright::{Model, Property};
 use self::publisher::Run;
 use self::store::{Object, Operation, Request, Taken};
 use super::doubt::LANDING;
-use super::head::{Head, Inline, Segment, Target};
+use super::head::{Head, Inline, Keys, Segment, Target};
 use super::name::{StoreTime, Token};
+use super::transitions::{ClaimRequest, Order};
 
 /// The number of keys.
 const KEYS: usize = 2;
@@ -62,6 +63,10 @@ enum Broken {
     Settling,
     /// A run that ends does not put unanswered keys into doubt.
     Unanswered,
+    /// A run that finds the head lost does not put everything in doubt.
+    LostDoubt,
+    /// A run that finds the head lost does not wait for a lease.
+    LostWait,
     /// A key whose retry was acknowledged is not in doubt, although its first request got no answer.
     Retried,
 }
@@ -81,6 +86,8 @@ struct Publishers {
     long: u8,
     /// In seconds.
     tick: u64,
+    /// Set if somebody else removes the head, once and at any time.
+    removed: bool,
     /// Set if a run begins only once no other is there and nothing is in flight (`single_writer`).
     alone: bool,
 }
@@ -142,6 +149,8 @@ struct World {
     broken: Option<&'static str>,
     /// Set once a request landed whose claim had been taken over.
     landed_late: bool,
+    /// The epoch of the head that somebody else removed.
+    removed: Option<u64>,
 }
 
 /// A publisher, between two runs or in one.
@@ -165,6 +174,8 @@ enum Action {
     Crash(usize),
     /// The clock moves by so many seconds.
     Advance(u64),
+    /// Somebody else removes the head.
+    Remove,
 }
 
 /// The number of a run: its publisher and its place among that one's runs.
@@ -185,7 +196,7 @@ fn target() -> Target {
 }
 
 /// The rows of a whole tree as a delta. Models of the other segments are keys.
-fn rows_of(tree: &Tree) -> Segment {
+fn rows_of(tree: Tree) -> Segment {
     Segment::Inline(Inline { rows: 1, unpacked: 1, bytes: tree.to_vec() })
 }
 
@@ -200,6 +211,25 @@ fn bytes_of(segment: &Segment) -> &[u8] {
     }
 }
 
+/// What a run says when it claims.
+fn request_of(run: u8) -> ClaimRequest {
+    ClaimRequest {
+        who: "p".to_owned(),
+        token: token(run),
+        // It is shown only, and would make states differ that are alike.
+        since: StoreTime::new(0),
+        lease: LEASE,
+        target: target(),
+        tree: None,
+        order: Order::Unordered,
+        intent: None,
+        judgement: None,
+        known_epoch: 0,
+        lost_at: None,
+        merged_doubt: None,
+    }
+}
+
 /// The tree that a head says is published.
 fn published(head: &Head) -> Tree {
     head.deltas.last().map_or([0; KEYS], |delta| bytes_of(delta).try_into().unwrap())
@@ -211,7 +241,10 @@ fn keys_of(intents: &[Segment]) -> KeySet {
 
 /// The keys that a head has in doubt.
 fn doubted(head: &Head) -> KeySet {
-    head.doubt.iter().fold(0, |keys, doubt| keys | keys_of(doubt.keys.intents()))
+    head.doubt.iter().fold(0, |keys, doubt| match &doubt.keys {
+        Keys::All => KeySet::MAX,
+        Keys::Of(intents) => keys | keys_of(intents),
+    })
 }
 
 /// The keys that the live claim of a head may change.
@@ -301,9 +334,11 @@ impl Model for Publishers {
             long: self.long,
             broken: None,
             landed_late: false,
+            removed: None,
         };
         let first = store::publish_first(empty.clone());
-        vec![empty, first]
+        // A head is removed where one is.
+        if self.removed { vec![first] } else { vec![empty, first] }
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -326,6 +361,9 @@ impl Model for Publishers {
             }
         }
         actions.extend((0..world.flying.len()).map(Action::Land));
+        if self.removed && world.removed.is_none() && world.head.is_some() {
+            actions.push(Action::Remove);
+        }
         if world.short > 0 {
             actions.push(Action::Advance(self.tick));
         }
@@ -358,11 +396,12 @@ impl Model for Publishers {
                 publisher.run = None;
                 publisher.begun += 1;
             }
+            Action::Remove => next.removed = next.head.take().map(|(head, _)| head.head().epoch),
             Action::Advance(by) => {
                 if by == self.tick {
-                    next.short -= 1
+                    next.short -= 1;
                 } else {
-                    next.long -= 1
+                    next.long -= 1;
                 }
                 next.advance(by);
             }

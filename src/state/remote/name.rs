@@ -1,7 +1,7 @@
 //! Names of segments, the tokens in them, and times by the store's clock.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -151,6 +151,14 @@ impl StoreTime {
     }
 }
 
+impl fmt::Display for StoreTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A date after the year 9999 cannot be shown.
+        let seconds = self.0.min(LAST_SECOND);
+        f.write_str(&httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +199,7 @@ mod tests {
     fn store_times_never_run_over() {
         let last = StoreTime::new(u64::MAX);
         assert!(last.is_valid() && last.plus(Duration::MAX) == last);
+        assert_eq!(last.to_string(), "Fri, 31 Dec 9999 23:59:59 GMT");
         assert_eq!(StoreTime::new(5).since(StoreTime::new(9)), Duration::ZERO);
         assert_eq!(StoreTime::new(5).plus(Duration::from_millis(1)), StoreTime::new(6));
     }

@@ -102,6 +102,7 @@ mod tests {
             target: Target { bucket: "b".to_owned(), prefix: String::new() },
             tree: None,
             order: Order::Unordered,
+            intent: None,
             judgement: Some(Judgement::Dead(StoreTime::new(1000))),
             known_epoch: 0,
             lost_at: None,

@@ -17,7 +17,7 @@ use crate::state::remote::segments::{self, Change};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     /// Another run is publishing, or its claim was not judged yet. The time is how long it may live without renewal.
-    #[error("{who} is publishing since {} s after 1970 (epoch {epoch})", .since.seconds())]
+    #[error("{who} is publishing since {since} (epoch {epoch})")]
     Claimed { who: String, since: StoreTime, epoch: u64, left: Option<Duration> },
     /// A newer build was published, or began to be.
     #[error("order {ours} is older than order {newest}, which was published: reset the order to go back")]
@@ -74,6 +74,9 @@ pub(crate) struct ClaimRequest {
     pub(crate) target: Target,
     pub(crate) tree: Option<String>,
     pub(crate) order: Order,
+    /// The keys that the run is about to write or delete, if its plan was made from the head that it claims: one PUT
+    /// less than with [`add_intent`].
+    pub(crate) intent: Option<Segment>,
     /// The judgement of the claim that is there, if it was judged.
     pub(crate) judgement: Option<Judgement>,
     /// The highest epoch that is known otherwise: by the cache, and by all names of segments in the bucket if the
@@ -89,8 +92,10 @@ pub(crate) struct ClaimRequest {
 
 /// Claims an absent head, a free one, or one whose claim is dead.
 ///
-/// Intents of a dead claim move into doubt in the same step. The result has no intent of ours yet: nothing may be
-/// written before [`add_intent`]'s head is stored.
+/// Intents of a dead claim move into doubt in the same step. Nothing may be written before a head with our intent is
+/// acknowledged, this one or that of [`add_intent`].
+///
+/// Segments that the request names have the epoch that this claim gets.
 pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<Head, Refused> {
     check_request(request)?;
     let mut next = match seen {
@@ -106,7 +111,7 @@ pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<He
     if let Some(old) = next.claim.take() {
         let since = end_of(&old, seen.map(|seen| seen.modified), request.judgement)?;
         remember(&mut next, &old, Outcome::Taken);
-        doubt::after_takeover(&old, since).into_iter().for_each(|new| doubt::add(&mut next.doubt, new));
+        doubt::add(&mut next.doubt, doubt::after_takeover(&old, since));
     }
     next.epoch = grown("epoch", next.epoch.max(request.known_epoch))?;
     let lost = request.lost_at.map(|at| everything_lost(request, at, next.epoch));
@@ -124,7 +129,7 @@ pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<He
         epoch: next.epoch,
         since: request.since,
         lease: request.lease,
-        intents: Vec::new(),
+        intents: request.intent.clone().into_iter().collect(),
     });
     finish(seen.map(|seen| seen.head), next, &[])
 }
@@ -180,7 +185,7 @@ pub(crate) fn release(head: &Head, token: Token, ending: Ending) -> Result<Head,
     own_claim(&mut next, token)?;
     let collected = apply(&mut next, update)?;
     let Some(claim) = next.claim.take() else { return Err(Refused::Superseded) };
-    doubt::after_release(&claim, unanswered).into_iter().for_each(|new| doubt::add(&mut next.doubt, new));
+    doubt::add(&mut next.doubt, doubt::after_release(&claim, unanswered));
     if complete {
         next.generation = grown("generation", next.generation)?;
     }
@@ -190,6 +195,8 @@ pub(crate) fn release(head: &Head, token: Token, ending: Ending) -> Result<Head,
 }
 
 /// Returns the head with a higher order, for a run that has nothing to do; none if the order is the head's already.
+///
+/// It leaves no trace of who stored it: after a lost answer the order of the head that is there tells.
 pub(crate) fn raise_order(seen: Seen<'_>, order: Order) -> Result<Option<Head>, Refused> {
     let Seen { head, modified } = seen;
     let order = order_after(head.order, order)?;
@@ -351,6 +358,7 @@ mod tests {
             target: target(),
             tree: None,
             order: Order::Unordered,
+            intent: None,
             judgement: None,
             known_epoch: 0,
             lost_at: None,
@@ -358,8 +366,8 @@ mod tests {
         }
     }
 
-    fn seen(head: &Head) -> Option<Seen<'_>> {
-        Some(Seen { head, modified: at(1000) })
+    fn seen(head: &Head) -> Seen<'_> {
+        Seen { head, modified: at(1000) }
     }
 
     /// A head that run 1 has claimed, with an intent.
@@ -374,7 +382,7 @@ mod tests {
 
     fn taken(head: &Head, number: u8, now: u64) -> Head {
         let judgement = Some(Judgement::Dead(at(now)));
-        claim(seen(head), &ClaimRequest { judgement, ..request(number) }).unwrap()
+        claim(Some(seen(head)), &ClaimRequest { judgement, ..request(number) }).unwrap()
     }
 
     #[test]
@@ -382,6 +390,8 @@ mod tests {
         let first = claim(None, &request(1)).unwrap();
         assert_eq!((first.epoch, first.beat, first.generation), (1, 1, 0));
         assert!(first.claim.as_ref().unwrap().intents.is_empty() && first.doubt.is_empty());
+        let at_once = claim(None, &ClaimRequest { intent: Some(inline(1)), ..request(1) }).unwrap();
+        assert_eq!(at_once.claim, claimed().claim);
         let named = claimed();
         assert_eq!((named.epoch, named.beat, named.claim.as_ref().unwrap().intents.len()), (1, 2, 1));
         let change = Change::Delta { keep: 0, delta: inline(2) };
@@ -392,7 +402,7 @@ mod tests {
         assert_eq!((end.epoch, end.beat, end.generation, &end.claim), (1, 4, 1, &None));
         let past = Past { epoch: 1, token: token(1), beat: 4, generation: 1, outcome: Outcome::Complete };
         assert_eq!(end.history, [past]);
-        let next = claim(seen(&end), &request(2)).unwrap();
+        let next = claim(Some(seen(&end)), &request(2)).unwrap();
         assert_eq!((next.epoch, next.beat, next.generation), (2, 5, 1));
     }
 
@@ -413,7 +423,7 @@ mod tests {
             assert_eq!(doubt.since, Some(at(400)));
         }
         let back = ClaimRequest { known_epoch: 9, ..request(2) };
-        assert_eq!(claim(seen(&free()), &back).unwrap().epoch, 10);
+        assert_eq!(claim(Some(seen(&free())), &back).unwrap().epoch, 10);
         let last = ClaimRequest { known_epoch: MAX_NUMBER, ..request(1) };
         assert_eq!(claim(None, &last), Err(Refused::Exhausted("epoch")));
     }
@@ -435,26 +445,29 @@ mod tests {
         ];
         for (order, ours, expected) in cases {
             let head = Head { order, ..free() };
-            let claimed = claim(seen(&head), &ClaimRequest { order: ours, ..request(2) });
+            let claimed = claim(Some(seen(&head)), &ClaimRequest { order: ours, ..request(2) });
             assert_eq!(claimed.map(|head| head.order), expected, "{order:?} {ours:?}");
-            let raised = raise_order(seen(&head).unwrap(), ours);
+            let raised = raise_order(seen(&head), ours);
             let raised = raised.map(|next| next.map_or(order, |next| next.order));
             assert_eq!(raised, expected, "{order:?} {ours:?}");
         }
         // It is refused at once, although the claim of others might end.
         let head = Head { order: Some(5), ..claimed() };
-        let claimed = claim(seen(&head), &ClaimRequest { order: At(4), ..request(2) });
+        let claimed = claim(Some(seen(&head)), &ClaimRequest { order: At(4), ..request(2) });
         assert_eq!(claimed, Err(Refused::OlderOrder { ours: 4, newest: 5 }));
-        assert!(matches!(raise_order(seen(&head).unwrap(), At(9)), Err(Refused::Claimed { .. })));
+        assert!(matches!(raise_order(seen(&head), At(9)), Err(Refused::Claimed { .. })));
     }
 
     #[test]
     fn d1_a_live_claim_is_left_alone() {
         let left = Duration::from_secs(7);
         for (judgement, left) in [(None, None), (Some(Judgement::Alive(left)), Some(left))] {
-            let refused = claim(seen(&claimed()), &ClaimRequest { judgement, ..request(2) }).unwrap_err();
+            let refused =
+                claim(Some(seen(&claimed())), &ClaimRequest { judgement, ..request(2) }).unwrap_err();
             let expected = Refused::Claimed { who: "runner 1".to_owned(), since: at(50), epoch: 1, left };
             assert_eq!(refused, expected);
+            let text = "runner 1 is publishing since Thu, 01 Jan 1970 00:00:50 GMT (epoch 1)";
+            assert_eq!(refused.to_string(), text);
         }
     }
 
@@ -487,7 +500,7 @@ mod tests {
     fn a_forced_takeover_waits_for_the_lease_that_it_broke() {
         let forced = |now| {
             let judgement = Some(Judgement::Forced(at(now)));
-            claim(seen(&claimed()), &ClaimRequest { judgement, ..request(2) }).unwrap().doubt[0].since
+            claim(Some(seen(&claimed())), &ClaimRequest { judgement, ..request(2) }).unwrap().doubt[0].since
         };
         assert_eq!((forced(1001), forced(5000)), (Some(at(1330)), Some(at(5000))));
     }
@@ -532,9 +545,9 @@ mod tests {
                 end.doubt.iter().all(|doubt| doubt.since.is_none() && !doubt.is_settled_by(at(u64::MAX)))
             );
             // `seen` has read it with a date of 1,000.
-            let next = claim(seen(&end), &request(2)).unwrap();
+            let next = claim(Some(seen(&end)), &request(2)).unwrap();
             assert!(next.doubt.iter().all(|doubt| doubt.since == Some(at(1000))));
-            let raised = raise_order(seen(&end).unwrap(), Order::At(7)).unwrap().unwrap();
+            let raised = raise_order(seen(&end), Order::At(7)).unwrap().unwrap();
             assert_eq!(raised.doubt, next.doubt);
         }
         // A run that found everything lost keeps its doubt about everything, and it begins anew.
@@ -552,13 +565,14 @@ mod tests {
             number += 1;
             let judgement = Some(Judgement::Dead(at(2000 + u64::from(number))));
             let request = ClaimRequest { judgement, ..request(number) };
-            match claim(seen(&head), &request) {
+            match claim(Some(seen(&head)), &request) {
                 Ok(next) => head = add_intent(&next, token(number), inline(number)).unwrap(),
                 Err(refused) => break (refused, request),
             }
         };
         assert_eq!((full.0, head.doubt.len()), (Refused::DoubtFull, MAX_DOUBT - 1));
-        let next = claim(seen(&head), &ClaimRequest { merged_doubt: Some(inline(99)), ..full.1 }).unwrap();
+        let next =
+            claim(Some(seen(&head)), &ClaimRequest { merged_doubt: Some(inline(99)), ..full.1 }).unwrap();
         // The newest time counts for all, so that none is settled too early.
         let since = Some(at(2000 + u64::from(number)));
         let expected =
@@ -580,9 +594,10 @@ mod tests {
     #[test]
     fn d13_a_head_of_another_place_is_not_claimed() {
         let elsewhere = Target { bucket: "c".to_owned(), prefix: "p/".to_owned() };
-        let refused = claim(seen(&free()), &ClaimRequest { target: elsewhere, ..request(2) });
+        let refused = claim(Some(seen(&free())), &ClaimRequest { target: elsewhere, ..request(2) });
         assert_eq!(refused, Err(Refused::Invalid(Flaw::OtherTarget(target()))));
-        let refused = claim(seen(&free()), &ClaimRequest { tree: Some("docs".to_owned()), ..request(2) });
+        let refused =
+            claim(Some(seen(&free())), &ClaimRequest { tree: Some("docs".to_owned()), ..request(2) });
         assert_eq!(refused, Err(Refused::Invalid(Flaw::OtherTree(None))));
         for who in ["", "a\nb"] {
             let refused = claim(None, &ClaimRequest { who: who.to_owned(), ..request(2) });
@@ -609,7 +624,7 @@ mod tests {
         let both = [(SegmentKind::Delta, token(2), 1), (SegmentKind::Intent, token(1), 1)];
         assert_eq!(names(&head), both);
         assert_eq!(segments::collectable(&head), []);
-        let head = claim(seen(&head), &request(2)).unwrap();
+        let head = claim(Some(seen(&head)), &request(2)).unwrap();
         let old = segments::collectable(&head);
         assert_eq!(old.len(), 2);
         // A name that may not go is not forgotten.

@@ -68,11 +68,12 @@ struct Formats {
 }
 
 impl Head {
-    /// Encodes the head.
+    /// Encodes the head. One that would not be read back is not encoded.
     ///
     /// # Errors
     /// [`Flaw::TooLarge`]; inline segments are to be stored as objects then ([`Head::has_room_for`]).
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Flaw> {
+        check(self)?;
         let bytes = serde_json::to_vec(self).map_err(|error| damaged(error.to_string()))?;
         if bytes.len() > MAX_BYTES { Err(Flaw::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
@@ -375,6 +376,7 @@ mod tests {
                     target: target(),
                     tree: None,
                     order: if flag { Order::ResetTo(Some(number % 100)) } else { Order::Unordered },
+                    intent: None,
                     judgement: Some(Judgement::Dead(StoreTime::new(5000))),
                     known_epoch: 0,
                     lost_at: (what > 250).then(|| StoreTime::new(9)),
@@ -531,6 +533,13 @@ mod tests {
             let flaw = decode_value(&value);
             assert!(matches!(flaw, Err(Flaw::Damaged(_))), "{place} {bad}: {flaw:?}");
         }
+    }
+
+    #[test]
+    fn what_would_not_be_read_back_is_not_encoded() {
+        let misplaced = Head { deltas: vec![stored(SegmentKind::Snapshot, 1, 1, 1)], ..full() };
+        assert!(matches!(misplaced.encode(), Err(Flaw::Damaged(_))));
+        assert!(matches!(Head::empty(target(), None).encode(), Err(Flaw::Damaged(_))));
     }
 
     #[test]

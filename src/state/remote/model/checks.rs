@@ -17,6 +17,7 @@ fn publishers(trees: &[&[Tree]], crashes: u8, lost: u8) -> Publishers {
         short: 2,
         long: 0,
         tick: 200,
+        removed: false,
         alone: false,
     }
 }
@@ -96,6 +97,13 @@ fn r2_r3_r5_r8_hold_for_three_publishers_with_a_crash_and_a_lost_answer() {
 }
 
 #[test]
+fn d13_the_rules_hold_when_the_head_is_removed() {
+    let checker = explore("two, the head removed", Publishers { removed: true, ..two(0, 0) });
+    let found: Vec<_> = checker.discoveries().into_keys().filter(|name| name.starts_with('R')).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
 fn without_conditions_the_rules_hold_only_for_a_single_writer() {
     let ignoring = Publishers { broken: Broken::Conditions, ..two(1, 0) };
     finds(ignoring.clone());
@@ -114,6 +122,8 @@ fn each_broken_rule_is_found() {
         (Broken::Settling, two(0, 0)),
         (Broken::Unanswered, two(0, 1)),
         (Broken::Retried, two(0, 1)),
+        (Broken::LostDoubt, Publishers { removed: true, ..two(0, 0) }),
+        (Broken::LostWait, Publishers { removed: true, ..two(0, 0) }),
     ];
     for (broken, model) in cases {
         finds(Publishers { broken, ..model });

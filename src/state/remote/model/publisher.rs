@@ -9,12 +9,12 @@ use super::super::name::StoreTime;
 use super::super::recognise::{Own, recognise};
 use super::super::segments::Change;
 use super::super::transitions::{
-    ClaimRequest, Ending, Order, Refused, Seen, Update, add_intent, checkpoint, claim, release,
+    ClaimRequest, Ending, Refused, Seen, Update, add_intent, checkpoint, claim, release,
 };
 use super::store::{Operation, Request, Taken};
 use super::{
-    Answer, Broken, KEYS, KeySet, LEASE, Stored, Tree, World, doubted, intent_of, keys_of, published,
-    rows_of, target, token,
+    Answer, Broken, KEYS, KeySet, LEASE, Stored, Tree, World, claimed, doubted, intent_of, keys_of,
+    published, request_of, rows_of, token,
 };
 
 /// The most tries of a write whose condition fails or that gets no answer.
@@ -67,34 +67,13 @@ pub(super) struct Run {
     unanswered: KeySet,
     failed: bool,
     looked_at: Option<u64>,
+    /// The time before which nothing is written: the head was lost, and its claim may live.
+    waits_until: u64,
 }
 
 fn clocks(clock: u64) -> Clocks {
     let time = Duration::from_secs(clock);
     Clocks { boot: time, wall: time, store: None }
-}
-
-/// What a run says when it claims.
-pub(super) fn request_of(
-    run: u8,
-    now: StoreTime,
-    judgement: Option<Judgement>,
-    order: Order,
-) -> ClaimRequest {
-    ClaimRequest {
-        who: "p".to_owned(),
-        token: token(run),
-        // It is shown only, and would make states differ that are alike.
-        since: StoreTime::new(0).min(now),
-        lease: LEASE,
-        target: target(),
-        tree: None,
-        order,
-        judgement,
-        known_epoch: 0,
-        lost_at: None,
-        merged_doubt: None,
-    }
 }
 
 /// Takes the next step of a publisher, or begins its next run.
@@ -131,8 +110,19 @@ fn begin(world: &mut World, number: usize, id: u8, tree: Tree, broken: Broken) -
     if rows == tree && head.is_some_and(|head| head.doubt.is_empty() && head.claim.is_none()) {
         return None;
     }
+    let lost = head.is_none() && world.removed.is_some();
+    let is_in_doubt = lost || head.is_some_and(|head| head.claim.is_some() || !head.doubt.is_empty());
+    let todo = difference(rows, tree);
     let seen_head = head.map(|head| Seen { head, modified: StoreTime::new(modified) });
-    let mut next = match claim(seen_head, &request_of(id, world.now(), judgement, Order::Unordered)) {
+    let request = ClaimRequest {
+        known_epoch: world.removed.unwrap_or(0),
+        lost_at: (lost && broken != Broken::LostDoubt).then(|| world.now()),
+        // Where nothing is in doubt, the plan stands, and half of the publishers name its keys at once.
+        intent: (number % 2 == 1 && !is_in_doubt && todo != 0).then(|| intent_of(todo)),
+        judgement,
+        ..request_of(id)
+    };
+    let mut next = match claim(seen_head, &request) {
         Ok(next) => next,
         Err(Refused::Claimed { .. }) => return None,
         Err(refused) => panic!("{refused}"),
@@ -154,6 +144,7 @@ fn begin(world: &mut World, number: usize, id: u8, tree: Tree, broken: Broken) -
         unanswered: 0,
         failed: false,
         looked_at: None,
+        waits_until: if lost && broken != Broken::LostWait { world.clock + LEASE } else { 0 },
     };
     run.store_head(world, number, next, After::Claim);
     Some(run)
@@ -236,17 +227,19 @@ impl Run {
 
     /// Looks at the keys in doubt, and stores the keys that are to be written as the intent.
     fn look(&mut self, world: &mut World, number: usize, broken: Broken) {
+        if world.clock < self.waits_until {
+            return;
+        }
         let doubted = doubted(self.own());
         if doubted != 0 {
             self.looked_at = Some(world.clock);
             let there = world.contents();
             (0..KEYS).filter(|key| doubted & 1 << key != 0).for_each(|key| self.rows[key] = there[key]);
         }
-        self.todo =
-            (0..KEYS).filter(|key| self.rows[*key] != self.tree[*key]).fold(0, |keys, key| keys | 1 << key);
+        self.todo = difference(self.rows, self.tree);
         if self.todo == 0 {
             self.end(world, number, broken);
-        } else if broken == Broken::Intent {
+        } else if broken == Broken::Intent || claimed(self.own()) & self.todo == self.todo {
             self.phase = Phase::Write;
         } else {
             let next = add_intent(self.own(), token(self.id), intent_of(self.todo)).unwrap();
@@ -275,7 +268,10 @@ impl Run {
             let next = checkpoint(self.own(), token(self.id), self.update(broken)).unwrap();
             return self.store_head(world, number, next, After::Renewal);
         }
-        blame_a_send(world, self.id, key);
+        // A run whose claim was removed with the head does not know it yet. Its lease bounds what it sends.
+        if world.removed.is_none_or(|epoch| self.own().epoch > epoch) || !may_begin {
+            blame_a_send(world, self.id, key);
+        }
         let operation = Operation::Data { key, value: self.tree[key], expected: self.rows[key] };
         self.send(world, number, operation);
     }
@@ -293,32 +289,30 @@ impl Run {
             return self.key_is_done();
         }
         self.tries += 1;
-        let is_in_doubt = doubted(self.own()) & 1 << key != 0;
-        let is_known = there.map_or(0, |object| object.value) == self.rows[key];
         self.phase = Phase::Write;
+        let value = there.map_or(0, |object| object.value);
+        let is_in_doubt = doubted(self.own()) & 1 << key != 0;
+        let is_expected = is_in_doubt || value == self.rows[key] || there.is_none();
+        let claim = world.head().and_then(|head| head.claim.as_ref());
+        let is_superseded = claim.is_none_or(|claim| claim.token != token(self.id));
         if self.tries >= TRIES {
+            // A conflict, or no answer: what is there now is not known.
             self.failed = true;
             self.todo &= !(1 << key);
             self.tries = 0;
-            // A conflict, or no answer: what is there now is not known.
             self.unanswered |= 1 << key;
-        } else if is_in_doubt || is_known || there.is_none() {
-            self.rows[key] = there.map_or(0, |object| object.value);
-        } else if !world
-            .head()
-            .and_then(|head| head.claim.as_ref())
-            .is_some_and(|own| own.token == token(self.id))
-        {
+        } else if is_expected {
+            self.rows[key] = value;
+        } else if is_superseded {
             // Not a conflict: the run that took over wrote it.
             self.phase = Phase::Over;
         } else {
-            // A conflict that nobody else can have made.
             world.blame("D7: a conflict although only publishers write");
         }
     }
 
     fn update(&self, broken: Broken) -> Update {
-        let delta = rows_of(&self.rows);
+        let delta = rows_of(self.rows);
         let late = if broken == Broken::Settling { LANDING.as_secs() } else { 0 };
         let looks = self.looked_at.into_iter().flat_map(|at| {
             let looked = move |token| Looked { token, at: StoreTime::new(at + late) };
@@ -339,6 +333,11 @@ impl Run {
         let next = release(self.own(), token(self.id), ending).unwrap();
         self.store_head(world, number, next, After::Release);
     }
+}
+
+/// The keys whose contents differ.
+fn difference(one: Tree, other: Tree) -> KeySet {
+    (0..KEYS).filter(|key| one[*key] != other[*key]).fold(0, |keys, key| keys | 1 << key)
 }
 
 /// R2 and R8, at the moment of a send: the claim in the store is ours, it names the key, and it is not dead.

@@ -3,7 +3,6 @@
 use stateright::{Model as _, Property};
 
 use super::super::head::Outcome;
-use super::super::name::StoreTime;
 use super::publisher::{self, Run};
 use super::{
     Action, Broken, FIRST_RUN, FIRST_TREE, LONG, Publishers, Tree, World, claimed, doubted, published, token,
@@ -63,6 +62,7 @@ pub(super) fn properties() -> Vec<Property<Publishers>> {
 
 fn has_true_rows(world: &World) -> bool {
     let (rows, open) = match world.head() {
+        None if world.removed.is_some() => return true,
         None => (Tree::default(), 0),
         Some(head) => (published(head), claimed(head) | doubted(head)),
     };
@@ -120,11 +120,16 @@ fn run_alone(model: &Publishers, world: &mut World, id: u8) -> bool {
             let at = world.flying.iter().position(|request| request.awaited).unwrap();
             *world = model.next_state(world, Action::Land(at)).unwrap();
         } else {
+            let before = world.clone();
             publisher::step(world, 0, NEXT_TREE, model.broken);
+            // It waits for the lease of a claim that was lost with the head.
+            if *world == before {
+                world.advance(60);
+            }
         }
         if world.publishers[0].begun != id {
             return true;
         }
     }
-    world.now() < StoreTime::new(0)
+    false
 }

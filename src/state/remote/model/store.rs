@@ -1,11 +1,12 @@
 //! The store of the model: objects, conditions, and requests that land at any time.
 
 use super::super::head::Outcome;
-use super::super::name::StoreTime;
 use super::super::segments::Change;
-use super::super::transitions::{Ending, Order, Update, add_intent, claim, release};
-use super::publisher::request_of;
-use super::{Broken, FIRST_RUN, FIRST_TREE, Stored, World, claimed, doubted, intent_of, rows_of, token};
+use super::super::transitions::{Ending, Update, add_intent, claim, release};
+use super::{
+    Broken, FIRST_RUN, FIRST_TREE, KeySet, Stored, World, claimed, doubted, intent_of, request_of, rows_of,
+    token,
+};
 
 /// An object: its content, and the run that stored it (the proof of origin). Its ETag is its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,7 +74,9 @@ pub(super) fn apply(world: &mut World, request: &Request, broken: Broken) -> Tak
             }
             let object = Object { value: *value, run: request.run };
             world.objects[*key] = (*value != 0).then_some(object);
-            let known = world.head().map_or(0, |head| claimed(head) | doubted(head));
+            // With the head, the record of what may change is gone. The next claim puts everything into doubt.
+            let without = if world.removed.is_some() { KeySet::MAX } else { 0 };
+            let known = world.head().map_or(without, |head| claimed(head) | doubted(head));
             if known & 1 << *key == 0 {
                 world.blame("R2, R8: an object changed whose key no live claim has named and no doubt has");
             }
@@ -85,10 +88,10 @@ pub(super) fn apply(world: &mut World, request: &Request, broken: Broken) -> Tak
 /// The world after one complete publish.
 pub(super) fn publish_first(mut world: World) -> World {
     let token = token(FIRST_RUN);
-    let request = request_of(FIRST_RUN, StoreTime::new(world.clock), None, Order::Unordered);
+    let request = request_of(FIRST_RUN);
     let head = claim(None, &request).unwrap();
     let head = add_intent(&head, token, intent_of(1)).unwrap();
-    let change = Change::Delta { keep: 0, delta: rows_of(&FIRST_TREE) };
+    let change = Change::Delta { keep: 0, delta: rows_of(FIRST_TREE) };
     let update = Update { change, ..Update::default() };
     let head = release(&head, token, Ending { update, complete: true, ..Ending::default() }).unwrap();
     assert_eq!(head.history.last().map(|past| past.outcome), Some(Outcome::Complete));
