@@ -16,6 +16,19 @@
 //! | [`transitions`] | from one head to the next: claim, intent, checkpoint, release |
 //! | [`recognise`] | what a head that was read means for a run: its own, not stored yet, taken over, gone back |
 //!
+//! # What the rules ask of a run
+//!
+//! - A head that is sent again is sent with the same bytes and the same condition, and its lease counts from the first
+//!   try.
+//! - A key of which any request got no answer is unanswered when the run ends, even if a later try was
+//!   acknowledged: the first can still land, once its condition is true again.
+//! - A failed condition on data is a conflict only if head, read again, still has our claim. Otherwise the run that
+//!   took over has written. On a key in doubt it is none either: the key is looked at again, and its ETag is the
+//!   next condition.
+//! - The store time of a look is read before the first key is asked for.
+//! - A run that finds everything lost writes its first data one lease after its claim was acknowledged, and looks at
+//!   the keys after that.
+//!
 //! The model (tests only) explores publishers that use these functions on a store with requests that outlive their
 //! senders.
 #![allow(dead_code, reason = "the runs use it from the next change on")]

@@ -24,7 +24,8 @@ pub(crate) enum Judgement {
     Alive(Duration),
     /// It was not renewed for its lease and the slack. The time is the store's, from before the takeover.
     Dead(StoreTime),
-    /// The caller says that its owner is gone (`--take-over`). The time is the store's.
+    /// The caller says that its owner is gone (`--take-over`). If it is not, two runs write until its lease ends. The
+    /// time is the store's.
     Forced(StoreTime),
 }
 

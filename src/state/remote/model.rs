@@ -4,7 +4,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`World`] | one state: the store's clock and objects, requests in flight, publishers |
+//! | [`world`] | one state: the store's clock and objects, requests in flight, publishers |
 //! | [`store`] | what a request does when it lands, its conditions included |
 //! | [`publisher`] | a run, one step at a time; it makes heads with the real transitions and times with the real lease |
 //! | [`rules`] | the properties: R2, R3, R5 and R8 of the design |
@@ -23,6 +23,7 @@ mod checks;
 mod publisher;
 mod rules;
 mod store;
+mod world;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 use stateright::{Model, Property};
 
 use self::publisher::Run;
-use self::store::{Object, Operation, Request, Taken};
+use self::store::Taken;
+use self::world::{Publisher, World};
 use super::doubt::LANDING;
 use super::head::{Head, Inline, Keys, Segment, Target};
 use super::name::{StoreTime, Token};
@@ -130,37 +132,6 @@ impl Hash for Stored {
     }
 }
 
-/// One state of everything.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct World {
-    /// The store's clock, in seconds. Publishers measure with it, too.
-    clock: u64,
-    /// The head, and when it was stored.
-    head: Option<(Stored, u64)>,
-    objects: [Option<Object>; KEYS],
-    /// The requests that may still land, in order.
-    flying: Vec<Request>,
-    publishers: Vec<Publisher>,
-    crashes: u8,
-    lost: u8,
-    short: u8,
-    long: u8,
-    /// The first rule that was seen to be broken while something was sent or landed.
-    broken: Option<&'static str>,
-    /// Set once a request landed whose claim had been taken over.
-    landed_late: bool,
-    /// The epoch of the head that somebody else removed.
-    removed: Option<u64>,
-}
-
-/// A publisher, between two runs or in one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Publisher {
-    /// The number of runs that it began and that were not refused.
-    begun: u8,
-    run: Option<Run>,
-}
-
 /// The next event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -250,71 +221,6 @@ fn doubted(head: &Head) -> KeySet {
 /// The keys that the live claim of a head may change.
 fn claimed(head: &Head) -> KeySet {
     head.claim.as_ref().map_or(0, |claim| keys_of(&claim.intents))
-}
-
-impl World {
-    fn now(&self) -> StoreTime {
-        StoreTime::new(self.clock)
-    }
-
-    fn head(&self) -> Option<&Head> {
-        self.head.as_ref().map(|(stored, _)| stored.head())
-    }
-
-    fn blame(&mut self, rule: &'static str) {
-        self.broken.get_or_insert(rule);
-    }
-
-    /// The content of each key in the store.
-    fn contents(&self) -> Tree {
-        self.objects.map(|object| object.map_or(0, |object| object.value))
-    }
-
-    fn send(&mut self, request: Request) {
-        let at = self.flying.partition_point(|other| *other <= request);
-        self.flying.insert(at, request);
-    }
-
-    /// Takes a request that is awaited out of flight, or marks it as not awaited.
-    fn give_up(&mut self, publisher: usize) {
-        let awaited = |request: &Request| request.awaited && request.publisher == publisher;
-        if let Some(at) = self.flying.iter().position(awaited) {
-            let request = self.flying.remove(at);
-            self.send(Request { awaited: false, ..request });
-        }
-    }
-
-    /// Drops PUTs of heads that nobody waits for and whose condition can never hold again: no two heads are equal.
-    fn forget_stale_heads(&mut self) {
-        let there = self.head.as_ref().map(|(head, _)| head.etag());
-        self.flying.retain(|request| {
-            let stale = matches!(&request.operation, Operation::Head { expected, .. } if *expected != there);
-            request.awaited || !stale
-        });
-    }
-
-    fn advance(&mut self, by: u64) {
-        self.clock += by;
-        let clock = self.clock;
-        self.flying.retain(|request| clock - request.sent < LONG);
-    }
-
-    /// Lets a request land; its answer reaches the sender, if that still waits.
-    fn land(&mut self, at: usize, broken: Broken) {
-        let request = self.flying.remove(at);
-        let run = request.run;
-        if matches!(request.operation, Operation::Data { .. }) {
-            let taken =
-                self.head().is_some_and(|head| head.doubt.iter().any(|doubt| doubt.token == token(run)));
-            self.landed_late |= taken;
-        }
-        let taken = store::apply(self, &request, broken);
-        if request.awaited
-            && let Some(run) = &mut self.publishers[request.publisher].run
-        {
-            run.hear(Some(taken), broken);
-        }
-    }
 }
 
 impl Model for Publishers {

@@ -224,6 +224,10 @@ fn check_place(head: &Head, request: &ClaimRequest) -> Result<(), Refused> {
     if head.tree != request.tree {
         return Err(Flaw::OtherTree(head.tree.clone()).into());
     }
+    // It was read for a reader.
+    if head.min_writer > FORMAT {
+        return Err(Flaw::NewerWriter { needed: head.min_writer }.into());
+    }
     Ok(())
 }
 
@@ -599,6 +603,9 @@ mod tests {
         let refused =
             claim(Some(seen(&free())), &ClaimRequest { tree: Some("docs".to_owned()), ..request(2) });
         assert_eq!(refused, Err(Refused::Invalid(Flaw::OtherTree(None))));
+        let newer = Head { format: 2, min_writer: 2, ..free() };
+        let refused = claim(Some(seen(&newer)), &request(2));
+        assert_eq!(refused, Err(Refused::Invalid(Flaw::NewerWriter { needed: 2 })));
         for who in ["", "a\nb"] {
             let refused = claim(None, &ClaimRequest { who: who.to_owned(), ..request(2) });
             assert!(matches!(refused, Err(Refused::Invalid(_))), "{who:?}");
