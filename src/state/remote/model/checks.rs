@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use stateright::{Checker, HasDiscoveries, Model as _};
+use stateright::{Checker, Expectation, HasDiscoveries, Model as _};
 
 use super::{Broken, Publishers, Tree};
 
@@ -94,6 +94,67 @@ fn r2_r3_r5_r8_hold_for_two_publishers_with_everything() {
 #[ignore = "long: run with --ignored, in release"]
 fn r2_r3_r5_r8_hold_for_three_publishers_with_a_crash_and_a_lost_answer() {
     holds("three, a crash, a lost answer", three(1, 1));
+}
+
+/// Paths that are longer than those that can all be explored, taken at random: three publishers of two runs each,
+/// crashes, lost answers, a clock that moves on and on, and with `removed` a head that somebody removes.
+fn walk(removed: bool, seed: u64, steps: usize) {
+    let trees: [&[Tree]; 3] = [&[[2, 2], [1, 0]], &[[0, 3], [1, 0]], &[[1, 2], [2, 0]]];
+    let model = Publishers { removed, short: 6, long: 2, tick: 140 + seed % 80, ..publishers(&trees, 2, 3) };
+    let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
+    let (mut taken, mut deepest, mut met) = (0, 0, Vec::new());
+    while taken < steps {
+        let depth = walk_once(&model, &mut random, &mut met);
+        taken += depth;
+        deepest = deepest.max(depth);
+    }
+    println!(
+        "walks, removed {removed}, seed {seed}: {taken} steps, at most {deepest} deep, {:.1?}; {} cases met",
+        start.elapsed(),
+        met.len()
+    );
+}
+
+/// Walks until nothing more can happen, and returns the number of steps. (The walks of `stateright` 0.31 cannot show
+/// the path to a failure if some actions change nothing.)
+fn walk_once(model: &Publishers, random: &mut fastrand::Rng, met: &mut Vec<&'static str>) -> usize {
+    let properties = model.properties();
+    let mut world = random.choice(model.init_states()).unwrap();
+    let mut path = Vec::new();
+    loop {
+        for property in &properties {
+            let holds = (property.condition)(model, &world);
+            let is_rule = matches!(property.expectation, Expectation::Always);
+            assert!(holds || !is_rule, "{}: {world:#?} after {path:?}", property.name);
+            if holds && !is_rule && !met.contains(&property.name) {
+                met.push(property.name);
+            }
+        }
+        let mut actions = Vec::new();
+        model.actions(&world, &mut actions);
+        random.shuffle(&mut actions);
+        let next = actions.into_iter().find_map(|action| Some((action, model.next_state(&world, action)?)));
+        let Some((action, next)) = next else { return path.len() };
+        path.push(action);
+        world = next;
+    }
+}
+
+#[test]
+fn r2_r3_r5_r8_hold_on_random_walks_of_three_publishers() {
+    (0..4).for_each(|seed| walk(false, seed, 100_000));
+}
+
+#[test]
+fn d13_the_rules_hold_on_random_walks_when_the_head_is_removed() {
+    (0..4).for_each(|seed| walk(true, seed, 100_000));
+}
+
+/// Takes minutes.
+#[test]
+#[ignore = "long: run with --ignored, in release"]
+fn r2_r3_r5_r8_hold_on_many_random_walks() {
+    (100..140).for_each(|seed| walk(seed % 2 == 0, seed, 500_000));
 }
 
 #[test]
