@@ -27,14 +27,13 @@ use crate::observe::trace::Trace;
 use crate::rescan::config::{RescanConfig, Verify};
 use crate::rescan::context::{Context, panicked};
 use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
-use crate::rescan::delete::leftovers::Settled;
 use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
 use crate::rescan::outcome::{End, Tally, log_end, outcome_of};
 use crate::rescan::plan::Plan;
 use crate::rescan::preflight::preflight;
-use crate::rescan::report::{KeptReason, RescanOutcome, RescanReport, StopReason};
+use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
 use crate::rescan::verify;
 use crate::state::cache::CacheManager;
 use crate::state::catalog;
@@ -242,14 +241,8 @@ impl RescanOrchestrator {
         report: &mut RescanReport,
     ) -> Result<Tally, StorageError> {
         let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
-        let limits = DispatchLimits {
-            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
-            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
-            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
-            whole_file_digest: self.config.whole_file_digest,
-            has_fallback: self.config.fallback.is_some(),
-        };
-        let mut dispatcher = Dispatcher::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
+        let (engine, limits) = (&self.engine, self.dispatch_limits());
+        let mut dispatcher = Dispatcher::new(engine, context.clone(), &self.cache, &recorder, limits);
         if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
             // Perhaps only stats have changed. Hashing finds that out without a request.
             dispatcher.confirm(report);
@@ -260,16 +253,8 @@ impl RescanOrchestrator {
         }
         self.cache.record_run(context.run_record())?;
         dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?);
-        // The bucket may hold what the cache does not know: the plan is made again with that.
-        let Settled { changed, not_ours } = self.look_at_store(context, &mut dispatcher, report)?;
-        if changed {
-            report.forget_scan();
-            plan = self.make_plan(context, report)?;
-            dispatcher.tally.counted_again = report.adopted_count;
-        }
-        for key in not_ours {
-            report.add_kept(key, KeptReason::NotOurs);
-        }
+        // The bucket may hold what the cache does not know.
+        plan = self.plan_with_store(context, &mut dispatcher, plan, report)?;
         // During an outage the local work can still be done: unchanged content needs no upload later.
         if dispatcher.tally.stop == Some(StopReason::Unavailable) {
             dispatcher.confirm(report);
@@ -304,6 +289,16 @@ impl RescanOrchestrator {
         }
         recorder.sync()?;
         Ok(tally)
+    }
+
+    fn dispatch_limits(&self) -> DispatchLimits {
+        DispatchLimits {
+            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
+            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
+            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
+            whole_file_digest: self.config.whole_file_digest,
+            has_fallback: self.config.fallback.is_some(),
+        }
     }
 
     /// Returns the reason to delete nothing, if there is one. Deletes come last, and only after a run without failures.

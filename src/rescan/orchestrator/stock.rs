@@ -12,13 +12,33 @@ use crate::rescan::first_run::{Stock, preview, take_stock};
 use crate::rescan::orchestrator::RescanOrchestrator;
 use crate::rescan::plan::Plan;
 use crate::rescan::preflight::{Preflight, preflight};
-use crate::rescan::report::RescanReport;
+use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::cache::CacheManager;
 
 impl RescanOrchestrator {
+    /// Learns from the bucket. Returns the plan, made again if the cache now has keys that it did not know.
+    pub(super) fn plan_with_store(
+        &self,
+        context: &Arc<Context>,
+        dispatcher: &mut Dispatcher<'_>,
+        mut plan: Plan,
+        report: &mut RescanReport,
+    ) -> Result<Plan, StorageError> {
+        let Settled { changed, not_ours } = self.look_at_store(context, dispatcher, report)?;
+        if changed {
+            report.forget_scan();
+            plan = self.make_plan(context, report)?;
+            dispatcher.tally.counted_again = report.adopted_count;
+        }
+        for key in not_ours {
+            report.add_kept(key, KeptReason::NotOurs);
+        }
+        Ok(plan)
+    }
+
     /// Takes over what a first run finds, and settles what interrupted runs may have stored. The records may
     /// then have keys that the plan does not know.
-    pub(super) fn look_at_store(
+    fn look_at_store(
         &self,
         context: &Arc<Context>,
         dispatcher: &mut Dispatcher<'_>,
