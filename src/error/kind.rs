@@ -78,6 +78,13 @@ pub enum ErrorKind {
     /// The prefix already contains objects, and the configuration says to refuse that on a first run.
     FirstRunRefused = 72,
 
+    /// The state in the bucket is damaged, needs a newer version, or belongs to another bucket, prefix or tree.
+    StateDamaged = 73,
+    /// Another run is publishing to the same prefix, or a newer build was published.
+    Claimed = 74,
+    /// Another run has taken over the prefix: nothing more may be sent.
+    Superseded = 75,
+
     /// A backend or an observer panicked.
     Panicked = 80,
     /// Anything else; the source says what.
@@ -146,6 +153,8 @@ pub enum Operation {
     Download = 10,
     /// Asking for an object's size, `ETag` and metadata.
     Head = 11,
+    /// Reading or writing the state in the bucket.
+    State = 12,
 }
 
 impl fmt::Display for Operation {
@@ -162,6 +171,7 @@ impl fmt::Display for Operation {
             Self::Abort => "abort",
             Self::Download => "download",
             Self::Head => "head",
+            Self::State => "state",
         })
     }
 }

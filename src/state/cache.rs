@@ -1,6 +1,9 @@
 //! The durable cache: the versions that the store has acknowledged, and the work that is still to be done.
 
 pub(crate) mod binding;
+pub(crate) mod copy;
+pub(crate) mod pulled;
+pub(crate) mod pushed;
 pub(crate) mod runs;
 
 use std::fmt;

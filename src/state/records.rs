@@ -29,6 +29,12 @@ pub(crate) struct Published {
 }
 
 impl Published {
+    /// Returns true if both records are of the same object, whatever the stats of its file.
+    pub(crate) fn is_same_object(&self, other: &Self) -> bool {
+        let object = |record: &Self| (record.stat.size, record.digest, record.whole, record.etag.clone());
+        object(self) == object(other)
+    }
+
     /// Returns the digest, if the content is known.
     pub(crate) fn known_digest(&self) -> Option<Digest> {
         Some(self.digest).filter(|digest| *digest != Digest::UNKNOWN)

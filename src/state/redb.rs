@@ -27,7 +27,7 @@ use crate::state::records::{OpenUpload, decode};
 use crate::state::redb::access::{Access, damaged, guarded, is_damage};
 use crate::state::redb::file::OpenFile;
 use crate::state::redb::tables::{Tables, parts_of};
-use crate::state::store::{KeyRecords, META_CHANGES, META_COMPLETE, Store, Table, Write};
+use crate::state::store::{KeyRecords, META_CHANGES, META_COMPLETE, META_HEAD, Store, Table, Write};
 
 pub(crate) type Definition = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(crate) const META: Definition = TableDefinition::new("meta");
@@ -39,6 +39,8 @@ pub(crate) const UPLOADS: Definition = TableDefinition::new("uploads");
 pub(crate) const RECENT: Definition = TableDefinition::new("recent");
 /// By key, without a value: [`Table::Left`].
 pub(crate) const LEFT: Definition = TableDefinition::new("left");
+/// By key: the number of its last change ([`Table::Unpushed`]).
+pub(crate) const UNPUSHED: Definition = TableDefinition::new("unpushed");
 /// By [`tables::part_key`].
 pub(crate) const PARTS: Definition = TableDefinition::new("parts");
 
@@ -74,7 +76,7 @@ impl RedbStore {
     /// Creates the tables, with this as the first named value.
     pub(crate) fn create_tables(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
         self.write(|transaction| {
-            for table in [PUBLISHED, PENDING, UPLOADS, PARTS, RECENT, LEFT] {
+            for table in [PUBLISHED, PENDING, UPLOADS, PARTS, RECENT, LEFT, UNPUSHED] {
                 transaction.open_table(table)?;
             }
             transaction.open_table(META)?.insert(name, value)?;
@@ -281,12 +283,16 @@ impl Store for RedbStore {
                 meta: transaction.open_table(META)?,
                 recent: transaction.open_table(RECENT)?,
                 left: transaction.open_table(LEFT)?,
+                unpushed: transaction.open_table(UNPUSHED)?,
                 after_a_complete_run: false,
+                change: None,
             };
             tables.after_a_complete_run = tables.meta.get(META_COMPLETE)?.is_some();
             // The catalog is out of date once this number has changed.
             if writes.iter().any(Write::is_about_files) {
-                tables.meta.insert(META_CHANGES, fastrand::u64(1..).to_le_bytes().as_slice())?;
+                let change = fastrand::u64(1..).to_le_bytes();
+                tables.meta.insert(META_CHANGES, change.as_slice())?;
+                tables.change = tables.meta.get(META_HEAD)?.map(|_| change);
             }
             writes.iter().try_for_each(|write| tables.apply(write))
         })
@@ -311,6 +317,7 @@ impl Store for RedbStore {
             Table::Pending => PENDING,
             Table::Recent => RECENT,
             Table::Left => LEFT,
+            Table::Unpushed => UNPUSHED,
         };
         self.rows(table, after, most)
     }

@@ -71,6 +71,28 @@ impl Pages {
     }
 }
 
+/// A stream of the records of one table as they are stored.
+pub(crate) struct Marks<'a> {
+    store: &'a dyn Store,
+    table: Table,
+    pages: Pages,
+}
+
+impl<'a> Marks<'a> {
+    pub(crate) fn new(store: &'a dyn Store, table: Table) -> Self {
+        Self { store, table, pages: Pages::default() }
+    }
+}
+
+impl Iterator for Marks<'_> {
+    type Item = Result<(String, Vec<u8>), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let filled = self.pages.fill(|after| self.store.page(self.table, after, PAGE));
+        filled.map(|()| self.pages.page.pop_front()).transpose()
+    }
+}
+
 impl<'a> Rows<'a> {
     /// A stream of all keys, or of the pending ones only.
     pub(crate) fn new(store: &'a dyn Store, with_published: bool) -> Self {

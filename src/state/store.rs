@@ -10,6 +10,8 @@ pub(crate) const FORMAT: u8 = 3;
 pub(crate) const META_FORMAT: &str = "format";
 /// A random number that changes with every change of a published or pending record.
 pub(crate) const META_CHANGES: &str = "changes";
+/// The head that this cache is a copy of, if its state lies in the bucket ([`HeadCopy`](crate::state::cache::copy::HeadCopy)).
+pub(crate) const META_HEAD: &str = "head";
 /// Set once a run was complete.
 pub(crate) const META_COMPLETE: &str = "complete";
 
@@ -35,6 +37,12 @@ pub(crate) enum Write {
     /// The object store holds exactly the tree. Keys that were published since the last complete run now belong to the
     /// last complete tree.
     Complete,
+    /// The state in the bucket says that the version is published. Nothing is pending for its key.
+    Pulled(String, Published),
+    /// The state in the bucket says that the key is not published. Nothing is pending for it.
+    PulledRemoved(String),
+    /// The state in the bucket holds the change of a key that was marked with this number.
+    Pushed(String, u64),
     /// A named value of the whole cache.
     Meta(&'static str, Vec<u8>),
 }
@@ -42,7 +50,15 @@ pub(crate) enum Write {
 impl Write {
     /// Returns true if the write changes the published or the pending record of a key.
     pub(crate) fn is_about_files(&self) -> bool {
-        matches!(self, Self::Published(..) | Self::Pending(..) | Self::Settled(_) | Self::Deleted(_))
+        matches!(
+            self,
+            Self::Published(..)
+                | Self::Pending(..)
+                | Self::Settled(_)
+                | Self::Deleted(_)
+                | Self::Pulled(..)
+                | Self::PulledRemoved(_)
+        )
     }
 }
 
@@ -58,6 +74,8 @@ pub(crate) enum Table {
     Recent,
     /// Published keys whose files are gone and that runs with deletes switched off have left.
     Left,
+    /// Keys whose last change the state in the bucket does not hold yet, each with the number of that change.
+    Unpushed,
 }
 
 /// Keeps records durably. One process at a time writes them. Every method may be called from any thread.

@@ -4,7 +4,7 @@ use std::io;
 
 use redb::ReadableTable;
 
-use crate::state::records::{OpenUpload, UploadStep, after, decode, encode};
+use crate::state::records::{OpenUpload, Published, UploadStep, after, decode, encode};
 use crate::state::store::{META_COMPLETE, Write};
 
 const NOTHING: &[u8] = &[];
@@ -18,6 +18,9 @@ pub(crate) struct Tables<'t> {
     pub(crate) meta: redb::Table<'t, &'static str, &'static [u8]>,
     pub(crate) recent: redb::Table<'t, &'static str, &'static [u8]>,
     pub(crate) left: redb::Table<'t, &'static str, &'static [u8]>,
+    pub(crate) unpushed: redb::Table<'t, &'static str, &'static [u8]>,
+    /// The number of this change, if the state lies in the bucket.
+    pub(crate) change: Option<[u8; 8]>,
     /// A run was complete before: only then is a new key more than the last complete tree.
     pub(crate) after_a_complete_run: bool,
 }
@@ -30,6 +33,9 @@ impl Tables<'_> {
                 if self.after_a_complete_run && self.published.get(key.as_str())?.is_none() {
                     self.recent.insert(key.as_str(), NOTHING)?;
                 }
+                if self.change.is_some() && !self.is_published_so(key, record)? {
+                    self.mark_unpushed(key)?;
+                }
                 put(&mut self.published, key, record)?;
                 self.pending.remove(key.as_str())?;
             }
@@ -40,7 +46,17 @@ impl Tables<'_> {
                 self.pending.remove(key.as_str())?;
                 self.recent.remove(key.as_str())?;
                 self.left.remove(key.as_str())?;
+                self.mark_unpushed(key)?;
             }
+            Write::Pulled(key, record) => {
+                put(&mut self.published, key, record)?;
+                self.forget_changes(key)?;
+            }
+            Write::PulledRemoved(key) => {
+                self.published.remove(key.as_str())?;
+                self.forget_changes(key)?;
+            }
+            Write::Pushed(key, number) => self.end_push(key, *number)?,
             Write::Recent(key) => drop(self.recent.insert(key.as_str(), NOTHING)?),
             Write::Left(key) => drop(self.left.insert(key.as_str(), NOTHING)?),
             Write::Returned(key) => drop(self.left.remove(key.as_str())?),
@@ -50,6 +66,36 @@ impl Tables<'_> {
             }
             Write::Upload(key, step) => self.apply_step(key, step)?,
             Write::Meta(name, value) => drop(self.meta.insert(*name, value.as_slice())?),
+        }
+        Ok(())
+    }
+
+    /// Returns true if the published version of a key is this one, whatever its file's stat.
+    fn is_published_so(&self, key: &str, record: &Published) -> Result<bool, redb::Error> {
+        let before = self.published.get(key)?.and_then(|bytes| decode::<Published>(key, bytes.value()));
+        Ok(before.is_some_and(|before| before.is_same_object(record)))
+    }
+
+    fn mark_unpushed(&mut self, key: &str) -> Result<(), redb::Error> {
+        if let Some(change) = self.change {
+            self.unpushed.insert(key, change.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was known of a key besides its published version.
+    fn forget_changes(&mut self, key: &str) -> Result<(), redb::Error> {
+        for table in [&mut self.pending, &mut self.recent, &mut self.left, &mut self.unpushed] {
+            table.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the mark of a key, unless the key has changed again.
+    fn end_push(&mut self, key: &str, number: u64) -> Result<(), redb::Error> {
+        let is_last = self.unpushed.get(key)?.is_some_and(|mark| mark.value() == number.to_le_bytes());
+        if is_last {
+            self.unpushed.remove(key)?;
         }
         Ok(())
     }

@@ -1,0 +1,52 @@
+//! The cache as a copy of the state in the bucket: the head that it was made from, and the changes that the bucket does
+//! not hold yet.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::state::cache::CacheManager;
+use crate::state::records::{Published, decode, encode};
+use crate::state::rows::Marks;
+use crate::state::store::{META_HEAD, Table, Write};
+
+/// The head that a cache is a copy of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeadCopy {
+    /// The `ETag` of the head.
+    pub(crate) etag: String,
+    /// The `Last-Modified` of the head, in seconds since 1970.
+    pub(crate) modified: u64,
+    /// The head's bytes.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl CacheManager {
+    /// Returns the head that this cache is a copy of, if it is one.
+    pub(crate) fn head_copy(&self) -> Result<Option<HeadCopy>, StorageError> {
+        let Some(stored) = self.0.store.meta(META_HEAD)? else { return Ok(None) };
+        decode(META_HEAD, &stored).map(Some).ok_or_else(|| self.0.store.damaged(META_HEAD))
+    }
+
+    /// Returns the write that makes the cache a copy of this head.
+    pub(crate) fn copy_of(&self, head: &HeadCopy) -> Result<Write, StorageError> {
+        let encoded = encode(META_HEAD, head).map_err(|error| {
+            StorageError::new(ErrorKind::Cache, Operation::Cache, "the copy of the head cannot be encoded")
+                .with_path(self.path())
+                .with_source(error)
+        })?;
+        Ok(Write::Meta(META_HEAD, encoded))
+    }
+
+    /// Iterates over the keys whose last change the bucket does not hold yet, in key order, with the number of that
+    /// change and what is published now.
+    pub(crate) fn unpushed(
+        &self,
+    ) -> impl Iterator<Item = Result<(String, u64, Option<Published>), StorageError>> + '_ {
+        Marks::new(&*self.0.store, Table::Unpushed).map(|mark| {
+            let (key, bytes) = mark?;
+            let number = bytes.try_into().map(u64::from_le_bytes).map_err(|_| self.0.store.damaged(&key))?;
+            let published = self.published_record(&key)?;
+            Ok((key, number, published))
+        })
+    }
+}

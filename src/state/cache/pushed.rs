@@ -1,0 +1,84 @@
+//! The rows that a run puts into the bucket: what it is about to do, what it did, and everything that is published.
+
+use std::io::Write as Output;
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::state::cache::CacheManager;
+use crate::state::records::{Pending, PendingKind, Published};
+use crate::state::remote::segment::{
+    KeyIntent, KeyState, Planned, Row as SegmentRow, SegmentError, Writer, Written,
+};
+use crate::state::rows::Row;
+
+/// Changes of keys by number, as the cache has marked them.
+pub(crate) type Changes = Vec<(String, u64)>;
+
+/// The most changes that one delta takes from the cache. A run with more makes a snapshot in the end.
+pub(crate) const MAX_CHANGES: usize = 100_000;
+
+impl CacheManager {
+    /// Writes a segment with the keys that are pending, and what is to be done with each. `is_large` tells which files
+    /// are sent as multipart uploads.
+    pub(crate) fn write_intent<W: Output>(
+        &self,
+        to: W,
+        is_large: impl Fn(u64) -> bool,
+    ) -> Result<(W, Written), StorageError> {
+        let mut writer = Writer::intent(to);
+        for row in self.pending_rows() {
+            let Row { key, pending: Some(pending), .. } = row? else { continue };
+            let Some(planned) = planned_for(&pending, &is_large) else { continue };
+            let before = self.published_record(&key)?.and_then(|there| there.etag);
+            let content = KeyIntent { planned, before };
+            writer.write(&SegmentRow { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
+        }
+        writer.finish().map_err(of_segment)
+    }
+
+    /// Writes a delta with the changes that the bucket does not hold yet, and returns them.
+    pub(crate) fn write_delta<W: Output>(&self, to: W) -> Result<(W, Written, Changes), StorageError> {
+        let (mut writer, mut changes) = (Writer::delta(to), Changes::new());
+        for change in self.unpushed().take(MAX_CHANGES) {
+            let (key, number, published) = change?;
+            let content = published.map_or(KeyState::Removed, |there| state_of(&there));
+            writer.write(&SegmentRow { key: RemoteKey::new(key.clone())?, content }).map_err(of_segment)?;
+            changes.push((key, number));
+        }
+        let (to, written) = writer.finish().map_err(of_segment)?;
+        Ok((to, written, changes))
+    }
+
+    /// Writes a snapshot with everything that is published.
+    pub(crate) fn write_snapshot<W: Output>(&self, to: W) -> Result<(W, Written), StorageError> {
+        let mut writer = Writer::snapshot(to);
+        for row in self.rows() {
+            let Row { key, published: Some(published), .. } = row? else { continue };
+            let content = state_of(&published);
+            writer.write(&SegmentRow { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
+        }
+        writer.finish().map_err(of_segment)
+    }
+}
+
+fn planned_for(pending: &Pending, is_large: impl Fn(u64) -> bool) -> Option<Planned> {
+    match pending.kind {
+        PendingKind::Added | PendingKind::Modified if is_large(pending.stat.size) => Some(Planned::Multipart),
+        PendingKind::Added | PendingKind::Modified => Some(Planned::Put),
+        PendingKind::Removed => Some(Planned::Delete),
+        PendingKind::Unsettled => None,
+    }
+}
+
+fn state_of(published: &Published) -> KeyState {
+    KeyState::Published {
+        size: published.stat.size,
+        digest: published.known_digest(),
+        etag: published.etag.clone(),
+    }
+}
+
+/// The error for a segment that cannot be read or written.
+pub(crate) fn of_segment(error: SegmentError) -> StorageError {
+    StorageError::new(ErrorKind::StateDamaged, Operation::State, error.to_string()).with_source(error)
+}
