@@ -12,6 +12,7 @@
 //! | [`head`] | the fields of the head, and `head::codec`, its JSON with every bound checked |
 //! | [`lease`] | how long a claim holds, for its owner and for others |
 //! | [`doubt`] | what dead claims may still change, and when that is over |
+//! | [`segment`] | the rows of a segment as bytes: written, read with every bound checked, and merged |
 //! | [`segments`] | when deltas are merged, when a snapshot is due, and which segments may be deleted |
 //! | [`transitions`] | from one head to the next: claim, intent, checkpoint, release |
 //! | [`recognise`] | what a head that was read means for a run: its own, not stored yet, taken over, gone back |
@@ -40,5 +41,6 @@ pub(crate) mod lease;
 mod model;
 pub(crate) mod name;
 pub(crate) mod recognise;
+pub(crate) mod segment;
 pub(crate) mod segments;
 pub(crate) mod transitions;

@@ -15,11 +15,11 @@ use crate::state::remote::name::{MAX_NUMBER, StoreTime};
 /// The longest name of a publisher, tree, bucket or endpoint, in bytes.
 const MAX_NAME: usize = 255;
 /// The largest segment, in bytes.
-const MAX_SEGMENT: u64 = 4 << 30;
+pub(crate) const MAX_SEGMENT: u64 = 4 << 30;
 /// The most rows of a segment.
-const MAX_ROWS: u64 = 100_000_000;
+pub(crate) const MAX_ROWS: u64 = 100_000_000;
 /// The longest row: a key, an upload ID or an ETag, and numbers.
-const MAX_ROW: u64 = 4 * 1024;
+pub(crate) const MAX_ROW: u64 = 4 * 1024;
 /// What a segment may have besides its rows.
 const FRAME: u64 = 1024;
 

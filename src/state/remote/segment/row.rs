@@ -1,0 +1,327 @@
+//! Rows, and their fields in a block.
+
+use std::num::NonZeroU64;
+
+use crate::key::RemoteKey;
+use crate::state::remote::name::SegmentKind;
+use crate::state::remote::segment::etag::Form;
+use crate::tree::digest::Digest;
+
+/// A row of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row<T> {
+    pub(crate) key: RemoteKey,
+    pub(crate) content: T,
+}
+
+/// A row of a snapshot or a delta.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeyState {
+    /// The store has acknowledged this version of the object.
+    Published {
+        size: u64,
+        /// None if it is not known.
+        digest: Option<Digest>,
+        /// The ETag exactly as it was given.
+        etag: Option<String>,
+    },
+    /// The object was deleted. In deltas only.
+    Removed,
+    /// A multipart upload that was created.
+    Open { upload_id: String, token: String },
+}
+
+/// A row of an intent: a request that a run may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyIntent {
+    pub(crate) planned: Planned,
+    /// The object's ETag before, if it is known and there is an object.
+    pub(crate) before: Option<String>,
+}
+
+/// The kind of request that a run may send for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planned {
+    Put,
+    Delete,
+    Multipart,
+}
+
+/// A value, or what is wrong with its bytes.
+pub(super) type Decoded<T> = Result<T, &'static str>;
+
+/// The content of a row.
+pub(crate) trait Content: Sized {
+    /// Returns the upload ID of an open upload.
+    fn upload_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns true for a key that was deleted.
+    fn is_removed(&self) -> bool {
+        false
+    }
+
+    /// Appends the tag and what it calls for.
+    fn put(&self, block: &mut Block);
+
+    /// Takes what the tag calls for.
+    fn take(tag: u8, from: &mut Cursor<'_>) -> Decoded<Self>;
+}
+
+const WHAT: u8 = 0b11;
+const DIGEST_AT: u8 = 2;
+const DIGEST: u8 = 0b11 << DIGEST_AT;
+const ETAG_AT: u8 = 4;
+const ETAG: u8 = 0b111 << ETAG_AT;
+
+const PUBLISHED: u8 = 0;
+const REMOVED: u8 = 1;
+const OPEN: u8 = 2;
+
+const UNKNOWN: u8 = 0;
+const WHOLE: u8 = 1;
+const OF_PARTS: u8 = 2;
+
+impl Content for KeyState {
+    fn upload_id(&self) -> Option<&str> {
+        match self {
+            Self::Open { upload_id, .. } => Some(upload_id),
+            _ => None,
+        }
+    }
+
+    fn is_removed(&self) -> bool {
+        *self == Self::Removed
+    }
+
+    fn put(&self, block: &mut Block) {
+        match self {
+            Self::Published { size, digest, etag } => {
+                let form = Form::of(etag.as_deref());
+                block
+                    .fields
+                    .push(PUBLISHED | digest_bits(digest.as_ref()) << DIGEST_AT | form.bits() << ETAG_AT);
+                block.put_number(*size);
+                digest.iter().for_each(|digest| put_digest(digest, block));
+                form.put(block);
+            }
+            Self::Removed => block.fields.push(REMOVED),
+            Self::Open { upload_id, token } => {
+                block.fields.push(OPEN);
+                block.put_text(upload_id);
+                block.put_text(token);
+            }
+        }
+    }
+
+    fn take(tag: u8, from: &mut Cursor<'_>) -> Decoded<Self> {
+        match (tag & WHAT, tag & !WHAT) {
+            (PUBLISHED, form) if form & !(DIGEST | ETAG) == 0 => {
+                let size = from.number()?;
+                let digest = take_digest((form & DIGEST) >> DIGEST_AT, from)?;
+                Ok(Self::Published { size, digest, etag: Form::take(form >> ETAG_AT, from)? })
+            }
+            (REMOVED, 0) => Ok(Self::Removed),
+            (OPEN, 0) => {
+                Ok(Self::Open { upload_id: from.text()?.to_owned(), token: from.text()?.to_owned() })
+            }
+            _ => Err("an unknown tag"),
+        }
+    }
+}
+
+fn digest_bits(digest: Option<&Digest>) -> u8 {
+    digest.map_or(UNKNOWN, |digest| digest.part_size().map_or(WHOLE, |_| OF_PARTS))
+}
+
+fn put_digest(digest: &Digest, block: &mut Block) {
+    block.hashes.extend_from_slice(digest.as_bytes());
+    if let Some(part_size) = digest.part_size() {
+        block.put_number(part_size);
+    }
+}
+
+fn take_digest(form: u8, from: &mut Cursor<'_>) -> Decoded<Option<Digest>> {
+    match form {
+        UNKNOWN => Ok(None),
+        WHOLE => Ok(Some(Digest::whole(from.hash()?))),
+        OF_PARTS => {
+            let part_size = NonZeroU64::new(from.number()?).ok_or("a part size of zero")?;
+            Ok(Some(Digest::known(from.hash()?, Some(part_size))))
+        }
+        _ => Err("an unknown form of digest"),
+    }
+}
+
+impl Content for KeyIntent {
+    fn put(&self, block: &mut Block) {
+        let form = Form::of(self.before.as_deref());
+        let planned = match self.planned {
+            Planned::Put => 0,
+            Planned::Delete => 1,
+            Planned::Multipart => 2,
+        };
+        block.fields.push(planned | form.bits() << ETAG_AT);
+        form.put(block);
+    }
+
+    fn take(tag: u8, from: &mut Cursor<'_>) -> Decoded<Self> {
+        let planned = match tag & !ETAG {
+            0 => Planned::Put,
+            1 => Planned::Delete,
+            2 => Planned::Multipart,
+            _ => return Err("an unknown tag"),
+        };
+        Ok(Self { planned, before: Form::take((tag & ETAG) >> ETAG_AT, from)? })
+    }
+}
+
+/// The row that comes before, which decides what may follow.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    /// Empty before the first row. No key is.
+    pub(super) key: Vec<u8>,
+    upload_id: Option<String>,
+}
+
+impl Last {
+    /// Returns true if the row comes after this one.
+    pub(super) fn is_before<T: Content>(&self, row: &Row<T>) -> bool {
+        let last = (self.key.as_slice(), self.upload_id.as_deref());
+        last < (row.key.as_str().as_bytes(), row.content.upload_id())
+    }
+
+    /// Puts the row in place of this one. The first `shared` bytes of the keys are known to be equal.
+    pub(super) fn replace<T: Content>(&mut self, row: &Row<T>, shared: usize) {
+        self.key.truncate(shared);
+        self.key.extend_from_slice(&row.key.as_str().as_bytes()[shared..]);
+        self.upload_id = row.content.upload_id().map(str::to_owned);
+    }
+}
+
+/// Rows before compression.
+#[derive(Debug, Default)]
+pub(crate) struct Block {
+    pub(super) rows: u64,
+    pub(super) fields: Vec<u8>,
+    pub(super) hashes: Vec<u8>,
+}
+
+impl Block {
+    pub(super) fn len(&self) -> usize {
+        self.fields.len() + self.hashes.len()
+    }
+
+    pub(super) fn put_number(&mut self, number: u64) {
+        put_number(number, &mut self.fields);
+    }
+
+    pub(super) fn put_text(&mut self, text: &str) {
+        self.put_number(text.len() as u64);
+        self.fields.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Appends a varint.
+pub(super) fn put_number(mut number: u64, to: &mut Vec<u8>) {
+    while number >= 0x80 {
+        to.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    to.push(number as u8);
+}
+
+/// Takes a varint from `next`, a byte at a time.
+pub(super) fn take_number<E: From<&'static str>>(mut next: impl FnMut() -> Result<u8, E>) -> Result<u64, E> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = next()?;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            break;
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err("a number of more than 64 bits".into())
+}
+
+/// The rest of a block that is read.
+#[derive(Debug)]
+pub(crate) struct Cursor<'a> {
+    pub(super) fields: &'a [u8],
+    pub(super) hashes: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn len(&self) -> usize {
+        self.fields.len() + self.hashes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn byte(&mut self) -> Decoded<u8> {
+        let (first, rest) = self.fields.split_first().ok_or("a row ends early")?;
+        self.fields = rest;
+        Ok(*first)
+    }
+
+    pub(super) fn number(&mut self) -> Decoded<u64> {
+        take_number(|| self.byte())
+    }
+
+    /// Takes a length and so many bytes.
+    pub(super) fn bytes(&mut self) -> Decoded<&'a [u8]> {
+        let length = usize::try_from(self.number()?).map_err(|_| "a text ends early")?;
+        let (bytes, rest) = self.fields.split_at_checked(length).ok_or("a text ends early")?;
+        self.fields = rest;
+        Ok(bytes)
+    }
+
+    pub(super) fn text(&mut self) -> Decoded<&'a str> {
+        str::from_utf8(self.bytes()?).map_err(|_| "a text is not UTF-8")
+    }
+
+    pub(super) fn hash<const N: usize>(&mut self) -> Decoded<[u8; N]> {
+        let (hash, rest) = self.hashes.split_first_chunk().ok_or("a hash ends early")?;
+        self.hashes = rest;
+        Ok(*hash)
+    }
+}
+
+/// Returns an error text if a segment of the kind has no such rows.
+pub(super) fn check_kind<T: Content>(content: &T, kind: SegmentKind) -> Decoded<()> {
+    if kind == SegmentKind::Snapshot && content.is_removed() {
+        Err("a removed key in a snapshot")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_back_and_none_is_longer_than_64_bits() {
+        for number in [0, 1, 127, 128, 300, 1 << 35, u64::MAX - 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            put_number(number, &mut bytes);
+            let mut cursor = Cursor { fields: &bytes, hashes: &[] };
+            assert_eq!(cursor.number(), Ok(number));
+            assert!(cursor.is_empty());
+            cursor.fields = &bytes[..bytes.len() - 1];
+            assert!(cursor.number().is_err());
+        }
+        for bytes in
+            [[0xff; 11].as_slice(), &[0x80; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
+        {
+            assert!(Cursor { fields: bytes, hashes: &[] }.number().is_err());
+        }
+    }
+}
