@@ -24,7 +24,7 @@
 //! - The fields of a row: a tag; what the tag calls for (size, part size, an ETag's number of parts or its text; the
 //!   upload ID and the token); the number of bytes that the key shares with the row before; the rest of the key.
 //! - The hashes of a row: the SHA-256 of its digest, and its ETag if that is an MD5. They do not compress, and between
-//!   the fields they would make these compress badly: with them 1,000,000 rows take 2 MB more and twice the time.
+//!   the fields they would make these compress badly: 1,000,000 rows would take 2 MB more, and twice the time to deflate.
 //! - A tag: bits 0 and 1 say what the row is, 2 and 3 the form of the digest, 4 to 6 the form of the ETag.
 //!
 //! There is no checksum: the head has the SHA-256 of the whole. It is to be verified before the first row is used.
@@ -53,6 +53,7 @@ const VERSION: u8 = 1;
 /// A block of this many bytes before compression is complete.
 const BLOCK: usize = 256 * 1024;
 /// The largest block: one byte less than a complete one, and the longest row.
+#[allow(clippy::cast_possible_truncation, reason = "a row has 4 KiB at most")]
 const MAX_BLOCK: usize = BLOCK + MAX_ROW as usize;
 
 /// The reason why a segment cannot be read or written.

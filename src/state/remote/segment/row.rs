@@ -103,7 +103,9 @@ impl Content for KeyState {
                     .fields
                     .push(PUBLISHED | digest_bits(digest.as_ref()) << DIGEST_AT | form.bits() << ETAG_AT);
                 block.put_number(*size);
-                digest.iter().for_each(|digest| put_digest(digest, block));
+                if let Some(digest) = digest {
+                    put_digest(digest, block);
+                }
                 form.put(block);
             }
             Self::Removed => block.fields.push(REMOVED),
@@ -226,10 +228,10 @@ impl Block {
 /// Appends a varint.
 pub(super) fn put_number(mut number: u64, to: &mut Vec<u8>) {
     while number >= 0x80 {
-        to.push((number & 0x7f) as u8 | 0x80);
+        to.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    to.push(number as u8);
+    to.push(number.to_le_bytes()[0]);
 }
 
 /// Takes a varint from `next`, a byte at a time.

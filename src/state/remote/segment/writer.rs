@@ -123,7 +123,9 @@ impl<W: Write, T: Content> Writer<W, T> {
         let fields = pack(&mut self.deflate, &self.block.fields, &mut self.packed);
         let lengths = [self.block.fields.len(), fields.len(), self.block.hashes.len()];
         put_number(self.block.rows, &mut self.head);
-        lengths.into_iter().for_each(|length| put_number(length as u64, &mut self.head));
+        for length in lengths {
+            put_number(length as u64, &mut self.head);
+        }
         let parts = [&self.head, fields, &self.block.hashes];
         parts.into_iter().try_for_each(|part| self.to.write_all(part)).map_err(SegmentError::Write)?;
         self.rows += self.block.rows;
