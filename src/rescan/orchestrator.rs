@@ -9,8 +9,8 @@
 //!
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
+mod existing;
 mod prepare;
-mod stock;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -212,34 +212,32 @@ impl RescanOrchestrator {
             Err(error) => return End::of_stopped_plan(error),
         };
         trace.progress.planned(plan.added + plan.modified, plan.bytes, plan.removed);
-        trace.emit(|| Event::Planned {
-            scanned: report.scanned,
-            to_upload: plan.added + plan.modified,
-            bytes: plan.bytes,
-            to_delete: plan.removed,
-        });
-        report.blocked |= plan.blocked;
-        let mut end = End { blocked: plan.blocked, shrunk: plan.left_in_doubt, ..End::default() };
+        emit_planned(trace, &plan, report);
+        let mut end = End::default();
         // A dry run ends here, after the same check of its deletes.
         if report.dry_run {
-            self.preview_first_run(context, &mut plan, report)?;
+            if let Err(error) = self.preview_first_run(context, &mut plan, report) {
+                return End::of_stopped_plan(error);
+            }
             report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
             end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
         // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
         } else if !plan.is_empty() || self.is_mirror_due(&plan)? || self.cache.open_upload_count()? > 0 {
-            end.tally = self.carry_out_plan(context, plan, report)?;
+            (end.tally, plan) = self.carry_out_plan(context, plan, report)?;
         }
+        report.blocked |= plan.blocked;
+        (end.blocked, end.shrunk) = (plan.blocked, plan.left_in_doubt);
         Ok(end)
     }
 
-    /// Uploads, records and deletes what is planned.
+    /// Uploads, records and deletes what is planned. Returns the plan as it was carried out.
     fn carry_out_plan(
         &self,
         context: &Arc<Context>,
         mut plan: Plan,
         report: &mut RescanReport,
-    ) -> Result<Tally, StorageError> {
+    ) -> Result<(Tally, Plan), StorageError> {
         let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
         let (engine, limits) = (&self.engine, self.dispatch_limits());
         let mut dispatcher = Dispatcher::new(engine, context.clone(), &self.cache, &recorder, limits);
@@ -248,7 +246,7 @@ impl RescanOrchestrator {
             dispatcher.confirm(report);
             recorder.sync()?;
             if !self.cache.has_work()? {
-                return Ok(std::mem::take(&mut dispatcher.tally));
+                return Ok((std::mem::take(&mut dispatcher.tally), plan));
             }
         }
         self.cache.record_run(context.run_record())?;
@@ -288,7 +286,7 @@ impl RescanOrchestrator {
             return Err(error);
         }
         recorder.sync()?;
-        Ok(tally)
+        Ok((tally, plan))
     }
 
     fn dispatch_limits(&self) -> DispatchLimits {
@@ -352,6 +350,15 @@ impl RescanOrchestrator {
         report.metrics = trace.metrics.snapshot();
         Ok(())
     }
+}
+
+fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {
+    trace.emit(|| Event::Planned {
+        scanned: report.scanned,
+        to_upload: plan.added + plan.modified,
+        bytes: plan.bytes,
+        to_delete: plan.removed,
+    });
 }
 
 impl fmt::Debug for RescanOrchestrator {

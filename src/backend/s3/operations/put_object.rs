@@ -23,7 +23,8 @@ pub(crate) fn put(
     let key = file.key.as_str();
     let mut headers = object_headers(s3, file.key)?;
     add_checksum(s3, &mut headers, file.digest.as_bytes())?;
-    set_header(&mut headers, PROOF, &Proof::of_file(*file.digest, length, file.run).to_string())?;
+    let proof = Proof::of_file(*file.digest, length, file.run).stored_under(&object);
+    set_header(&mut headers, PROOF, &proof.to_string())?;
     let request = S3Request {
         headers,
         payload: &payload,
