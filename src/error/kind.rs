@@ -80,10 +80,6 @@ pub enum ErrorKind {
 
     /// The state in the bucket is damaged, needs a newer version, or belongs to another bucket, prefix or tree.
     StateDamaged = 73,
-    /// Another run is publishing to the same prefix, or a newer build was published.
-    Claimed = 74,
-    /// Another run has taken over the prefix: nothing more may be sent.
-    Superseded = 75,
 
     /// A backend or an observer panicked.
     Panicked = 80,

@@ -32,7 +32,7 @@
 //!
 //! The model (tests only) explores publishers that use these functions on a store with requests that outlive their
 //! senders.
-#![allow(dead_code, reason = "the runs use it from the next change on")]
+#![allow(dead_code, reason = "runs use it once state can lie in the bucket; until then its tests do")]
 
 pub(crate) mod doubt;
 pub(crate) mod head;
