@@ -226,8 +226,7 @@ mod tests {
         assert_eq!(changes.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         // b changes again while the first delta is being stored: its mark stays.
         there.apply(&[Write::Deleted("b".into())]).unwrap();
-        let pushed = changes.into_iter().map(|(key, number)| Write::Pushed(key, number));
-        there.apply(&pushed.collect::<Vec<_>>()).unwrap();
+        there.record_pushed(changes).unwrap();
         assert_eq!(marks(&there), ["b"]);
         // The same object with another stat is no change for the bucket.
         let touched =

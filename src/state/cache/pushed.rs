@@ -11,6 +11,7 @@ use crate::state::remote::segment::{
     KeyIntent, KeyState, Planned, Row as SegmentRow, SegmentError, Writer, Written,
 };
 use crate::state::rows::Row;
+use crate::state::store::Write;
 
 /// Changes of keys by number, as the cache has marked them.
 pub(crate) type Changes = Vec<(String, u64)>;
@@ -48,6 +49,12 @@ impl CacheManager {
         }
         let (to, written) = writer.finish().map_err(of_segment)?;
         Ok((to, written, changes))
+    }
+
+    /// Records that the bucket holds these changes.
+    pub(crate) fn record_pushed(&self, changes: Changes) -> Result<(), StorageError> {
+        let pushed = changes.into_iter().map(|(key, number)| Write::Pushed(key, number));
+        self.apply(&pushed.collect::<Vec<_>>())
     }
 
     /// Writes a snapshot with everything that is published.

@@ -29,6 +29,7 @@
 //!
 //! There is no checksum: the head has the SHA-256 of the whole. It is to be verified before the first row is used.
 
+mod block;
 mod etag;
 mod merge;
 mod reader;

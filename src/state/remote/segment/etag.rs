@@ -1,6 +1,6 @@
 //! ETags in rows. An MD5 in hexadecimal digits takes 16 bytes.
 
-use crate::state::remote::segment::row::{Block, Cursor, Decoded};
+use crate::state::remote::segment::block::{Block, Cursor, Decoded};
 
 /// An ETag in the form in which it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

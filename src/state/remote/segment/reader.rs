@@ -8,7 +8,8 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::key::RemoteKey;
 use crate::state::remote::head::codec::MAX_ROW;
 use crate::state::remote::name::SegmentKind;
-use crate::state::remote::segment::row::{Block, Content, Cursor, Decoded, Last, check_kind, take_number};
+use crate::state::remote::segment::block::{Block, Cursor, Decoded, take_number};
+use crate::state::remote::segment::row::{Content, Last, check_kind};
 use crate::state::remote::segment::{
     Bounds, KeyIntent, KeyState, MAGIC, MAX_BLOCK, Row, SegmentError, VERSION, code,
 };

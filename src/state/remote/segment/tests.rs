@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::key::RemoteKey;
-use crate::state::remote::segment::row::{Content, put_number};
+use crate::state::remote::segment::block::put_number;
+use crate::state::remote::segment::row::Content;
 use crate::tree::digest::Digest;
 
 fn key(text: &str) -> RemoteKey {
@@ -477,7 +478,7 @@ proptest! {
 fn unpacked(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut from = bytes.get(6..).filter(|rest| !rest.is_empty())?;
     let mut number = || {
-        crate::state::remote::segment::row::take_number(|| {
+        crate::state::remote::segment::block::take_number(|| {
             let (byte, rest) = from.split_first().ok_or("")?;
             from = rest;
             Ok::<_, &str>(*byte)

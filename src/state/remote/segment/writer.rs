@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use crate::state::remote::head::SegmentRef;
 use crate::state::remote::head::codec::{MAX_ROW, MAX_ROWS, MAX_SEGMENT};
 use crate::state::remote::name::{SegmentKind, SegmentName};
-use crate::state::remote::segment::row::{Block, Content, Last, check_kind, put_number};
+use crate::state::remote::segment::block::{Block, put_number};
+use crate::state::remote::segment::row::{Content, Last, check_kind};
 use crate::state::remote::segment::{BLOCK, KeyIntent, KeyState, MAGIC, Row, SegmentError, VERSION, code};
 
 /// Writes rows in order. Holds one block of them in memory.
