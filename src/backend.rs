@@ -8,6 +8,7 @@
 //! - [`Journal`]: where a rescan records the steps of multipart uploads.
 
 pub(crate) mod adapter;
+mod condition;
 mod journal;
 pub(crate) mod local;
 pub(crate) mod pagination;
@@ -17,6 +18,7 @@ mod transfers;
 
 use std::path::Path;
 
+pub(crate) use self::condition::Condition;
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
 pub(crate) use self::proof::Proof;

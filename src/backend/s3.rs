@@ -40,8 +40,8 @@ use crate::backend::s3::operations::{
     delete_objects, get_object, head_object, list_objects, multipart, multipart_lookup, put_object,
 };
 use crate::backend::{
-    Assembly, Begun, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, StorageBackend,
-    StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage, sealed,
+    Assembly, Begun, Condition, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled,
+    StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage, sealed,
 };
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
@@ -239,7 +239,11 @@ impl Transfers for S3Backend {
         get_object::read_digest(self, context, key, size, part_size)
     }
 
-    fn delete_many(&self, context: &RequestContext<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
+    fn delete_many(
+        &self,
+        context: &RequestContext<'_>,
+        keys: &[(RemoteKey, Condition)],
+    ) -> Result<Deleted, StorageError> {
         delete_objects::delete_many(self, context, keys)
     }
 

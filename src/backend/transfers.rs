@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::condition::Condition;
 use crate::backend::proof::Proof;
 use crate::error::StorageError;
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
@@ -125,9 +126,14 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError>;
 
-    /// Deletes up to [`delete_limit`](Self::delete_limit) keys. The outer error means that none was tried.
+    /// Deletes up to [`delete_limit`](Self::delete_limit) keys, each on its condition. The outer error means that none
+    /// was tried.
     #[doc(hidden)]
-    fn delete_many(&self, context: &RequestContext<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError>;
+    fn delete_many(
+        &self,
+        context: &RequestContext<'_>,
+        keys: &[(RemoteKey, Condition)],
+    ) -> Result<Deleted, StorageError>;
 
     /// Returns one page of the objects under the prefix.
     #[doc(hidden)]
@@ -154,6 +160,7 @@ pub struct Upload<'a> {
     pub(crate) digest: &'a Digest,
     /// The token of the run.
     pub(crate) run: &'a str,
+    pub(crate) condition: &'a Condition,
 }
 
 /// A multipart upload to create. Both fields are stored with its object.
@@ -238,6 +245,7 @@ pub struct Assembly<'a> {
     pub(crate) parts: &'a [SentPart],
     /// The size of the object in bytes.
     pub(crate) size: u64,
+    pub(crate) condition: &'a Condition,
 }
 
 /// A completed upload.

@@ -17,6 +17,9 @@ const TLS_ADVICE: &str =
 /// request.
 const MIN_SKEW: Duration = Duration::from_secs(300);
 
+/// The code of a conditional request that did not take effect because another one did at the same time.
+pub(crate) const WRITES_RACED: &str = "ConditionalRequestConflict";
+
 /// A response that is no success, redacted.
 pub(crate) struct FailedResponse<'a> {
     pub(crate) operation: Operation,
@@ -62,7 +65,9 @@ pub(crate) fn kind_of_code(status: u16, code: &str) -> ErrorKind {
         "BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest" => ErrorKind::Integrity,
         "RequestTimeout" | "RequestTimeoutException" | "IncompleteBody" => ErrorKind::Network,
         "EntityTooLarge" => ErrorKind::TooLarge,
-        "InternalError" | "OperationAborted" => ErrorKind::Server,
+        // AWS answers the last of these to conditional requests that race: none of them took effect.
+        "InternalError" | "OperationAborted" | WRITES_RACED => ErrorKind::Server,
+        "PreconditionFailed" => ErrorKind::Conflict,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::Unsupported,
         _ => kind_of_status(status, code),
     }
@@ -79,6 +84,7 @@ fn kind_of_status(status: u16, code: &str) -> ErrorKind {
         404 => ErrorKind::NotFound,
         405 | 501 => ErrorKind::Unsupported,
         408 => ErrorKind::Network,
+        412 => ErrorKind::Conflict,
         413 => ErrorKind::TooLarge,
         429 | 503 => ErrorKind::Throttled,
         500..=599 => ErrorKind::Server,
