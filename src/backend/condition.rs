@@ -31,6 +31,11 @@ pub(crate) fn quoted(etag: &str) -> String {
     }
 }
 
+/// Returns whether an `ETag` promises the same bytes only roughly (RFC 9110, 8.8.1).
+pub(crate) fn is_weak(etag: &str) -> bool {
+    etag.starts_with("W/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +45,6 @@ mod tests {
         assert_eq!(Condition::Matches("ab-2".to_owned()).quoted_etag().as_deref(), Some("\"ab-2\""));
         assert_eq!(Condition::Matches("W/\"ab".to_owned()).quoted_etag().as_deref(), Some("W/\"ab\""));
         assert_eq!((Condition::None.quoted_etag(), Condition::Absent.quoted_etag()), (None, None));
+        assert!(is_weak("W/\"ab") && !is_weak("ab"));
     }
 }

@@ -7,6 +7,7 @@
 //! - `client`: signs one request, sends it once, and turns the response into a result.
 //! - `http`: connections, DNS, TLS, and the secret headers that only the wire sees.
 //! - `auth`: credentials, their renewal, the signature.
+//! - `state_objects`: calls the operations for the state that lies with the bucket.
 //! - `standalone`: runs the operations for a caller that has no rescan.
 //! - Pure functions: `headers`, `checks`, `address`, `xml`, `errors`, `acknowledgement`, `redaction`.
 
@@ -23,6 +24,7 @@ mod operations;
 mod redaction;
 mod request;
 mod standalone;
+mod state_objects;
 mod xml;
 
 use std::fmt;
@@ -41,7 +43,8 @@ use crate::backend::s3::operations::{
 };
 use crate::backend::{
     Assembly, Begun, Condition, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled,
-    StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage, sealed,
+    StateObjects, StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage,
+    sealed,
 };
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
@@ -248,7 +251,7 @@ impl Transfers for S3Backend {
     }
 
     fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError> {
-        list_objects::list_objects(self, context, from)
+        list_objects::list_objects(self, context, "", from)
     }
 
     fn bucket(&self) -> &str {
@@ -299,6 +302,10 @@ impl Transfers for S3Backend {
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError> {
         multipart_lookup::list_uploads(self, context, key, from)
+    }
+
+    fn state_objects(&self) -> &dyn StateObjects {
+        self
     }
 
     fn key_room(&self) -> usize {

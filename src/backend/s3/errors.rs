@@ -341,6 +341,11 @@ mod tests {
             (503, "SlowDown", ErrorKind::Throttled, true),
             (429, "", ErrorKind::Throttled, true),
             (501, "NotImplemented", ErrorKind::Unsupported, false),
+            (412, "PreconditionFailed", ErrorKind::Conflict, false),
+            (412, "", ErrorKind::Conflict, false),
+            // In the place of a success.
+            (200, "PreconditionFailed", ErrorKind::Conflict, false),
+            (409, "ConditionalRequestConflict", ErrorKind::Server, true),
         ] {
             let error = refused(status, code, &[]);
             assert_eq!((error.kind(), error.is_retryable()), (kind, again), "{status} {code}");

@@ -9,3 +9,5 @@ pub(crate) mod list_objects;
 pub(crate) mod multipart;
 pub(crate) mod multipart_lookup;
 pub(crate) mod put_object;
+pub(crate) mod state_reads;
+pub(crate) mod state_writes;

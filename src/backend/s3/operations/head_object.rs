@@ -75,6 +75,18 @@ fn send_head(
     operation: Operation,
     headers: HeaderMap,
 ) -> Result<Option<StoredObject>, StorageError> {
+    let response = send_plain_head(s3, context, key, operation, headers)?;
+    response.map(|response| read_object(&response, operation)).transpose()
+}
+
+/// Sends a HEAD and returns the response; `None` if there is no object.
+pub(crate) fn send_plain_head(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    key: &RemoteKey,
+    operation: Operation,
+    headers: HeaderMap,
+) -> Result<Option<S3Response>, StorageError> {
     let object = s3.settings.address.prefix.join_checked(key)?;
     let path = s3.object_path(&object);
     let request =
@@ -83,7 +95,7 @@ fn send_head(
         s3.client.send(context, attempt, &request, &mut empty())
     });
     match sent {
-        Ok(response) => read_object(&response, operation).map(Some),
+        Ok(response) => Ok(Some(response)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

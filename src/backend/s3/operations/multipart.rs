@@ -11,7 +11,7 @@ use crate::backend::s3::operations::conditional::{self, Found, set_condition};
 use crate::backend::s3::operations::diagnose::explain_failure;
 use crate::backend::s3::operations::head_object::{Owner, find_owner, upload_request};
 use crate::backend::s3::operations::multipart_lookup::upload_id_query;
-use crate::backend::s3::request::{S3Request, S3Response};
+use crate::backend::s3::request::{BodyContent, S3Request, S3Response};
 use crate::backend::s3::{S3Backend, xml};
 use crate::backend::{Assembly, Begun, Condition, Creation, Finished, PartUpload, Receipt, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -103,6 +103,7 @@ pub(crate) fn upload_part(
         headers,
         payload: &payload,
         length: part.length,
+        content: BodyContent::FileSent,
         ..upload_request(s3, Method::PUT, part.upload, query)?
     };
     let mut reread = false;

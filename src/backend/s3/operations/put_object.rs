@@ -7,7 +7,7 @@ use crate::backend::s3::headers::{PROOF, add_checksum, object_headers, set_heade
 use crate::backend::s3::operations::conditional::{self, Found, set_condition};
 use crate::backend::s3::operations::diagnose::explain_failure;
 use crate::backend::s3::operations::head_object::find_object;
-use crate::backend::s3::request::{S3Request, S3Response};
+use crate::backend::s3::request::{BodyContent, S3Request, S3Response};
 use crate::backend::{Condition, Proof, Receipt, Upload};
 use crate::error::{Operation, StorageError};
 use crate::request_context::RequestContext;
@@ -57,6 +57,7 @@ fn put_request<'a>(
         headers,
         payload,
         length,
+        content: BodyContent::FileSent,
         ..S3Request::plain(Operation::Upload, Method::PUT, key, path, String::new())
     })
 }
