@@ -66,8 +66,15 @@ impl<'a> TimedBody<'a> {
         inner: &'a mut dyn Read,
     ) -> Self {
         let until = context.clock.now() + time_limit(request.length.max(request.expected));
-        let (operation, content) = (request.operation, request.content);
-        Self { inner, operation, until, context, left: request.length, content, moved: 0 }
+        Self {
+            inner,
+            operation: request.operation,
+            until,
+            context,
+            left: request.length,
+            content: request.content,
+            moved: 0,
+        }
     }
 }
 

@@ -50,15 +50,15 @@ pub(crate) fn write<T>(
     mut send: impl FnMut(&Condition) -> Result<T, StorageError>,
     find: impl Fn() -> Result<Found<T>, StorageError>,
 ) -> Result<T, StorageError> {
-    let mut sent = condition;
+    let mut asked = condition;
     loop {
-        let refusal = match send(sent) {
-            Err(error) if is_refused(sent, &error) => error,
+        let refusal = match send(asked) {
+            Err(error) if is_refused(asked, &error) => error,
             result => return result,
         };
         match find() {
             Ok(Found::Ours(done)) => return Ok(done),
-            Ok(Found::Missing) if matches!(sent, Condition::Matches(_)) => sent = &Condition::Absent,
+            Ok(Found::Missing) if matches!(asked, Condition::Matches(_)) => asked = &Condition::Absent,
             Ok(Found::Missing) => return Err(conflict(condition, key, None, &refusal)),
             Ok(Found::Other(etag)) => {
                 let now = etag.unwrap_or_else(|| "unknown".to_owned());
