@@ -1,5 +1,5 @@
-//! The probe of a store: finds out whether it keeps the conditions of writes and deletes. Stores that do not answer as
-//! if they did (`guide::reliability`), so nothing is believed.
+//! The probe of a store: finds out whether it keeps the conditions of writes and deletes. Some stores ignore them and
+//! answer as if they did not, so nothing is believed.
 
 use std::sync::Barrier;
 use std::thread;

@@ -81,14 +81,9 @@ impl Site {
     }
 
     /// Uploads a file in one part.
-    fn upload_parts(
-        &self,
-        key: &str,
-        content: &str,
-        condition: &Condition,
-    ) -> Result<Finished, StorageError> {
-        let (source, key, token) = (self.source(content), key_of(key), new_token());
-        let size = content.len() as u64;
+    fn upload_parts(&self, key: &str, text: &str, condition: &Condition) -> Result<Finished, StorageError> {
+        let (source, key, token) = (self.source(text), key_of(key), new_token());
+        let size = text.len() as u64;
         let plan = PartPlan::new(size, 5 << 20).unwrap();
         let proof = Proof::of_parts(None, &plan, &self.run);
         let context = self.context();

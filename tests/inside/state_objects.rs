@@ -242,17 +242,16 @@ fn time_of_an_object_is_the_store_s() {
 #[test]
 fn file_goes_up_and_comes_down_whole_and_of_its_size() {
     on_both(|site| {
-        let content = "0123456789".repeat(30_000);
-        let (key, context, size) = (key_of(".brigade/snapshot/1"), site.context(), content.len() as u64);
+        let text = "0123456789".repeat(30_000);
+        let (key, context, size) = (key_of(".brigade/snapshot/1"), site.context(), text.len() as u64);
         let missing = site.state().get_to_file(&context, &key, size, &mut scratch()).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
-        let etag =
-            site.state().put_file(&context, &key, &site.source(&content), &digest_of(&content)).unwrap();
+        let etag = site.state().put_file(&context, &key, &site.source(&text), &digest_of(&text)).unwrap();
         assert_eq!(site.etag(key.as_str()), Some(etag));
         let mut file = scratch();
-        std::io::Write::write_all(&mut file, &[b'z'; 400_000]).unwrap();
+        std::io::Write::write_all(&mut file, &vec![b'z'; 400_000]).unwrap();
         let sha256 = site.state().get_to_file(&context, &key, size, &mut file).unwrap();
-        assert_eq!((sha256, read_back(file)), (sha256_of(&content), content));
+        assert_eq!((sha256, read_back(file)), (sha256_of(&text), text));
         for wrong in [size - 1, size + 1, 0] {
             let error = site.state().get_to_file(&context, &key, wrong, &mut scratch()).unwrap_err();
             assert_eq!((error.kind(), error.attempts()), (ErrorKind::Integrity, 1), "{error}");
