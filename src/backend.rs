@@ -23,7 +23,7 @@ mod transfers;
 
 use std::path::Path;
 
-pub(crate) use self::condition::{Condition, is_weak, quoted};
+pub(crate) use self::condition::{Condition, WRITES_RACED, is_weak, quoted};
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
 pub use self::listing::{Listed, Page};

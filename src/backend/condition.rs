@@ -1,5 +1,8 @@
 //! The condition of a write or a delete.
 
+/// The store's error code for a conditional request that did not take effect because another one did at the same time.
+pub(crate) const WRITES_RACED: &str = "ConditionalRequestConflict";
+
 /// A condition on the object that the store has under a key when it executes a write or a delete.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

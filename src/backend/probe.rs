@@ -4,7 +4,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use crate::backend::condition::Condition;
+use crate::backend::condition::{Condition, WRITES_RACED};
 use crate::backend::state_objects::{Fetched, ProbeResult, PutSmall, STATE_FOLDER, SmallObject};
 use crate::backend::transfers::{Transfers, new_token};
 use crate::engine::gate::Gate;
@@ -16,8 +16,8 @@ use crate::request_context::RequestContext;
 const RACERS: usize = 8;
 /// The races: the first one finds cold connections.
 const ROUNDS: usize = 3;
-/// The races that may be run again because an answer was lost.
-const LOST_ROUNDS: usize = 3;
+/// The races that may be run again because one was not decided.
+const UNDECIDED_ROUNDS: usize = 3;
 /// More bytes than the contents of the probe have.
 const LIMIT: u64 = 1024;
 /// An `ETag` that no object of the probe has. By its form it is the MD5 of some content.
@@ -80,7 +80,7 @@ impl Probe<'_> {
         let (mut rounds, mut lost) = (0, 0);
         while rounds < ROUNDS {
             let name = format!("race-{}", rounds + lost);
-            let Race { winners, refusal, unanswered } = self.race(&name)?;
+            let Race { winners, refusal, undecided } = self.race(&name)?;
             if winners.len() > 1 {
                 return Ok(Some(format!(
                     "{} of {RACERS} PUTs with If-None-Match: * stored the same key at the same time",
@@ -90,8 +90,8 @@ impl Probe<'_> {
             if let Some(why) = refusal {
                 return Ok(Some(why));
             }
-            // Nobody can say whether such a try won as well.
-            if unanswered && lost < LOST_ROUNDS {
+            // Nobody can say whether a try without an answer won as well.
+            if undecided && lost < UNDECIDED_ROUNDS {
                 lost += 1;
                 continue;
             }
@@ -120,10 +120,17 @@ impl Probe<'_> {
         });
         let mut found = Race::default();
         for ended in ended {
-            let (content, put) = ended?;
+            let (content, put) = match ended {
+                // It used up its tries in the race. It did not win, but the race is not decided either.
+                Err(error) if error.code() == Some(WRITES_RACED) => {
+                    found.undecided = true;
+                    continue;
+                }
+                ended => ended?,
+            };
             match put {
                 Put::Stored(_) => found.winners.push(content),
-                Put::Refused { unanswered } => found.unanswered |= unanswered,
+                Put::Refused { unanswered } => found.undecided |= unanswered,
                 Put::Unsupported(_) => found.refusal = Some(not_done("create", &put)),
             }
         }
@@ -252,7 +259,7 @@ impl Probe<'_> {
     /// Returns the names of all objects of the full probe.
     fn names() -> Vec<String> {
         let others = ["replace", "delete-1", "delete-2", "delete-3"].map(str::to_owned);
-        (0..ROUNDS + LOST_ROUNDS).map(|round| format!("race-{round}")).chain(others).collect()
+        (0..ROUNDS + UNDECIDED_ROUNDS).map(|round| format!("race-{round}")).chain(others).collect()
     }
 
     /// Runs the checks, then removes what they stored under these names, however they ended.
@@ -294,7 +301,8 @@ struct Race {
     winners: Vec<String>,
     /// Why the store refuses the condition as such.
     refusal: Option<String>,
-    unanswered: bool,
+    /// A try had no answer, or was never decided.
+    undecided: bool,
 }
 
 /// Returns whether an error may be due to a condition that the store does not know.

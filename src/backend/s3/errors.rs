@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
+use crate::backend::WRITES_RACED;
 use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{REQUEST_ID, header};
 use crate::backend::s3::xml::ErrorBody;
@@ -16,9 +17,6 @@ const TLS_ADVICE: &str =
 /// The least clock skew that is believed without the code for it. Garage refuses a clock with the code of any bad
 /// request.
 const MIN_SKEW: Duration = Duration::from_secs(300);
-
-/// The code of a conditional request that did not take effect because another one did at the same time.
-pub(crate) const WRITES_RACED: &str = "ConditionalRequestConflict";
 
 /// A response that is no success, redacted.
 pub(crate) struct FailedResponse<'a> {

@@ -6,12 +6,11 @@ use http::Method;
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::s3::S3Backend;
-use crate::backend::s3::errors::WRITES_RACED;
 use crate::backend::s3::headers::{add_checksum, state_headers};
 use crate::backend::s3::operations::conditional::{is_refused, set_condition};
 use crate::backend::s3::operations::state_reads::strong_etag;
 use crate::backend::s3::request::S3Request;
-use crate::backend::{Condition, PutSmall, SmallObject};
+use crate::backend::{Condition, PutSmall, SmallObject, WRITES_RACED};
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
