@@ -3,13 +3,15 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::tree::digest::{Digest, PartPlan};
 
 /// The longest value that is read.
 const MAX_BYTES: usize = 512;
 
-/// The proof of origin that every object carries in `x-amz-meta-brigade`, as `sha256=…;size=…;run=…`. An object of a
-/// multipart upload also has `part-size=…`, and lacks the digest if the file was not hashed when the upload was created.
+/// The proof of origin that every object carries in `x-amz-meta-brigade`, as `sha256=…;size=…;run=…;key=…`. An object of
+/// a multipart upload also has `part-size=…`, and lacks the digest if the file was not hashed when the upload was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// The digest of the content: by parts if `part_size` is set.
@@ -20,17 +22,42 @@ pub(crate) struct Proof {
     pub(crate) part_size: Option<NonZeroU64>,
     /// The token of the run that sent the object, or created its multipart upload.
     pub(crate) run: String,
+    /// The key that it was stored under, prefix included, as a hash. A copy under another key proves the content, not
+    /// that a run stored it there.
+    pub(crate) key: Option<KeyHash>,
+}
+
+/// The first bytes of the SHA-256 of an object's key.
+pub(crate) type KeyHash = [u8; 8];
+
+/// Returns the hash of an object's key, prefix included.
+pub(crate) fn hash_of_key(object: &str) -> KeyHash {
+    let (hash, mut short) = (Sha256::digest(object), KeyHash::default());
+    short.copy_from_slice(&hash[..8]);
+    short
 }
 
 impl Proof {
     /// The proof of a file that is sent in one request.
     pub(crate) fn of_file(digest: Digest, size: u64, run: &str) -> Self {
-        Self { digest: Some(digest), size, part_size: None, run: run.to_owned() }
+        Self { digest: Some(digest), size, part_size: None, run: run.to_owned(), key: None }
     }
 
     /// The proof of a multipart upload, with the digest of the file if it was hashed already.
     pub(crate) fn of_parts(digest: Option<Digest>, plan: &PartPlan, run: &str) -> Self {
-        Self { digest, size: plan.size(), part_size: NonZeroU64::new(plan.part_size()), run: run.to_owned() }
+        Self {
+            digest,
+            size: plan.size(),
+            part_size: NonZeroU64::new(plan.part_size()),
+            run: run.to_owned(),
+            key: None,
+        }
+    }
+
+    /// The proof for an object of this key, prefix included.
+    pub(crate) fn stored_under(mut self, object: &str) -> Self {
+        self.key = Some(hash_of_key(object));
+        self
     }
 
     /// Reads the metadata. Returns `None` if this library did not write it. Fields of later versions are ignored.
@@ -38,7 +65,7 @@ impl Proof {
         if text.len() > MAX_BYTES {
             return None;
         }
-        let (mut sha256, mut size, mut part_size, mut run) = (None, None, None, None);
+        let (mut sha256, mut size, mut part_size, mut run, mut key) = (None, None, None, None, None);
         for field in text.split(';') {
             let (name, value) = field.trim().split_once('=')?;
             match name {
@@ -46,11 +73,12 @@ impl Proof {
                 "size" => size = Some(value.parse().ok()?),
                 "part-size" => part_size = Some(value.parse().ok()?),
                 "run" => run = Some(value).filter(|run| is_token(run)),
+                "key" => key = Some(hex::decode(value).ok()?.try_into().ok()?),
                 _ => {}
             }
         }
         let digest = sha256.map(|sha256| Digest::known(sha256, part_size));
-        Some(Self { digest, size: size?, part_size, run: run?.to_owned() })
+        Some(Self { digest, size: size?, part_size, run: run?.to_owned(), key })
             .filter(|proof| proof.digest.is_some() || proof.part_size.is_some())
     }
 }
@@ -64,7 +92,8 @@ impl fmt::Display for Proof {
         if let Some(part_size) = self.part_size {
             write!(f, "part-size={part_size};")?;
         }
-        write!(f, "run={}", self.run)
+        write!(f, "run={}", self.run)?;
+        self.key.map_or(Ok(()), |key| write!(f, ";key={}", hex::encode(key)))
     }
 }
 
@@ -86,6 +115,9 @@ mod tests {
         let text = file.to_string();
         assert_eq!(text, format!("sha256={};size=12;run=0f", "ab".repeat(32)));
         assert_eq!(Proof::parse(&text), Some(file.clone()));
+        let keyed = file.clone().stored_under("site/a");
+        assert_eq!(keyed.to_string(), format!("{text};key={}", hex::encode(hash_of_key("site/a"))));
+        assert_eq!(Proof::parse(&keyed.to_string()), Some(keyed));
         let part_size = NonZeroU64::new(16);
         let parts =
             Proof { digest: Some(Digest::known([1; 32], part_size)), part_size, size: 40, ..file.clone() };
@@ -115,6 +147,7 @@ mod tests {
             format!("sha256={sha256};size=1;part-size=0;run=a"),
             format!("sha256={sha256};size=1;run=a;{}", "x=y;".repeat(200)),
             format!("sha256={sha256};size=1;run=a;nothing"),
+            format!("sha256={sha256};size=1;run=a;key=ab"),
         ] {
             assert_eq!(Proof::parse(&text), None, "{text}");
         }

@@ -266,8 +266,9 @@ impl Transfers for S3Backend {
         &self,
         context: &RequestContext<'_>,
         key: &RemoteKey,
+        with_checksum: bool,
     ) -> Result<Option<StoredObject>, StorageError> {
-        head_object::head(self, context, key)
+        head_object::head(self, context, key, with_checksum)
     }
 
     fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, creation: &Creation<'_>) -> Begun {

@@ -63,7 +63,8 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
 
-    /// Returns what a HEAD tells of the object under a key; `None` if there is none. Without permission to read it,
+    /// Returns what a HEAD tells of the object under a key; `None` if there is none. `with_checksum` also asks for the
+    /// SHA-256 that the store keeps, which needs the permission to decrypt an object that is encrypted by KMS. Without permission to read it,
     /// and with most stores also without permission to list, the error is
     /// [`AccessDenied`](crate::ErrorKind::AccessDenied), also for an object that is missing.
     #[doc(hidden)]
@@ -71,6 +72,7 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         &self,
         context: &RequestContext<'_>,
         key: &RemoteKey,
+        with_checksum: bool,
     ) -> Result<Option<StoredObject>, StorageError>;
 
     /// Creates a multipart upload.
@@ -163,6 +165,10 @@ pub struct StoredObject {
     pub(crate) size: u64,
     pub(crate) etag: Option<String>,
     pub(crate) proof: Option<Proof>,
+    /// The proof names this very key, and the size that the object has.
+    pub(crate) is_as_stored: bool,
+    /// The `ETag` may be something else than an MD5: the object is encrypted with a key of KMS or of the client.
+    pub(crate) encrypted: bool,
     /// The SHA-256 that the store keeps with the object: of its bytes, or of its parts' SHA-256s.
     pub(crate) checksum: Option<StoredChecksum>,
     /// The token of the multipart upload of ours that it came from.

@@ -1,7 +1,7 @@
 //! The first run of a cache: finds out what lies under the prefix already, and takes over what holds the tree's files.
 //!
 //! # Architecture
-//! - [`take_stock`]: the entry for a run; [`preview`]: the entry for a dry run.
+//! - [`adopt_or_survey`]: the entry for a run; [`preview`]: the entry for a dry run.
 //! - [`adopt`]: lists the prefix and hands each object that may hold its file to the workers, which [`compare`] the two.
 //! - [`Records`] and [`Preview`]: where files are looked up and results go: the cache, or the disk and the report. Both
 //!   belong to the thread of the run.
@@ -19,10 +19,11 @@ use crate::backend::{Listed, Transfers};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
+use crate::observe::event::Event;
 use crate::request_context::RequestContext;
 use crate::rescan::config::FirstRun;
 use crate::rescan::context::Context;
-use crate::rescan::first_run::adopt::{Ledger, Standing, adopt};
+use crate::rescan::first_run::adopt::{AdoptionSink, FileState, adopt};
 pub(crate) use crate::rescan::first_run::preview::preview;
 use crate::rescan::report::{RescanReport, UnknownObjects};
 use crate::state::cache::CacheManager;
@@ -33,47 +34,49 @@ use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
 /// The parts of a run that its first listing needs.
-pub(crate) struct Stock<'a> {
+pub(crate) struct FirstRunContext<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) context: &'a Arc<Context>,
     pub(crate) transfers: &'a dyn Transfers,
     pub(crate) cache: &'a CacheManager,
     pub(crate) policy: FirstRun,
+    /// Deletes are switched on.
+    pub(crate) delete: bool,
 }
 
 /// Does what the policy says about the objects under the prefix, once in the life of a cache. Returns true if the
 /// records now have keys that the plan does not know.
-pub(crate) fn take_stock(
-    stock: &Stock<'_>,
+pub(crate) fn adopt_or_survey(
+    first_run: &FirstRunContext<'_>,
     recorder: &Recorder,
     report: &mut RescanReport,
 ) -> Result<bool, StorageError> {
-    let mirrors = stock.policy == FirstRun::Mirror;
-    let adopts = stock.policy == FirstRun::Adopt && !stock.context.is_forced();
+    let mirrors = first_run.policy == FirstRun::Mirror;
+    let adopts = first_run.policy == FirstRun::Adopt && !first_run.context.is_forced();
     if !mirrors && !adopts {
-        survey_prefix(stock, report)?;
+        survey_prefix(first_run, report)?;
         return Ok(false);
     }
-    let mut records = Records { stock, recorder, mirrors, taken: false, report };
-    let found = adopt(stock.engine, stock.context, stock.transfers, &mut records)?;
+    let mut records = Records { first_run, recorder, mirrors, taken: false, report };
+    let found = adopt(first_run.engine, first_run.context, first_run.transfers, &mut records)?;
     let taken = records.taken;
     report.adoption = Some(found);
     if !mirrors {
         let unknown = UnknownObjects { count: found.without_file + found.different, at_least: false };
         report.unknown_objects = Some(unknown);
         if unknown.count > 0 {
-            refuse_or_warn(stock.context, stock.policy, unknown)?;
+            refuse_or_warn(first_run.context, first_run.policy, unknown)?;
         }
     }
     // In this order, so that a crash leads to another listing, not to a lost record.
     recorder.sync()?;
-    stock.cache.apply(&[CacheManager::survey_mark()])?;
+    first_run.cache.apply(&[CacheManager::survey_mark()])?;
     Ok(taken)
 }
 
 /// Takes results into the cache.
 struct Records<'a> {
-    stock: &'a Stock<'a>,
+    first_run: &'a FirstRunContext<'a>,
     recorder: &'a Recorder,
     /// All objects under the prefix are taken for ours.
     mirrors: bool,
@@ -83,33 +86,31 @@ struct Records<'a> {
 }
 
 impl Records<'_> {
-    /// Records an object as ours, without a word about its content.
+    /// Records an object as ours, whatever it holds.
     fn take_over(&mut self, key: String, listed: Listed) {
         if !self.mirrors {
             return;
         }
         self.taken = true;
-        let context = self.stock.context;
+        let context = self.first_run.context;
         let stat = FileStat { size: listed.size, device: context.root_device, ..FileStat::default() };
         let published = context.published(stat, false, Digest::UNKNOWN, listed.etag);
         self.recorder.record(vec![Write::Published(key, published)]);
     }
 }
 
-impl Ledger for Records<'_> {
-    fn standings(&mut self, page: &[Listed]) -> Result<Vec<Standing>, StorageError> {
+impl AdoptionSink for Records<'_> {
+    fn file_states(&mut self, page: &[Listed]) -> Result<Vec<FileState>, StorageError> {
         let keys: Vec<_> = page.iter().map(|object| object.key.as_str()).collect();
-        let records = self.stock.cache.records_of(&keys)?;
-        Ok(records.into_iter().map(standing_of).collect())
+        let records = self.first_run.cache.records_of(&keys)?;
+        Ok(records.into_iter().map(file_state_of).collect())
     }
 
     fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
-        if self.stock.context.is_forced() {
-            // Every file is sent, whatever its object holds.
-            let pending = self.stock.cache.pending_record(&key)?;
-            let listed = Listed { key: key.clone(), size: published.stat.size, etag: published.etag };
-            return pending.map_or(Ok(()), |pending| self.differs(key, pending, listed));
-        }
+        let trace = &self.first_run.context.session.trace;
+        trace.progress.file_done();
+        trace.progress.bytes_present(published.stat.size);
+        trace.emit(|| Event::Adopted { key: key.clone(), bytes: published.stat.size });
         self.report.add_adopted(key.clone(), published.stat.size);
         self.recorder.record(vec![Write::Published(key, published)]);
         Ok(())
@@ -125,7 +126,7 @@ impl Ledger for Records<'_> {
     }
 
     fn no_file(&mut self, object: Listed) -> Result<(), StorageError> {
-        // A key that no file can have is nobody's object of a tree, such as the marker of a folder.
+        // No file can have such a key; it is the marker of a folder, for example.
         if RemoteKey::new(object.key.clone()).is_ok() {
             self.take_over(object.key.clone(), object);
         }
@@ -133,20 +134,20 @@ impl Ledger for Records<'_> {
     }
 }
 
-fn standing_of(records: KeyRecords) -> Standing {
+fn file_state_of(records: KeyRecords) -> FileState {
     match records {
-        (None, None) => Standing::NoFile,
+        (None, None) => FileState::NoFile,
         (None, Some(pending)) if pending.kind == PendingKind::Added && !pending.attempted => {
-            Standing::File(pending)
+            FileState::File(pending)
         }
-        _ => Standing::Known,
+        _ => FileState::Known,
     }
 }
 
 /// Counts the unknown objects under the prefix, with one listing request. The count goes into the report and the log. It
 /// is an error only if the policy says so.
-fn survey_prefix(stock: &Stock<'_>, report: &mut RescanReport) -> Result<(), StorageError> {
-    let Stock { context, transfers, cache, policy, .. } = stock;
+fn survey_prefix(first_run: &FirstRunContext<'_>, report: &mut RescanReport) -> Result<(), StorageError> {
+    let FirstRunContext { context, transfers, cache, policy, .. } = first_run;
     let unknown = count_unknown(*transfers, &context.request_context(), cache)?;
     report.unknown_objects = Some(unknown);
     if unknown.count > 0 {

@@ -9,8 +9,8 @@
 //!
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
+mod existing;
 mod prepare;
-mod stock;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,14 +27,13 @@ use crate::observe::trace::Trace;
 use crate::rescan::config::{RescanConfig, Verify};
 use crate::rescan::context::{Context, panicked};
 use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
-use crate::rescan::delete::leftovers::Settled;
 use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
 use crate::rescan::outcome::{End, Tally, log_end, outcome_of};
 use crate::rescan::plan::Plan;
 use crate::rescan::preflight::preflight;
-use crate::rescan::report::{KeptReason, RescanOutcome, RescanReport, StopReason};
+use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
 use crate::rescan::verify;
 use crate::state::cache::CacheManager;
 use crate::state::catalog;
@@ -213,63 +212,47 @@ impl RescanOrchestrator {
             Err(error) => return End::of_stopped_plan(error),
         };
         trace.progress.planned(plan.added + plan.modified, plan.bytes, plan.removed);
-        trace.emit(|| Event::Planned {
-            scanned: report.scanned,
-            to_upload: plan.added + plan.modified,
-            bytes: plan.bytes,
-            to_delete: plan.removed,
-        });
-        report.blocked |= plan.blocked;
-        let mut end = End { blocked: plan.blocked, shrunk: plan.left_in_doubt, ..End::default() };
+        emit_planned(trace, &plan, report);
+        let mut end = End::default();
         // A dry run ends here, after the same check of its deletes.
         if report.dry_run {
-            self.preview_first_run(context, &mut plan, report)?;
+            if let Err(error) = self.preview_first_run(context, &mut plan, report) {
+                return End::of_stopped_plan(error);
+            }
             report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
             end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
         // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
         } else if !plan.is_empty() || self.is_mirror_due(&plan)? || self.cache.open_upload_count()? > 0 {
-            end.tally = self.carry_out_plan(context, plan, report)?;
+            (end.tally, plan) = self.carry_out_plan(context, plan, report)?;
         }
+        report.blocked |= plan.blocked;
+        (end.blocked, end.shrunk) = (plan.blocked, plan.left_in_doubt);
         Ok(end)
     }
 
-    /// Uploads, records and deletes what is planned.
+    /// Uploads, records and deletes what is planned. Returns the plan as it was carried out.
     fn carry_out_plan(
         &self,
         context: &Arc<Context>,
         mut plan: Plan,
         report: &mut RescanReport,
-    ) -> Result<Tally, StorageError> {
+    ) -> Result<(Tally, Plan), StorageError> {
         let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
-        let limits = DispatchLimits {
-            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
-            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
-            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
-            whole_file_digest: self.config.whole_file_digest,
-            has_fallback: self.config.fallback.is_some(),
-        };
-        let mut dispatcher = Dispatcher::new(&self.engine, context.clone(), &self.cache, &recorder, limits);
+        let (engine, limits) = (&self.engine, self.dispatch_limits());
+        let mut dispatcher = Dispatcher::new(engine, context.clone(), &self.cache, &recorder, limits);
         if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
             // Perhaps only stats have changed. Hashing finds that out without a request.
             dispatcher.confirm(report);
             recorder.sync()?;
             if !self.cache.has_work()? {
-                return Ok(std::mem::take(&mut dispatcher.tally));
+                return Ok((std::mem::take(&mut dispatcher.tally), plan));
             }
         }
         self.cache.record_run(context.run_record())?;
         dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?);
-        // The bucket may hold what the cache does not know: the plan is made again with that.
-        let Settled { changed, not_ours } = self.look_at_store(context, &mut dispatcher, report)?;
-        if changed {
-            report.forget_scan();
-            plan = self.make_plan(context, report)?;
-            dispatcher.tally.counted_again = report.adopted_count;
-        }
-        for key in not_ours {
-            report.add_kept(key, KeptReason::NotOurs);
-        }
+        // The bucket may hold what the cache does not know.
+        plan = self.plan_with_store(context, &mut dispatcher, plan, report)?;
         // During an outage the local work can still be done: unchanged content needs no upload later.
         if dispatcher.tally.stop == Some(StopReason::Unavailable) {
             dispatcher.confirm(report);
@@ -303,7 +286,17 @@ impl RescanOrchestrator {
             return Err(error);
         }
         recorder.sync()?;
-        Ok(tally)
+        Ok((tally, plan))
+    }
+
+    fn dispatch_limits(&self) -> DispatchLimits {
+        DispatchLimits {
+            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
+            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
+            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
+            whole_file_digest: self.config.whole_file_digest,
+            has_fallback: self.config.fallback.is_some(),
+        }
     }
 
     /// Returns the reason to delete nothing, if there is one. Deletes come last, and only after a run without failures.
@@ -357,6 +350,15 @@ impl RescanOrchestrator {
         report.metrics = trace.metrics.snapshot();
         Ok(())
     }
+}
+
+fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {
+    trace.emit(|| Event::Planned {
+        scanned: report.scanned,
+        to_upload: plan.added + plan.modified,
+        bytes: plan.bytes,
+        to_delete: plan.removed,
+    });
 }
 
 impl fmt::Debug for RescanOrchestrator {

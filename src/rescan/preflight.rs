@@ -13,6 +13,8 @@ pub(crate) enum Preflight {
     Denied,
     /// The backend has no request for this, or the store does not support it.
     Unknown,
+    /// The run was stopped before there was an answer.
+    Stopped,
     /// The store could not be reached, or is out of order.
     Unreachable(StorageError),
 }
@@ -33,7 +35,7 @@ pub(crate) fn preflight(
     let trace = &context.session.trace;
     match error.kind() {
         // Cancelled, or out of time: the dispatcher notices that by itself.
-        _ if error.is_not_tried() => Ok(Preflight::Unknown),
+        _ if error.is_not_tried() => Ok(Preflight::Stopped),
         // The host name was never resolved for this cache: a typing error, not an outage.
         _ if error.is_without_address() && !reached_before => {
             let why = format!("{}; check the host name in the endpoint", error.message());

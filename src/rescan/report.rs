@@ -324,8 +324,9 @@ impl RescanReport {
     /// Resets what a second pass over the tree counts anew. Returns how many objects were missing or different.
     pub(crate) fn reset_for_second_pass(&mut self) -> u64 {
         (self.scanned, self.unchanged) = (0, 0);
-        (self.kept_count, self.skipped_count) = (0, 0);
-        self.kept.clear();
+        // What was settled for good is not found again.
+        self.kept.retain(|kept| kept.reason == KeptReason::NotOurs);
+        (self.kept_count, self.skipped_count) = (self.kept.len() as u64, 0);
         self.skipped.clear();
         let found = self.verified.take().unwrap_or_default();
         found.missing_count + found.different_count
@@ -334,7 +335,6 @@ impl RescanReport {
     /// Resets what a second plan of the same pass counts anew. Nothing was sent before it.
     pub(crate) fn forget_scan(&mut self) {
         self.reset_for_second_pass();
-        self.blocked = false;
         self.failed_count = 0;
         self.failed.clear();
     }

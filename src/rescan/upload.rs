@@ -145,7 +145,7 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     source.check_as_opened()?;
     (item.pending.not_racy, item.pending.digest) = (not_racy, Some(digest));
     let record = |etag| context.published(stat, not_racy, digest, etag);
-    if let Some(there) = trusted.filter(|there| there.digest == digest) {
+    if let Some(there) = trusted.filter(|there| there.digest == digest && there.stat.size == stat.size) {
         return Ok(Ending::Confirmed(record(there.etag.clone())));
     }
     if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {

@@ -167,7 +167,9 @@ impl Findings<'_> {
     pub(crate) fn trusted_record(&self, row: Row) -> Option<(String, Published)> {
         let Row { key, published, pending, .. } = row;
         let attempted = pending.is_some_and(|pending| pending.attempted) || self.unrecorded.contains(&key);
-        published.filter(|_| !attempted).map(|published| (key, published))
+        // Of an object that was taken over unread, no content is known.
+        let known = published.filter(|there| !attempted && there.known_digest().is_some());
+        known.map(|published| (key, published))
     }
 }
 

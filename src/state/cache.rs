@@ -221,8 +221,16 @@ impl CacheManager {
     /// [`ErrorKind::Cache`] if the file cannot be read.
     pub fn is_synced(&self) -> Result<bool, StorageError> {
         // The flag may be older than the last pending record.
-        let flag = self.0.store.meta(META_SYNCED)?.as_deref() == Some(&[1]);
-        Ok(flag && self.pending_count()? == 0)
+        Ok(self.ended_synced()? && self.pending_count()? == 0)
+    }
+
+    /// Returns true if the last run that sent anything was complete.
+    pub(crate) fn ended_synced(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_SYNCED)?.as_deref() == Some(&[1]))
+    }
+
+    pub(crate) fn sync_flag(synced: bool) -> Write {
+        Write::Meta(META_SYNCED, vec![u8::from(synced)])
     }
 
     /// Returns all published files. Takes about 200 bytes of memory for each.
@@ -297,7 +305,7 @@ impl CacheManager {
     pub(crate) fn record_end(&self, synced: bool, complete: bool) -> Result<(), StorageError> {
         let (value, mut writes) = (vec![u8::from(synced)], Vec::new());
         if self.0.store.meta(META_SYNCED)?.as_ref() != Some(&value) {
-            writes.push(Write::Meta(META_SYNCED, value));
+            writes.push(Self::sync_flag(synced));
         }
         if complete && self.0.store.is_completion_due()? {
             writes.push(Write::Complete);

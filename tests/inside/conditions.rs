@@ -93,6 +93,11 @@ fn what_another_run_of_ours_sent_is_wanted_and_what_others_sent_is_not() {
         assert_eq!(site.methods(), ["PUT", "PUT", "HEAD"]);
         let theirs = site.others_put("theirs", "same");
         is_conflict(&site.upload("theirs", "same", &Condition::Absent).unwrap_err(), "none", &theirs);
+        // A copy has the proof of the key that it was copied from.
+        let proof = site.client.head("site/ours", &[]).header("x-amz-meta-brigade").unwrap().to_owned();
+        let copy = site.client.put("site/copy", "same", &[("x-amz-meta-brigade", &proof)]);
+        let error = site.upload("copy", "same", &Condition::Absent).unwrap_err();
+        is_conflict(&error, "none", copy.etag().trim_matches('"'));
     });
 }
 

@@ -169,3 +169,67 @@ fn second_plan_counts_nothing_twice() {
     assert_eq!((report.scanned, report.unchanged, report.skipped_count), (2, 1, 1), "{report:?}");
     assert_eq!((report.uploaded_count, report.deleted_count, report.failed_count), (1, 5, 0));
 }
+
+/// One key whose HEAD always fails held up every run.
+#[test]
+fn leftover_that_cannot_be_asked_for_holds_up_nothing() {
+    let world = with_leftovers(1);
+    fs::remove_dir_all(world.path("left")).unwrap();
+    world.write("new", "x");
+    world.proxy.add(Rule::new(answer(500, "InternalError")).method("HEAD"));
+    let site = site_with(&world, world.s3_config().retry(RetryPolicy::default().with_attempts(2)));
+    let report = rescan(&world, &site);
+    assert_eq!((report.outcome, report.uploaded_count, report.pending), (RescanOutcome::Partial, 1, 1));
+    assert_eq!(kept(&report), [("left/0", KeptReason::Unsettled)]);
+    world.proxy.clear_rules();
+    assert_eq!(rescan(&world, &site).deleted, ["left/0"]);
+}
+
+/// Copies with the metadata of our objects, and objects that were edited with it, are not what a run stored there.
+#[test]
+fn i3_copies_and_edits_with_our_metadata_are_left() {
+    let world = with_leftovers(3);
+    let stored = |key: &str| world.store.get(&format!("{PREFIX}{key}")).unwrap();
+    // As CopyObject does, from an object of the same interrupted run.
+    let source = stored("left/2");
+    let put = |key: &str, bytes: &str, proof: &str| {
+        world.strangers.lock().unwrap().insert(key.to_owned(), bytes.into());
+        world.store.put_raw_with(
+            &format!("{PREFIX}{key}"),
+            bytes.to_owned(),
+            &[("x-amz-meta-brigade", proof)],
+        );
+    };
+    put("left/0", "2", &source.metadata["brigade"]);
+    put("left/1", "a longer text of somebody", &stored("left/1").metadata["brigade"]);
+    fs::remove_dir_all(world.path("left")).unwrap();
+    let site = world.orchestrator();
+    let report = rescan(&world, &site);
+    assert_eq!(report.deleted, ["left/2"]);
+    assert_eq!(kept(&report), [("left/0", KeptReason::NotOurs), ("left/1", KeptReason::NotOurs)]);
+}
+
+/// The tokens of complete runs were never forgotten, so their objects counted as leftovers later.
+#[test]
+fn i3_objects_of_complete_runs_are_no_leftovers() {
+    let world = World::new();
+    let site = world.orchestrator();
+    acquainted(&world, &site);
+    world.write("left/0", "0");
+    rescan(&world, &site);
+    let before = world.store.get(&format!("{PREFIX}left/0")).unwrap();
+    world.remove("left/0");
+    for n in 0..3 {
+        world.write("known", format!("{n}"));
+        rescan(&world, &site);
+    }
+    world.write("left/0", "1");
+    interrupted(&world, site, is_put);
+    // Somebody puts the object of the complete run back.
+    world.strangers.lock().unwrap().insert("left/0".into(), b"0".to_vec());
+    let proof = before.metadata["brigade"].as_str();
+    world.store.put_raw_with(&format!("{PREFIX}left/0"), "0", &[("x-amz-meta-brigade", proof)]);
+    world.remove("left/0");
+    let report = rescan(&world, &world.orchestrator());
+    assert_eq!((kept(&report), report.deleted_count), (vec![("left/0", KeptReason::NotOurs)], 0));
+}

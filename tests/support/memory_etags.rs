@@ -21,7 +21,11 @@ impl State {
         match self.etags {
             ETags::Md5 => hex::encode(*md5::compute(bytes)),
             ETags::MadeUp => format!("etag-{:06x}", self.counter),
-            ETags::Encrypted => hex::encode(*md5::compute(format!("SSE-KMS {}", self.counter))),
+            ETags::Encrypted => {
+                let etag = hex::encode(*md5::compute(format!("SSE-KMS {}", self.counter)));
+                self.encrypted.insert(etag.clone());
+                etag
+            }
         }
     }
 
@@ -34,6 +38,10 @@ impl State {
             hex::decode(&part.etag).unwrap_or_else(|_| md5::compute(&part.bytes).to_vec())
         };
         let md5s: Vec<u8> = parts.iter().flat_map(md5_of).collect();
-        format!("{}-{}", hex::encode(*md5::compute(md5s)), parts.len())
+        let etag = format!("{}-{}", hex::encode(*md5::compute(md5s)), parts.len());
+        if self.etags == ETags::Encrypted {
+            self.encrypted.insert(etag.clone());
+        }
+        etag
     }
 }

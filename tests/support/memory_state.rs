@@ -185,6 +185,8 @@ pub(super) struct State {
     pub(super) lists_no_etags: bool,
     pub(super) lists_out_of_order: bool,
     pub(super) etags: ETags,
+    /// The `ETag`s of objects that are encrypted with a key of KMS.
+    pub(super) encrypted: BTreeSet<String>,
     pub(super) habits: Habits,
     /// How far the store's clock is ahead of this machine's.
     pub(super) ahead: Duration,

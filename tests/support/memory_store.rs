@@ -123,7 +123,12 @@ impl S3 for MemoryStore {
         let HeadObjectInput { bucket, key, if_match, if_none_match, checksum_mode, .. } = req.input;
         let mut state = self.in_bucket(&bucket)?;
         state.check_conditions(&key, &Conditions::of_read(if_match, if_none_match))?;
-        Ok(S3Response::new(answers::head_object(state.object(&key)?, checksum_mode.as_ref())))
+        let object = state.object(&key)?;
+        let encrypted = state.encrypted.contains(&object.etag);
+        let mut output = answers::head_object(object, checksum_mode.as_ref());
+        output.server_side_encryption =
+            encrypted.then(|| ServerSideEncryption::from_static(ServerSideEncryption::AWS_KMS));
+        Ok(S3Response::new(output))
     }
 
     async fn delete_object(

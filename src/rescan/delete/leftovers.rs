@@ -1,7 +1,7 @@
 //! Settles what interrupted runs may have stored without a record, and whose files are gone by now (I4).
 //!
-//! Each such key is looked at by a HEAD. An object with the proof of origin of one of those runs is recorded as
-//! published: the next plan deletes it under the same rules as any other. Anything else is left.
+//! Each such key is asked for by a HEAD. An object with the proof of origin of one of those runs, for this key and with
+//! its size, is recorded as published: the next plan deletes it under the same rules as any other. Anything else is left.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,8 +21,11 @@ use crate::state::store::Write;
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
+/// So many failures of the store in a row end the run.
+const OUTAGES: u32 = 3;
+
 /// A key, its pending record, and what a HEAD tells of it.
-type Looked = (String, Pending, Result<Option<StoredObject>, StorageError>);
+type Answer = (String, Pending, Result<Option<StoredObject>, StorageError>);
 
 /// What became of the leftovers.
 #[derive(Default)]
@@ -33,7 +36,7 @@ pub(crate) struct Settled {
     pub(crate) not_ours: Vec<String>,
 }
 
-/// Looks at the unsettled keys, as many at a time as there are workers.
+/// Sends a HEAD for each unsettled key, as many at a time as there are workers. A key whose HEAD fails stays as it is.
 pub(crate) fn settle(
     engine: &Engine,
     context: &Arc<Context>,
@@ -41,29 +44,35 @@ pub(crate) fn settle(
 ) -> Result<Settled, StorageError> {
     let (runs, mut rows) = (cache.runs()?, cache.pending_rows());
     let (results, mut in_flight, mut settled) = (BatchQueue::new(), 0, Settled::default());
-    let mut next = next_leftover(cache, &mut rows);
+    let (mut next, mut outages) = (next_leftover(cache, &mut rows), 0);
     loop {
         while in_flight < engine.workers()
             && let Ok(Some((key, pending))) = next
         {
             let context = context.clone();
-            results.submit(engine, move || look(&context, key, pending));
+            results.submit(engine, move || ask_store(&context, key, pending));
             in_flight += 1;
             next = next_leftover(cache, &mut rows);
         }
         if in_flight == 0 {
-            settled.not_ours.sort_unstable();
-            return next.map(|_| settled);
+            next?;
+            return settled.leave_others(cache);
         }
         let mut writes = Vec::new();
         for (key, pending, found) in results.take(1, Duration::MAX) {
             in_flight -= 1;
-            match found {
-                Ok(found) => writes.extend(settled.writes_for(key, &pending, found, &runs)),
-                // The run was stopped, or there is an outage: the key stays as it is.
-                Err(error) if error.is_not_tried() || error.kind().is_transient() => next = Err(error),
-                // The credentials may not look at it.
-                Err(_) => {}
+            let error = match found {
+                Ok(found) => {
+                    outages = 0;
+                    writes.extend(settled.writes_for(key, &pending, found, &runs));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // One key that always fails, or that may not be read, holds up nothing else.
+            outages += u32::from(error.kind().is_transient());
+            if error.is_not_tried() || outages >= OUTAGES {
+                next = Err(error);
             }
         }
         settled.changed |= !writes.is_empty();
@@ -83,9 +92,16 @@ impl Settled {
         if let Some(published) = recognize(runs, pending, object) {
             return vec![Write::Published(key.clone(), published), Write::Recent(key)];
         }
-        // Somebody else's: nothing is left to do for it.
-        self.not_ours.push(key.clone());
-        vec![Write::Settled(key)]
+        self.not_ours.push(key);
+        Vec::new()
+    }
+
+    /// Records that nothing is left to do for the objects of others.
+    fn leave_others(mut self, cache: &CacheManager) -> Result<Self, StorageError> {
+        self.not_ours.sort_unstable();
+        self.changed |= !self.not_ours.is_empty();
+        cache.apply(&self.not_ours.iter().cloned().map(Write::Settled).collect::<Vec<_>>())?;
+        Ok(self)
     }
 }
 
@@ -105,22 +121,22 @@ fn next_leftover(
 }
 
 /// Sends a HEAD. Never panics.
-fn look(context: &Context, key: String, pending: Pending) -> Looked {
+fn ask_store(context: &Context, key: String, pending: Pending) -> Answer {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let request_context = context.request_context();
         request_context.check(Operation::Head)?;
         let transfers = context.session.backend.transfers().ok_or_else(|| {
-            StorageError::new(ErrorKind::Unsupported, Operation::Head, "this backend cannot look at objects")
+            StorageError::new(ErrorKind::Unsupported, Operation::Head, "this backend has no HEAD")
         })?;
-        transfers.head(&request_context, &RemoteKey::new(key.clone())?)
+        transfers.head(&request_context, &RemoteKey::new(key.clone())?, false)
     }));
     let found = attempt.unwrap_or_else(|panic| Err(panicked(Operation::Head, &*panic)));
     (key, pending, found)
 }
 
-/// Returns the record of an object that one of these runs stored.
+/// Returns the record of an object that one of these runs stored under this very key.
 fn recognize(runs: &[RunRecord], pending: &Pending, object: StoredObject) -> Option<Published> {
-    let proof = object.proof?;
+    let proof = object.proof.filter(|_| object.is_as_stored)?;
     let run = runs.iter().find(|run| run.token == proof.run)?;
     Some(Published {
         stat: FileStat { size: object.size, ..pending.stat },

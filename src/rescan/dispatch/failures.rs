@@ -118,6 +118,7 @@ impl Dispatcher<'_> {
             Preflight::Passed => (self.tally.reached, self.tally.permitted) = (true, true),
             Preflight::Denied => self.tally.reached = true,
             Preflight::Unknown => {}
+            Preflight::Stopped => self.look_for_stop(),
             Preflight::Unreachable(error) => {
                 self.outage(&error);
                 self.stop(StopReason::Unavailable);
@@ -130,7 +131,7 @@ impl Dispatcher<'_> {
         if self.not_tried(&error) {
             return Ok(());
         }
-        if !error.kind().is_transient() || error.is_about_the_cache() {
+        if !error.kind().is_transient() || !error.is_retryable() || error.is_about_the_cache() {
             return Err(error);
         }
         self.context.session.trace.warn("the store cannot be reached", &[("error", &error)]);

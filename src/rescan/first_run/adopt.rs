@@ -9,26 +9,25 @@ use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
-use crate::observe::event::Event;
 use crate::rescan::context::{Context, given_up};
-use crate::rescan::first_run::compare::{Candidate, Compared, Verdict, compare};
+use crate::rescan::first_run::compare::{Candidate, Compared, Heads, Verdict, compare};
 use crate::rescan::report::Adoption;
 use crate::state::records::{Pending, Published};
 
 /// What is known of the file of a listed object.
-pub(crate) enum Standing {
+pub(crate) enum FileState {
     /// The cache has published it, or a request for its key may have changed the object.
     Known,
-    /// A file that is to be uploaded.
+    /// A file that is to be uploaded if its object holds something else.
     File(Pending),
     /// There is no such file in the tree.
     NoFile,
 }
 
 /// Where the adoption looks files up, and where it puts what it finds. The thread of the run calls it.
-pub(crate) trait Ledger {
-    /// Returns the standing of each object of a page.
-    fn standings(&mut self, page: &[Listed]) -> Result<Vec<Standing>, StorageError>;
+pub(crate) trait AdoptionSink {
+    /// Returns the state of the file of each object of a page.
+    fn file_states(&mut self, page: &[Listed]) -> Result<Vec<FileState>, StorageError>;
     /// The object holds the file.
     fn same(&mut self, key: String, published: Published) -> Result<(), StorageError>;
     /// The object has the key of a file, and another content as far as is known.
@@ -42,18 +41,19 @@ pub(crate) fn adopt(
     engine: &Engine,
     context: &Arc<Context>,
     transfers: &dyn Transfers,
-    ledger: &mut dyn Ledger,
+    sink: &mut dyn AdoptionSink,
 ) -> Result<Adoption, StorageError> {
     let (pages, page) = (Pages::new(), Vec::new().into_iter().zip(Vec::new()));
     let mut listing = Listing { context, transfers, pages, page, next: None, ended: false };
     let (results, mut in_flight, mut found) = (BatchQueue::new(), 0, Adoption::default());
+    let heads = Arc::new(Heads::default());
     let (mut result, most) = (Ok(true), engine.workers() * 2);
     loop {
         while matches!(result, Ok(true)) && in_flight < most {
-            result = next_candidate(&mut listing, ledger, &mut found).map(|candidate| {
+            result = next_candidate(&mut listing, sink, &mut found).map(|candidate| {
                 let Some(candidate) = candidate else { return false };
-                let context = context.clone();
-                results.submit(engine, move || compare(&context, candidate));
+                let (context, heads) = (context.clone(), heads.clone());
+                results.submit(engine, move || compare(&context, &heads, candidate));
                 in_flight += 1;
                 true
             });
@@ -64,7 +64,7 @@ pub(crate) fn adopt(
         let spare: usize = in_flight.saturating_sub(engine.workers());
         for compared in results.take((spare / 2).max(1), Duration::MAX) {
             in_flight -= 1;
-            let settled = settle(context, ledger, compared, &mut found);
+            let settled = settle(sink, compared, &mut found);
             result = result.and_then(|more| settled.map(|()| more));
         }
     }
@@ -73,53 +73,42 @@ pub(crate) fn adopt(
 /// Returns the next object that may hold its file.
 fn next_candidate(
     listing: &mut Listing<'_>,
-    ledger: &mut dyn Ledger,
+    sink: &mut dyn AdoptionSink,
     found: &mut Adoption,
 ) -> Result<Option<Candidate>, StorageError> {
-    while let Some((listed, standing)) = listing.next_object(ledger)? {
+    while let Some((listed, file_state)) = listing.next_object(sink)? {
         found.listed += 1;
-        match standing {
-            Standing::Known => {}
-            Standing::NoFile => {
+        match file_state {
+            FileState::Known => {}
+            FileState::NoFile => {
                 found.without_file += 1;
-                ledger.no_file(listed)?;
+                sink.no_file(listed)?;
             }
-            Standing::File(pending) if pending.stat.size == listed.size => {
+            FileState::File(pending) if pending.stat.size == listed.size && !listing.context.is_forced() => {
                 let key = RemoteKey::new(listed.key.clone())?;
                 return Ok(Some(Candidate { key, pending, listed }));
             }
-            Standing::File(pending) => {
+            FileState::File(pending) => {
                 found.different += 1;
-                ledger.differs(listed.key.clone(), pending, listed)?;
+                sink.differs(listed.key.clone(), pending, listed)?;
             }
         }
     }
     Ok(None)
 }
 
-fn settle(
-    context: &Context,
-    ledger: &mut dyn Ledger,
-    compared: Compared,
-    found: &mut Adoption,
-) -> Result<(), StorageError> {
+fn settle(sink: &mut dyn AdoptionSink, compared: Compared, found: &mut Adoption) -> Result<(), StorageError> {
     let Compared { candidate: Candidate { key, pending, listed }, verdict, asked } = compared;
     found.head_requests += u64::from(asked);
     let key = key.into_string();
     match verdict {
-        Verdict::Same(published) => {
-            let trace = &context.session.trace;
-            trace.progress.file_done();
-            trace.progress.bytes_present(published.stat.size);
-            trace.emit(|| Event::Adopted { key: key.clone(), bytes: published.stat.size });
-            ledger.same(key, published)
-        }
+        Verdict::Same(published) => sink.same(key, published),
         // The run was stopped.
         Verdict::Failed(error) if error.is_not_tried() => Err(error),
-        // The upload meets the same error, or is the answer to it.
+        // The upload meets the same error, or goes past it.
         Verdict::Differs | Verdict::Failed(_) => {
             found.different += 1;
-            ledger.differs(key, pending, listed)
+            sink.differs(key, pending, listed)
         }
     }
 }
@@ -129,14 +118,17 @@ struct Listing<'a> {
     context: &'a Context,
     transfers: &'a dyn Transfers,
     pages: Pages,
-    page: std::iter::Zip<std::vec::IntoIter<Listed>, std::vec::IntoIter<Standing>>,
+    page: std::iter::Zip<std::vec::IntoIter<Listed>, std::vec::IntoIter<FileState>>,
     /// The continuation token of the next page; `None` for the first page.
     next: Option<String>,
     ended: bool,
 }
 
 impl Listing<'_> {
-    fn next_object(&mut self, ledger: &mut dyn Ledger) -> Result<Option<(Listed, Standing)>, StorageError> {
+    fn next_object(
+        &mut self,
+        sink: &mut dyn AdoptionSink,
+    ) -> Result<Option<(Listed, FileState)>, StorageError> {
         loop {
             if let Some(object) = self.page.next() {
                 return Ok(Some(object));
@@ -152,8 +144,8 @@ impl Listing<'_> {
             let page = self.transfers.list(&request_context, self.next.as_deref())?;
             self.pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
             (self.ended, self.next) = (page.next.is_none(), page.next);
-            let standings = ledger.standings(&page.objects)?;
-            self.page = page.objects.into_iter().zip(standings);
+            let file_states = sink.file_states(&page.objects)?;
+            self.page = page.objects.into_iter().zip(file_states);
         }
     }
 }

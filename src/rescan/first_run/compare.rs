@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use crate::backend::{Listed, StoredChecksum, StoredObject, Transfers};
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -13,6 +14,25 @@ use crate::tree::digest::Digest;
 use crate::tree::fingerprint::{Division, Fingerprint, fingerprint};
 use crate::tree::source::Source;
 use crate::tree::version::wall_nanos;
+
+/// So many HEAD requests in a row fail, and no more are sent.
+const FAILURES_IN_A_ROW: u32 = 3;
+
+/// What the HEAD requests of one listing have met so far.
+#[derive(Default)]
+pub(crate) struct Heads {
+    /// Failures and refusals since the last answer.
+    in_a_row: AtomicU32,
+    /// The checksums of the store may not be read: it encrypts with a key of KMS that these credentials may not use.
+    without_checksum: AtomicBool,
+}
+
+impl Heads {
+    /// Returns true if the last HEAD requests have all failed.
+    fn are_given_up(&self) -> bool {
+        self.in_a_row.load(Relaxed) >= FAILURES_IN_A_ROW
+    }
+}
 
 /// A file that an object may hold already.
 pub(crate) struct Candidate {
@@ -39,9 +59,9 @@ pub(crate) enum Verdict {
 }
 
 /// Compares a file with its object. Never panics.
-pub(crate) fn compare(context: &Context, mut candidate: Candidate) -> Compared {
+pub(crate) fn compare(context: &Context, heads: &Heads, mut candidate: Candidate) -> Compared {
     let mut asked = false;
-    let attempt = catch_unwind(AssertUnwindSafe(|| try_compare(context, &mut candidate, &mut asked)));
+    let attempt = catch_unwind(AssertUnwindSafe(|| try_compare(context, heads, &mut candidate, &mut asked)));
     let result = attempt.unwrap_or_else(|panic| Err(panicked(Operation::Head, &*panic)));
     let verdict = match result {
         Ok(Some(published)) => Verdict::Same(published),
@@ -54,6 +74,7 @@ pub(crate) fn compare(context: &Context, mut candidate: Candidate) -> Compared {
 /// Returns the published record of the file if its content is proven to be the object's.
 fn try_compare(
     context: &Context,
+    heads: &Heads,
     candidate: &mut Candidate,
     asked: &mut bool,
 ) -> Result<Option<Published>, StorageError> {
@@ -80,25 +101,37 @@ fn try_compare(
     if let Some(digest) = plain {
         (pending.not_racy, pending.digest) = (not_racy, Some(*digest));
     }
+    if heads.are_given_up() {
+        return Ok(None);
+    }
     *asked = true;
-    let Some(object) = find_object(context, transfers, key, stat.size)? else { return Ok(None) };
+    let found = find_object(context, transfers, heads, key)?;
+    let Some(object) = found.filter(|object| object.size == stat.size) else { return Ok(None) };
     let digest = file.digest_if_proven(&object, own)?;
     Ok(digest.and_then(|digest| record(digest, object.etag)))
 }
 
-/// Sends a HEAD. Returns `None` if it may not be sent, or shows no object of this size.
+/// Sends a HEAD. Returns `None` if there is no object, or if it may not be read.
 fn find_object(
     context: &Context,
     transfers: &dyn Transfers,
+    heads: &Heads,
     key: &RemoteKey,
-    size: u64,
 ) -> Result<Option<StoredObject>, StorageError> {
-    match transfers.head(&context.request_context(), key) {
-        Ok(found) => Ok(found.filter(|object| object.size == size)),
-        // Nobody knows what it holds.
-        Err(error) if error.kind() == ErrorKind::AccessDenied => Ok(None),
-        Err(error) => Err(error),
+    let request_context = context.request_context();
+    let denied = |error: &StorageError| error.kind() == ErrorKind::AccessDenied;
+    let with_checksum = !heads.without_checksum.load(Relaxed);
+    let mut found = transfers.head(&request_context, key, with_checksum);
+    if with_checksum && found.as_ref().is_err_and(denied) {
+        found = transfers.head(&request_context, key, false);
+        heads.without_checksum.fetch_or(found.is_ok(), Relaxed);
     }
+    match &found {
+        Ok(_) => heads.in_a_row.store(0, Relaxed),
+        Err(_) => drop(heads.in_a_row.fetch_add(1, Relaxed)),
+    }
+    // Nobody knows what an object holds that may not be read.
+    if found.as_ref().is_err_and(denied) { Ok(None) } else { found }
 }
 
 /// A file, and the digests that are known of it.
@@ -139,8 +172,8 @@ impl Reader<'_> {
         Ok(same.then_some(found.digest))
     }
 
-    /// Returns the digest of the file if a HEAD proves that the object has it: by the proof of origin, or by a SHA-256
-    /// that the store keeps.
+    /// Returns the digest of the file if a HEAD proves that the object has it. What the store says of the content comes
+    /// first: its own SHA-256, then an `ETag` that is an MD5. Only if it says nothing does the proof of origin count.
     fn digest_if_proven(
         &mut self,
         object: &StoredObject,
@@ -154,21 +187,29 @@ impl Reader<'_> {
             Some(StoredChecksum::OfParts(sha256)) => part_size.map(|_| Digest::known(sha256, part_size)),
             None => None,
         };
-        for claimed in proof.and_then(|proof| proof.digest).into_iter().chain(stored) {
-            let division = claimed.part_size().and_then(NonZeroU64::new);
-            let known = self.known.iter().find(|known| known.part_size() == claimed.part_size());
-            let digest = match known {
-                Some(known) => *known,
-                None => self.read(division, &[])?.digest,
-            };
-            if digest == claimed {
-                return Ok(Some(digest));
-            }
+        if let Some(claimed) = stored {
+            return self.digest_if_equal(claimed);
         }
-        // A multipart upload of ours that was not hashed before, with a part size that is not the one of now.
-        match part_size.filter(|_| part_size != own) {
-            Some(_) => self.digest_if_tagged(object.etag.as_deref(), part_size, part_size),
-            None => Ok(None),
+        // Under our part size of then, which need not be the one of now.
+        let etag = object.etag.as_deref();
+        if let Some(digest) = self.digest_if_tagged(etag, part_size.or(own), part_size.or(own))? {
+            return Ok(Some(digest));
         }
+        let is_md5 = etag.is_some_and(|etag| !possible_divisions(etag, object.size, part_size).is_empty());
+        if is_md5 && !object.encrypted {
+            return Ok(None);
+        }
+        let claimed = proof.and_then(|proof| proof.digest);
+        claimed.map_or(Ok(None), |claimed| self.digest_if_equal(claimed))
+    }
+
+    /// Returns the digest of the file if it is this one.
+    fn digest_if_equal(&mut self, claimed: Digest) -> Result<Option<Digest>, StorageError> {
+        let known = self.known.iter().find(|known| known.part_size() == claimed.part_size());
+        let digest = match known {
+            Some(known) => *known,
+            None => self.read(claimed.part_size().and_then(NonZeroU64::new), &[])?.digest,
+        };
+        Ok(Some(digest).filter(|digest| *digest == claimed))
     }
 }

@@ -7,8 +7,8 @@ use crate::backend::Listed;
 use crate::error::StorageError;
 use crate::key::RemoteKey;
 use crate::rescan::config::FirstRun;
-use crate::rescan::first_run::Stock;
-use crate::rescan::first_run::adopt::{Ledger, Standing, adopt};
+use crate::rescan::first_run::FirstRunContext;
+use crate::rescan::first_run::adopt::{AdoptionSink, FileState, adopt};
 use crate::rescan::plan::Plan;
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::records::{Pending, PendingKind, Published};
@@ -18,14 +18,14 @@ use crate::tree::version::FileStat;
 
 /// Adds to a dry run's report, and to the totals of its plan, what a first run would take over.
 pub(crate) fn preview(
-    stock: &Stock<'_>,
+    first_run: &FirstRunContext<'_>,
     filter: &Filter,
     plan: &mut Plan,
     report: &mut RescanReport,
 ) -> Result<(), StorageError> {
-    let mirrors = stock.policy == FirstRun::Mirror;
-    let mut preview = Preview { stock, filter, mirrors, plan, report, adopted: BTreeSet::new() };
-    let found = adopt(stock.engine, stock.context, stock.transfers, &mut preview);
+    let mirrors = first_run.policy == FirstRun::Mirror;
+    let mut preview = Preview { first_run, filter, mirrors, plan, report, adopted: BTreeSet::new() };
+    let found = adopt(first_run.engine, first_run.context, first_run.transfers, &mut preview);
     let adopted = preview.adopted;
     let mut index = 0;
     report.uploaded.retain(|_| {
@@ -38,7 +38,7 @@ pub(crate) fn preview(
 
 /// Takes results into the report of a dry run.
 struct Preview<'a> {
-    stock: &'a Stock<'a>,
+    first_run: &'a FirstRunContext<'a>,
     filter: &'a Filter,
     mirrors: bool,
     plan: &'a mut Plan,
@@ -54,14 +54,15 @@ impl Preview<'_> {
         self.plan.published += u64::from(self.mirrors);
     }
 
-    /// Returns the standing of an object by the file on disk.
-    fn standing(&self, object: &Listed) -> Result<Standing, StorageError> {
+    /// Returns the state of the file of an object, as it is on disk.
+    fn file_state(&self, object: &Listed) -> Result<FileState, StorageError> {
         // Checked first: a listed key is no path to be trusted.
         if RemoteKey::new(object.key.clone()).is_err() || !self.filter.admits(&object.key) {
-            return Ok(Standing::NoFile);
+            return Ok(FileState::NoFile);
         }
-        if self.stock.cache.published_record(&object.key)?.is_some() {
-            return Ok(Standing::Known);
+        let (published, pending) = self.first_run.cache.records(&object.key)?;
+        if published.is_some() || pending.is_some_and(|pending| pending.attempted) {
+            return Ok(FileState::Known);
         }
         let file = |stat| Pending {
             kind: PendingKind::Added,
@@ -70,12 +71,17 @@ impl Preview<'_> {
             digest: None,
             attempted: false,
         };
-        Ok(self.stat_of(&object.key).map_or(Standing::NoFile, |stat| Standing::File(file(stat))))
+        Ok(self.stat_of(&object.key).map_or(FileState::NoFile, |stat| FileState::File(file(stat))))
     }
 
     /// Returns the stat of the file of a key; `None` if there is none, or it is not published.
     fn stat_of(&self, key: &str) -> Option<FileStat> {
-        let stat = self.stock.context.root.stat(Path::new(key)).ok()?;
+        let (root, path) = (&self.first_run.context.root, Path::new(key));
+        let stat = root.stat(path).ok()?;
+        // A case-insensitive file system finds a name that the walk does not.
+        if cfg!(target_os = "macos") && !root.lists_exactly(path).ok()? {
+            return None;
+        }
         file_type(&stat).is_file().then(|| FileStat::of(&stat))
     }
 
@@ -84,24 +90,24 @@ impl Preview<'_> {
         if !self.filter.admits(key) {
             return Some(KeptReason::Excluded);
         }
-        match self.stock.context.root.stat(Path::new(key)) {
-            Ok(stat) if file_type(&stat).is_dir() => None,
-            Err(error) if is_absent(error) => None,
-            _ => Some(KeptReason::Skipped),
+        let gone = match self.first_run.context.root.stat(Path::new(key)) {
+            Ok(stat) => file_type(&stat).is_dir(),
+            Err(error) => is_absent(error),
+        };
+        if !gone {
+            return Some(KeptReason::Skipped);
         }
+        (!self.first_run.delete).then_some(KeptReason::DeletesOff)
     }
 }
 
-impl Ledger for Preview<'_> {
-    fn standings(&mut self, page: &[Listed]) -> Result<Vec<Standing>, StorageError> {
-        page.iter().map(|object| self.standing(object)).collect()
+impl AdoptionSink for Preview<'_> {
+    fn file_states(&mut self, page: &[Listed]) -> Result<Vec<FileState>, StorageError> {
+        page.iter().map(|object| self.file_state(object)).collect()
     }
 
     fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
         self.count_common();
-        if self.stock.context.is_forced() {
-            return Ok(());
-        }
         self.plan.added = self.plan.added.saturating_sub(1);
         self.report.uploaded_count = self.report.uploaded_count.saturating_sub(1);
         self.report.uploaded_bytes = self.report.uploaded_bytes.saturating_sub(published.stat.size);

@@ -3,7 +3,7 @@
 use crate::rescan::delete::guard::Counts;
 
 /// The work of a run, in numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) added: u64,
     pub(crate) modified: u64,

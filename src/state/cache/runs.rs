@@ -24,10 +24,10 @@ pub(crate) struct RunRecord {
 }
 
 impl CacheManager {
-    /// Records durably that a run is about to send requests. If everything of the runs before it is recorded, they are
-    /// forgotten.
+    /// Records durably that a run is about to send requests. Until it is complete, the store is not as the tree was. The
+    /// runs before it are forgotten if the last one was complete.
     pub(crate) fn record_run(&self, run: RunRecord) -> Result<(), StorageError> {
-        let mut runs = if self.is_synced()? { Vec::new() } else { self.runs()? };
+        let mut runs = if self.ended_synced()? { Vec::new() } else { self.runs()? };
         // A second pass of the same run has the same token.
         if runs.contains(&run) {
             return Ok(());
@@ -39,7 +39,7 @@ impl CacheManager {
                 .with_path(self.path())
                 .with_source(error)
         })?;
-        self.apply(&[Write::Meta(META_RUNS, encoded)])
+        self.apply(&[Write::Meta(META_RUNS, encoded), Self::sync_flag(false)])
     }
 
     /// Returns the runs whose uploads may not all be recorded.

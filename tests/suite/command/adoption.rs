@@ -138,6 +138,10 @@ fn plan_without_credentials_or_connection_shows_uploads() {
     let wrong = Shell::of(&world).set("AWS_SECRET_ACCESS_KEY", "another");
     wrong.plan(&world, &[]).code(5);
     shell.plan(&world, &[]).code(0).shows("3 to adopt");
+    // Without its deletes, the plan of a mirror would be a trap.
+    let mirror = [&args[..], &["--first-run", "mirror"]].concat();
+    bare.run(&mirror).code(2);
+    away.plan(&world, &["--retries", "0", "--first-run", "mirror"]).code(3);
     assert!(!world.cache_path().exists());
 }
 

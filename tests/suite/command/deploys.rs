@@ -229,8 +229,8 @@ fn dry_run_is_a_plan_and_help_is_there_in_both_ways() {
     for (command, has, lacks) in [
         (
             "plan",
-            ["--exclude", "--max-delete"],
-            vec!["--retries", "--verify", "--json-events", "--lock-wait", "--dry-run"],
+            ["--first-run", "--max-delete"],
+            vec!["--chunk-size", "--verify", "--json-events", "--lock-wait", "--dry-run"],
         ),
         ("status", ["--cache", "--json"], vec!["--ca-file", "--public-url", "--quiet", "--virtual-host"]),
         ("url", ["--public-url", "--fallback-url"], vec!["--ca-file", "--verbose"]),

@@ -97,6 +97,22 @@ fn p2_verify_stops_too() {
     all_is_well(&world);
 }
 
+/// A plan of a first run waits for the store, too.
+#[test]
+fn p2_plan_stops_too() {
+    let world = some_files(3);
+    let shell = Shell::of(&world);
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("GET"));
+    let (root, cache) = (text(world.root()), text(world.cache_path()));
+    let mut command = shell.std_command(&["plan", &root, DEST, "--cache", &cache]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(held.wait_for_arrivals(1));
+    send(&child, Signal::INT);
+    ended(child).code(130);
+    held.release();
+}
+
 /// P3: the second fails, names the file, and harms nothing.
 #[test]
 fn p3_two_at_once_on_one_cache() {

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::backend::proof::hash_of_key;
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::headers::{PROOF, UPLOAD_TOKEN};
 use crate::backend::s3::request::{S3Request, S3Response};
@@ -26,14 +27,19 @@ pub(crate) enum Owner {
     Unknown(StorageError),
 }
 
-/// Returns what a HEAD tells of an object; `None` if there is none. Also asks for the checksum that the store keeps.
+/// Returns what a HEAD tells of an object; `None` if there is none. `with_checksum` asks for the checksum that the store
+/// keeps, too.
 pub(crate) fn head(
     s3: &S3Backend,
     context: &RequestContext<'_>,
     key: &RemoteKey,
+    with_checksum: bool,
 ) -> Result<Option<StoredObject>, StorageError> {
-    let name = HeaderName::from_static("x-amz-checksum-mode");
-    let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("ENABLED"))]);
+    let mut headers = HeaderMap::new();
+    if with_checksum {
+        let name = HeaderName::from_static("x-amz-checksum-mode");
+        headers.insert(name, HeaderValue::from_static("ENABLED"));
+    }
     send_head(s3, context, key, Operation::Head, headers).map_err(|error| error.with_key(key.as_str()))
 }
 
@@ -76,7 +82,8 @@ fn send_head(
     headers: HeaderMap,
 ) -> Result<Option<StoredObject>, StorageError> {
     let response = send_plain_head(s3, context, key, operation, headers)?;
-    response.map(|response| read_object(&response, operation)).transpose()
+    let object = s3.settings.address.prefix.join(key.as_str());
+    response.map(|response| read_object(&response, operation, &object)).transpose()
 }
 
 /// Sends a HEAD and returns the response; `None` if there is no object.
@@ -101,18 +108,34 @@ pub(crate) fn send_plain_head(
     }
 }
 
-fn read_object(response: &S3Response, operation: Operation) -> Result<StoredObject, StorageError> {
-    let size = response.header("content-length").and_then(|length| length.parse().ok()).ok_or_else(|| {
-        let what = "the response to HEAD has no Content-Length";
-        StorageError::new(ErrorKind::Protocol, operation, what)
-    })?;
+fn read_object(
+    response: &S3Response,
+    operation: Operation,
+    object: &str,
+) -> Result<StoredObject, StorageError> {
+    let size: u64 =
+        response.header("content-length").and_then(|length| length.parse().ok()).ok_or_else(|| {
+            let what = "the response to HEAD has no Content-Length";
+            StorageError::new(ErrorKind::Protocol, operation, what)
+        })?;
+    let proof = response.header(PROOF).and_then(Proof::parse);
+    let is_as_stored =
+        proof.as_ref().is_some_and(|proof| proof.size == size && proof.key == Some(hash_of_key(object)));
     Ok(StoredObject {
         size,
         etag: response.etag(operation)?,
-        proof: response.header(PROOF).and_then(Proof::parse),
+        proof,
+        is_as_stored,
+        encrypted: is_encrypted(response),
         checksum: read_checksum(response),
         upload_token: response.header(UPLOAD_TOKEN).map(str::to_owned),
     })
+}
+
+/// Returns true if the `ETag` need not be an MD5. Encryption with keys of S3 itself (`AES256`) leaves it one.
+fn is_encrypted(response: &S3Response) -> bool {
+    let by_kms = response.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
+    by_kms || response.header("x-amz-server-side-encryption-customer-algorithm").is_some()
 }
 
 /// Reads `x-amz-checksum-sha256`. That of a multipart upload ends in `-` and the number of parts.

@@ -75,7 +75,8 @@ fn creation_request<'a>(
     let object = s3.settings.address.prefix.join_checked(key)?;
     let mut headers = object_headers(s3, key)?;
     set_header(&mut headers, UPLOAD_TOKEN, creation.token)?;
-    set_header(&mut headers, PROOF, &creation.proof.to_string())?;
+    let proof = creation.proof.clone().stored_under(&object);
+    set_header(&mut headers, PROOF, &proof.to_string())?;
     // Without this, the store refuses parts with a checksum.
     if s3.settings.checksum_header {
         set_header(&mut headers, "x-amz-checksum-algorithm", "SHA256")?;

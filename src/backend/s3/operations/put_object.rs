@@ -50,7 +50,8 @@ fn put_request<'a>(
     let object = s3.settings.address.prefix.join_checked(file.key)?;
     let mut headers = object_headers(s3, file.key)?;
     add_checksum(s3, &mut headers, file.digest.as_bytes())?;
-    set_header(&mut headers, PROOF, &Proof::of_file(*file.digest, length, file.run).to_string())?;
+    let proof = Proof::of_file(*file.digest, length, file.run).stored_under(&object);
+    set_header(&mut headers, PROOF, &proof.to_string())?;
     set_condition(&mut headers, condition)?;
     let (key, path) = (file.key.as_str(), s3.object_path(&object));
     Ok(S3Request {
@@ -72,9 +73,9 @@ fn find_own(
     let Some(found) = find_object(s3, context, file.key, Operation::Upload)? else {
         return Ok(Found::Missing);
     };
-    let size = file.source.stat().size;
-    let is_wanted = |proof: &Proof| proof.digest.as_ref() == Some(file.digest) && proof.size == size;
-    if found.size != size || !found.proof.as_ref().is_some_and(is_wanted) {
+    let is_wanted = |proof: &Proof| proof.digest.as_ref() == Some(file.digest);
+    // A copy from another key has the same digest, and other headers.
+    if !found.is_as_stored || !found.proof.as_ref().is_some_and(is_wanted) {
         return Ok(Found::Other(found.etag));
     }
     Ok(Found::Ours((Receipt { url: s3.url(file.key.as_str()), etag: found.etag }, String::new())))

@@ -197,12 +197,22 @@ fn connect_for_plan(
     }
     match destination.connect(&args.speed, &args.work.header) {
         Ok((engine, backend)) => Ok((engine, backend, config)),
-        Err(error) if destination.lacks_credentials() => {
+        // Without its deletes the plan of a mirror would be a trap.
+        Err(error)
+            if destination.lacks_credentials() && matches!(args.work.first_run, FirstRunHow::Adopt) =>
+        {
             text::print_note(&format!("what a first sync would adopt is not known: {error}"));
             let (engine, backend) = offline()?;
             Ok((engine, backend, config.first_run(FirstRun::Overwrite)))
         }
         Err(error) => Err(error),
+    }
+}
+
+fn was_cancelled(result: &Result<RescanReport, StorageError>) -> bool {
+    match result {
+        Ok(report) => report.stop_reason == Some(StopReason::Cancelled),
+        Err(error) => error.kind() == ErrorKind::Cancelled,
     }
 }
 
@@ -232,8 +242,12 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
         .cancel(stop.token.clone())
         .observer(follower.observer())
         .progress(follower.progress.clone());
-    let report = site.rescan_with(&run)?;
+    let result = site.rescan_with(&run);
     drop(follower);
+    if let Some(signal) = stop.exit_code().filter(|_| was_cancelled(&result)) {
+        return Ok(signal);
+    }
+    let report = result?;
     refuse_empty(args, &report)?;
     text::print_failures(&report.failed, report.failed_count);
     if args.destination.output.json {
