@@ -4,27 +4,36 @@
 //! - [`StorageBackend`]: four blocking methods. Anyone can implement it.
 //! - [`Transfers`]: the operations of a store with receipts, multipart uploads, bulk deletes and listings. Only
 //!   [`S3Backend`](crate::S3Backend) has them.
+//! - [`StateObjects`]: the operations on the small objects of the state that lies with the bucket.
+//! - `probe`: finds out whether a store keeps conditions.
 //! - `adapter`: drives either of the two for a rescan.
 //! - [`Journal`]: where a rescan records the steps of multipart uploads.
 
 pub(crate) mod adapter;
+mod condition;
 mod journal;
+mod listing;
 pub(crate) mod local;
 pub(crate) mod pagination;
+mod probe;
 pub(crate) mod proof;
 pub(crate) mod s3;
+mod state_objects;
 mod transfers;
 
 use std::path::Path;
 
+pub(crate) use self::condition::{Condition, WRITES_RACED, is_weak, quoted};
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
+pub use self::listing::{Listed, Page};
 pub(crate) use self::proof::Proof;
+pub(crate) use self::state_objects::{Fetched, Modified, ProbeResult, PutSmall, SmallObject, StateObjects};
 pub(crate) use self::transfers::{
     Assembly, Begun, Creation, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart,
-    StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token, sealed,
+    StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token,
 };
-pub use self::transfers::{Deleted, Listed, Page, Receipt, Transfers, Upload};
+pub use self::transfers::{Deleted, Receipt, Transfers, Upload};
 use crate::error::StorageError;
 
 /// A destination that files are published to. Four methods are the whole contract. They block, and several threads
@@ -61,4 +70,9 @@ pub trait StorageBackend: Send + Sync {
     fn destination(&self) -> String {
         self.get_url("")
     }
+}
+
+pub(crate) mod sealed {
+    /// Keeps `Transfers` and `StateObjects` within the crate.
+    pub trait Sealed {}
 }

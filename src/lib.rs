@@ -109,6 +109,12 @@
 //!
 //! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
 
+#[cfg(test)]
+extern crate self as bucket_brigade;
+#[cfg(test)]
+#[path = "../tests/inside/mod.rs"]
+mod inside;
+
 mod backend;
 mod clock;
 mod engine;

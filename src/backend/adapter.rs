@@ -5,7 +5,7 @@
 
 use log::Level;
 
-use crate::backend::{Deleted, Receipt, StorageBackend, Upload};
+use crate::backend::{Condition, Deleted, Receipt, StorageBackend, Upload};
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::trace::RequestEnd;
@@ -44,11 +44,11 @@ fn put_by_path(
     Ok(receipt)
 }
 
-/// Deletes keys. The outer error means that none was tried.
+/// Deletes keys, on their conditions if the backend has [`Transfers`]. The outer error means that none was tried.
 pub(crate) fn delete_many(
     backend: &dyn StorageBackend,
     context: &RequestContext<'_>,
-    keys: &[RemoteKey],
+    keys: &[(RemoteKey, Condition)],
 ) -> Result<Deleted, StorageError> {
     if let Some(transfers) = backend.transfers() {
         return transfers.delete_many(context, keys);
@@ -58,7 +58,7 @@ pub(crate) fn delete_many(
         let step = || backend.delete_file(key.as_str());
         with_retries(backend, context, Operation::Delete, key.as_str(), 0, step)
     };
-    Ok(keys.iter().map(|key| (key.clone(), delete(key))).collect())
+    Ok(keys.iter().map(|(key, _)| (key.clone(), delete(key))).collect())
 }
 
 /// Runs one operation of a backend with its log records and retries, through the gate.

@@ -7,6 +7,7 @@
 //! - `client`: signs one request, sends it once, and turns the response into a result.
 //! - `http`: connections, DNS, TLS, and the secret headers that only the wire sees.
 //! - `auth`: credentials, their renewal, the signature.
+//! - `state_objects`: calls the operations for the state that lies with the bucket.
 //! - `standalone`: runs the operations for a caller that has no rescan.
 //! - Pure functions: `headers`, `checks`, `address`, `xml`, `errors`, `acknowledgement`, `redaction`.
 
@@ -23,6 +24,7 @@ mod operations;
 mod redaction;
 mod request;
 mod standalone;
+mod state_objects;
 mod xml;
 
 use std::fmt;
@@ -40,8 +42,9 @@ use crate::backend::s3::operations::{
     delete_objects, get_object, head_object, list_objects, multipart, multipart_lookup, put_object,
 };
 use crate::backend::{
-    Assembly, Begun, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled, StorageBackend,
-    StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage, sealed,
+    Assembly, Begun, Condition, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled,
+    StateObjects, StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage,
+    sealed,
 };
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
@@ -239,12 +242,16 @@ impl Transfers for S3Backend {
         get_object::read_digest(self, context, key, size, part_size)
     }
 
-    fn delete_many(&self, context: &RequestContext<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError> {
+    fn delete_many(
+        &self,
+        context: &RequestContext<'_>,
+        keys: &[(RemoteKey, Condition)],
+    ) -> Result<Deleted, StorageError> {
         delete_objects::delete_many(self, context, keys)
     }
 
     fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError> {
-        list_objects::list_objects(self, context, from)
+        list_objects::list_objects(self, context, "", from)
     }
 
     fn bucket(&self) -> &str {
@@ -296,6 +303,10 @@ impl Transfers for S3Backend {
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError> {
         multipart_lookup::list_uploads(self, context, key, from)
+    }
+
+    fn state_objects(&self) -> &dyn StateObjects {
+        self
     }
 
     fn key_room(&self) -> usize {

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::condition::Condition;
+use crate::backend::listing::Page;
 use crate::backend::proof::Proof;
+use crate::backend::sealed;
+use crate::backend::state_objects::StateObjects;
 use crate::error::StorageError;
 use crate::key::{MAX_KEY_BYTES, RemoteKey};
 use crate::request_context::RequestContext;
@@ -17,28 +21,6 @@ pub struct Receipt {
     pub url: String,
     /// The `ETag`, an opaque string; `None` if the store sent none.
     pub etag: Option<String>,
-}
-
-/// An object in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Listed {
-    /// The object's name without the prefix.
-    pub key: String,
-    /// The size in bytes.
-    pub size: u64,
-    /// The `ETag`, if the listing has one.
-    pub etag: Option<String>,
-}
-
-/// A page of a listing.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Page {
-    /// The objects, in the store's order.
-    pub objects: Vec<Listed>,
-    /// The continuation token of the next page; `None` at the end.
-    pub next: Option<String>,
 }
 
 /// The result of each key of a delete.
@@ -127,13 +109,22 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         from: Option<&UploadMarker>,
     ) -> Result<UploadPage, StorageError>;
 
-    /// Deletes up to [`delete_limit`](Self::delete_limit) keys. The outer error means that none was tried.
+    /// Deletes up to [`delete_limit`](Self::delete_limit) keys, each on its condition. The outer error means that none
+    /// was tried.
     #[doc(hidden)]
-    fn delete_many(&self, context: &RequestContext<'_>, keys: &[RemoteKey]) -> Result<Deleted, StorageError>;
+    fn delete_many(
+        &self,
+        context: &RequestContext<'_>,
+        keys: &[(RemoteKey, Condition)],
+    ) -> Result<Deleted, StorageError>;
 
     /// Returns one page of the objects under the prefix.
     #[doc(hidden)]
     fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError>;
+
+    /// Returns the operations on the objects of the state.
+    #[doc(hidden)]
+    fn state_objects(&self) -> &dyn StateObjects;
 
     /// Returns the most keys of one [`delete_many`](Self::delete_many).
     #[doc(hidden)]
@@ -156,6 +147,7 @@ pub struct Upload<'a> {
     pub(crate) digest: &'a Digest,
     /// The token of the run.
     pub(crate) run: &'a str,
+    pub(crate) condition: &'a Condition,
 }
 
 /// A multipart upload to create. Both fields are stored with its object.
@@ -244,6 +236,7 @@ pub struct Assembly<'a> {
     pub(crate) parts: &'a [SentPart],
     /// The size of the object in bytes.
     pub(crate) size: u64,
+    pub(crate) condition: &'a Condition,
 }
 
 /// A completed upload.
@@ -300,9 +293,4 @@ pub struct UploadMarker {
 pub struct UploadPage {
     pub(crate) uploads: Vec<ListedUpload>,
     pub(crate) next: Option<UploadMarker>,
-}
-
-pub(crate) mod sealed {
-    /// Keeps `Transfers` within the crate.
-    pub trait Sealed {}
 }

@@ -47,6 +47,8 @@ pub enum ErrorKind {
     ClockSkew = 28,
     /// The store received other bytes than those that were hashed.
     Integrity = 29,
+    /// Somebody else stored or deleted the object since it was published: the condition of the request failed.
+    Conflict = 30,
 
     /// The file changed while it was being published.
     SourceChanged = 40,

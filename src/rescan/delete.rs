@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::backend::{Deleted, adapter};
+use crate::backend::{Condition, Deleted, adapter};
 use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
@@ -42,7 +42,8 @@ impl Dispatcher<'_> {
                 };
                 let context = self.context.clone();
                 results.submit(self.engine, move || {
-                    let keys: Vec<_> = wanted.iter().map(|wanted| wanted.key.clone()).collect();
+                    let keys: Vec<_> =
+                        wanted.iter().map(|wanted| (wanted.key.clone(), Condition::None)).collect();
                     let before = |wanted: Wanted| (wanted.key.into_string(), wanted.pending);
                     let before = wanted.into_iter().map(before).collect();
                     (before, delete_keys(&context, &keys))
@@ -187,17 +188,17 @@ fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
 }
 
 /// Deletes keys and returns one result for each. Never panics.
-fn delete_keys(context: &Context, keys: &[RemoteKey]) -> Deleted {
+fn delete_keys(context: &Context, keys: &[(RemoteKey, Condition)]) -> Deleted {
     let request_context = context.request_context();
     if context.is_offline() {
-        return keys.iter().map(|key| (key.clone(), Err(given_up(Operation::Delete)))).collect();
+        return keys.iter().map(|(key, _)| (key.clone(), Err(given_up(Operation::Delete)))).collect();
     }
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         adapter::delete_many(&*context.session.backend, &request_context, keys)
     }));
     // Without an answer for single keys, each key has the request's error.
     let failed = |error: &dyn Fn() -> StorageError| {
-        keys.iter().map(|key| (key.clone(), Err(error().with_key(key.as_str())))).collect()
+        keys.iter().map(|(key, _)| (key.clone(), Err(error().with_key(key.as_str())))).collect()
     };
     match attempt {
         Ok(Ok(results)) => results,

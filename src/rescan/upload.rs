@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use crate::backend::{Receipt, Upload, adapter};
+use crate::backend::{Condition, Receipt, Upload, adapter};
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
@@ -165,6 +165,7 @@ fn send(
 ) -> Result<Receipt, StorageError> {
     let (key, bytes) = (item.key.as_str(), source.stat().size);
     context.session.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
-    let file = Upload { source, key: &item.key, digest, run: &context.token };
+    let condition = &Condition::None;
+    let file = Upload { source, key: &item.key, digest, run: &context.token, condition };
     adapter::put(&*context.session.backend, request_context, &file)
 }

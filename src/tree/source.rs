@@ -24,7 +24,8 @@ const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::
 
 /// An open regular file and its stat from when it was opened.
 #[derive(Debug)]
-pub(crate) struct Source {
+#[doc(hidden)]
+pub struct Source {
     file: File,
     path: PathBuf,
     /// The folder that it was opened below, and its path there; `None` if it was opened by its path alone.

@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, SERVER};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::backend::s3::redaction::truncated;
-use crate::backend::s3::request::{S3Request, S3Response};
+use crate::backend::s3::request::{BodyContent, S3Request, S3Response};
 use crate::backend::s3::xml;
 use crate::error::{ErrorKind, Operation, StorageError};
 
@@ -15,20 +15,20 @@ const STORE_HEADERS: [&str; 5] =
 
 /// Refuses a success without evidence that a store sent it.
 ///
-/// A download is compared as a whole, and the metadata in a response to HEAD is our own. Everything else must have a
+/// The download of a file is compared as a whole, and the metadata in a response to HEAD is our own. Everything else must have a
 /// store's header or be an XML result. A 204 to a DELETE may have neither and is accepted: the next listing shows what
 /// it deleted. An HTML page is never a store's; an empty response that is only labelled HTML may be.
 pub(crate) fn check(request: &S3Request<'_>, response: &S3Response) -> Result<(), StorageError> {
     let S3Response { status, headers, body, .. } = response;
-    if request.operation == Operation::Download || request.method == Method::HEAD {
+    if request.content == BodyContent::FileReceived || request.method == Method::HEAD {
         return Ok(());
     }
     let content_type = header_text(headers, CONTENT_TYPE.as_str());
     let html = content_type.as_deref().is_some_and(is_html);
     let has_store_header = STORE_HEADERS.iter().any(|mark| headers.contains_key(*mark));
-    // Some stores label an empty body as HTML; none sends a page.
+    // Some stores label an empty body as HTML; none sends a page. A download is not empty: it was streamed.
     let is_store = if html {
-        body.is_empty() && has_store_header
+        body.is_empty() && has_store_header && request.operation != Operation::Download
     } else {
         has_store_header
             || xml::is_result(body)

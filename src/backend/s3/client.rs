@@ -12,12 +12,13 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use log::Level;
-use ureq::{Agent, AsSendBody, Body, SendBody};
+use ureq::{Body, SendBody};
 
 use crate::backend::s3::acknowledgement;
 use crate::backend::s3::auth::credentials::Credentials;
@@ -25,12 +26,12 @@ use crate::backend::s3::auth::renewal::RenewableCredentials;
 use crate::backend::s3::auth::sign::{Signable, Signer, amz_date};
 use crate::backend::s3::config::S3Settings;
 use crate::backend::s3::errors::{self, FailedResponse};
-use crate::backend::s3::http::body::{BodyContent, BodySink, TimedBody, time_limit};
+use crate::backend::s3::http::body::{BodySink, TimedBody, with_own_limits};
 use crate::backend::s3::http::thread_context::HiddenHeader;
 use crate::backend::s3::http::tls;
 use crate::backend::s3::http::transport::{Connections, TransportLimits};
 use crate::backend::s3::redaction::{Secrets, truncated};
-use crate::backend::s3::request::{REQUEST_ID, S3Request, S3Response, header};
+use crate::backend::s3::request::{REQUEST_ID, S3Request, S3Response, header, http_date};
 use crate::backend::s3::xml::{self, ErrorBody};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -56,6 +57,8 @@ pub(crate) struct Client {
     bucket: String,
     /// Seconds that the store's clock is ahead of ours, from its last complaint.
     ahead: AtomicI64,
+    /// The `Date` of the last response, in seconds since 1970; 0 before the first one.
+    date: AtomicU64,
 }
 
 /// A request as the HTTP layer gets it.
@@ -100,7 +103,13 @@ impl Client {
             host: settings.address.host.clone(),
             bucket: settings.address.bucket.name(),
             ahead: AtomicI64::new(0),
+            date: AtomicU64::new(0),
         })
+    }
+
+    /// Returns the `Date` of the last response, in seconds since 1970.
+    pub(crate) fn store_date(&self) -> Option<u64> {
+        Some(self.date.load(Relaxed)).filter(|date| *date > 0)
     }
 
     /// Sends a request once, through the gate. `body` yields exactly `request.length` bytes.
@@ -170,8 +179,7 @@ impl Client {
     ) -> Result<S3Response, StorageError> {
         let used = SignedWith { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
         let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
-        let what = if request.method == Method::PUT { BodyContent::FileSent } else { BodyContent::Xml };
-        let mut timed = TimedBody::new(context, request, body, what);
+        let mut timed = TimedBody::new(context, request, body);
         let first_try = attempt == 1;
         let (result, cut_off) =
             self.connections.run_request(context, request, first_try, hidden, &secrets.clone(), |agent| {
@@ -212,6 +220,9 @@ impl Client {
     ) -> Result<S3Response, StorageError> {
         let status = from.status();
         let headers = secrets.redact_headers(from.headers());
+        if let Some(date) = http_date(header(&headers, "date")) {
+            self.date.store(date, Relaxed);
+        }
         *request_id = truncated(header(&headers, REQUEST_ID).unwrap_or_default());
         let mut response = S3Response { status, headers, body: Vec::new(), secrets };
         if let Some(sink) = sink.filter(|_| status.is_success()) {
@@ -239,7 +250,7 @@ impl Client {
         body: &mut dyn Read,
         sink: BodySink<'_>,
     ) -> Result<(), StorageError> {
-        let mut timed = TimedBody::new(context, request, body, BodyContent::FileReceived);
+        let mut timed = TimedBody::new(context, request, body);
         let result = sink(&mut timed)
             .map_err(|error| self.transport_error(request.operation, ureq::Error::from(error)));
         if result.is_err() {
@@ -258,7 +269,9 @@ impl Client {
     ) -> Result<S3Response, StorageError> {
         // A store may send status 200 to a POST before it knows the outcome, and then an error.
         let is_error = request.method == Method::POST && xml::is_error(&response.body);
-        if response.status.is_success() && !is_error {
+        let is_unchanged =
+            response.status == StatusCode::NOT_MODIFIED && request.headers.contains_key(IF_NONE_MATCH);
+        if is_unchanged || response.status.is_success() && !is_error {
             return Ok(response);
         }
         let S3Response { status, headers, body, secrets } = &response;
@@ -372,23 +385,6 @@ impl Client {
     }
 }
 
-/// Applies the time limits of this request where they differ from those of the agent.
-fn with_own_limits<T: AsSendBody>(request: &S3Request<'_>, agent: &Agent, signed: Request<T>) -> Request<T> {
-    match request.timeout {
-        None if request.expected > 0 => {
-            let limit = Some(time_limit(request.expected));
-            agent.configure_request(signed).timeout_recv_body(limit).build()
-        }
-        None => signed,
-        Some(limit) => agent
-            .configure_request(signed)
-            .timeout_recv_response(Some(limit))
-            .timeout_recv_body(Some(limit))
-            .timeout_per_read(Some(limit))
-            .build(),
-    }
-}
-
 fn header_value(field: &str, value: &str) -> Result<HeaderValue, StorageError> {
     HeaderValue::from_str(value).map_err(|_| cannot_be_sent(field))
 }
@@ -414,18 +410,11 @@ mod tests {
             (CancelToken::new(), SystemClock::default(), Gate::new(1), Trace::default());
         let context =
             RequestContext { cancel: &cancel, deadline: None, clock: &clock, gate: &gate, trace: &trace };
+        let path = format!("{}{path}", settings.address.path);
         let request = S3Request {
-            operation: Operation::Upload,
-            method: Method::PUT,
-            key: "k",
-            path: format!("{}{path}", settings.address.path),
-            query: String::new(),
-            headers: HeaderMap::new(),
             payload: "0",
             length: 3,
-            timeout: None,
-            expected: 0,
-            changed: crate::backend::s3::request::Changed::default(),
+            ..S3Request::plain(Operation::Upload, Method::PUT, "k", path, String::new())
         };
         let used = SignedWith { credentials: Arc::new(settings.credentials.clone()), ahead: 0 };
         Client::new(&engine, &settings).unwrap().sign_request(&context, &request, &used).unwrap().request

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
+use crate::backend::WRITES_RACED;
 use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{REQUEST_ID, header};
 use crate::backend::s3::xml::ErrorBody;
@@ -62,7 +63,9 @@ pub(crate) fn kind_of_code(status: u16, code: &str) -> ErrorKind {
         "BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest" => ErrorKind::Integrity,
         "RequestTimeout" | "RequestTimeoutException" | "IncompleteBody" => ErrorKind::Network,
         "EntityTooLarge" => ErrorKind::TooLarge,
-        "InternalError" | "OperationAborted" => ErrorKind::Server,
+        // AWS answers the last of these to conditional requests that race: none of them took effect.
+        "InternalError" | "OperationAborted" | WRITES_RACED => ErrorKind::Server,
+        "PreconditionFailed" => ErrorKind::Conflict,
         "NotImplemented" | "MethodNotAllowed" => ErrorKind::Unsupported,
         _ => kind_of_status(status, code),
     }
@@ -79,6 +82,7 @@ fn kind_of_status(status: u16, code: &str) -> ErrorKind {
         404 => ErrorKind::NotFound,
         405 | 501 => ErrorKind::Unsupported,
         408 => ErrorKind::Network,
+        412 => ErrorKind::Conflict,
         413 => ErrorKind::TooLarge,
         429 | 503 => ErrorKind::Throttled,
         500..=599 => ErrorKind::Server,
@@ -335,6 +339,11 @@ mod tests {
             (503, "SlowDown", ErrorKind::Throttled, true),
             (429, "", ErrorKind::Throttled, true),
             (501, "NotImplemented", ErrorKind::Unsupported, false),
+            (412, "PreconditionFailed", ErrorKind::Conflict, false),
+            (412, "", ErrorKind::Conflict, false),
+            // In the place of a success.
+            (200, "PreconditionFailed", ErrorKind::Conflict, false),
+            (409, "ConditionalRequestConflict", ErrorKind::Server, true),
         ] {
             let error = refused(status, code, &[]);
             assert_eq!((error.kind(), error.is_retryable()), (kind, again), "{status} {code}");

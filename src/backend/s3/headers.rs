@@ -110,6 +110,20 @@ pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMa
     Ok(headers)
 }
 
+/// Returns the headers to store with an object of the state: those of the settings that a bucket may demand, and no
+/// others. A storage class, an encoding or a public ACL is meant for files.
+pub(crate) fn state_headers(s3: &S3Backend, content_type: &str) -> Result<HeaderMap, StorageError> {
+    let is_demanded = |name: &HeaderName, value: &HeaderValue| {
+        name.as_str().starts_with("x-amz-server-side-encryption")
+            || matches!(name.as_str(), "x-amz-expected-bucket-owner" | "x-amz-request-payer")
+            || name == "x-amz-acl" && value.as_bytes().starts_with(b"bucket-owner-")
+    };
+    let demanded = s3.settings.headers.iter().filter(|(name, value)| is_demanded(name, value));
+    let mut headers: HeaderMap = demanded.map(|(name, value)| (name.clone(), value.clone())).collect();
+    set_header(&mut headers, "content-type", content_type)?;
+    Ok(headers)
+}
+
 /// Returns a digest of [`object_headers`] and the checksum setting: it changes when they do.
 pub(crate) fn headers_digest(s3: &S3Backend, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
     let headers = object_headers(s3, key)?;

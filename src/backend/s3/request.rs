@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, StatusCode};
 
@@ -28,7 +28,18 @@ pub(crate) struct S3Request<'a> {
     pub(crate) timeout: Option<Duration>,
     /// The most bytes of a response that is streamed; 0 for all others.
     pub(crate) expected: u64,
+    /// The content of the body that is sent, or of the response that is streamed.
+    pub(crate) content: BodyContent,
     pub(crate) changed: Changed,
+}
+
+/// The content of a body, which decides how it counts for the progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyContent {
+    FileSent,
+    FileReceived,
+    /// Of the protocol, or of the state that lies with the bucket.
+    Internal,
 }
 
 /// The parts of a request that were changed after a refusal. Each is changed once, or the retries would not end.
@@ -59,6 +70,7 @@ impl<'a> S3Request<'a> {
             length: 0,
             timeout: None,
             expected: 0,
+            content: BodyContent::Internal,
             changed: Changed::default(),
         }
     }
@@ -94,6 +106,12 @@ impl S3Response {
 /// Returns a header that is text.
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Returns a time of a header in seconds since 1970.
+pub(crate) fn http_date(text: Option<&str>) -> Option<u64> {
+    let time = httpdate::parse_http_date(text?.trim()).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 /// The header with the store's ID of a request.

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::operations::{delete_objects, multipart, put_object};
 use crate::backend::{
-    Assembly, Creation, Finished, PartUpload, Proof, Receipt, SentPart, Upload, UploadName, new_token,
+    Assembly, Condition, Creation, Finished, PartUpload, Proof, Receipt, SentPart, Upload, UploadName,
+    new_token,
 };
 use crate::clock::CancelToken;
 use crate::error::{Operation, StorageError};
@@ -28,7 +29,8 @@ pub(crate) fn upload_file(
         with_own_context(s3, |context| upload_multipart(s3, context, &key, &source, &plan))?
     } else {
         let digest = source.hash(|_| Ok(()))?;
-        let file = Upload { source: &source, key: &key, digest: &digest, run: &new_token() };
+        let (run, condition) = (&new_token(), &Condition::None);
+        let file = Upload { source: &source, key: &key, digest: &digest, run, condition };
         with_own_context(s3, |context| put_object::put(s3, context, &file))?
     };
     Ok(receipt.url)
@@ -40,7 +42,7 @@ pub(crate) fn delete_file(s3: &S3Backend, remote_key: &str) -> Result<(), Storag
     let as_delete = |error: StorageError| error.with_operation(Operation::Delete);
     let key = RemoteKey::new(remote_key).map_err(as_delete)?;
     s3.settings.address.prefix.join_checked(&key).map_err(as_delete)?;
-    with_own_context(s3, |context| delete_objects::delete_one(s3, context, &key))
+    with_own_context(s3, |context| delete_objects::delete_one(s3, context, &key, &Condition::None))
 }
 
 /// Runs `step` with a context that is never cancelled and has no deadline.
@@ -99,5 +101,6 @@ fn send_parts(
     }
     // Each part is one version of its bytes; only an unchanged file makes them one version together.
     source.check_unchanged()?;
-    multipart::complete_upload(s3, context, &Assembly { upload, parts: &sent, size: plan.size() })
+    let (size, condition) = (plan.size(), &Condition::None);
+    multipart::complete_upload(s3, context, &Assembly { upload, parts: &sent, size, condition })
 }

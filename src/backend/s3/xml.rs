@@ -285,6 +285,22 @@ pub(crate) fn parse_uploads_page(
     Ok(UploadPage { uploads, next })
 }
 
+/// Returns the body of a `DeleteObjects` for these objects, each with the `ETag` that it must have, if any, in quotes.
+/// The response names only the objects that were not deleted (`Quiet`).
+pub(crate) fn delete_body<'a>(objects: impl Iterator<Item = (&'a str, Option<String>)>) -> String {
+    let mut text =
+        String::from(r#"<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>"#);
+    for (object, etag) in objects {
+        text.extend(["<Object><Key>", &quick_xml::escape::escape(object), "</Key>"]);
+        if let Some(etag) = etag {
+            text.extend(["<ETag>", &quick_xml::escape::escape(etag), "</ETag>"]);
+        }
+        text.push_str("</Object>");
+    }
+    text.push_str("</Delete>");
+    text
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct DeleteBody {
@@ -353,6 +369,20 @@ pub(crate) fn can_carry(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Without conditions it is what rust-s3 writes.
+    #[test]
+    fn the_body_of_a_delete_has_an_etag_for_each_condition() {
+        use s3::serde_types::{DeleteObjectsRequest, ObjectIdentifier};
+        let keys = ["a", "b & <c>", "d'\"e"];
+        let objects = keys.map(|key| ObjectIdentifier::new(key.to_owned())).into();
+        let theirs = DeleteObjectsRequest { objects, quiet: true }.to_string();
+        assert_eq!(delete_body(keys.into_iter().map(|key| (key, None))), theirs);
+        let body = delete_body([("a", Some("\"0f-2\"".to_owned())), ("b", None)].into_iter());
+        assert!(body.ends_with(
+            "<Object><Key>a</Key><ETag>&quot;0f-2&quot;</ETag></Object><Object><Key>b</Key></Object></Delete>"
+        ));
+    }
 
     #[test]
     fn errors_are_read_with_whatever_they_have() {

@@ -155,6 +155,7 @@ fn advice_for_kind(error: &StorageError) -> Option<&'static str> {
         ErrorKind::NotFound | ErrorKind::Rejected | ErrorKind::Integrity => {
             "it stays pending; if it fails again, send the request ID to the store's operator"
         }
+        ErrorKind::Conflict => "it stays pending: find out who else writes to this destination",
         ErrorKind::CacheLocked => {
             "wait for the other run to end, or longer with --lock-wait; for another DEST, use another --cache"
         }
@@ -188,6 +189,7 @@ mod tests {
             (ErrorKind::CacheLocked, 4),
             (ErrorKind::Connect, 3),
             (ErrorKind::Throttled, 3),
+            (ErrorKind::Conflict, 1),
             (ErrorKind::Cache, 4),
             (ErrorKind::Panicked, 1),
         ] {

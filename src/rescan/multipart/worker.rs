@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{
-    Assembly, Begun, Creation, Finished, Intent, Journal, PartUpload, Proof, SentPart, Transfers, UploadName,
-    new_token,
+    Assembly, Begun, Condition, Creation, Finished, Intent, Journal, PartUpload, Proof, SentPart, Transfers,
+    UploadName, new_token,
 };
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
@@ -230,7 +230,8 @@ impl Worker {
     ) -> Result<Finished, StorageError> {
         source.check_unchanged()?;
         self.recorder.attempt(&self.key, attempted)?;
-        let assembly = Assembly { upload, parts, size: source.stat().size };
+        let (size, condition) = (source.stat().size, &Condition::None);
+        let assembly = Assembly { upload, parts, size, condition };
         self.transfers()?.finish(&self.context.request_context(), &assembly)
     }
 

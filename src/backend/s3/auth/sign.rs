@@ -22,7 +22,7 @@ pub(crate) struct Signable<'a> {
     pub(crate) path: &'a str,
     /// Percent-encoded and sorted, without the question mark.
     pub(crate) query: &'a str,
-    /// All of these are signed. They include `host`, `x-amz-date` and `x-amz-content-sha256`.
+    /// All of these are signed, except those that proxies rewrite. They include `host`, `x-amz-date` and `x-amz-content-sha256`.
     pub(crate) headers: &'a HeaderMap,
     /// Hexadecimal SHA-256 of the body.
     pub(crate) payload: &'a str,
@@ -88,6 +88,9 @@ impl Signer {
     }
 }
 
+/// A header that proxies rewrite on the way, those of GCS among them: a signature that covers it is refused there.
+const UNSIGNED: HeaderName = http::header::ACCEPT_ENCODING;
+
 /// Returns the canonical request, and the list of signed headers.
 ///
 /// White space at the ends of a value is trimmed. Inside, it is signed as it is sent, as Garage and the S3 API
@@ -95,7 +98,8 @@ impl Signer {
 /// agree.
 fn canonical_request(request: &Signable<'_>) -> Result<(String, String), StorageError> {
     let Signable { method, path, query, headers, payload } = request;
-    let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    let mut names: Vec<&str> =
+        headers.keys().filter(|name| **name != UNSIGNED).map(HeaderName::as_str).collect();
     names.sort_unstable();
     let signed = names.join(";");
     let mut text = format!("{method}\n{path}\n{query}\n");

@@ -3,8 +3,11 @@
 use std::io::Read;
 use std::time::Duration;
 
+use http::Request;
+use ureq::{Agent, AsSendBody};
+
 use crate::backend::s3::http::thread_context::is_cut_off;
-use crate::backend::s3::request::S3Request;
+use crate::backend::s3::request::{BodyContent, S3Request};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::request_context::RequestContext;
 
@@ -22,12 +25,25 @@ pub(crate) fn time_limit(length: u64) -> Duration {
 /// A function that takes the body of a response as it comes.
 pub(crate) type BodySink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
 
-/// The content of a body, which decides how it counts for the progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyContent {
-    FileSent,
-    FileReceived,
-    Xml,
+/// Applies the time limits of this request where they differ from those of the agent.
+pub(crate) fn with_own_limits<T: AsSendBody>(
+    request: &S3Request<'_>,
+    agent: &Agent,
+    signed: Request<T>,
+) -> Request<T> {
+    match request.timeout {
+        None if request.expected > 0 => {
+            let limit = Some(time_limit(request.expected));
+            agent.configure_request(signed).timeout_recv_body(limit).build()
+        }
+        None => signed,
+        Some(limit) => agent
+            .configure_request(signed)
+            .timeout_recv_response(Some(limit))
+            .timeout_recv_body(Some(limit))
+            .timeout_per_read(Some(limit))
+            .build(),
+    }
 }
 
 /// A body that fails once its run is cancelled or its time limit has passed.
@@ -38,7 +54,7 @@ pub(crate) struct TimedBody<'a> {
     context: &'a RequestContext<'a>,
     /// Bytes of the body that were not read yet.
     left: u64,
-    what: BodyContent,
+    content: BodyContent,
     /// Bytes of a file's content that were counted.
     pub(crate) moved: u64,
 }
@@ -48,10 +64,17 @@ impl<'a> TimedBody<'a> {
         context: &'a RequestContext<'a>,
         request: &S3Request<'_>,
         inner: &'a mut dyn Read,
-        what: BodyContent,
     ) -> Self {
         let until = context.clock.now() + time_limit(request.length.max(request.expected));
-        Self { inner, operation: request.operation, until, context, left: request.length, what, moved: 0 }
+        Self {
+            inner,
+            operation: request.operation,
+            until,
+            context,
+            left: request.length,
+            content: request.content,
+            moved: 0,
+        }
     }
 }
 
@@ -74,11 +97,11 @@ impl Read for TimedBody<'_> {
         let count = self.inner.read(buffer)?;
         self.left = self.left.saturating_sub(count as u64);
         let progress = &self.context.trace.progress;
-        match self.what {
+        match self.content {
             BodyContent::FileSent => progress.bytes_sent(count as u64),
             BodyContent::FileReceived => progress.bytes_present(count as u64),
             // Only file content is progress.
-            BodyContent::Xml => return Ok(count),
+            BodyContent::Internal => return Ok(count),
         }
         self.moved += count as u64;
         Ok(count)

@@ -9,15 +9,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use s3::serde_types::{DeleteObjectsRequest, ObjectIdentifier};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::Deleted;
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::errors::{kind_of_code, with_advice_for_key};
+use crate::backend::s3::operations::conditional::{check_deleted, is_refused, set_condition};
 use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{Changed, S3Request, S3Response};
 use crate::backend::s3::xml::{self, KeyRefusal};
+use crate::backend::{Condition, Deleted};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -27,12 +27,12 @@ use crate::retry;
 pub(crate) fn delete_many(
     s3: &S3Backend,
     context: &RequestContext<'_>,
-    keys: &[RemoteKey],
+    keys: &[(RemoteKey, Condition)],
 ) -> Result<Deleted, StorageError> {
     // One key needs no batch, and a plain DELETE needs no XML.
     let bulk = keys.len() > 1 && !s3.lacks_bulk_delete.load(Relaxed);
     let (together, alone): (Vec<_>, Vec<_>) =
-        keys.iter().cloned().partition(|key| bulk && xml::can_carry(key.as_str()));
+        keys.iter().cloned().partition(|target| bulk && fits_into_batch(target));
     let mut results = Deleted::with_capacity(keys.len());
     if !together.is_empty() {
         match delete_batch(s3, context, &together) {
@@ -49,6 +49,14 @@ pub(crate) fn delete_many(
     }
     results.extend(delete_one_by_one(s3, context, alone));
     Ok(results)
+}
+
+/// Returns whether a key and its condition can be written in XML.
+fn fits_into_batch((key, condition): &(RemoteKey, Condition)) -> bool {
+    let carries = |etag: String| xml::can_carry(&etag);
+    xml::can_carry(key.as_str())
+        && *condition != Condition::Absent
+        && condition.quoted_etag().is_none_or(carries)
 }
 
 const INVALID_ARGUMENT: &str = "InvalidArgument";
@@ -69,36 +77,46 @@ fn proves_no_bulk_delete(error: &StorageError, each: &Deleted) -> bool {
         || (each.iter().any(|(_, result)| result.is_ok()) && !each.iter().any(|(_, result)| invalid(result)))
 }
 
-fn delete_one_by_one(s3: &S3Backend, context: &RequestContext<'_>, keys: Vec<RemoteKey>) -> Deleted {
+fn delete_one_by_one(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    keys: Vec<(RemoteKey, Condition)>,
+) -> Deleted {
     keys.into_iter()
-        .map(|key| {
-            let result = delete_one(s3, context, &key);
+        .map(|(key, condition)| {
+            let result = delete_one(s3, context, &key, &condition);
             (key, result)
         })
         .collect()
 }
 
-/// Deletes one object. One that is gone already is success.
+/// Deletes one object on its condition. One that is gone already is success.
 pub(crate) fn delete_one(
     s3: &S3Backend,
     context: &RequestContext<'_>,
     key: &RemoteKey,
+    condition: &Condition,
 ) -> Result<(), StorageError> {
     let object = s3.settings.address.prefix.join_checked(key)?;
-    let request = S3Request::plain(
-        Operation::Delete,
-        Method::DELETE,
-        key.as_str(),
-        s3.object_path(&object),
-        String::new(),
-    );
+    let (path, mut headers) = (s3.object_path(&object), HeaderMap::new());
+    set_condition(&mut headers, condition)?;
+    let plain = S3Request::plain(Operation::Delete, Method::DELETE, key.as_str(), path, String::new());
+    let request = S3Request { headers, ..plain };
     s3.with_records(context, Operation::Delete, key.as_str(), 0, |attempts| {
+        // Where nothing is expected there is nothing to send.
+        if *condition == Condition::Absent {
+            let refusal = StorageError::new(ErrorKind::Conflict, Operation::Delete, "not sent");
+            return Ok((check_deleted(s3, context, key, condition, &refusal)?, String::new()));
+        }
         let sent = retry::run(&s3.settings.retry, context, Operation::Delete, |attempt| {
             *attempts = attempt;
             s3.client.send(context, attempt, &request, &mut empty())
         });
         match sent {
             Ok(response) => Ok(((), response.request_id())),
+            Err(error) if is_refused(condition, &error) => {
+                Ok((check_deleted(s3, context, key, condition, &error)?, String::new()))
+            }
             // Only a store sends this code: any other 404 comes from a proxy in between.
             Err(error) if error.code() == Some("NoSuchKey") => Ok(((), String::new())),
             Err(error) => Err(error),
@@ -111,11 +129,11 @@ pub(crate) fn delete_one(
 fn delete_batch(
     s3: &S3Backend,
     context: &RequestContext<'_>,
-    keys: &[RemoteKey],
+    keys: &[(RemoteKey, Condition)],
 ) -> Result<Deleted, StorageError> {
-    let objects = keys.iter().map(|key| s3.settings.address.prefix.join_checked(key));
+    let objects = keys.iter().map(|(key, _)| s3.settings.address.prefix.join_checked(key));
     let mut batch = Batch::new(keys, objects.collect::<Result<_, _>>()?);
-    for key in keys {
+    for (key, _) in keys {
         context.trace.started("delete", key.as_str(), &s3.bucket, 0);
     }
     let began = context.clock.now();
@@ -124,13 +142,14 @@ fn delete_batch(
         attempts = attempt;
         // The errors of an earlier try are outdated, whatever this one brings.
         batch.deferred.clear();
-        let response = send_batch(s3, context, attempt, &batch.pending_objects(), &mut changed)?;
+        let response = send_batch(s3, context, attempt, &batch.body(), &mut changed)?;
         batch.apply_response(s3, attempt, context.clock.now().saturating_sub(began), &response)
     });
     let elapsed = context.clock.now().saturating_sub(began);
     if let Err(error) = &sent {
         batch.fail_pending(error, attempts, elapsed);
     }
+    batch.settle_refused(s3, context);
     batch.record_ends(s3, context, elapsed);
     // Once a try had a response, each key has its own result, also if the last try failed.
     match sent {
@@ -144,14 +163,12 @@ fn send_batch(
     s3: &S3Backend,
     context: &RequestContext<'_>,
     attempt: u32,
-    objects: &[&String],
+    body: &str,
     changed: &mut Changed,
 ) -> Result<S3Response, StorageError> {
-    let objects = objects.iter().map(|object| ObjectIdentifier::new((*object).clone())).collect();
-    let body = DeleteObjectsRequest { objects, quiet: true }.to_string();
-    let payload = hex::encode(Sha256::digest(&body));
+    let payload = hex::encode(Sha256::digest(body));
     // S3 requires the MD5 of this request, although the signature covers the body.
-    let md5 = BASE64_STANDARD.encode(md5::compute(&body).0);
+    let md5 = BASE64_STANDARD.encode(md5::compute(body).0);
     let md5 =
         HeaderValue::from_str(&md5).map_err(|_| StorageError::config("content-md5", "cannot be sent"))?;
     let (path, query) = (s3.settings.address.path.clone(), "delete=".to_owned());
@@ -172,7 +189,7 @@ fn send_batch(
 
 /// The keys of one `DeleteObjects`, across its retries.
 struct Batch<'a> {
-    keys: &'a [RemoteKey],
+    keys: &'a [(RemoteKey, Condition)],
     /// The names of the keys' objects in the bucket.
     objects: Vec<String>,
     /// The results, by the index of the key; `None` if it is still to be deleted.
@@ -191,7 +208,7 @@ struct KeyResult {
 }
 
 impl<'a> Batch<'a> {
-    fn new(keys: &'a [RemoteKey], objects: Vec<String>) -> Self {
+    fn new(keys: &'a [(RemoteKey, Condition)], objects: Vec<String>) -> Self {
         let results = keys.iter().map(|_| None).collect();
         Self { keys, objects, results, deferred: HashMap::new(), answered: false }
     }
@@ -200,8 +217,12 @@ impl<'a> Batch<'a> {
         (0..self.keys.len()).filter(|index| self.results[*index].is_none()).collect()
     }
 
-    fn pending_objects(&self) -> Vec<&String> {
-        self.pending_indexes().into_iter().map(|index| &self.objects[index]).collect()
+    /// The body of a request for the keys that are still to be deleted.
+    fn body(&self) -> String {
+        let pending = self.pending_indexes().into_iter();
+        xml::delete_body(
+            pending.map(|index| (self.objects[index].as_str(), self.keys[index].1.quoted_etag())),
+        )
     }
 
     /// Records the results in a response. Returns an error if it defers keys: they are worth a retry.
@@ -257,14 +278,26 @@ impl<'a> Batch<'a> {
     fn fail_pending(&mut self, error: &StorageError, attempts: u32, elapsed: Duration) {
         for index in self.pending_indexes() {
             let of_key = self.deferred.remove(&index).unwrap_or_else(|| error.repeated());
-            let of_key = of_key.with_key(self.keys[index].as_str()).with_attempts(attempts, elapsed);
+            let of_key = of_key.with_key(self.keys[index].0.as_str()).with_attempts(attempts, elapsed);
             let request_id = of_key.request_id().unwrap_or_default().to_owned();
             self.results[index] = Some(KeyResult { result: Err(of_key), attempts, request_id });
         }
     }
 
+    /// Looks at the objects whose conditions failed.
+    fn settle_refused(&mut self, s3: &S3Backend, context: &RequestContext<'_>) {
+        for ((key, condition), ended) in self.keys.iter().zip(&mut self.results) {
+            if let Some(KeyResult { result, .. }) = ended
+                && let Err(refusal) = result
+                && is_refused(condition, refusal)
+            {
+                *result = check_deleted(s3, context, key, condition, refusal);
+            }
+        }
+    }
+
     fn record_ends(&self, s3: &S3Backend, context: &RequestContext<'_>, elapsed: Duration) {
-        for (key, ended) in self.keys.iter().zip(self.results.iter().flatten()) {
+        for ((key, _), ended) in self.keys.iter().zip(self.results.iter().flatten()) {
             let outcome = ended.result.as_ref().copied().map_err(ToString::to_string);
             let (key, id) = (key.as_str(), ended.request_id.as_str());
             s3.record_end(context, Operation::Delete, key, 0, ended.attempts, elapsed, outcome, id);
@@ -273,15 +306,19 @@ impl<'a> Batch<'a> {
 
     fn into_results(self) -> Deleted {
         let ended = self.results.into_iter().flatten().map(|ended| ended.result);
-        self.keys.iter().cloned().zip(ended).collect()
+        self.keys.iter().map(|(key, _)| key.clone()).zip(ended).collect()
     }
 }
 
-/// Returns the error that a response reports for one key. A missing object is success.
-fn check_key_refusal(s3: &S3Backend, key: &RemoteKey, refusal: KeyRefusal) -> Result<(), StorageError> {
+/// Returns the error that a response reports for one key. A missing object is success if the key had no condition.
+fn check_key_refusal(
+    s3: &S3Backend,
+    (key, condition): &(RemoteKey, Condition),
+    refusal: KeyRefusal,
+) -> Result<(), StorageError> {
     let KeyRefusal { code, message, .. } = refusal;
     // Deleting what is gone is success, though only some stores report it.
-    if code == "NoSuchKey" {
+    if code == "NoSuchKey" && *condition == Condition::None {
         return Ok(());
     }
     // An error without a code is the store's own failure, and may be retried.

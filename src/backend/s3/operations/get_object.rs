@@ -5,7 +5,7 @@ use std::io::{Read, empty};
 use http::Method;
 
 use crate::backend::s3::S3Backend;
-use crate::backend::s3::request::S3Request;
+use crate::backend::s3::request::{BodyContent, S3Request};
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -24,6 +24,7 @@ pub(crate) fn read_digest(
     let request = S3Request {
         // One byte more shows that the object is longer.
         expected: size.saturating_add(1),
+        content: BodyContent::FileReceived,
         ..S3Request::plain(
             Operation::Download,
             Method::GET,

@@ -20,10 +20,11 @@ use crate::retry;
 pub(crate) enum Owner {
     /// The object has the token and the size of our upload.
     Ours(Receipt),
-    Foreign,
+    /// It is another one, with this `ETag`.
+    Foreign(Option<String>),
     Missing,
     /// The credentials do not permit the request.
-    Unknown,
+    Unknown(StorageError),
 }
 
 /// Returns what a HEAD tells of an object; `None` if there is none. `with_checksum` asks for the checksum that the store
@@ -49,16 +50,28 @@ pub(crate) fn find_owner(
     upload: &UploadName,
     size: u64,
 ) -> Result<Owner, StorageError> {
-    let found = match send_head(s3, context, &upload.key, Operation::Upload, HeaderMap::new()) {
+    let found = match find_object(s3, context, &upload.key, Operation::Upload) {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(Owner::Missing),
-        Err(error) if error.kind() == ErrorKind::AccessDenied => return Ok(Owner::Unknown),
+        Err(error) if error.kind() == ErrorKind::AccessDenied => return Ok(Owner::Unknown(error)),
         Err(error) => return Err(error),
     };
     // The token is random, so it alone identifies the upload; the size shows that the object is whole.
     let ours = found.upload_token.as_ref() == Some(&upload.token) && found.size == size;
-    let receipt = Receipt { url: s3.url(upload.key.as_str()), etag: found.etag };
-    Ok(if ours { Owner::Ours(receipt) } else { Owner::Foreign })
+    if !ours {
+        return Ok(Owner::Foreign(found.etag));
+    }
+    Ok(Owner::Ours(Receipt { url: s3.url(upload.key.as_str()), etag: found.etag }))
+}
+
+/// Returns what a HEAD tells of an object, on behalf of another operation; `None` if there is none.
+pub(crate) fn find_object(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    key: &RemoteKey,
+    operation: Operation,
+) -> Result<Option<StoredObject>, StorageError> {
+    send_head(s3, context, key, operation, HeaderMap::new())
 }
 
 fn send_head(
@@ -68,6 +81,19 @@ fn send_head(
     operation: Operation,
     headers: HeaderMap,
 ) -> Result<Option<StoredObject>, StorageError> {
+    let response = send_plain_head(s3, context, key, operation, headers)?;
+    let object = s3.settings.address.prefix.join(key.as_str());
+    response.map(|response| read_object(&response, operation, &object)).transpose()
+}
+
+/// Sends a HEAD and returns the response; `None` if there is no object.
+pub(crate) fn send_plain_head(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    key: &RemoteKey,
+    operation: Operation,
+    headers: HeaderMap,
+) -> Result<Option<S3Response>, StorageError> {
     let object = s3.settings.address.prefix.join_checked(key)?;
     let path = s3.object_path(&object);
     let request =
@@ -76,7 +102,7 @@ fn send_head(
         s3.client.send(context, attempt, &request, &mut empty())
     });
     match sent {
-        Ok(response) => read_object(&response, operation, &object).map(Some),
+        Ok(response) => Ok(Some(response)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -47,22 +47,29 @@ pub(crate) fn list_one_object(s3: &S3Backend, context: &RequestContext<'_>) -> R
     send_list_one(s3, context, 1, None)
 }
 
-/// Returns one page of the objects under the prefix.
+/// Returns one page of the objects under the prefix whose keys begin with `under`.
 pub(crate) fn list_objects(
     s3: &S3Backend,
     context: &RequestContext<'_>,
+    under: &str,
     from: Option<&str>,
 ) -> Result<Page, StorageError> {
+    let prefix = &s3.settings.address.prefix;
     let mut query = String::new();
     if let Some(token) = from {
         query = format!("continuation-token={}&", uri_encode(token, true));
     }
     query.push_str("encoding-type=url&list-type=2&max-keys=1000&prefix=");
-    query.push_str(&uri_encode(s3.settings.address.prefix.as_str(), true));
+    query.push_str(&uri_encode(&prefix.join(under), true));
     let request = S3Request::plain(Operation::List, Method::GET, "", s3.settings.address.path.clone(), query);
-    let page = retry::run(&s3.settings.retry, context, Operation::List, |attempt| {
+    retry::run(&s3.settings.retry, context, Operation::List, |attempt| {
         let response = s3.client.send(context, attempt, &request, &mut empty())?;
-        xml::parse_list_page(&response.body, &response.secrets, s3.settings.address.prefix.as_str())
-    })?;
-    Ok(page)
+        let page = xml::parse_list_page(&response.body, &response.secrets, prefix.as_str())?;
+        // Such a page is the answer to another request, as one outside of the prefix is.
+        if !page.objects.iter().all(|object| object.key.starts_with(under)) {
+            let what = format!("the listing holds keys that do not begin with {under:?}");
+            return Err(StorageError::new(ErrorKind::Protocol, Operation::List, what));
+        }
+        Ok(page)
+    })
 }

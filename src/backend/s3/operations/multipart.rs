@@ -7,12 +7,13 @@ use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 
 use crate::backend::s3::headers::{PROOF, UPLOAD_TOKEN, add_checksum, object_headers, set_header};
+use crate::backend::s3::operations::conditional::{self, Found, set_condition};
 use crate::backend::s3::operations::diagnose::explain_failure;
 use crate::backend::s3::operations::head_object::{Owner, find_owner, upload_request};
 use crate::backend::s3::operations::multipart_lookup::upload_id_query;
-use crate::backend::s3::request::{S3Request, S3Response};
+use crate::backend::s3::request::{BodyContent, S3Request, S3Response};
 use crate::backend::s3::{S3Backend, xml};
-use crate::backend::{Assembly, Begun, Creation, Finished, PartUpload, Receipt, UploadName};
+use crate::backend::{Assembly, Begun, Condition, Creation, Finished, PartUpload, Receipt, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -103,6 +104,7 @@ pub(crate) fn upload_part(
         headers,
         payload: &payload,
         length: part.length,
+        content: BodyContent::FileSent,
         ..upload_request(s3, Method::PUT, part.upload, query)?
     };
     let mut reread = false;
@@ -131,14 +133,33 @@ pub(crate) fn complete_upload(
     context: &RequestContext<'_>,
     assembly: &Assembly<'_>,
 ) -> Result<Finished, StorageError> {
+    let find = || {
+        Ok(match find_owner(s3, context, assembly.upload, assembly.size)? {
+            Owner::Ours(receipt) => Found::Ours(Finished { receipt, request_id: String::new() }),
+            Owner::Foreign(etag) => Found::Other(etag),
+            Owner::Missing => Found::Missing,
+            Owner::Unknown(error) => return Err(error),
+        })
+    };
+    let send = |condition: &Condition| send_complete(s3, context, assembly, condition);
+    conditional::write(assembly.condition, &assembly.upload.key, send, find)
+        .map_err(|error| error.with_key(assembly.upload.key.as_str()))
+}
+
+fn send_complete(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    assembly: &Assembly<'_>,
+    condition: &Condition,
+) -> Result<Finished, StorageError> {
     let upload = assembly.upload;
     let body = xml::complete_body(assembly.parts, s3.settings.checksum_header);
     let payload = hex::encode(Sha256::digest(&body));
+    let mut headers = HeaderMap::new();
+    set_header(&mut headers, "content-type", "application/xml")?;
+    set_condition(&mut headers, condition)?;
     let request = S3Request {
-        headers: HeaderMap::from_iter([(
-            http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/xml"),
-        )]),
+        headers,
         payload: &payload,
         length: body.len() as u64,
         timeout: Some(COMPLETE_TIMEOUT),
@@ -162,7 +183,6 @@ pub(crate) fn complete_upload(
         Err(error) if in_doubt && error.kind().is_outage() => check_completed(s3, context, assembly, error),
         other => other,
     }
-    .map_err(|error| error.with_key(upload.key.as_str()))
 }
 
 /// Reads the response to `CompleteMultipartUpload`.
@@ -185,7 +205,7 @@ fn check_completed(
 ) -> Result<Finished, StorageError> {
     match find_owner(s3, context, assembly.upload, assembly.size) {
         Ok(Owner::Ours(receipt)) => Ok(Finished { receipt, request_id: String::new() }),
-        Ok(Owner::Foreign) if error.code() == Some("NoSuchUpload") => {
+        Ok(Owner::Foreign(_)) if error.code() == Some("NoSuchUpload") => {
             let why = "the upload was aborted and the key holds another object; the next rescan uploads the file again";
             Err(StorageError::new(ErrorKind::NotFound, Operation::Upload, why).with_source(error))
         }
