@@ -24,8 +24,6 @@ use crate::state::store::{KeyRecords, META_CHANGES, Store, Write};
 use crate::state::summary::{CacheSummary, PendingFile};
 use crate::tree::version::{FileEntry, Version};
 
-/// Set if the last rescan left the store as the tree was.
-const META_SYNCED: &str = "synced";
 /// The checksum of the catalog that was last written.
 const META_CATALOG: &str = "catalog";
 
@@ -218,24 +216,6 @@ impl CacheManager {
         self.0.store.lengths().map(|(published, _)| published)
     }
 
-    /// Returns true if the last rescan left the store as the tree was.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Cache`] if the file cannot be read.
-    pub fn is_synced(&self) -> Result<bool, StorageError> {
-        // The flag may be older than the last pending record.
-        Ok(self.ended_synced()? && self.pending_count()? == 0)
-    }
-
-    /// Returns true if the last run that sent anything was complete.
-    pub(crate) fn ended_synced(&self) -> Result<bool, StorageError> {
-        Ok(self.0.store.meta(META_SYNCED)?.as_deref() == Some(&[1]))
-    }
-
-    pub(crate) fn sync_flag(synced: bool) -> Write {
-        Write::Meta(META_SYNCED, vec![u8::from(synced)])
-    }
-
     /// Returns all published files. Takes about 200 bytes of memory for each.
     ///
     /// # Errors
@@ -301,19 +281,6 @@ impl CacheManager {
             return Ok(());
         }
         self.apply(&[Write::Meta(META_CATALOG, checksum.to_le_bytes().to_vec())])
-    }
-
-    /// Records how a run ended: whether the store is as the tree was, and whether the run was complete. Commits only
-    /// what differs from the last run, so an unchanged tree costs no disk sync.
-    pub(crate) fn record_end(&self, synced: bool, complete: bool) -> Result<(), StorageError> {
-        let (value, mut writes) = (vec![u8::from(synced)], Vec::new());
-        if self.0.store.meta(META_SYNCED)?.as_ref() != Some(&value) {
-            writes.push(Self::sync_flag(synced));
-        }
-        if complete && self.0.store.is_completion_due()? {
-            writes.push(Write::Complete);
-        }
-        self.apply(&writes)
     }
 
     /// Returns the published and the pending record of a key.

@@ -41,7 +41,7 @@ pub(crate) mod lease;
 mod model;
 pub(crate) mod name;
 pub(crate) mod recognise;
-#[allow(unused_imports, reason = "the runs use them from the next change on")]
+#[allow(unused_imports, reason = "runs use them once state can lie in the bucket")]
 pub(crate) mod segment;
 pub(crate) mod segments;
 pub(crate) mod transitions;

@@ -1,4 +1,5 @@
-//! The tokens of runs whose uploads may not all be recorded. An object that carries one of them was stored by that run.
+//! The beginning and the end of runs. The tokens of those whose uploads may not all be recorded are kept: an object that
+//! carries one of them was stored by that run.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,8 @@ use crate::state::records::{decode, encode};
 use crate::state::store::Write;
 
 const META_RUNS: &str = "runs";
+/// Set if the last rescan left the store as the tree was.
+const META_SYNCED: &str = "synced";
 
 /// Runs that are remembered. What an older interrupted run stored without a record is no longer recognized.
 const MAX_RUNS: usize = 1000;
@@ -24,6 +27,37 @@ pub(crate) struct RunRecord {
 }
 
 impl CacheManager {
+    /// Returns true if the last rescan left the store as the tree was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cache`] if the file cannot be read.
+    pub fn is_synced(&self) -> Result<bool, StorageError> {
+        // The flag may be older than the last pending record.
+        Ok(self.ended_synced()? && self.pending_count()? == 0)
+    }
+
+    /// Returns true if the last run that sent anything was complete.
+    pub(crate) fn ended_synced(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_SYNCED)?.as_deref() == Some(&[1]))
+    }
+
+    pub(crate) fn sync_flag(synced: bool) -> Write {
+        Write::Meta(META_SYNCED, vec![u8::from(synced)])
+    }
+
+    /// Records how a run ended: whether the store is as the tree was, and whether the run was complete. Commits only
+    /// what differs from the last run, so an unchanged tree costs no disk sync.
+    pub(crate) fn record_end(&self, synced: bool, complete: bool) -> Result<(), StorageError> {
+        let (value, mut writes) = (vec![u8::from(synced)], Vec::new());
+        if self.0.store.meta(META_SYNCED)?.as_ref() != Some(&value) {
+            writes.push(Self::sync_flag(synced));
+        }
+        if complete && self.0.store.is_completion_due()? {
+            writes.push(Write::Complete);
+        }
+        self.apply(&writes)
+    }
+
     /// Records durably that a run is about to send requests. Until it is complete, the store is not as the tree was. The
     /// runs before it are forgotten if the last one was complete.
     pub(crate) fn record_run(&self, run: RunRecord) -> Result<(), StorageError> {
