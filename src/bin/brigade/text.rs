@@ -142,9 +142,9 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
     )
 }
 
-/// Formats the number of objects that a first run takes over, if there was a listing for it.
+/// Formats the number of objects that a first run takes over, if its prefix held any.
 fn adopted_clause(report: &RescanReport, what: &str) -> String {
-    let Some(found) = report.adoption else { return String::new() };
+    let Some(found) = report.adoption.filter(|found| found.listed > 0) else { return String::new() };
     let heads = match found.head_requests {
         0 => String::new(),
         count => format!(" ({} compared by HEAD)", HumanCount(count)),

@@ -121,6 +121,9 @@ fn new_machine_adopts_and_says_so() {
     all_is_well(&world);
     forget();
     shell.sync(&world, &["--first-run", "overwrite"]).code(0).shows("13 uploaded");
+    // On an empty prefix there is nothing to say of adoption.
+    let world = some_files(1);
+    Shell::of(&world).sync(&world, &[]).code(0).shows("1 file: 1 uploaded (12 B), 0 unchanged, 0 deleted");
 }
 
 /// A plan of a first run looks at the bucket where it can, and says so where it cannot.
