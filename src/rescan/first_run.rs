@@ -106,31 +106,28 @@ impl AdoptionSink for Records<'_> {
         Ok(records.into_iter().map(file_state_of).collect())
     }
 
-    fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
+    fn same(&mut self, key: String, published: Published) {
         let trace = &self.first_run.context.session.trace;
         trace.progress.file_done();
         trace.progress.bytes_present(published.stat.size);
         trace.emit(|| Event::Adopted { key: key.clone(), bytes: published.stat.size });
         self.report.add_adopted(key.clone(), published.stat.size);
         self.recorder.record(vec![Write::Published(key, published)]);
-        Ok(())
     }
 
-    fn differs(&mut self, key: String, pending: Pending, listed: Listed) -> Result<(), StorageError> {
+    fn differs(&mut self, key: String, pending: Pending, listed: Listed) {
         self.take_over(key.clone(), listed);
         // Its digest spares the upload from hashing the file again.
         if pending.digest.is_some() {
             self.recorder.record(vec![Write::Pending(key, pending)]);
         }
-        Ok(())
     }
 
-    fn no_file(&mut self, object: Listed) -> Result<(), StorageError> {
+    fn no_file(&mut self, object: Listed) {
         // No file can have such a key; it is the marker of a folder, for example.
         if RemoteKey::new(object.key.clone()).is_ok() {
             self.take_over(object.key.clone(), object);
         }
-        Ok(())
     }
 }
 

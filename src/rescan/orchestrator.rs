@@ -249,10 +249,13 @@ impl RescanOrchestrator {
                 return Ok((std::mem::take(&mut dispatcher.tally), plan));
             }
         }
-        self.cache.record_run(context.run_record())?;
         dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?);
         // The bucket may hold what the cache does not know.
         plan = self.plan_with_store(context, &mut dispatcher, plan, report)?;
+        // Before anything is stored. An outage stores nothing, and would push older runs out of the record.
+        if !dispatcher.tally.is_stopped() {
+            self.cache.record_run(context.run_record())?;
+        }
         // During an outage the local work can still be done: unchanged content needs no upload later.
         if dispatcher.tally.stop == Some(StopReason::Unavailable) {
             dispatcher.confirm(report);

@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::backend::{SentPart, StorageBackend};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
-use crate::state::records::{OpenUpload, Pending, PendingKind, Published};
+use crate::state::records::{OpenUpload, Pending, PendingKind, Published, encode};
 use crate::state::redb::RedbStore;
 use crate::state::resolve::{Known, Places, Resolved};
 use crate::state::rows::{Row, Rows};
@@ -325,6 +327,17 @@ impl CacheManager {
     /// Iterates over the pending keys that follow `key`.
     pub(crate) fn pending_rows_after(&self, key: &str) -> Rows<'_> {
         Rows::pending_after(&*self.0.store, key)
+    }
+
+    /// Returns the write of a named value of the whole cache.
+    fn meta_write<T: Serialize>(&self, name: &'static str, value: &T) -> Result<Write, StorageError> {
+        let encoded = encode(name, value).map_err(|error| {
+            let what = format!("the value {name:?} cannot be encoded");
+            StorageError::new(ErrorKind::Cache, Operation::Cache, what)
+                .with_path(self.path())
+                .with_source(error)
+        })?;
+        Ok(Write::Meta(name, encoded))
     }
 
     /// Writes all records in one transaction. They are durable when this returns.

@@ -197,6 +197,23 @@ fn objects_whose_listing_tells_nothing_are_asked_for() {
     }
 }
 
+/// A file is read once, whatever its comparison needs: a listed `ETag` that is no MD5 made it two.
+#[test]
+fn files_are_read_once_to_be_compared() {
+    for etags in [ETags::Md5, ETags::Encrypted, ETags::MadeUp] {
+        let world = tree(20);
+        world.store.etags(etags);
+        rescan(&world, &world.orchestrator());
+        world.write("d0/f000", "Content 0");
+        forget(&world);
+        let site = world.orchestrator();
+        let report = rescan(&world, &site);
+        let all: u64 = world.objects().values().map(|bytes| bytes.len() as u64).sum();
+        assert_eq!((report.adopted_count, report.uploaded_count), (19, 1));
+        assert_eq!(report.metrics.bytes_hashed, all, "{etags:?}");
+    }
+}
+
 /// Credentials that may write and list, and not read.
 #[test]
 fn objects_that_may_not_be_looked_at_are_sent() {

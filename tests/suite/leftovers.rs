@@ -233,3 +233,38 @@ fn i3_objects_of_complete_runs_are_no_leftovers() {
     let report = rescan(&world, &world.orchestrator());
     assert_eq!((kept(&report), report.deleted_count), (vec![("left/0", KeptReason::NotOurs)], 0));
 }
+
+/// Three keys in a row whose HEAD always fails, as that of a folder does on some stores, are asked for no further.
+#[test]
+fn leftovers_that_cannot_be_asked_for_hold_up_nothing_however_many() {
+    let world = with_leftovers(30);
+    fs::remove_dir_all(world.path("left")).unwrap();
+    world.write("new", "x");
+    world.proxy.add(Rule::new(answer(500, "InternalError")).method("HEAD"));
+    let site = site_with(&world, world.s3_config().retry(RetryPolicy::default().with_attempts(2)));
+    for uploaded in [1, 0] {
+        world.proxy.clear_counts();
+        let report = rescan(&world, &site);
+        assert_eq!((report.outcome, report.stop_reason), (RescanOutcome::Partial, None));
+        assert_eq!((report.uploaded_count, report.pending, report.kept_count), (uploaded, 30, 30));
+        let heads = world.proxy.requests().iter().filter(|seen| seen.method == "HEAD").count();
+        assert!(heads <= 2 * 13, "three, and those in flight: {heads}");
+    }
+    world.proxy.clear_rules();
+    assert_eq!(rescan(&world, &site).deleted_count, 30);
+}
+
+/// Each run of an outage was recorded as one that may have stored something, until none of the others was known.
+#[test]
+fn i4_runs_of_a_long_outage_do_not_push_out_the_one_that_was_interrupted() {
+    let world = with_leftovers(2);
+    fs::remove_dir_all(world.path("left")).unwrap();
+    world.proxy.refuse();
+    let site = site_with(&world, world.s3_config().retry(RetryPolicy::default().with_attempts(1)));
+    for _ in 0..1001 {
+        assert_eq!(site.rescan().unwrap().outcome, RescanOutcome::LocalOnly);
+    }
+    world.proxy.accept_again();
+    let report = rescan(&world, &site);
+    assert_eq!((report.deleted_count, world.keys()), (2, vec!["known".to_owned()]));
+}

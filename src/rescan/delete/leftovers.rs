@@ -21,8 +21,8 @@ use crate::state::store::Write;
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
-/// So many failures of the store in a row end the run.
-const OUTAGES: u32 = 3;
+/// After so many failures in a row nothing more is asked.
+const FAILURES_IN_A_ROW: u32 = 3;
 
 /// A key, its pending record, and what a HEAD tells of it.
 type Answer = (String, Pending, Result<Option<StoredObject>, StorageError>);
@@ -44,7 +44,7 @@ pub(crate) fn settle(
 ) -> Result<Settled, StorageError> {
     let (runs, mut rows) = (cache.runs()?, cache.pending_rows());
     let (results, mut in_flight, mut settled) = (BatchQueue::new(), 0, Settled::default());
-    let (mut next, mut outages) = (next_leftover(cache, &mut rows), 0);
+    let (mut next, mut failures) = (next_leftover(cache, &mut rows), 0);
     loop {
         while in_flight < engine.workers()
             && let Ok(Some((key, pending))) = next
@@ -63,21 +63,28 @@ pub(crate) fn settle(
             in_flight -= 1;
             let error = match found {
                 Ok(found) => {
-                    outages = 0;
+                    failures = 0;
                     writes.extend(settled.writes_for(key, &pending, found, &runs));
                     continue;
                 }
                 Err(error) => error,
             };
-            // One key that always fails, or that may not be read, holds up nothing else.
-            outages += u32::from(error.kind().is_transient());
-            if error.is_not_tried() || outages >= OUTAGES {
+            // A key that always fails, or that may not be read, holds up nothing else.
+            failures += 1;
+            if error.is_not_tried() || (failures >= FAILURES_IN_A_ROW && is_about_the_store(&error)) {
                 next = Err(error);
+            } else if failures >= FAILURES_IN_A_ROW {
+                next = next.map(|_| None);
             }
         }
         settled.changed |= !writes.is_empty();
         cache.apply(&writes)?;
     }
+}
+
+/// Returns true if the store cannot be used, whatever the key. Some stores fail for single keys, too (500).
+fn is_about_the_store(error: &StorageError) -> bool {
+    error.kind().is_transient() && !matches!(error.kind(), ErrorKind::Server | ErrorKind::Protocol)
 }
 
 impl Settled {

@@ -29,10 +29,10 @@ pub(crate) trait AdoptionSink {
     /// Returns the state of the file of each object of a page.
     fn file_states(&mut self, page: &[Listed]) -> Result<Vec<FileState>, StorageError>;
     /// The object holds the file.
-    fn same(&mut self, key: String, published: Published) -> Result<(), StorageError>;
+    fn same(&mut self, key: String, published: Published);
     /// The object has the key of a file, and another content as far as is known.
-    fn differs(&mut self, key: String, pending: Pending, listed: Listed) -> Result<(), StorageError>;
-    fn no_file(&mut self, object: Listed) -> Result<(), StorageError>;
+    fn differs(&mut self, key: String, pending: Pending, listed: Listed);
+    fn no_file(&mut self, object: Listed);
 }
 
 /// Lists the prefix and compares every object with the file of its key. Returns when all comparisons have ended, also
@@ -82,7 +82,7 @@ fn next_candidate(
             FileState::Known => {}
             FileState::NoFile => {
                 found.without_file += 1;
-                sink.no_file(listed)?;
+                sink.no_file(listed);
             }
             FileState::File(pending) if pending.stat.size == listed.size && !listing.context.is_forced() => {
                 let key = RemoteKey::new(listed.key.clone())?;
@@ -90,7 +90,7 @@ fn next_candidate(
             }
             FileState::File(pending) => {
                 found.different += 1;
-                sink.differs(listed.key.clone(), pending, listed)?;
+                sink.differs(listed.key.clone(), pending, listed);
             }
         }
     }
@@ -104,13 +104,14 @@ fn settle(sink: &mut dyn AdoptionSink, compared: Compared, found: &mut Adoption)
     match verdict {
         Verdict::Same(published) => sink.same(key, published),
         // The run was stopped.
-        Verdict::Failed(error) if error.is_not_tried() => Err(error),
+        Verdict::Failed(error) if error.is_not_tried() => return Err(error),
         // The upload meets the same error, or goes past it.
         Verdict::Differs | Verdict::Failed(_) => {
             found.different += 1;
-            sink.differs(key, pending, listed)
+            sink.differs(key, pending, listed);
         }
     }
+    Ok(())
 }
 
 /// The objects under the prefix, a page at a time, in the order of the store.

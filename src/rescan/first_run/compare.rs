@@ -11,7 +11,7 @@ use crate::rescan::context::{Context, open_source, panicked};
 use crate::rescan::first_run::etags::possible_divisions;
 use crate::state::records::{Pending, Published};
 use crate::tree::digest::Digest;
-use crate::tree::fingerprint::{Division, Fingerprint, fingerprint};
+use crate::tree::fingerprint::{Division, fingerprint};
 use crate::tree::source::Source;
 use crate::tree::version::wall_nanos;
 
@@ -90,25 +90,37 @@ fn try_compare(
     let stat = *source.stat();
     let not_racy = stat.is_not_racy(seen);
     let own = transfers.part_plan(stat.size)?.and_then(|plan| NonZeroU64::new(plan.part_size()));
-    let record = |digest, etag| Some(context.published(stat, not_racy, digest, etag));
-
-    let mut file = Reader { context, source: &source, known: Vec::new() };
-    if let Some(digest) = file.digest_if_tagged(listed.etag.as_deref(), own, own)? {
-        return Ok(record(digest, listed.etag.clone()));
-    }
+    let mut file = Reader { context, source: &source, digests: Vec::new(), etags: Vec::new() };
+    let proven = prove(&mut file, transfers, heads, key, listed, own, asked);
     // A plain digest spares the upload from reading the file again. That of a large file is made of its parts.
-    let plain = file.known.iter().find(|digest| digest.part_size().is_none() && own.is_none());
+    let plain = file.digests.iter().find(|digest| digest.part_size().is_none() && own.is_none());
     if let Some(digest) = plain {
         (pending.not_racy, pending.digest) = (not_racy, Some(*digest));
+    }
+    Ok(proven?.map(|(digest, etag)| context.published(stat, not_racy, digest, etag)))
+}
+
+/// Returns the digest of the file and the `ETag` of the object if the object is proven to hold the file.
+fn prove(
+    file: &mut Reader<'_>,
+    transfers: &dyn Transfers,
+    heads: &Heads,
+    key: &RemoteKey,
+    listed: &Listed,
+    own: Division,
+    asked: &mut bool,
+) -> Result<Option<(Digest, Option<String>)>, StorageError> {
+    if let Some(digest) = file.digest_if_tagged(listed.etag.as_deref(), own)? {
+        return Ok(Some((digest, listed.etag.clone())));
     }
     if heads.are_given_up() {
         return Ok(None);
     }
     *asked = true;
-    let found = find_object(context, transfers, heads, key)?;
-    let Some(object) = found.filter(|object| object.size == stat.size) else { return Ok(None) };
+    let found = find_object(file.context, transfers, heads, key)?;
+    let Some(object) = found.filter(|object| object.size == listed.size) else { return Ok(None) };
     let digest = file.digest_if_proven(&object, own)?;
-    Ok(digest.and_then(|digest| record(digest, object.etag)))
+    Ok(digest.map(|digest| (digest, object.etag)))
 }
 
 /// Sends a HEAD. Returns `None` if there is no object, or if it may not be read.
@@ -134,15 +146,17 @@ fn find_object(
     if found.as_ref().is_err_and(denied) { Ok(None) } else { found }
 }
 
-/// A file, and the digests that are known of it.
+/// A file, and what is known of it by now: it is not read again for that.
 struct Reader<'a> {
     context: &'a Context,
     source: &'a Source,
-    known: Vec<Digest>,
+    digests: Vec<Digest>,
+    /// Its `ETag`s, each with the division that gives it.
+    etags: Vec<(Division, String)>,
 }
 
 impl Reader<'_> {
-    fn read(&mut self, digest: Division, etags: &[Division]) -> Result<Fingerprint, StorageError> {
+    fn read(&mut self, digest: Division, etags: &[Division]) -> Result<Digest, StorageError> {
         let request_context = self.context.request_context();
         let found = fingerprint(self.source, digest, etags, |count| {
             request_context.trace.bytes_hashed(count);
@@ -150,26 +164,36 @@ impl Reader<'_> {
         })?;
         // A file that changed while it was read would have the digest of two versions.
         self.source.check_as_opened()?;
-        self.known.push(found.digest);
-        Ok(found)
+        self.digests.push(found.digest);
+        self.etags.extend(etags.iter().copied().zip(found.etags));
+        Ok(found.digest)
     }
 
-    /// Returns the digest of the file, divided as `form`, if the file has this `ETag` in one of the divisions that may
-    /// give it.
+    /// Returns the digest of the file, divided like `own`, if the file has this `ETag` under `own` or under one of the
+    /// usual part sizes.
     fn digest_if_tagged(
         &mut self,
         etag: Option<&str>,
         own: Division,
-        form: Division,
     ) -> Result<Option<Digest>, StorageError> {
         let Some(etag) = etag.map(|tag| tag.trim_matches('"')) else { return Ok(None) };
         let divisions = possible_divisions(etag, self.source.stat().size, own);
-        if divisions.is_empty() {
-            return Ok(None);
+        let is_known = |division: &Division| self.etags.iter().any(|(known, _)| known == division);
+        let unknown: Vec<_> = divisions.into_iter().filter(|division| !is_known(division)).collect();
+        if !unknown.is_empty() {
+            self.read(own, &unknown)?;
         }
-        let found = self.read(form, &divisions)?;
-        let same = found.etags.iter().any(|own| own.eq_ignore_ascii_case(etag));
-        Ok(same.then_some(found.digest))
+        let same = self.etags.iter().any(|(_, known)| known.eq_ignore_ascii_case(etag));
+        if same { self.digest(own).map(Some) } else { Ok(None) }
+    }
+
+    /// Returns the digest of the file in this division.
+    fn digest(&mut self, division: Division) -> Result<Digest, StorageError> {
+        let part_size = division.map(NonZeroU64::get);
+        match self.digests.iter().find(|known| known.part_size() == part_size) {
+            Some(known) => Ok(*known),
+            None => self.read(division, &[]),
+        }
     }
 
     /// Returns the digest of the file if a HEAD proves that the object has it. What the store says of the content comes
@@ -192,7 +216,7 @@ impl Reader<'_> {
         }
         // Under our part size of then, which need not be the one of now.
         let etag = object.etag.as_deref();
-        if let Some(digest) = self.digest_if_tagged(etag, part_size.or(own), part_size.or(own))? {
+        if let Some(digest) = self.digest_if_tagged(etag, part_size.or(own))? {
             return Ok(Some(digest));
         }
         let is_md5 = etag.is_some_and(|etag| !possible_divisions(etag, object.size, part_size).is_empty());
@@ -205,11 +229,7 @@ impl Reader<'_> {
 
     /// Returns the digest of the file if it is this one.
     fn digest_if_equal(&mut self, claimed: Digest) -> Result<Option<Digest>, StorageError> {
-        let known = self.known.iter().find(|known| known.part_size() == claimed.part_size());
-        let digest = match known {
-            Some(known) => *known,
-            None => self.read(claimed.part_size().and_then(NonZeroU64::new), &[])?.digest,
-        };
+        let digest = self.digest(claimed.part_size().and_then(NonZeroU64::new))?;
         Ok(Some(digest).filter(|digest| *digest == claimed))
     }
 }

@@ -106,7 +106,7 @@ impl AdoptionSink for Preview<'_> {
         page.iter().map(|object| self.file_state(object)).collect()
     }
 
-    fn same(&mut self, key: String, published: Published) -> Result<(), StorageError> {
+    fn same(&mut self, key: String, published: Published) {
         self.count_common();
         self.plan.added = self.plan.added.saturating_sub(1);
         self.report.uploaded_count = self.report.uploaded_count.saturating_sub(1);
@@ -115,26 +115,23 @@ impl AdoptionSink for Preview<'_> {
         let place = self.report.uploaded.binary_search_by(|uploaded| uploaded.key.as_str().cmp(&key));
         self.adopted.extend(place.ok());
         self.report.add_adopted(key, published.stat.size);
-        Ok(())
     }
 
-    fn differs(&mut self, _: String, _: Pending, _: Listed) -> Result<(), StorageError> {
+    fn differs(&mut self, _: String, _: Pending, _: Listed) {
         self.count_common();
-        Ok(())
     }
 
-    fn no_file(&mut self, object: Listed) -> Result<(), StorageError> {
+    fn no_file(&mut self, object: Listed) {
         if !self.mirrors || RemoteKey::new(object.key.clone()).is_err() {
-            return Ok(());
+            return;
         }
         self.plan.published += 1;
         if let Some(reason) = self.reason_to_keep(&object.key) {
             self.report.add_kept(object.key, reason);
-            return Ok(());
+            return;
         }
         self.plan.removed += 1;
         self.plan.gone += 1;
         self.report.add_deleted(object.key);
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::state::cache::CacheManager;
-use crate::state::records::{decode, encode};
+use crate::state::records::decode;
 use crate::state::store::Write;
 
 const META_DESTINATION: &str = "destination";
@@ -96,11 +96,7 @@ impl CacheManager {
         } else {
             roots[index] = root.clone();
         }
-        let encoded = encode(META_ROOTS, &roots).map_err(|error| {
-            StorageError::new(ErrorKind::Cache, Operation::Cache, "the list of roots cannot be encoded")
-                .with_source(error)
-        })?;
-        Ok((KnownRoot { number: number(index), moved }, Some(Write::Meta(META_ROOTS, encoded))))
+        Ok((KnownRoot { number: number(index), moved }, Some(self.meta_write(META_ROOTS, &roots)?)))
     }
 
     /// Returns true if the objects that runs without deletes have left may be of a tree that was not whole.

@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::error::StorageError;
 use crate::state::cache::CacheManager;
-use crate::state::records::{Published, decode, encode};
+use crate::state::records::{Published, decode};
 use crate::state::rows::Marks;
 use crate::state::store::{META_HEAD, Table, Write};
 
@@ -30,12 +30,7 @@ impl CacheManager {
 
     /// Returns the write that makes the cache a copy of this head.
     pub(crate) fn copy_of(&self, head: &HeadCopy) -> Result<Write, StorageError> {
-        let encoded = encode(META_HEAD, head).map_err(|error| {
-            StorageError::new(ErrorKind::Cache, Operation::Cache, "the copy of the head cannot be encoded")
-                .with_path(self.path())
-                .with_source(error)
-        })?;
-        Ok(Write::Meta(META_HEAD, encoded))
+        self.meta_write(META_HEAD, head)
     }
 
     /// Iterates over the keys whose last change the bucket does not hold yet, in key order, with the number of that

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::error::StorageError;
 use crate::state::cache::CacheManager;
-use crate::state::records::{decode, encode};
+use crate::state::records::decode;
 use crate::state::store::Write;
 
 const META_RUNS: &str = "runs";
@@ -30,7 +30,7 @@ impl CacheManager {
     /// Returns true if the last rescan left the store as the tree was.
     ///
     /// # Errors
-    /// [`ErrorKind::Cache`] if the file cannot be read.
+    /// [`ErrorKind::Cache`](crate::ErrorKind::Cache) if the file cannot be read.
     pub fn is_synced(&self) -> Result<bool, StorageError> {
         // The flag may be older than the last pending record.
         Ok(self.ended_synced()? && self.pending_count()? == 0)
@@ -68,12 +68,7 @@ impl CacheManager {
         }
         runs.push(run);
         runs.drain(..runs.len().saturating_sub(MAX_RUNS));
-        let encoded = encode(META_RUNS, &runs).map_err(|error| {
-            StorageError::new(ErrorKind::Cache, Operation::Cache, "the list of runs cannot be encoded")
-                .with_path(self.path())
-                .with_source(error)
-        })?;
-        self.apply(&[Write::Meta(META_RUNS, encoded), Self::sync_flag(false)])
+        self.apply(&[self.meta_write(META_RUNS, &runs)?, Self::sync_flag(false)])
     }
 
     /// Returns the runs whose uploads may not all be recorded.
