@@ -66,6 +66,11 @@ impl fmt::Debug for CancelToken {
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The monotonic time since some fixed point.
     fn now(&self) -> Duration;
+    /// The monotonic time since some fixed point, with the time during which the machine was suspended, if the system
+    /// tells it.
+    fn now_with_suspension(&self) -> Duration {
+        self.now()
+    }
     /// The wall-clock time.
     fn wall(&self) -> SystemTime;
     /// Waits for `duration`; returns false if `cancel` ended the wait early.
@@ -85,6 +90,14 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Duration {
         self.0.elapsed()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn now_with_suspension(&self) -> Duration {
+        // Neither is ever negative.
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
     }
 
     fn wall(&self) -> SystemTime {

@@ -267,7 +267,8 @@ impl StorageError {
 
     /// Returns true if the operation was never started because the run had stopped before.
     pub(crate) fn is_not_tried(&self) -> bool {
-        matches!(self.details.kind, ErrorKind::Cancelled | ErrorKind::Deadline | ErrorKind::Unavailable)
+        use ErrorKind::{Cancelled, Deadline, Superseded, Unavailable};
+        matches!(self.details.kind, Cancelled | Deadline | Unavailable | Superseded)
     }
 
     /// Returns true if the cache itself failed.

@@ -147,13 +147,14 @@ pub use log::Level;
 pub use observe::event::{ChannelObserver, Event, Observer, Progress, ProgressSnapshot, channel};
 pub use observe::metrics::MetricsSnapshot;
 pub use request_context::RequestContext;
+pub use rescan::bucket_state::settings::{OnConflict, RemoteState};
 pub use rescan::config::{FirstRun, MaxDelete, RescanConfig, Verify};
 pub use rescan::multipart::unfinished::{AbortedUploads, UnfinishedUpload};
 pub use rescan::options::Run;
 pub use rescan::orchestrator::RescanOrchestrator;
 pub use rescan::report::{
-    Adoption, DeletesRefused, Kept, KeptReason, REPORT_LIST_LIMIT, RescanOutcome, RescanReport, StopReason,
-    TooMany, UnknownObjects, Uploaded, VerifyReport,
+    Adoption, DeletesRefused, Kept, KeptReason, PublishedBy, REPORT_LIST_LIMIT, RescanOutcome, RescanReport,
+    StateReport, StopReason, TooMany, UnknownObjects, Uploaded, VerifyReport,
 };
 pub use retry::RetryPolicy;
 pub use state::cache::CacheManager;

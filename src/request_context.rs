@@ -7,6 +7,18 @@ use crate::engine::gate::Gate;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::Trace;
 
+/// Decides whether a write may be sent, and remembers those that got no answer.
+pub(crate) trait Fence: Sync {
+    /// Returns how long a write that begins now may take.
+    ///
+    /// # Errors
+    /// If none may begin.
+    fn check(&self, operation: Operation) -> Result<Duration, StorageError>;
+
+    /// Notes that a write got no answer: it may take effect later.
+    fn note_unanswered(&self);
+}
+
 /// The context of a request: cancel token, deadline, clock, the gate of the destination, and the trace that records it.
 #[derive(Clone, Copy)]
 pub struct RequestContext<'a> {
@@ -15,6 +27,8 @@ pub struct RequestContext<'a> {
     pub(crate) clock: &'a dyn Clock,
     pub(crate) gate: &'a Gate,
     pub(crate) trace: &'a Trace,
+    /// For writes of objects while other publishers may take over.
+    pub(crate) fence: Option<&'a dyn Fence>,
 }
 
 impl RequestContext<'_> {
@@ -27,6 +41,12 @@ impl RequestContext<'_> {
             return Err(StorageError::new(ErrorKind::Deadline, operation, "the run's deadline has passed"));
         }
         Ok(())
+    }
+
+    /// Returns an error if the request may not be sent now, else how long it may take if that is limited.
+    pub(crate) fn check_send(&self, operation: Operation) -> Result<Option<Duration>, StorageError> {
+        self.check(operation)?;
+        self.fence.map(|fence| fence.check(operation)).transpose()
     }
 
     /// Returns the wait, shortened to end at the deadline.

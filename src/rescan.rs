@@ -1,5 +1,6 @@
 //! How a tree gets to a store and stays there.
 
+pub(crate) mod bucket_state;
 pub(crate) mod config;
 mod context;
 mod delete;

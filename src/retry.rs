@@ -123,6 +123,9 @@ pub(crate) fn run<T>(
             (Err(error), _) => error.unsettled(unsettled),
         };
         unsettled = error.may_have_taken_effect();
+        if let Some(fence) = context.fence.filter(|_| unsettled) {
+            fence.note_unanswered();
+        }
         // The cancel interrupted this try: the wait below reports `Cancelled`, not a failed connection.
         let cut_off = context.cancel.is_cancelled() && error.kind().is_outage();
         let now = context.clock.now();
@@ -170,7 +173,17 @@ mod tests {
         let (cancel, clock) = (CancelToken::new(), VirtualClock::new());
         let (gate, trace) = (Arc::new(Gate::new(10)), Trace::default());
         let deadline = Some(Duration::from_secs(3600));
-        f(&RequestContext { cancel: &cancel, deadline, clock: &clock, gate: &gate, trace: &trace }, &clock)
+        f(
+            &RequestContext {
+                cancel: &cancel,
+                deadline,
+                clock: &clock,
+                gate: &gate,
+                trace: &trace,
+                fence: None,
+            },
+            &clock,
+        )
     }
 
     fn failure(kind: ErrorKind) -> StorageError {

@@ -5,7 +5,7 @@ pub(crate) mod catalog;
 pub(crate) mod recorder;
 pub(crate) mod records;
 mod redb;
-mod remote;
+pub(crate) mod remote;
 pub(crate) mod resolve;
 pub(crate) mod rows;
 pub(crate) mod store;

@@ -18,6 +18,9 @@ pub(crate) const STATE_FOLDER: &str = ".brigade/";
 /// read. Sealed, as [`Transfers`](crate::Transfers) is.
 #[doc(hidden)]
 pub trait StateObjects: Send + Sync + sealed::Sealed {
+    /// Returns where the objects lie.
+    fn place(&self) -> StatePlace;
+
     /// Reads an object of at most `limit` bytes, past all caches, unless its `ETag` is `if_none_match`. An object that is
     /// longer, or has a weak `ETag` or none, is an error; so is a refusal, which is not
     /// [`Missing`](Fetched::Missing).
@@ -85,6 +88,17 @@ pub trait StateObjects: Send + Sync + sealed::Sealed {
     /// Finds out by four requests whether the store looks at the conditions of writes. Returns the reason if it does
     /// not.
     fn probe_cheaply(&self, context: &RequestContext<'_>) -> Result<Option<String>, StorageError>;
+}
+
+/// A place in a store.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatePlace {
+    /// The host, with its port.
+    pub endpoint: String,
+    pub bucket: String,
+    /// Empty, or it ends in a slash.
+    pub prefix: String,
 }
 
 /// A small object to store.

@@ -63,6 +63,8 @@ pub enum ErrorKind {
     Cancelled = 50,
     /// The run's deadline has passed.
     Deadline = 51,
+    /// Another run has taken over, so that this one may send nothing more.
+    Superseded = 52,
 
     /// The cache file could not be read or written.
     Cache = 60,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::backend::StorageBackend;
 use crate::error::StorageError;
+use crate::rescan::bucket_state::settings::RemoteState;
 use crate::tree::filter::Filter;
 use crate::tree::folder::FollowSymlinks;
 
@@ -83,6 +84,7 @@ pub struct RescanConfig {
     pub(crate) first_run: FirstRun,
     pub(crate) fallback: Option<Arc<dyn StorageBackend>>,
     pub(crate) catalog: bool,
+    pub(crate) state: Option<RemoteState>,
 }
 
 impl Default for RescanConfig {
@@ -101,6 +103,7 @@ impl Default for RescanConfig {
             first_run: FirstRun::Adopt,
             fallback: None,
             catalog: true,
+            state: None,
         }
     }
 }
@@ -232,6 +235,15 @@ impl RescanConfig {
         self
     }
 
+    /// Keeps the record of what is published in the bucket, so that many machines can publish one tree, one at a time.
+    /// The cache is a copy of it. [`allow_new_root`](Self::allow_new_root) is implied. Default: the cache is the only
+    /// record, and a destination whose state lies in the bucket is refused.
+    pub fn state(mut self, state: RemoteState) -> Self {
+        self.state = Some(state);
+        self.allow_new_root = true;
+        self
+    }
+
     pub(crate) fn check(&self, workers: usize) -> Result<(), StorageError> {
         if let Some(parts) = self.parts_in_flight.filter(|parts| !(1..=workers).contains(parts)) {
             let why = format!("{parts} is not from 1 to the engine's {workers} workers");
@@ -240,6 +252,7 @@ impl RescanConfig {
         if let Some(size) = self.batch_size.filter(|size| !(1..=10_000).contains(size)) {
             return Err(StorageError::config("batch_size", format!("{size} is not from 1 to 10,000")));
         }
+        self.state.as_ref().map_or(Ok(()), RemoteState::check)?;
         // Not a number is in no range, so it is refused too.
         if let Some(MaxDelete::Share(share)) = self.max_delete
             && !(0.0..=1.0).contains(&share)

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
+use crate::rescan::bucket_state::shared_writes::SharedWrites;
 use crate::rescan::session::Session;
 use crate::state::cache::binding::KnownRoot;
 use crate::state::cache::runs::RunRecord;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) force: AtomicBool,
     /// Files are hashed and compared with the published version, and not sent.
     pub(crate) hash_only: AtomicBool,
+    /// What writes share whose state lies in the bucket.
+    pub(crate) shared: Option<SharedWrites>,
 }
 
 impl Context {
@@ -58,6 +61,9 @@ impl Context {
     /// An error if the run has stopped.
     pub(crate) fn check_running(&self) -> Result<(), StorageError> {
         self.request_context().check(Operation::Upload)?;
+        if let Some(shared) = &self.shared {
+            shared.guard.check(Operation::Upload)?;
+        }
         if self.is_offline() { Err(given_up(Operation::Upload)) } else { Ok(()) }
     }
 

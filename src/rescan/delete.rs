@@ -14,6 +14,8 @@ use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
+use crate::request_context::RequestContext;
+use crate::rescan::bucket_state::write_guard::KeyFence;
 use crate::rescan::context::{Context, given_up, panicked};
 use crate::rescan::delete::guard::Refusal;
 use crate::rescan::dispatch::Dispatcher;
@@ -23,6 +25,9 @@ use crate::rescan::report::{RescanReport, StopReason};
 use crate::state::records::{Pending, PendingKind};
 use crate::state::store::Write;
 use crate::tree::folder::{Folder, file_type, is_absent};
+
+/// A key to be deleted, and on which condition.
+type ToDelete = (Wanted, (RemoteKey, Condition));
 
 /// The pending records of a request's keys from before they were marked, and the result of each key.
 type DeleteResults = (HashMap<String, Pending>, Deleted);
@@ -42,8 +47,7 @@ impl Dispatcher<'_> {
                 };
                 let context = self.context.clone();
                 results.submit(self.engine, move || {
-                    let keys: Vec<_> =
-                        wanted.iter().map(|wanted| (wanted.key.clone(), Condition::None)).collect();
+                    let (wanted, keys): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
                     let before = |wanted: Wanted| (wanted.key.into_string(), wanted.pending);
                     let before = wanted.into_iter().map(before).collect();
                     (before, delete_keys(&context, &keys))
@@ -106,12 +110,17 @@ impl Dispatcher<'_> {
         &mut self,
         rows: &mut Attempts<'_>,
         report: &mut RescanReport,
-    ) -> Result<Option<Vec<Wanted>>, StorageError> {
+    ) -> Result<Option<Vec<ToDelete>>, StorageError> {
         self.look_for_stop();
         let mut wanted = Vec::new();
         while !self.tally.is_stopped() && wanted.len() < self.limits.delete_chunk {
             let Some(next) = rows.next_marked(|key, _| self.may_be_deleted(key, report))? else { break };
-            wanted.push(next);
+            let condition = match &self.context.shared {
+                Some(shared) => shared.condition_of(self.cache.published_record(next.key.as_str())?.as_ref()),
+                None => Condition::None,
+            };
+            let key = next.key.clone();
+            wanted.push((next, (key, condition)));
         }
         Ok((!wanted.is_empty()).then_some(wanted))
     }
@@ -189,13 +198,10 @@ fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
 
 /// Deletes keys and returns one result for each. Never panics.
 fn delete_keys(context: &Context, keys: &[(RemoteKey, Condition)]) -> Deleted {
-    let request_context = context.request_context();
     if context.is_offline() {
         return keys.iter().map(|(key, _)| (key.clone(), Err(given_up(Operation::Delete)))).collect();
     }
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
-        adapter::delete_many(&*context.session.backend, &request_context, keys)
-    }));
+    let attempt = catch_unwind(AssertUnwindSafe(|| send_deletes(context, keys)));
     // Without an answer for single keys, each key has the request's error.
     let failed = |error: &dyn Fn() -> StorageError| {
         keys.iter().map(|(key, _)| (key.clone(), Err(error().with_key(key.as_str())))).collect()
@@ -205,4 +211,26 @@ fn delete_keys(context: &Context, keys: &[(RemoteKey, Condition)]) -> Deleted {
         Ok(Err(error)) => failed(&|| error.repeated()),
         Err(panic) => failed(&|| panicked(Operation::Delete, &*panic)),
     }
+}
+
+/// Sends the deletes of these keys, under the claim where the state lies in the bucket.
+fn send_deletes(context: &Context, keys: &[(RemoteKey, Condition)]) -> Result<Deleted, StorageError> {
+    let backend = &*context.session.backend;
+    let Some(shared) = &context.shared else {
+        return adapter::delete_many(backend, &context.request_context(), keys);
+    };
+    let names: Vec<_> = keys.iter().map(|(key, _)| key.as_str()).collect();
+    let fence = KeyFence { guard: &shared.guard, keys: &names };
+    let request_context = RequestContext { fence: Some(&fence), ..context.request_context() };
+    let mut results = adapter::delete_many(backend, &request_context, keys)?;
+    let is_conflict = |result: &Result<(), StorageError>| matches!(result, Err(error) if error.kind() == ErrorKind::Conflict);
+    // It is a conflict only while the claim is ours: else the run that took over has changed them.
+    if results.iter().any(|(_, result)| is_conflict(result))
+        && let Err(error) = shared.check_still_ours(Operation::Delete)
+    {
+        for (_, result) in results.iter_mut().filter(|(_, result)| is_conflict(result)) {
+            *result = Err(error.repeated());
+        }
+    }
+    Ok(results)
 }

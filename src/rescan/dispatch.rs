@@ -13,6 +13,7 @@ pub(crate) mod attempts;
 mod batch;
 mod failures;
 mod feed;
+pub(crate) mod heads;
 mod settle;
 
 use std::collections::{BTreeSet, VecDeque};

@@ -11,6 +11,7 @@
 
 mod existing;
 mod prepare;
+mod shared_state;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,15 +25,17 @@ use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
+use crate::rescan::bucket_state::StateRun;
 use crate::rescan::config::{RescanConfig, Verify};
 use crate::rescan::context::{Context, panicked};
 use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
 use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
+use crate::rescan::orchestrator::shared_state::has_state_work;
 use crate::rescan::outcome::{End, Tally, log_end, outcome_of};
 use crate::rescan::plan::Plan;
-use crate::rescan::preflight::preflight;
+use crate::rescan::preflight::Preflight;
 use crate::rescan::report::{RescanOutcome, RescanReport, StopReason};
 use crate::rescan::verify;
 use crate::state::cache::CacheManager;
@@ -168,7 +171,7 @@ impl RescanOrchestrator {
         Ok(())
     }
 
-    /// Publishes the tree, verifies it, and publishes once more if objects are missing or different.
+    /// Does all passes over the tree. What a run with its state in the bucket claimed is given back, however it ends.
     fn run_phases(
         &self,
         run: &Run,
@@ -177,7 +180,24 @@ impl RescanOrchestrator {
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
         let context = Arc::new(self.prepare_context(run, trace, began)?);
-        let mut end = self.publish_tree(&context, trace, report)?;
+        let mut state = self.open_state(&context)?;
+        let mut result = self.run_passes(run, &context, state.as_mut(), report);
+        if let Some(state) = &mut state {
+            self.release_state(&context, state, &mut result, report)?;
+        }
+        result
+    }
+
+    /// Publishes the tree, verifies it, and publishes once more if objects are missing or different.
+    fn run_passes(
+        &self,
+        run: &Run,
+        context: &Arc<Context>,
+        mut state: Option<&mut StateRun>,
+        report: &mut RescanReport,
+    ) -> Result<End, StorageError> {
+        let found = state.as_deref_mut().map(|state| self.pull_state(context, state)).transpose()?;
+        let mut end = self.publish_tree(context, state.as_deref_mut(), found, report)?;
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
         }
@@ -189,7 +209,8 @@ impl RescanOrchestrator {
         let lost = report.reset_for_second_pass();
         // A forced first pass has sent every file already: only the lost objects are due now.
         context.force.store(false, Ordering::Relaxed);
-        let mut again = self.publish_tree(&context, trace, report)?;
+        let found = state.is_some().then_some(Preflight::Passed);
+        let mut again = self.publish_tree(context, state, found, report)?;
         again.add_first_pass(&end);
         again.tally.counted_again = report.adopted_count;
         if again.tally.stop.is_none() {
@@ -200,13 +221,15 @@ impl RescanOrchestrator {
         Ok(again)
     }
 
-    /// Makes one pass: walk, diff, hash, upload, record, delete.
+    /// Makes one pass: walk, diff, claim, hash, upload, record, delete. `found` is what the pull says of the store.
     fn publish_tree(
         &self,
         context: &Arc<Context>,
-        trace: &Trace,
+        mut state: Option<&mut StateRun>,
+        found: Option<Preflight>,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
+        let trace = &context.session.trace;
         let mut plan = match self.make_plan(context, report) {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
@@ -223,8 +246,12 @@ impl RescanOrchestrator {
             end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
             end.unsettled = plan.unsettled > 0;
         // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
-        } else if !plan.is_empty() || self.is_mirror_due(&plan)? || self.cache.open_upload_count()? > 0 {
-            (end.tally, plan) = self.carry_out_plan(context, plan, report)?;
+        } else if !plan.is_empty()
+            || self.is_mirror_due(&plan)?
+            || self.cache.open_upload_count()? > 0
+            || has_state_work(state.as_deref_mut(), found.as_ref(), &mut end.tally)?
+        {
+            (end.tally, plan) = self.carry_out_plan(context, state, found, plan, report)?;
         }
         report.blocked |= plan.blocked;
         (end.blocked, end.shrunk) = (plan.blocked, plan.left_in_doubt);
@@ -235,6 +262,8 @@ impl RescanOrchestrator {
     fn carry_out_plan(
         &self,
         context: &Arc<Context>,
+        state: Option<&mut StateRun>,
+        found: Option<Preflight>,
         mut plan: Plan,
         report: &mut RescanReport,
     ) -> Result<(Tally, Plan), StorageError> {
@@ -245,17 +274,11 @@ impl RescanOrchestrator {
             // Perhaps only stats have changed. Hashing finds that out without a request.
             dispatcher.confirm(report);
             recorder.sync()?;
-            if !self.cache.has_work()? {
+            if !self.cache.has_work()? && !needs_claim(state.as_deref())? {
                 return Ok((std::mem::take(&mut dispatcher.tally), plan));
             }
         }
-        dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?);
-        // The bucket may hold what the cache does not know.
-        plan = self.plan_with_store(context, &mut dispatcher, plan, report)?;
-        // Before anything is stored. An outage stores nothing, and would push older runs out of the record.
-        if !dispatcher.tally.is_stopped() {
-            self.cache.record_run(context.run_record())?;
-        }
+        plan = self.meet_store(context, &mut dispatcher, state, found, plan, report)?;
         // During an outage the local work can still be done: unchanged content needs no upload later.
         if dispatcher.tally.stop == Some(StopReason::Unavailable) {
             dispatcher.confirm(report);
@@ -353,6 +376,10 @@ impl RescanOrchestrator {
         report.metrics = trace.metrics.snapshot();
         Ok(())
     }
+}
+
+fn needs_claim(state: Option<&StateRun>) -> Result<bool, StorageError> {
+    state.map_or(Ok(false), StateRun::has_work)
 }
 
 fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {

@@ -30,8 +30,21 @@ pub(crate) fn preflight(
     policy: FirstRun,
 ) -> Result<Preflight, StorageError> {
     let Some(transfers) = context.session.backend.transfers() else { return Ok(Preflight::Unknown) };
+    judge(context, cache, policy, transfers.preflight(&context.request_context()))
+}
+
+/// Returns what the first request of a run says about all others.
+///
+/// # Errors
+/// As [`preflight`].
+pub(crate) fn judge(
+    context: &Context,
+    cache: &CacheManager,
+    policy: FirstRun,
+    result: Result<(), StorageError>,
+) -> Result<Preflight, StorageError> {
     let reached_before = cache.is_surveyed()?;
-    let Err(error) = transfers.preflight(&context.request_context()) else { return Ok(Preflight::Passed) };
+    let Err(error) = result else { return Ok(Preflight::Passed) };
     let trace = &context.session.trace;
     match error.kind() {
         // Cancelled, or out of time: the dispatcher notices that by itself.

@@ -1,5 +1,6 @@
 //! The report of a rescan.
 
+mod publication;
 mod verification;
 
 use std::fmt;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, StorageError};
 use crate::observe::metrics::MetricsSnapshot;
+pub use crate::rescan::report::publication::{PublishedBy, StateReport};
 pub use crate::rescan::report::verification::VerifyReport;
 use crate::state::records::PendingKind;
 use crate::tree::walk::Skip;
@@ -54,6 +56,10 @@ pub enum StopReason {
     Credentials,
     /// The store was unavailable.
     Unavailable,
+    /// Another run is publishing, or a newer build was published. [`RescanReport::state`] says which.
+    Claimed,
+    /// Another run has taken over.
+    Superseded,
 }
 
 impl StopReason {
@@ -63,11 +69,17 @@ impl StopReason {
             ErrorKind::Cancelled => Some(Self::Cancelled),
             ErrorKind::Deadline => Some(Self::Deadline),
             ErrorKind::Unavailable => Some(Self::Unavailable),
+            ErrorKind::Superseded => Some(Self::Superseded),
             _ => None,
         }
     }
 
-    /// `cancelled`, `deadline`, `deletes_refused`, `credentials` or `unavailable`.
+    /// Returns true if nothing more may be sent. After the others, what is in flight goes on.
+    pub(crate) fn ends_all_requests(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Credentials | Self::Claimed | Self::Superseded)
+    }
+
+    /// `cancelled`, `deadline`, `deletes_refused`, `credentials`, `unavailable`, `claimed` or `superseded`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cancelled => "cancelled",
@@ -75,6 +87,8 @@ impl StopReason {
             Self::DeletesRefused => "deletes_refused",
             Self::Credentials => "credentials",
             Self::Unavailable => "unavailable",
+            Self::Claimed => "claimed",
+            Self::Superseded => "superseded",
         }
     }
 }
@@ -271,6 +285,8 @@ pub struct RescanReport {
     /// On a first run: the objects under the prefix that this cache neither published nor took over. `None` for
     /// [`FirstRun::Mirror`](crate::FirstRun::Mirror), which takes over all of them.
     pub unknown_objects: Option<UnknownObjects>,
+    /// The state in the bucket, if the configuration says that it lies there and it could be read.
+    pub state: Option<StateReport>,
     /// The first error that showed the store unreachable or out of order.
     pub outage: Option<StorageError>,
     /// The result of the verification, if one was asked for.
@@ -309,6 +325,7 @@ impl RescanReport {
             open_uploads: 0,
             adoption: None,
             unknown_objects: None,
+            state: None,
             outage: None,
             verified: None,
             metrics: MetricsSnapshot::default(),

@@ -55,6 +55,7 @@ impl Session {
             clock: &*self.clock,
             gate: &self.gate,
             trace: &self.trace,
+            fence: None,
         }
     }
 }

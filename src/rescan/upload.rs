@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use crate::backend::{Condition, Receipt, Upload, adapter};
+use crate::backend::{Receipt, Upload, adapter};
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
-use crate::request_context::RequestContext;
+use crate::rescan::bucket_state::conditional_writes::write_key;
 use crate::rescan::context::{Context, given_up, open_source, panicked};
 use crate::rescan::plan::content;
 use crate::state::records::{Pending, PendingKind, Published};
@@ -23,6 +23,8 @@ pub(crate) struct Item {
     pub(crate) pending: Pending,
     /// The published version of a modified file.
     pub(crate) published: Option<Published>,
+    /// What the state says of the object, where it lies in the bucket.
+    pub(crate) there: Option<Published>,
     /// The batch that it is recorded with; `None`: it is recorded alone.
     pub(crate) batch: Option<u64>,
 }
@@ -151,21 +153,21 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {
         return Err(given_up(Operation::Upload));
     }
-    let receipt = send(context, &request_context, &source, item, &digest)
+    let receipt = send(context, &source, item, &digest)
         .inspect_err(|error| item.pending.attempted |= error.may_have_taken_effect())?;
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
 }
 
-fn send(
-    context: &Context,
-    request_context: &RequestContext<'_>,
-    source: &Source,
-    item: &Item,
-    digest: &Digest,
-) -> Result<Receipt, StorageError> {
+fn send(context: &Context, source: &Source, item: &Item, digest: &Digest) -> Result<Receipt, StorageError> {
     let (key, bytes) = (item.key.as_str(), source.stat().size);
     context.session.trace.emit(|| Event::UploadStarted { key: key.to_owned(), bytes });
-    let condition = &Condition::None;
-    let file = Upload { source, key: &item.key, digest, run: &context.token, condition };
-    adapter::put(&*context.session.backend, request_context, &file)
+    write_key(
+        context,
+        &item.key,
+        || Ok(item.there.clone()),
+        |request_context, condition| {
+            let file = Upload { source, key: &item.key, digest, run: &context.token, condition };
+            adapter::put(&*context.session.backend, request_context, &file)
+        },
+    )
 }

@@ -60,7 +60,7 @@ impl Site {
 
     fn context(&self) -> RequestContext<'_> {
         let (clock, trace) = (&*self.clock, self.engine.trace());
-        RequestContext { cancel: &self.cancel, deadline: None, clock, gate: &self.gate, trace }
+        RequestContext { cancel: &self.cancel, deadline: None, clock, gate: &self.gate, trace, fence: None }
     }
 
     fn state(&self) -> &dyn StateObjects {

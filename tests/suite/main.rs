@@ -32,5 +32,6 @@ mod observe;
 mod outage;
 mod regressions;
 mod runs;
+mod shared_state;
 mod store_conditions;
 mod store_seaweedfs;

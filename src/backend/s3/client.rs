@@ -134,7 +134,7 @@ impl Client {
     ) -> Result<S3Response, StorageError> {
         context.gate.pass(
             request.operation,
-            || context.check(request.operation),
+            || context.check_send(request.operation).map(drop),
             || {
                 let began = context.clock.now();
                 context.trace.metrics.requests(1);
@@ -177,13 +177,15 @@ impl Client {
         sink: Option<BodySink<'_>>,
         request_id: &mut String,
     ) -> Result<S3Response, StorageError> {
+        // Again: it may have waited at the gate.
+        let limit = context.check_send(request.operation)?;
         let used = SignedWith { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
         let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
-        let mut timed = TimedBody::new(context, request, body);
+        let mut timed = TimedBody::new(context, request, limit, body);
         let first_try = attempt == 1;
         let (result, cut_off) =
             self.connections.run_request(context, request, first_try, hidden, &secrets.clone(), |agent| {
-                let signed = with_own_limits(request, agent, signed);
+                let signed = with_own_limits(request, limit, agent, signed);
                 let sent = if request.length == 0 {
                     agent.run(signed)
                 } else {
@@ -250,7 +252,7 @@ impl Client {
         body: &mut dyn Read,
         sink: BodySink<'_>,
     ) -> Result<(), StorageError> {
-        let mut timed = TimedBody::new(context, request, body);
+        let mut timed = TimedBody::new(context, request, None, body);
         let result = sink(&mut timed)
             .map_err(|error| self.transport_error(request.operation, ureq::Error::from(error)));
         if result.is_err() {
@@ -408,8 +410,14 @@ mod tests {
         let settings = config.validate().unwrap();
         let (cancel, clock, gate, trace) =
             (CancelToken::new(), SystemClock::default(), Gate::new(1), Trace::default());
-        let context =
-            RequestContext { cancel: &cancel, deadline: None, clock: &clock, gate: &gate, trace: &trace };
+        let context = RequestContext {
+            cancel: &cancel,
+            deadline: None,
+            clock: &clock,
+            gate: &gate,
+            trace: &trace,
+            fence: None,
+        };
         let path = format!("{}{path}", settings.address.path);
         let request = S3Request {
             payload: "0",

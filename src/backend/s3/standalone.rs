@@ -59,6 +59,7 @@ fn with_own_context<T>(
         clock: &**s3.engine.clock(),
         gate: &s3.gate,
         trace: s3.engine.trace(),
+        fence: None,
     })
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::operations::{delete_objects, list_objects, state_reads, state_writes};
 use crate::backend::{
-    Condition, Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, probe,
+    Condition, Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace, probe,
 };
 use crate::error::StorageError;
 use crate::key::RemoteKey;
@@ -14,6 +14,15 @@ use crate::tree::digest::Digest;
 use crate::tree::source::Source;
 
 impl StateObjects for S3Backend {
+    fn place(&self) -> StatePlace {
+        let address = &self.settings.address;
+        StatePlace {
+            endpoint: address.host.clone(),
+            bucket: address.bucket.name(),
+            prefix: address.prefix.as_str().to_owned(),
+        }
+    }
+
     fn get_small(
         &self,
         context: &RequestContext<'_>,

@@ -3,16 +3,13 @@
 //! Each such key is asked for by a HEAD. An object with the proof of origin of one of those runs, for this key and with
 //! its size, is recorded as published: the next plan deletes it under the same rules as any other. Anything else is left.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::backend::StoredObject;
 use crate::engine::Engine;
-use crate::engine::batch_queue::BatchQueue;
-use crate::error::{ErrorKind, Operation, StorageError};
-use crate::key::RemoteKey;
-use crate::rescan::context::{Context, panicked};
+use crate::error::StorageError;
+use crate::rescan::context::Context;
+use crate::rescan::dispatch::heads::{self, Answer};
 use crate::state::cache::CacheManager;
 use crate::state::cache::runs::RunRecord;
 use crate::state::records::{Pending, PendingKind, Published};
@@ -20,12 +17,6 @@ use crate::state::rows::{Row, Rows};
 use crate::state::store::Write;
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
-
-/// After so many failures in a row nothing more is asked.
-const FAILURES_IN_A_ROW: u32 = 3;
-
-/// A key, its pending record, and what a HEAD tells of it.
-type Answer = (String, Pending, Result<Option<StoredObject>, StorageError>);
 
 /// What became of the leftovers.
 #[derive(Default)]
@@ -36,55 +27,21 @@ pub(crate) struct Settled {
     pub(crate) not_ours: Vec<String>,
 }
 
-/// Sends a HEAD for each unsettled key, as many at a time as there are workers. A key whose HEAD fails stays as it is.
+/// Sends a HEAD for each unsettled key. A key whose HEAD fails stays as it is.
 pub(crate) fn settle(
     engine: &Engine,
     context: &Arc<Context>,
     cache: &CacheManager,
 ) -> Result<Settled, StorageError> {
-    let (runs, mut rows) = (cache.runs()?, cache.pending_rows());
-    let (results, mut in_flight, mut settled) = (BatchQueue::new(), 0, Settled::default());
-    let (mut next, mut failures) = (next_leftover(cache, &mut rows), 0);
-    loop {
-        while in_flight < engine.workers()
-            && let Ok(Some((key, pending))) = next
-        {
-            let context = context.clone();
-            results.submit(engine, move || ask_store(&context, key, pending));
-            in_flight += 1;
-            next = next_leftover(cache, &mut rows);
-        }
-        if in_flight == 0 {
-            next?;
-            return settled.leave_others(cache);
-        }
-        let mut writes = Vec::new();
-        for (key, pending, found) in results.take(1, Duration::MAX) {
-            in_flight -= 1;
-            let error = match found {
-                Ok(found) => {
-                    failures = 0;
-                    writes.extend(settled.writes_for(key, &pending, found, &runs));
-                    continue;
-                }
-                Err(error) => error,
-            };
-            // A key that always fails, or that may not be read, holds up nothing else.
-            failures += 1;
-            if error.is_not_tried() || (failures >= FAILURES_IN_A_ROW && is_about_the_store(&error)) {
-                next = Err(error);
-            } else if failures >= FAILURES_IN_A_ROW {
-                next = next.map(|_| None);
-            }
-        }
+    let (runs, mut rows, mut settled) = (cache.runs()?, cache.pending_rows(), Settled::default());
+    let took = |answers: Vec<Answer<Pending>>| {
+        let writes = |(key, pending, found)| settled.writes_for(key, &pending, found, &runs);
+        let writes: Vec<_> = answers.into_iter().flat_map(writes).collect();
         settled.changed |= !writes.is_empty();
-        cache.apply(&writes)?;
-    }
-}
-
-/// Returns true if the store cannot be used, whatever the key. Some stores fail for single keys, too (500).
-fn is_about_the_store(error: &StorageError) -> bool {
-    error.kind().is_transient() && !matches!(error.kind(), ErrorKind::Server | ErrorKind::Protocol)
+        cache.apply(&writes)
+    };
+    heads::ask(engine, context, || next_leftover(cache, &mut rows), took)?;
+    settled.leave_others(cache)
 }
 
 impl Settled {
@@ -125,20 +82,6 @@ fn next_leftover(
         }
     }
     Ok(None)
-}
-
-/// Sends a HEAD. Never panics.
-fn ask_store(context: &Context, key: String, pending: Pending) -> Answer {
-    let attempt = catch_unwind(AssertUnwindSafe(|| {
-        let request_context = context.request_context();
-        request_context.check(Operation::Head)?;
-        let transfers = context.session.backend.transfers().ok_or_else(|| {
-            StorageError::new(ErrorKind::Unsupported, Operation::Head, "this backend has no HEAD")
-        })?;
-        transfers.head(&request_context, &RemoteKey::new(key.clone())?, false)
-    }));
-    let found = attempt.unwrap_or_else(|panic| Err(panicked(Operation::Head, &*panic)));
-    (key, pending, found)
 }
 
 /// Returns the record of an object that one of these runs stored under this very key.

@@ -147,7 +147,7 @@ impl Dispatcher<'_> {
 
     pub(crate) fn stop(&mut self, reason: StopReason) {
         self.tally.stop.get_or_insert(reason);
-        if matches!(reason, StopReason::Unavailable | StopReason::Credentials) {
+        if reason.ends_all_requests() {
             self.go_offline();
         }
     }
@@ -164,6 +164,9 @@ impl Dispatcher<'_> {
         }
         if self.context.session.gate.is_circuit_open() {
             self.stop(StopReason::Unavailable);
+        }
+        if self.context.shared.as_ref().is_some_and(|shared| shared.guard.is_superseded()) {
+            self.stop(StopReason::Superseded);
         }
         if let Some(error) = self.recorder.failure() {
             self.fail(error);

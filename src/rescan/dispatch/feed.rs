@@ -60,7 +60,11 @@ impl Dispatcher<'_> {
         let Some(wanted) = wanted else { return Ok(None) };
         let (batch, recorded) = (Some(self.batches.assign()), wanted.recorded());
         let Wanted { key, pending, published, .. } = wanted;
-        Ok(Some((Item { key, pending, published, batch }, recorded)))
+        let there = match &self.context.shared {
+            Some(_) => self.cache.published_record(key.as_str())?,
+            None => None,
+        };
+        Ok(Some((Item { key, pending, published, there, batch }, recorded)))
     }
 
     fn start_file(&self, item: Item, recorded: Pending) {
@@ -103,7 +107,7 @@ impl Dispatcher<'_> {
         let next = self.fed(|dispatcher| rows.next(|key, pending| dispatcher.is_wanted(key, pending, true)));
         let Wanted { key, pending, published, .. } = next?;
         let plan = self.plan_of(&pending)?;
-        Some(MultipartFile::new(Item { key, pending, published, batch: None }, plan))
+        Some(MultipartFile::new(Item { key, pending, published, there: None, batch: None }, plan))
     }
 
     fn start_multipart<'scope>(&mut self, file: MultipartFile, threads: &'scope Scope<'scope, '_>) {

@@ -134,6 +134,7 @@ impl CacheManager {
             clock: &**engine.clock(),
             gate: &gate,
             trace: engine.trace(),
+            fence: None,
         };
         step(&request_context, transfers).map(Some)
     }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{
-    Assembly, Begun, Condition, Creation, Finished, Intent, Journal, PartUpload, Proof, SentPart, Transfers,
-    UploadName, new_token,
+    Assembly, Begun, Creation, Finished, Intent, Journal, PartUpload, Proof, SentPart, Transfers, UploadName,
+    new_token,
 };
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
+use crate::rescan::bucket_state::conditional_writes::write_key;
 use crate::rescan::context::{Context, given_up, open_source, panicked};
 use crate::rescan::multipart::queue::{MultipartQueue, Permit};
 use crate::rescan::multipart::task::{Answer, Opened, Opening, Part, Parts, Piece, Prepared, Task};
@@ -230,9 +231,11 @@ impl Worker {
     ) -> Result<Finished, StorageError> {
         source.check_unchanged()?;
         self.recorder.attempt(&self.key, attempted)?;
-        let (size, condition) = (source.stat().size, &Condition::None);
-        let assembly = Assembly { upload, parts, size, condition };
-        self.transfers()?.finish(&self.context.request_context(), &assembly)
+        let (size, transfers) = (source.stat().size, self.transfers()?);
+        let there = || self.cache.published_record(self.key.as_str());
+        write_key(&self.context, &self.key, there, |request_context, condition| {
+            transfers.finish(request_context, &Assembly { upload, parts, size, condition })
+        })
     }
 
     /// Aborts an upload, and says whether it is gone. One that may not be aborted stays recorded.

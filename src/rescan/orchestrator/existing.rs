@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::bucket_state::StateRun;
 use crate::rescan::config::FirstRun;
 use crate::rescan::context::Context;
 use crate::rescan::delete::leftovers::{self, Settled};
@@ -16,15 +17,52 @@ use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::cache::CacheManager;
 
 impl RescanOrchestrator {
-    /// Learns from the bucket. Returns the plan, made again if the cache now has keys that it did not know.
-    pub(super) fn plan_with_store(
+    /// Sends the first requests: what concerns all others, the claim, and what the bucket holds that the cache does not
+    /// know. Returns the plan as it is then.
+    pub(super) fn meet_store(
         &self,
         context: &Arc<Context>,
         dispatcher: &mut Dispatcher<'_>,
+        mut state: Option<&mut StateRun>,
+        found: Option<Preflight>,
         mut plan: Plan,
         report: &mut RescanReport,
     ) -> Result<Plan, StorageError> {
-        let Settled { changed, not_ours } = self.settle_existing(context, dispatcher, report)?;
+        match found {
+            Some(found) => dispatcher.begin(found),
+            None => dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?),
+        }
+        let mut learns = false;
+        if let Some(state) = &mut state {
+            self.record_run(context, dispatcher)?;
+            learns = self.learns(state)?;
+            plan = self.claim_state(context, dispatcher, state, plan, report)?;
+            learns |= state.has_doubts();
+        }
+        plan = self.plan_with_store(context, dispatcher, state.as_deref_mut(), plan, report)?;
+        match state {
+            Some(state) if learns => self.name_keys(dispatcher, state)?,
+            Some(_) => {}
+            None => self.record_run(context, dispatcher)?,
+        }
+        Ok(plan)
+    }
+
+    /// Records the run before anything is stored. An outage stores nothing, and would push older runs out of the record.
+    fn record_run(&self, context: &Context, dispatcher: &Dispatcher<'_>) -> Result<(), StorageError> {
+        if dispatcher.tally.is_stopped() { Ok(()) } else { self.cache.record_run(context.run_record()) }
+    }
+
+    /// Learns from the bucket. Returns the plan, made again if the cache now has keys that it did not know.
+    fn plan_with_store(
+        &self,
+        context: &Arc<Context>,
+        dispatcher: &mut Dispatcher<'_>,
+        state: Option<&mut StateRun>,
+        mut plan: Plan,
+        report: &mut RescanReport,
+    ) -> Result<Plan, StorageError> {
+        let Settled { changed, not_ours } = self.settle_existing(context, dispatcher, state, report)?;
         if changed {
             plan = self.plan_again(context, dispatcher, plan, report)?;
         }
@@ -35,7 +73,7 @@ impl RescanOrchestrator {
     }
 
     /// Makes the plan of this pass again. If the run is stopped meanwhile, the plan before holds, without deletes.
-    fn plan_again(
+    pub(super) fn plan_again(
         &self,
         context: &Context,
         dispatcher: &mut Dispatcher<'_>,
@@ -61,11 +99,16 @@ impl RescanOrchestrator {
         &self,
         context: &Arc<Context>,
         dispatcher: &mut Dispatcher<'_>,
+        state: Option<&mut StateRun>,
         report: &mut RescanReport,
     ) -> Result<Settled, StorageError> {
         if dispatcher.tally.is_stopped() {
             return Ok(Settled::default());
         }
+        let moved = match state.map_or(Ok(false), |state| state.look_at_doubts(&self.engine, context)) {
+            Ok(moved) => moved,
+            Err(error) => return dispatcher.absorb_outage(error).map(|()| Settled::default()),
+        };
         let taken = match self.first_run_due(context)? {
             // Denied, or not supported: the preflight has said so.
             Some(_) if !dispatcher.tally.permitted => {
@@ -77,7 +120,7 @@ impl RescanOrchestrator {
         };
         let looked = taken.and_then(|taken| {
             let settled = leftovers::settle(&self.engine, context, &self.cache)?;
-            Ok(Settled { changed: settled.changed || taken, ..settled })
+            Ok(Settled { changed: settled.changed || taken || moved, ..settled })
         });
         looked.or_else(|error| dispatcher.absorb_outage(error).map(|()| Settled::default()))
     }

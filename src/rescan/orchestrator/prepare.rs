@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::backend::new_token;
 use crate::error::StorageError;
 use crate::observe::trace::Trace;
+use crate::rescan::bucket_state::shared_writes::SharedWrites;
+use crate::rescan::bucket_state::write_guard::WriteGuard;
 use crate::rescan::context::{Context, open_root};
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::RescanOrchestrator;
@@ -48,6 +50,10 @@ impl RescanOrchestrator {
             offline: AtomicBool::new(false),
             force: AtomicBool::new(run.force),
             hash_only: AtomicBool::new(false),
+            shared: self.config.state.as_ref().map(|state| {
+                let guard = WriteGuard::new(&self.backend, self.engine.clock());
+                SharedWrites::new(guard, state.on_conflict)
+            }),
         })
     }
 

@@ -120,7 +120,12 @@ impl CacheManager {
 
     /// Returns true if the first run has looked at the objects under the prefix.
     pub(crate) fn is_surveyed(&self) -> Result<bool, StorageError> {
-        Ok(self.0.store.meta(META_SURVEYED)?.is_some())
+        Ok(self.0.store.meta(META_SURVEYED)?.is_some_and(|mark| !mark.is_empty()))
+    }
+
+    /// The write that makes the next run look once more.
+    pub(crate) fn no_survey() -> Write {
+        Write::Meta(META_SURVEYED, Vec::new())
     }
 
     /// The write that records it.

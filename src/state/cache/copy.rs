@@ -10,6 +10,9 @@ use crate::state::records::{Published, decode};
 use crate::state::rows::Marks;
 use crate::state::store::{META_HEAD, Table, Write};
 
+/// Changes written in one transaction.
+const WRITES_AT_ONCE: usize = 4096;
+
 /// The head that a cache is a copy of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HeadCopy {
@@ -25,7 +28,33 @@ impl CacheManager {
     /// Returns the head that this cache is a copy of, if it is one.
     pub(crate) fn head_copy(&self) -> Result<Option<HeadCopy>, StorageError> {
         let Some(stored) = self.0.store.meta(META_HEAD)? else { return Ok(None) };
-        decode(META_HEAD, &stored).map(Some).ok_or_else(|| self.0.store.damaged(META_HEAD))
+        let copy: HeadCopy = decode(META_HEAD, &stored).ok_or_else(|| self.0.store.damaged(META_HEAD))?;
+        // Forgotten.
+        Ok(Some(copy).filter(|copy| !copy.bytes.is_empty()))
+    }
+
+    /// Returns true if this cache is, or was, a copy of the state in the bucket.
+    pub(crate) fn has_state_in_bucket(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_HEAD)?.is_some())
+    }
+
+    /// Forgets which head the cache is a copy of: the next pull reads everything. Changes are numbered as before.
+    pub(crate) fn forget_head(&self) -> Result<(), StorageError> {
+        let none = HeadCopy { etag: String::new(), modified: 0, bytes: Vec::new() };
+        self.apply(&[self.copy_of(&none)?])
+    }
+
+    /// Drops all work that is still to be done.
+    pub(crate) fn drop_pending(&self) -> Result<(), StorageError> {
+        loop {
+            let rows = self.pending_rows().take(WRITES_AT_ONCE);
+            let settled = rows.map(|row| row.map(|row| Write::Settled(row.key)));
+            let settled = settled.collect::<Result<Vec<_>, _>>()?;
+            if settled.is_empty() {
+                return Ok(());
+            }
+            self.apply(&settled)?;
+        }
     }
 
     /// Returns the write that makes the cache a copy of this head.

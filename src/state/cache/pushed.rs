@@ -57,6 +57,19 @@ impl CacheManager {
         self.apply(&pushed.collect::<Vec<_>>())
     }
 
+    /// Records that the bucket holds every change. Nothing else may write the cache meanwhile.
+    pub(crate) fn record_all_pushed(&self) -> Result<(), StorageError> {
+        loop {
+            let changes =
+                self.unpushed().take(MAX_CHANGES).map(|change| change.map(|(key, number, _)| (key, number)));
+            let changes = changes.collect::<Result<Changes, _>>()?;
+            if changes.is_empty() {
+                return Ok(());
+            }
+            self.record_pushed(changes)?;
+        }
+    }
+
     /// Writes a snapshot with everything that is published.
     pub(crate) fn write_snapshot<W: Output>(&self, to: W) -> Result<(W, Written), StorageError> {
         let mut writer = Writer::snapshot(to);

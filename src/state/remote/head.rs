@@ -158,6 +158,10 @@ pub(crate) enum Keys {
 pub(crate) struct Past {
     pub(crate) epoch: u64,
     pub(crate) token: Token,
+    /// Whom to ask, in words.
+    pub(crate) who: String,
+    /// The time of the claim, to be shown only.
+    pub(crate) since: StoreTime,
     /// The beat of the last head that the run stored.
     pub(crate) beat: u64,
     /// The generation after the claim.

@@ -103,6 +103,12 @@ impl From<&Segment> for Bounds {
     }
 }
 
+impl From<&Written> for Bounds {
+    fn from(written: &Written) -> Self {
+        Self { rows: written.rows, unpacked: written.unpacked }
+    }
+}
+
 fn code(kind: SegmentKind) -> u8 {
     match kind {
         SegmentKind::Snapshot => 0,

@@ -304,6 +304,8 @@ fn remember(head: &mut Head, claim: &Claim, outcome: Outcome) {
     head.history.push(Past {
         epoch: claim.epoch,
         token: claim.token,
+        who: claim.who.clone(),
+        since: claim.since,
         beat: head.beat,
         generation: head.generation,
         outcome,
@@ -404,7 +406,15 @@ mod tests {
         assert_eq!((later.beat, later.deltas.clone()), (3, vec![inline(2)]));
         let end = release(&later, token(1), Ending { update, complete: true, ..Ending::default() }).unwrap();
         assert_eq!((end.epoch, end.beat, end.generation, &end.claim), (1, 4, 1, &None));
-        let past = Past { epoch: 1, token: token(1), beat: 4, generation: 1, outcome: Outcome::Complete };
+        let past = Past {
+            epoch: 1,
+            token: token(1),
+            who: "p1".to_owned(),
+            since: at(0),
+            beat: 4,
+            generation: 1,
+            outcome: Outcome::Complete,
+        };
         assert_eq!(end.history, [past]);
         let next = claim(Some(seen(&end)), &request(2)).unwrap();
         assert_eq!((next.epoch, next.beat, next.generation), (2, 5, 1));

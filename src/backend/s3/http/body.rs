@@ -25,13 +25,15 @@ pub(crate) fn time_limit(length: u64) -> Duration {
 /// A function that takes the body of a response as it comes.
 pub(crate) type BodySink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
 
-/// Applies the time limits of this request where they differ from those of the agent.
+/// Applies the time limits of this request where they differ from those of the agent. `total` limits all of it.
 pub(crate) fn with_own_limits<T: AsSendBody>(
     request: &S3Request<'_>,
+    total: Option<Duration>,
     agent: &Agent,
     signed: Request<T>,
 ) -> Request<T> {
     match request.timeout {
+        None if total.is_some() => agent.configure_request(signed).timeout_global(total).build(),
         None if request.expected > 0 => {
             let limit = Some(time_limit(request.expected));
             agent.configure_request(signed).timeout_recv_body(limit).build()
@@ -63,9 +65,11 @@ impl<'a> TimedBody<'a> {
     pub(crate) fn new(
         context: &'a RequestContext<'a>,
         request: &S3Request<'_>,
+        total: Option<Duration>,
         inner: &'a mut dyn Read,
     ) -> Self {
-        let until = context.clock.now() + time_limit(request.length.max(request.expected));
+        let limit = time_limit(request.length.max(request.expected));
+        let until = context.clock.now() + total.map_or(limit, |total| total.min(limit));
         Self {
             inner,
             operation: request.operation,

@@ -201,6 +201,8 @@ fn check_history(head: &Head) -> Result<(), Flaw> {
     let mut last = 0;
     for past in &head.history {
         check_epoch(head, past.epoch)?;
+        check_name("who", &past.who)?;
+        check_time(past.since)?;
         check_number("beat", past.beat)?;
         check_number("generation", past.generation)?;
         if past.epoch <= last || past.beat > head.beat || past.generation > head.generation {
@@ -427,8 +429,15 @@ mod tests {
             since: Some(StoreTime::new(99)),
             keys: Keys::Of(vec![stored(SegmentKind::Intent, 8, 4, 1)]),
         }];
-        head.history =
-            vec![Past { epoch: 8, token: token(4), beat: 38, generation: 5, outcome: Outcome::Taken }];
+        head.history = vec![Past {
+            epoch: 8,
+            token: token(4),
+            who: "ci".to_owned(),
+            since: StoreTime::new(1),
+            beat: 38,
+            generation: 5,
+            outcome: Outcome::Taken,
+        }];
         head.probes = vec![Probe {
             endpoint: "https://s3".to_owned(),
             at: StoreTime::new(1),
@@ -651,7 +660,8 @@ mod tests {
                 }
             })
             .collect();
-        let past = Past { beat: MAX_NUMBER, generation: MAX_NUMBER, ..head.history[0].clone() };
+        let past =
+            Past { who: who.clone(), beat: MAX_NUMBER, generation: MAX_NUMBER, ..head.history[0].clone() };
         head.history =
             (0..MAX_HISTORY as u64).map(|at| Past { epoch: MAX_NUMBER - 9 + at, ..past.clone() }).collect();
         let retired = |at| Retired {

@@ -1,0 +1,200 @@
+//! A run with its state in the bucket: the record of what is published is pulled first and pushed last, and a claim
+//! keeps other publishers away in between.
+//!
+//! # Architecture
+//! - [`settings`]: what the caller sets. [`StateAccess`]: reads and replaces the head. `segment_objects`: segments as
+//!   objects, verified before they are used.
+//! - [`StateRun`]: the state of one run, on the run's thread. `pull`, `claim`, `looks` and the release are its phases.
+//! - [`HeldClaim`]: the claim once it is held. The run's thread and the [`RenewalThread`] share it; each step replaces the
+//!   head that this run stored last.
+//! - [`WriteGuard`]: workers ask it before each write. It says no once half of the lease is over, or another run has
+//!   taken over.
+//!
+//! The rules themselves are pure functions in [`state::remote`](crate::state::remote).
+
+pub(crate) mod access;
+pub(crate) mod claim;
+mod collect;
+pub(crate) mod conditional_writes;
+pub(crate) mod held_claim;
+mod looks;
+pub(crate) mod pull;
+mod push;
+pub(crate) mod reader;
+mod renewal_thread;
+mod segment_objects;
+pub(crate) mod settings;
+pub(crate) mod shared_writes;
+pub(crate) mod write_guard;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::StorageBackend;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::request_context::RequestContext;
+use crate::rescan::bucket_state::access::StateAccess;
+use crate::rescan::bucket_state::held_claim::{HeldClaim, LastWords, Released};
+use crate::rescan::bucket_state::pull::{Pull, Pulled};
+use crate::rescan::bucket_state::reader::report_of;
+use crate::rescan::bucket_state::renewal_thread::RenewalThread;
+use crate::rescan::bucket_state::settings::RemoteState;
+use crate::rescan::bucket_state::write_guard::WriteGuard;
+use crate::rescan::report::StateReport;
+use crate::state::cache::CacheManager;
+use crate::state::cache::pulled::PulledInto;
+use crate::state::remote::doubt::Looked;
+use crate::state::remote::head::{Head, Probe};
+use crate::state::remote::name::{StoreTime, Token};
+
+/// The time that the last step of a run may take, also of one that was cancelled.
+const END_LIMIT: Duration = Duration::from_secs(60);
+/// The same for a run that was cancelled: its caller waits.
+const CANCELLED_LIMIT: Duration = Duration::from_secs(10);
+
+/// The state in the bucket, as one run uses it.
+pub(crate) struct StateRun {
+    settings: RemoteState,
+    access: StateAccess,
+    /// The backend of the objects.
+    objects: Arc<dyn StorageBackend>,
+    cache: CacheManager,
+    guard: Arc<WriteGuard>,
+    token: Token,
+    pulled: Pulled,
+    /// The store keeps conditions, as far as is known.
+    conditional: bool,
+    probed: bool,
+    /// What a probe found in this run.
+    probe: Option<Probe>,
+    looked: Vec<Looked>,
+    /// All doubts were looked at.
+    all_looked: bool,
+    /// The time for which this run has waited for others.
+    waited: Duration,
+    renewal: Option<RenewalThread>,
+    claim: Option<Arc<HeldClaim>>,
+    pub(crate) report: StateReport,
+}
+
+impl StateRun {
+    pub(crate) fn new(
+        settings: &RemoteState,
+        objects: &Arc<dyn StorageBackend>,
+        cache: &CacheManager,
+        guard: &Arc<WriteGuard>,
+        token: &str,
+        access: StateAccess,
+    ) -> Result<Self, StorageError> {
+        let token = Token::parse(token).ok_or_else(|| {
+            StorageError::new(ErrorKind::Other, Operation::State, "the run's token is no token")
+        })?;
+        Ok(Self {
+            settings: settings.clone(),
+            access,
+            objects: objects.clone(),
+            cache: cache.clone(),
+            guard: guard.clone(),
+            token,
+            pulled: Pulled::default(),
+            conditional: true,
+            probed: false,
+            probe: None,
+            looked: Vec::new(),
+            all_looked: true,
+            waited: Duration::ZERO,
+            renewal: None,
+            claim: None,
+            report: StateReport::default(),
+        })
+    }
+
+    /// Makes the cache a copy of the state in the bucket.
+    pub(crate) fn pull(&mut self, into: PulledInto) -> Result<(), StorageError> {
+        let (access, cache) = (&self.access, &self.cache);
+        let pull = Pull { access, cache, into, publishes: true };
+        self.pulled = pull.run()?;
+        self.report.pulled += self.pulled.changed;
+        Ok(())
+    }
+
+    /// The head that was read last, or stored by this run.
+    fn head(&self) -> Option<&Head> {
+        self.pulled.head.as_ref().map(|seen| &seen.head)
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.claim.is_some()
+    }
+
+    pub(crate) fn held(&self) -> Option<&Arc<HeldClaim>> {
+        self.claim.as_ref()
+    }
+
+    /// Returns true if the state calls for a claim although the tree is as it says: another run's claim may have ended
+    /// with a crash, something is in doubt for long enough, or the record is lost or older than the cache.
+    pub(crate) fn has_work(&self) -> Result<bool, StorageError> {
+        if self.pulled.loss.is_some() || self.cache.unpushed().next().transpose()?.is_some() {
+            return Ok(true);
+        }
+        let Some(seen) = &self.pulled.head else { return Ok(false) };
+        let now = self.access.store_time().unwrap_or(StoreTime::new(0));
+        let modified = seen.modified.unwrap_or(now);
+        Ok(seen.head.claim.is_some() || seen.head.due_doubts(modified, now).next().is_some())
+    }
+
+    /// Returns true if the plan of a run that claims may change under the claim: something is in doubt, or lost.
+    pub(crate) fn has_doubts(&self) -> bool {
+        let is_open = |head: &Head| head.claim.is_some() || !head.doubt.is_empty();
+        self.pulled.loss.is_some() || self.head().is_some_and(is_open)
+    }
+
+    fn who(&self) -> String {
+        self.settings.publisher.clone().unwrap_or_else(|| {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let host: String = host.chars().filter(|c| !c.is_control()).take(100).collect();
+            format!("{host}, process {}", std::process::id())
+        })
+    }
+
+    /// Gives the claim back, if there is one.
+    pub(crate) fn release(&mut self, complete: bool, stopped: bool) -> Result<Released, StorageError> {
+        // It must not renew what is given back.
+        self.renewal = None;
+        let Some(claim) = self.claim.take() else { return Ok(Released::Done) };
+        let limit = if stopped { CANCELLED_LIMIT } else { END_LIMIT };
+        let complete = complete && self.all_looked;
+        let words =
+            LastWords { complete, looked: std::mem::take(&mut self.looked), probe: self.probe.take() };
+        let released = claim.release(words, limit)?;
+        if let Some(seen) = &mut self.pulled.head {
+            seen.head = claim.head();
+        }
+        self.describe(&claim.head());
+        Ok(released)
+    }
+
+    /// Puts the head into the report.
+    pub(crate) fn describe_pulled(&mut self) {
+        if let Some(head) = self.head().cloned() {
+            self.describe(&head);
+        }
+    }
+
+    fn describe(&mut self, head: &Head) {
+        let before = std::mem::replace(&mut self.report, report_of(head));
+        let ours = head.claim.as_ref().is_some_and(|claim| claim.token == self.token);
+        let claimed_by = self.report.claimed_by.take().filter(|_| !ours);
+        self.report = StateReport { claimed_by, ..self.report.clone() }.with_findings_of(&before);
+    }
+}
+
+/// The way to the state of a run.
+pub(crate) fn access_for(
+    settings: &RemoteState,
+    objects: &Arc<dyn StorageBackend>,
+    like: &RequestContext<'_>,
+    clock: &Arc<dyn crate::clock::Clock>,
+) -> Result<StateAccess, StorageError> {
+    StateAccess::new(objects, settings.elsewhere.as_ref(), settings.tree.clone(), like, clock.clone())
+}

@@ -1,0 +1,338 @@
+//! The claim: who may publish, decided by conditional writes of the head.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Condition, SmallObject};
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::bucket_state::access::{ReadHead, StoredHead, state_key};
+use crate::rescan::bucket_state::held_claim::{HeldClaim, of_refusal, planned_keys};
+use crate::rescan::bucket_state::pull::{Loss, scratch_of};
+use crate::rescan::bucket_state::renewal_thread::RenewalThread;
+use crate::rescan::bucket_state::{StateRun, collect, looks};
+use crate::rescan::report::{PublishedBy, StopReason};
+use crate::state::cache::CacheManager;
+use crate::state::remote::head::{Head, Probe};
+use crate::state::remote::lease::{Judgement, judge};
+use crate::state::remote::name::{StoreTime, Token};
+use crate::state::remote::transitions::{self, ClaimRequest, Refused};
+
+/// A run that waits for another one looks this often whether that one has ended.
+const POLL: Duration = Duration::from_secs(5);
+
+/// The result of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claiming {
+    Held,
+    /// The head has changed: pull, plan and claim again.
+    Again,
+    /// Nothing is sent.
+    Refused(StopReason),
+}
+
+/// The end of a wait for another publisher.
+enum Waited {
+    /// The head has changed.
+    Changed,
+    /// It was not renewed meanwhile: it is to be judged again.
+    Unchanged,
+    TooLong,
+    Stopped,
+}
+
+impl StateRun {
+    /// Claims the state. With `is_large` the pending keys are named in the same step as the intent; otherwise
+    /// [`HeldClaim::add_intent`] has to name them before anything is written.
+    pub(crate) fn claim(&mut self, is_large: Option<&dyn Fn(u64) -> bool>) -> Result<Claiming, StorageError> {
+        self.probe_store()?;
+        self.find_loss()?;
+        let mut request = self.request();
+        if let Some(is_large) = is_large {
+            let (head, scratch) = (self.head().cloned(), scratch_of(&self.cache));
+            let epoch = self.next_epoch();
+            let access = &self.access;
+            let intent = planned_keys(access, &self.cache, &scratch, head.as_ref(), epoch, is_large)?;
+            request.intent = Some(intent);
+        }
+        loop {
+            let seen = self.pulled.head.as_ref().map(|head| head.seen());
+            match transitions::claim(seen, &request) {
+                Ok(next) => return self.store_claim(&next),
+                Err(Refused::Claimed { .. }) if request.judgement.is_none() => {
+                    request.judgement = self.judge_claim()?;
+                    if request.judgement.is_none() {
+                        return Ok(Claiming::Again);
+                    }
+                }
+                Err(Refused::Claimed { who, since, left, .. }) => {
+                    self.report.claimed_by = Some(published_by(&who, since));
+                    match self.wait_for(&who, left.unwrap_or_default())? {
+                        Waited::Changed => return Ok(Claiming::Again),
+                        Waited::Unchanged => request.judgement = None,
+                        Waited::TooLong => return Ok(Claiming::Refused(StopReason::Claimed)),
+                        Waited::Stopped => return Ok(Claiming::Refused(self.stop_reason())),
+                    }
+                }
+                Err(Refused::OlderOrder { newest, .. }) => {
+                    self.report.newer_order = Some(newest);
+                    return Ok(Claiming::Refused(StopReason::Claimed));
+                }
+                Err(Refused::DoubtFull) if request.merged_doubt.is_none() => {
+                    let merged =
+                        looks::merge_doubts(&self.access, &self.cache, self.head(), self.next_epoch())?;
+                    request.merged_doubt = Some(merged);
+                }
+                Err(other) => return Err(of_refusal(other)),
+            }
+        }
+    }
+
+    /// Stores a higher order where nothing is to be done.
+    pub(crate) fn raise_order(&mut self) -> Result<Claiming, StorageError> {
+        let Some(seen) = &self.pulled.head else { return Ok(Claiming::Held) };
+        let next = match transitions::raise_order(seen.seen(), self.settings.order_of_run()) {
+            Ok(None) => return Ok(Claiming::Held),
+            Ok(Some(next)) => next,
+            Err(Refused::OlderOrder { newest, .. }) => {
+                self.report.newer_order = Some(newest);
+                return Ok(Claiming::Refused(StopReason::Claimed));
+            }
+            // It is claimed as any other work then.
+            Err(Refused::Claimed { .. }) => return Ok(Claiming::Again),
+            Err(other) => return Err(of_refusal(other)),
+        };
+        self.probe_store()?;
+        let condition = self.condition();
+        match self.access.store_head(&next, self.pulled.head.as_deref(), &condition, self.token)? {
+            StoredHead::Stored(seen) => {
+                self.cache.apply(&[self.cache.copy_of(&seen.copy())?])?;
+                self.pulled.head = Some(seen);
+                Ok(Claiming::Held)
+            }
+            StoredHead::Superseded => Ok(Claiming::Again),
+        }
+    }
+
+    fn request(&self) -> ClaimRequest {
+        let now = self.access.store_time().unwrap_or(StoreTime::new(0));
+        ClaimRequest {
+            who: self.who(),
+            token: self.token,
+            since: now,
+            lease: self.settings.lease.as_secs(),
+            target: self.access.target.clone(),
+            tree: self.access.tree.clone(),
+            order: self.settings.order_of_run(),
+            intent: None,
+            judgement: None,
+            known_epoch: self.pulled.known_epoch,
+            lost_at: self.pulled.loss.is_some().then_some(now),
+            merged_doubt: None,
+        }
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.head().map_or(0, |head| head.epoch).max(self.pulled.known_epoch) + 1
+    }
+
+    /// The condition under which our first head replaces what is there.
+    fn condition(&self) -> Condition {
+        match (&self.pulled.head, &self.pulled.loss) {
+            _ if !self.conditional => Condition::None,
+            (Some(head), _) => Condition::Matches(head.etag.clone()),
+            (None, Some(Loss::HeadDamaged { etag, .. })) => Condition::Matches(etag.clone()),
+            (None, _) => Condition::Absent,
+        }
+    }
+
+    fn store_claim(&mut self, next: &Head) -> Result<Claiming, StorageError> {
+        let (start, condition) = (self.guard.clocks(), self.condition());
+        let before = self.pulled.head.as_deref();
+        let stored = self.access.store_head(next, before, &condition, self.token)?;
+        let StoredHead::Stored(seen) = stored else { return Ok(Claiming::Again) };
+        self.guard.renewed(self.settings.lease, start);
+        let lost = self.pulled.loss.is_some();
+        let mut writes = vec![self.cache.copy_of(&seen.copy())?];
+        // What the objects hold is found out again.
+        writes.extend(lost.then(CacheManager::no_survey));
+        self.cache.apply(&writes)?;
+        let has_rows = next.snapshot.is_some() || !next.deltas.is_empty();
+        let is_whole_due = lost || (!has_rows && self.cache.published_count()? > 0);
+        let claim = Arc::new(HeldClaim::new(
+            self.access.clone(),
+            &self.cache,
+            &self.guard,
+            self.token,
+            self.settings.lease,
+            self.conditional,
+            is_whole_due,
+            *seen,
+        ));
+        self.renewal = Some(RenewalThread::start(&claim)?);
+        self.claim = Some(claim);
+        self.report.claimed_by = None;
+        if lost { self.wait_for_lost_runs() } else { Ok(Claiming::Held) }
+    }
+
+    /// Where a head was lost, a run that nobody knows may be writing: it ends within a lease.
+    fn wait_for_lost_runs(&mut self) -> Result<Claiming, StorageError> {
+        let Some(claim) = &self.claim else { return Ok(Claiming::Held) };
+        let lease = self.settings.lease;
+        let what = "the record of what is published was lost: nothing is sent for one lease, because another run \
+                    may still be publishing";
+        self.access.trace.warn(what, &[("lease", &format!("{lease:?}")), ("state", &self.access.place())]);
+        let end = self.access.clock.now() + lease;
+        while self.access.clock.now() < end {
+            if self.access.context().check(Operation::State).is_err() {
+                return Ok(Claiming::Refused(self.stop_reason()));
+            }
+            let left = end.saturating_sub(self.access.clock.now());
+            self.access.clock.wait((lease / 20).min(left), &self.access.cancel);
+            if self.guard.must_renew() {
+                claim.checkpoint()?;
+            }
+        }
+        if self.guard.is_superseded() {
+            return Ok(Claiming::Refused(StopReason::Superseded));
+        }
+        Ok(Claiming::Held)
+    }
+
+    /// Judges the claim that is there by the store's clock. `None`: the head has changed meanwhile.
+    fn judge_claim(&self) -> Result<Option<Judgement>, StorageError> {
+        let Some(seen) = &self.pulled.head else { return Ok(None) };
+        let Some(claim) = &seen.head.claim else { return Ok(None) };
+        let (access, token) = (&self.access, Token::new(fastrand::u128(..).to_be_bytes()));
+        let (objects, key) = (access.objects()?, state_key(&format!("now-{token}"))?);
+        let condition = &Condition::None;
+        let object = SmallObject { key: &key, bytes: b"", content_type: "text/plain", condition };
+        objects.put_small(&access.context(), &object)?;
+        let now = objects.modified_of(&access.context(), &key);
+        if let Err(error) = objects.delete_small(&access.context(), &key) {
+            access
+                .trace
+                .warn("an object of the state cannot be deleted", &[("key", &key), ("error", &error)]);
+        }
+        let (Some(now), Some(head)) = (now?, access.head_modified()?) else { return Ok(None) };
+        if head.etag != seen.etag {
+            return Ok(None);
+        }
+        let now = StoreTime::new(now.at);
+        if self.settings.take_over {
+            return Ok(Some(Judgement::Forced(now)));
+        }
+        Ok(Some(judge(claim.lease(), StoreTime::new(head.at), now)))
+    }
+
+    /// Waits until the head changes, or its claim may be dead.
+    fn wait_for(&mut self, who: &str, left: Duration) -> Result<Waited, StorageError> {
+        let clock = self.access.clock.clone();
+        let began = clock.now();
+        let until = began + left + Duration::from_secs(1);
+        if self.waited < self.settings.wait {
+            self.access.trace.warn("waiting for another publisher", &[("publisher", &who)]);
+        }
+        loop {
+            let budget = self.settings.wait.saturating_sub(self.waited);
+            if budget.is_zero() {
+                return Ok(Waited::TooLong);
+            }
+            let left = until.saturating_sub(clock.now());
+            if left.is_zero() {
+                return Ok(Waited::Unchanged);
+            }
+            let nap = POLL.min(left).min(budget);
+            self.waited += nap;
+            let nap = self.access.context().within_deadline(nap);
+            if !clock.wait(nap, &self.access.cancel) || self.access.context().check(Operation::State).is_err()
+            {
+                return Ok(Waited::Stopped);
+            }
+            let known = self.pulled.head.as_ref().map(|head| head.etag.as_str());
+            if !matches!(self.access.read_head(known, true)?, ReadHead::NotModified) {
+                return Ok(Waited::Changed);
+            }
+        }
+    }
+
+    fn stop_reason(&self) -> StopReason {
+        if self.access.cancel.is_cancelled() { StopReason::Cancelled } else { StopReason::Deadline }
+    }
+
+    /// Finds out whether a head that nobody here has ever seen was lost: there are objects, or segments.
+    fn find_loss(&mut self) -> Result<(), StorageError> {
+        if self.pulled.head.is_some() && self.pulled.loss.is_none() {
+            return Ok(());
+        }
+        if self.pulled.loss != Some(Loss::SegmentLost) {
+            let names = collect::listed(&self.access)?;
+            let newest = names.iter().map(|name| name.epoch).max().unwrap_or(0);
+            self.pulled.known_epoch = self.pulled.known_epoch.max(newest);
+        }
+        if self.pulled.loss.is_none() && !self.settings.single_writer && self.holds_objects()? {
+            self.pulled.loss = Some(Loss::HeadGone);
+        }
+        if let Some(loss) = &self.pulled.loss {
+            self.report.was_lost = true;
+            let what =
+                "the record of what is published cannot be used; it is made anew from what the objects hold";
+            self.access.trace.warn(what, &[("state", &self.access.place()), ("why", &loss.describe())]);
+        }
+        if self.access.is_elsewhere && self.pulled.head.is_none() {
+            self.access.mark_objects(&*self.objects)?;
+        }
+        Ok(())
+    }
+
+    fn holds_objects(&self) -> Result<bool, StorageError> {
+        if self.pulled.known_epoch > 0 {
+            return Ok(true);
+        }
+        let Some(transfers) = self.objects.transfers() else { return Ok(false) };
+        Ok(!transfers.list(&self.access.context(), None)?.objects.is_empty())
+    }
+
+    /// Finds out whether the store keeps conditions, unless that is known.
+    fn probe_store(&mut self) -> Result<(), StorageError> {
+        if self.probed {
+            return Ok(());
+        }
+        let endpoint = self.access.endpoint()?;
+        let context = self.access.context();
+        let known = self.head().and_then(|head| head.probe(&endpoint)).cloned();
+        let why = match known {
+            Some(probe) if !probe.passed() => Some("a probe found that it does not keep them".to_owned()),
+            // A machine that has published here before need not ask.
+            Some(_) if self.pulled.known_epoch > 0 => None,
+            Some(_) => self.access.objects()?.probe_cheaply(&context)?,
+            None => {
+                let found = self.access.objects()?.probe(&context)?;
+                let at = self.access.store_time().unwrap_or(StoreTime::new(0));
+                let (create, replace, delete) = (found.create, found.replace, found.delete);
+                self.probe = Some(Probe { endpoint, at, create, replace, delete });
+                found.why
+            }
+        };
+        if let Some(why) = why {
+            if !self.settings.single_writer {
+                let what = format!(
+                    "the store does not keep conditions, so publishers cannot exclude each other: {why}; if only one \
+                     runs at a time, say so with single_writer"
+                );
+                return Err(StorageError::new(ErrorKind::Unsupported, Operation::State, what));
+            }
+            self.conditional = false;
+            let what =
+                "the store does not keep conditions: nothing but the caller excludes a second publisher";
+            self.access.trace.warn(what, &[("why", &why)]);
+        }
+        self.probed = true;
+        Ok(())
+    }
+}
+
+/// Returns who claimed, for the report.
+pub(crate) fn published_by(who: &str, since: StoreTime) -> PublishedBy {
+    let since = std::time::UNIX_EPOCH + Duration::from_secs(since.seconds());
+    PublishedBy { who: who.to_owned(), since }
+}

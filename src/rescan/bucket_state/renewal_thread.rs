@@ -1,0 +1,57 @@
+//! The thread that renews the claim of a run, whatever the run is busy with: a walk, a comparison, a large file.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::rescan::bucket_state::held_claim::HeldClaim;
+
+/// The thread looks this often whether the claim is to be renewed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Renews a claim until it is dropped.
+pub(crate) struct RenewalThread {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RenewalThread {
+    pub(crate) fn start(claim: &Arc<HeldClaim>) -> Result<Self, StorageError> {
+        let (stop, stopped) = bounded::<()>(0);
+        let claim = claim.clone();
+        let renew = move || {
+            let mut failed = false;
+            // The other end is dropped to stop it.
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if !claim.guard.must_renew() {
+                    continue;
+                }
+                let result = claim.checkpoint();
+                if let (Err(error), false) = (&result, failed) {
+                    let what = "the claim could not be renewed; it is tried again";
+                    claim.access.trace.warn(what, &[("error", error)]);
+                }
+                failed = result.is_err();
+            }
+        };
+        let thread = std::thread::Builder::new().name("brigade-claim".to_owned()).spawn(renew);
+        let thread = thread.map_err(|error| {
+            let what = "cannot start the thread that renews the claim";
+            StorageError::new(ErrorKind::Other, Operation::State, what).with_source(error)
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for RenewalThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic was logged by the hook, and the claim ends by itself.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Decides whether a run may still write objects: only while its claim was renewed within half of the lease.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::backend::StorageBackend;
+use crate::clock::Clock;
+use crate::error::{ErrorKind, Operation, StorageError};
+use crate::request_context::Fence;
+use crate::state::remote::lease::{Clocks, Lease};
+use crate::state::remote::name::StoreTime;
+
+/// The keys without an answer that are remembered one by one. With more, all that the run intended is in doubt.
+const MOST_UNANSWERED: usize = 10_000;
+
+/// The keys whose writes got no answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum UnansweredKeys {
+    #[default]
+    None,
+    Some(BTreeSet<String>),
+    TooMany,
+}
+
+/// How far the claim of a run is.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Nothing may be written yet.
+    Unclaimed,
+    Claimed(Lease),
+    /// Another run has taken over.
+    Superseded,
+}
+
+/// The guard of a run. Workers ask it before each write.
+pub(crate) struct WriteGuard {
+    backend: Arc<dyn StorageBackend>,
+    clock: Arc<dyn Clock>,
+    phase: Mutex<Phase>,
+    unanswered: Mutex<UnansweredKeys>,
+}
+
+impl WriteGuard {
+    pub(crate) fn new(backend: &Arc<dyn StorageBackend>, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            backend: backend.clone(),
+            clock: clock.clone(),
+            phase: Mutex::new(Phase::Unclaimed),
+            unanswered: Mutex::default(),
+        }
+    }
+
+    /// What the clocks show now.
+    pub(crate) fn clocks(&self) -> Clocks {
+        let wall = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let store = self.backend.transfers().and_then(|transfers| transfers.state_objects().store_date());
+        Clocks { boot: self.clock.now_with_suspension(), wall, store: store.map(StoreTime::new) }
+    }
+
+    /// The store has acknowledged the claim, or its renewal, whose first try began at this time.
+    pub(crate) fn renewed(&self, length: Duration, start: Clocks) {
+        let mut phase = lock(&self.phase);
+        if !matches!(*phase, Phase::Superseded) {
+            *phase = Phase::Claimed(Lease::new(length, start));
+        }
+    }
+
+    pub(crate) fn superseded(&self) {
+        *lock(&self.phase) = Phase::Superseded;
+    }
+
+    /// The claim was given back.
+    pub(crate) fn released(&self) {
+        *lock(&self.phase) = Phase::Unclaimed;
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        matches!(*lock(&self.phase), Phase::Superseded)
+    }
+
+    pub(crate) fn must_renew(&self) -> bool {
+        let now = self.clocks();
+        matches!(*lock(&self.phase), Phase::Claimed(lease) if lease.must_renew(&now))
+    }
+
+    /// Returns how long a write that begins now may take.
+    pub(crate) fn check(&self, operation: Operation) -> Result<Duration, StorageError> {
+        let now = self.clocks();
+        let (kind, what) = match *lock(&self.phase) {
+            Phase::Claimed(lease) => match lease.deadline(&now) {
+                Some(left) => return Ok(left),
+                None => (ErrorKind::Unavailable, "the claim could not be renewed in time"),
+            },
+            Phase::Superseded => (ErrorKind::Superseded, "another run has taken over"),
+            Phase::Unclaimed => (ErrorKind::Other, "the run has no claim"),
+        };
+        Err(StorageError::new(kind, operation, format!("not sent: {what}")))
+    }
+
+    pub(crate) fn note_unanswered(&self, keys: &[&str]) {
+        let mut unanswered = lock(&self.unanswered);
+        match &mut *unanswered {
+            UnansweredKeys::None => {
+                *unanswered = UnansweredKeys::Some(keys.iter().map(|key| (*key).to_owned()).collect());
+            }
+            UnansweredKeys::Some(known) => known.extend(keys.iter().map(|key| (*key).to_owned())),
+            UnansweredKeys::TooMany => {}
+        }
+        if matches!(&*unanswered, UnansweredKeys::Some(known) if known.len() > MOST_UNANSWERED) {
+            *unanswered = UnansweredKeys::TooMany;
+        }
+    }
+
+    pub(crate) fn unanswered(&self) -> UnansweredKeys {
+        lock(&self.unanswered).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The guard, for the writes of these keys.
+pub(crate) struct KeyFence<'a> {
+    pub(crate) guard: &'a WriteGuard,
+    pub(crate) keys: &'a [&'a str],
+}
+
+impl Fence for KeyFence<'_> {
+    fn check(&self, operation: Operation) -> Result<Duration, StorageError> {
+        self.guard.check(operation)
+    }
+
+    fn note_unanswered(&self) {
+        self.guard.note_unanswered(self.keys);
+    }
+}

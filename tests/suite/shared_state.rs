@@ -1,0 +1,155 @@
+//! Several machines publish one tree, with the state in the bucket.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bucket_brigade::{
+    CacheManager, Catalog, RemoteState, RescanConfig, RescanOrchestrator, RescanOutcome, RescanReport, Run,
+    StorageBackend,
+};
+
+use crate::support::proxy::Seen;
+use crate::support::{PREFIX, World};
+
+/// A machine with a tree and a cache of its own.
+pub(crate) struct Machine<'a> {
+    pub(crate) world: &'a World,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Machine<'a> {
+    pub(crate) fn new(world: &'a World, files: &[(&str, &str)]) -> Self {
+        let machine = Self { world, folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(machine.root()).unwrap();
+        for (key, content) in files {
+            machine.write(key, content);
+        }
+        machine
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("tree")
+    }
+
+    pub(crate) fn write(&self, key: &str, content: &str) {
+        let path = self.root().join(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn remove(&self, key: &str) {
+        fs::remove_file(self.root().join(key)).unwrap();
+    }
+
+    pub(crate) fn cache_path(&self) -> PathBuf {
+        self.folder.path().join("state/cache")
+    }
+
+    pub(crate) fn site(&self, state: RemoteState) -> RescanOrchestrator {
+        self.site_with(RescanConfig::new().state(state))
+    }
+
+    pub(crate) fn site_with(&self, config: RescanConfig) -> RescanOrchestrator {
+        let cache = CacheManager::open(self.cache_path()).unwrap();
+        let world = self.world;
+        RescanOrchestrator::with_config(&world.engine, self.root(), world.backend(), cache, config).unwrap()
+    }
+
+    pub(crate) fn publish(&self) -> RescanReport {
+        self.site(RemoteState::new()).rescan().unwrap()
+    }
+}
+
+/// The objects that are no part of the state.
+pub(crate) fn published(world: &World) -> BTreeMap<String, String> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let objects = world.objects().into_iter().filter(|(key, _)| !key.contains(".brigade/"));
+    objects.map(|(key, bytes)| (key, text(bytes))).collect()
+}
+
+pub(crate) fn tree(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+    files.iter().map(|(key, content)| ((*key).to_owned(), (*content).to_owned())).collect()
+}
+
+/// The requests since the last call, without the query: `GET .brigade/head`.
+pub(crate) fn requests(world: &World) -> Vec<String> {
+    let line = |seen: &Seen| {
+        let path = seen.target.split('?').next().unwrap().rsplit_once(PREFIX).map_or("", |(_, key)| key);
+        format!("{} {path}", seen.method).trim_end().to_owned()
+    };
+    let lines = world.proxy.requests().iter().map(line).collect();
+    world.proxy.clear_counts();
+    lines
+}
+
+#[test]
+fn one_machine_publishes_and_another_goes_on_from_there() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b/c", "2")]);
+    let report = one.publish();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 2), "{report:?}");
+    let state = report.state.unwrap();
+    assert_eq!((state.generation, state.epoch, state.in_doubt, state.claimed_by), (1, 1, 0, None));
+    // The same tree on an empty machine: the head, and nothing is sent.
+    world.let_files_settle();
+    requests(&world);
+    let two = Machine::new(&world, &[("a", "1"), ("b/c", "2")]);
+    let report = two.publish();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Unchanged, 0), "{report:?}");
+    assert_eq!(requests(&world), ["GET .brigade/head"]);
+    assert_eq!(report.state.unwrap().pulled, 2);
+    // A change there, which deletes what the other one published.
+    two.remove("a");
+    two.write("d", "4");
+    let report = two.publish();
+    assert_eq!((report.outcome, report.deleted_count), (RescanOutcome::Published, 1), "{report:?}");
+    assert_eq!(published(&world), tree(&[("b/c", "2"), ("d", "4")]));
+    // The first one learns it, and restores its tree.
+    let report = one.publish();
+    assert_eq!(
+        (report.outcome, report.uploaded_count, report.deleted_count),
+        (RescanOutcome::Published, 1, 1)
+    );
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b/c", "2")]));
+    assert_eq!(report.state.unwrap().generation, 3);
+}
+
+#[test]
+fn r6_unchanged_tree_and_head_cost_one_request() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+    world.let_files_settle();
+    let site = one.site(RemoteState::new());
+    assert_eq!(site.rescan().unwrap().outcome, RescanOutcome::Published);
+    requests(&world);
+    for _ in 0..2 {
+        assert_eq!(site.rescan().unwrap().outcome, RescanOutcome::Unchanged);
+        assert_eq!(requests(&world), ["GET .brigade/head"]);
+    }
+    // A change costs the claim, the object and the push.
+    one.write("b", "3");
+    assert_eq!(site.rescan().unwrap().outcome, RescanOutcome::Published);
+    let expected = ["GET .brigade/head", "PUT .brigade/head", "PUT b", "PUT .brigade/head"];
+    assert_eq!(requests(&world), expected);
+}
+
+#[test]
+fn a_machine_without_a_tree_pulls() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+    let folder = tempfile::tempdir().unwrap();
+    let cache = CacheManager::open(folder.path().join("cache")).unwrap();
+    let backend: Arc<dyn StorageBackend> = world.backend();
+    let pull = || cache.pull(&world.engine, &backend, &RemoteState::new(), &Run::new());
+    assert_eq!(pull().unwrap_err().kind(), bucket_brigade::ErrorKind::NotFound);
+    one.publish();
+    let state = pull().unwrap();
+    assert_eq!((state.generation, state.pulled, cache.published_count().unwrap()), (1, 2, 2));
+    requests(&world);
+    assert_eq!(pull().unwrap().pulled, 0);
+    assert_eq!(requests(&world), ["GET .brigade/head"]);
+    let catalog = Catalog::open(Catalog::path_for(folder.path().join("cache"))).unwrap();
+    assert_eq!(catalog.len(), 2);
+}
