@@ -116,7 +116,10 @@ impl Dispatcher<'_> {
         while !self.tally.is_stopped() && wanted.len() < self.limits.delete_chunk {
             let Some(next) = rows.next_marked(|key, _| self.may_be_deleted(key, report))? else { break };
             let condition = match &self.context.shared {
-                Some(shared) => shared.condition_of(self.cache.published_record(next.key.as_str())?.as_ref()),
+                Some(shared) => {
+                    let there = self.cache.published_record(next.key.as_str())?;
+                    shared.condition_of(next.key.as_str(), there.as_ref())
+                }
                 None => Condition::None,
             };
             let key = next.key.clone();

@@ -52,6 +52,9 @@ pub(crate) fn adopt_or_survey(
     report: &mut RescanReport,
 ) -> Result<bool, StorageError> {
     let mirrors = first_run.policy == FirstRun::Mirror;
+    if let Some(shared) = &first_run.context.shared {
+        shared.expect_unknown();
+    }
     let adopts = first_run.policy == FirstRun::Adopt && !first_run.context.is_forced();
     if !mirrors && !adopts {
         survey_prefix(first_run, report)?;
@@ -116,6 +119,9 @@ impl AdoptionSink for Records<'_> {
     }
 
     fn differs(&mut self, key: String, pending: Pending, listed: Listed) {
+        if let Some(shared) = self.first_run.context.shared.as_ref().filter(|_| !self.mirrors) {
+            shared.note_unknown(&key, listed.etag.as_deref());
+        }
         self.take_over(key.clone(), listed);
         // Its digest spares the upload from hashing the file again.
         if pending.digest.is_some() {

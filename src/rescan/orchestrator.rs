@@ -262,7 +262,7 @@ impl RescanOrchestrator {
     fn carry_out_plan(
         &self,
         context: &Arc<Context>,
-        state: Option<&mut StateRun>,
+        mut state: Option<&mut StateRun>,
         found: Option<Preflight>,
         mut plan: Plan,
         report: &mut RescanReport,
@@ -274,7 +274,8 @@ impl RescanOrchestrator {
             // Perhaps only stats have changed. Hashing finds that out without a request.
             dispatcher.confirm(report);
             recorder.sync()?;
-            if !self.cache.has_work()? && !needs_claim(state.as_deref())? {
+            let tally = &mut dispatcher.tally;
+            if !self.cache.has_work()? && !has_state_work(state.as_deref_mut(), found.as_ref(), tally)? {
                 return Ok((std::mem::take(&mut dispatcher.tally), plan));
             }
         }
@@ -376,10 +377,6 @@ impl RescanOrchestrator {
         report.metrics = trace.metrics.snapshot();
         Ok(())
     }
-}
-
-fn needs_claim(state: Option<&StateRun>) -> Result<bool, StorageError> {
-    state.map_or(Ok(false), StateRun::has_work)
 }
 
 fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {

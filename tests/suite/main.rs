@@ -33,5 +33,6 @@ mod outage;
 mod regressions;
 mod runs;
 mod shared_state;
+mod shared_state_faults;
 mod store_conditions;
 mod store_seaweedfs;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bucket_brigade::{
-    CacheManager, Catalog, RemoteState, RescanConfig, RescanOrchestrator, RescanOutcome, RescanReport, Run,
-    StorageBackend,
+    CacheManager, Catalog, Engine, EngineConfig, RemoteState, RescanConfig, RescanOrchestrator,
+    RescanOutcome, RescanReport, Run, S3Backend, StorageBackend, VirtualClock,
 };
 
 use crate::support::proxy::Seen;
@@ -16,12 +16,16 @@ use crate::support::{PREFIX, World};
 /// A machine with a tree and a cache of its own.
 pub(crate) struct Machine<'a> {
     pub(crate) world: &'a World,
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<VirtualClock>,
     folder: tempfile::TempDir,
 }
 
 impl<'a> Machine<'a> {
     pub(crate) fn new(world: &'a World, files: &[(&str, &str)]) -> Self {
-        let machine = Self { world, folder: tempfile::tempdir().unwrap() };
+        let clock = Arc::new(VirtualClock::new());
+        let engine = EngineConfig::new().workers(3).clock(clock.clone()).build().unwrap();
+        let machine = Self { world, engine, clock, folder: tempfile::tempdir().unwrap() };
         fs::create_dir(machine.root()).unwrap();
         for (key, content) in files {
             machine.write(key, content);
@@ -53,8 +57,16 @@ impl<'a> Machine<'a> {
 
     pub(crate) fn site_with(&self, config: RescanConfig) -> RescanOrchestrator {
         let cache = CacheManager::open(self.cache_path()).unwrap();
-        let world = self.world;
-        RescanOrchestrator::with_config(&world.engine, self.root(), world.backend(), cache, config).unwrap()
+        RescanOrchestrator::with_config(&self.engine, self.root(), self.backend(), cache, config).unwrap()
+    }
+
+    pub(crate) fn backend(&self) -> Arc<S3Backend> {
+        Arc::new(S3Backend::new(&self.engine, self.world.s3_config()).unwrap())
+    }
+
+    /// Makes every file older than the racy window.
+    pub(crate) fn let_files_settle(&self) {
+        self.clock.step_wall(10);
     }
 
     pub(crate) fn publish(&self) -> RescanReport {
@@ -93,7 +105,6 @@ fn one_machine_publishes_and_another_goes_on_from_there() {
     let state = report.state.unwrap();
     assert_eq!((state.generation, state.epoch, state.in_doubt, state.claimed_by), (1, 1, 0, None));
     // The same tree on an empty machine: the head, and nothing is sent.
-    world.let_files_settle();
     requests(&world);
     let two = Machine::new(&world, &[("a", "1"), ("b/c", "2")]);
     let report = two.publish();
@@ -120,7 +131,7 @@ fn one_machine_publishes_and_another_goes_on_from_there() {
 fn r6_unchanged_tree_and_head_cost_one_request() {
     let world = World::new();
     let one = Machine::new(&world, &[("a", "1"), ("b", "2")]);
-    world.let_files_settle();
+    one.let_files_settle();
     let site = one.site(RemoteState::new());
     assert_eq!(site.rescan().unwrap().outcome, RescanOutcome::Published);
     requests(&world);

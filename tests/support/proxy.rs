@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
-pub use self::rules::{Fault, Headers, Latch, Made, Maker, Rule, latch};
+pub use self::rules::{Fault, Headers, HeldRequest, Latch, Made, Maker, Rule, latch};
 use self::wire::{Head, Socket};
 
 /// The longest wait for a port that is still in use.

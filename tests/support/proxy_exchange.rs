@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::rules::Fault;
+use super::rules::{Fault, HeldRequest};
 use super::wire::{Body, Head, Socket, Source};
 use super::{Connection, Seen, Shared, lock};
 
@@ -108,6 +108,9 @@ impl Exchange<'_> {
         if self.connect().is_err() {
             return Ok(After::Reset);
         }
+        if let Some(Fault::HoldRequest(held)) = &fault {
+            return self.hold(&head, held);
+        }
         if let Some(Fault::ResetInBody(bytes)) = fault {
             // An error means that the client closed in the middle of the body: reset as well.
             let _ = self.forward(&head, &received, Some(bytes));
@@ -152,6 +155,26 @@ impl Exchange<'_> {
             if left == 0 { Err(io::ErrorKind::QuotaExceeded.into()) } else { Ok(()) }
         })?;
         Ok(whole)
+    }
+
+    /// Takes a request, and forwards it when it is let go.
+    fn hold(&mut self, head: &Head, held: &HeldRequest) -> io::Result<After> {
+        self.invite(head)?;
+        let mut body = Vec::new();
+        head.request_body().copy(&mut self.source, &mut |bytes| {
+            body.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        held.go.hold(|| self.connection.is_closed());
+        // The connection to the store may be stale by now.
+        self.upstream = None;
+        self.connect()?;
+        let mut upstream = self.upstream()?.socket.clone();
+        upstream.write_all(&head.raw)?;
+        upstream.write_all(&body)?;
+        let relayed = self.relay(head, None, true);
+        held.landed.release();
+        relayed
     }
 
     /// Reads a body without forwarding it.

@@ -46,6 +46,17 @@ pub enum Fault {
     CloseIdle,
     /// Forwards everything and holds the answer back until the latch is released.
     Hold(Latch),
+    /// Takes the whole request and forwards it only when the latch is released, even if the client is gone by then.
+    HoldRequest(HeldRequest),
+}
+
+/// Requests that are held back.
+#[derive(Clone, Debug, Default)]
+pub struct HeldRequest {
+    /// Lets them go.
+    pub go: Latch,
+    /// Released once the store has answered one of them.
+    pub landed: Latch,
 }
 
 /// A function that makes a response from a request.

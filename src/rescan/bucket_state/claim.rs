@@ -12,7 +12,7 @@ use crate::rescan::bucket_state::renewal_thread::RenewalThread;
 use crate::rescan::bucket_state::{StateRun, collect, looks};
 use crate::rescan::report::{PublishedBy, StopReason};
 use crate::state::cache::CacheManager;
-use crate::state::remote::head::{Head, Probe};
+use crate::state::remote::head::{Head, Probe, Segment};
 use crate::state::remote::lease::{Judgement, judge};
 use crate::state::remote::name::{StoreTime, Token};
 use crate::state::remote::transitions::{self, ClaimRequest, Refused};
@@ -44,20 +44,18 @@ impl StateRun {
     /// Claims the state. With `is_large` the pending keys are named in the same step as the intent; otherwise
     /// [`HeldClaim::add_intent`] has to name them before anything is written.
     pub(crate) fn claim(&mut self, is_large: Option<&dyn Fn(u64) -> bool>) -> Result<Claiming, StorageError> {
-        self.probe_store()?;
         self.find_loss()?;
-        let mut request = self.request();
-        if let Some(is_large) = is_large {
-            let (head, scratch) = (self.head().cloned(), scratch_of(&self.cache));
-            let epoch = self.next_epoch();
-            let access = &self.access;
-            let intent = planned_keys(access, &self.cache, &scratch, head.as_ref(), epoch, is_large)?;
-            request.intent = Some(intent);
-        }
+        let (mut request, mut prepared) = (self.request(), false);
         loop {
             let seen = self.pulled.head.as_ref().map(|head| head.seen());
             match transitions::claim(seen, &request) {
-                Ok(next) => return self.store_claim(&next),
+                Ok(next) if prepared => return self.store_claim(&next),
+                // Nothing is stored before it is clear that the head permits the claim.
+                Ok(_) => {
+                    self.probe_store()?;
+                    request.intent = is_large.map(|is_large| self.place_intent(is_large)).transpose()?;
+                    prepared = true;
+                }
                 Err(Refused::Claimed { .. }) if request.judgement.is_none() => {
                     request.judgement = self.judge_claim()?;
                     if request.judgement.is_none() {
@@ -129,6 +127,11 @@ impl StateRun {
             lost_at: self.pulled.loss.is_some().then_some(now),
             merged_doubt: None,
         }
+    }
+
+    fn place_intent(&self, is_large: &dyn Fn(u64) -> bool) -> Result<Segment, StorageError> {
+        let scratch = scratch_of(&self.cache);
+        planned_keys(&self.access, &self.cache, &scratch, self.head(), self.next_epoch(), is_large)
     }
 
     fn next_epoch(&self) -> u64 {

@@ -26,12 +26,13 @@ pub(crate) fn write_key<T>(
     let keys = [key.as_str()];
     let fence = KeyFence { guard: &shared.guard, keys: &keys };
     let request_context = RequestContext { fence: Some(&fence), ..context.request_context() };
-    let mut condition = shared.condition_of(published()?.as_ref());
+    let there = published()?;
+    let mut condition = shared.condition_of(key.as_str(), there.as_ref());
     let mut tries = 1;
     loop {
         match send(&request_context, &condition) {
             Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => {
-                condition = after_conflict(shared, context, key, error)?;
+                condition = after_conflict(shared, context, key, there.is_none(), error)?;
                 tries += 1;
             }
             result => return result,
@@ -44,6 +45,7 @@ fn after_conflict(
     shared: &SharedWrites,
     context: &Context,
     key: &RemoteKey,
+    is_unknown: bool,
     conflict: StorageError,
 ) -> Result<Condition, StorageError> {
     shared.check_still_ours(conflict.operation())?;
@@ -57,8 +59,10 @@ fn after_conflict(
     let is_dead = |run: &str| head.doubt.iter().any(|doubt| doubt.token.to_string() == run);
     // A request of a run that ended landed after we had looked.
     let late = found.is_as_stored && found.proof.as_ref().is_some_and(|proof| is_dead(&proof.run));
+    let overwrites =
+        shared.on_conflict == OnConflict::Overwrite || (is_unknown && shared.overwrites_unknown());
     match found.etag {
-        Some(etag) if late || shared.on_conflict == OnConflict::Overwrite => Ok(Condition::Matches(etag)),
+        Some(etag) if late || overwrites => Ok(Condition::Matches(etag)),
         _ => Err(conflict),
     }
 }

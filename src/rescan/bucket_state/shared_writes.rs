@@ -1,6 +1,7 @@
 //! What the writes of objects share while other publishers may take over.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::backend::{Condition, is_weak};
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -9,17 +10,53 @@ use crate::rescan::bucket_state::settings::OnConflict;
 use crate::rescan::bucket_state::write_guard::WriteGuard;
 use crate::state::records::Published;
 
+/// The objects of others that are remembered. Of more it is found out by a write whose condition fails.
+const MOST_UNKNOWN: usize = 100_000;
+
 /// What the writes of a run with its state in the bucket share.
 pub(crate) struct SharedWrites {
     pub(crate) guard: Arc<WriteGuard>,
     pub(crate) on_conflict: OnConflict,
     /// Set once the run has claimed.
     claim: OnceLock<Arc<HeldClaim>>,
+    /// The objects of others that a first run found under the keys of its files.
+    unknown: Mutex<UnknownObjects>,
+}
+
+/// Objects that nobody recorded, and that a first run overwrites.
+#[derive(Default)]
+struct UnknownObjects {
+    /// There may be some.
+    expected: bool,
+    /// The ETags of those that the listing showed.
+    etags: HashMap<String, String>,
 }
 
 impl SharedWrites {
     pub(crate) fn new(guard: WriteGuard, on_conflict: OnConflict) -> Self {
-        Self { guard: Arc::new(guard), on_conflict, claim: OnceLock::new() }
+        Self { guard: Arc::new(guard), on_conflict, claim: OnceLock::new(), unknown: Mutex::default() }
+    }
+
+    /// Notes that files of this run overwrite objects of others that have their keys.
+    pub(crate) fn expect_unknown(&self) {
+        self.unknown().expected = true;
+    }
+
+    /// Notes such an object.
+    pub(crate) fn note_unknown(&self, key: &str, etag: Option<&str>) {
+        let mut unknown = self.unknown();
+        if let Some(etag) = etag.filter(|_| unknown.etags.len() < MOST_UNKNOWN) {
+            unknown.etags.insert(key.to_owned(), etag.trim_matches('"').to_owned());
+        }
+    }
+
+    /// Returns true if the object under a key that the state does not know is to be overwritten.
+    pub(crate) fn overwrites_unknown(&self) -> bool {
+        self.unknown().expected
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, UnknownObjects> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_claim(&self, claim: &Arc<HeldClaim>) {
@@ -28,12 +65,15 @@ impl SharedWrites {
     }
 
     /// Returns the condition for a write of a key, from what the state knows of it.
-    pub(crate) fn condition_of(&self, published: Option<&Published>) -> Condition {
+    pub(crate) fn condition_of(&self, key: &str, published: Option<&Published>) -> Condition {
         if self.claim.get().is_none_or(|claim| !claim.conditional) {
             return Condition::None;
         }
         match published {
-            None => Condition::Absent,
+            None => {
+                let etag = self.unknown().etags.remove(key);
+                etag.map_or(Condition::Absent, Condition::Matches)
+            }
             Some(Published { etag: Some(etag), .. }) if !is_weak(etag) => Condition::Matches(etag.clone()),
             Some(_) => Condition::None,
         }

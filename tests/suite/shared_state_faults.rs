@@ -1,0 +1,435 @@
+//! What may go wrong between several publishers: the rows D of the faults, and the rules R of the state in the bucket.
+
+use std::time::Duration;
+
+use bucket_brigade::{
+    ErrorKind, OnConflict, RemoteState, RescanConfig, RescanOutcome, RescanReport, RetryPolicy, S3Backend,
+    StopReason,
+};
+
+use crate::shared_state::{Machine, published, requests, tree};
+use crate::support::proxy::{Fault, HeldRequest, Rule};
+use crate::support::{PREFIX, World};
+
+const HEAD: &str = "site/.brigade/head";
+/// Longer than the lease of 5 minutes and the slack.
+const AFTER_LEASE: Duration = Duration::from_secs(340);
+/// Nothing that was sent before can land any more.
+const LANDED: Duration = Duration::from_secs(31 * 60);
+
+fn state() -> RemoteState {
+    RemoteState::new()
+}
+
+fn outcome(report: &RescanReport) -> (RescanOutcome, Option<StopReason>, u64) {
+    (report.outcome, report.stop_reason, report.failed_count)
+}
+
+const PUBLISHED: (RescanOutcome, Option<StopReason>, u64) = (RescanOutcome::Published, None, 0);
+const UNCHANGED: (RescanOutcome, Option<StopReason>, u64) = (RescanOutcome::Unchanged, None, 0);
+
+/// Puts the store's clock forward: what the dates of objects say, and of its answers.
+fn pass(world: &World, time: Duration) {
+    world.store.advance_clock(time);
+    world.proxy.add(Rule::new(Fault::WithHeader("date", httpdate::fmt_http_date(world.store.now()))));
+}
+
+#[test]
+fn d01_second_run_ends_without_a_request_for_objects_while_the_first_publishes() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    let two = Machine::new(&world, &[("a", "2"), ("c", "2")]);
+    let held = HeldRequest::default();
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| one.site(state().publisher("runner 1")).rescan().unwrap());
+        assert!(held.go.wait_for_arrivals(1));
+        let report = two.site(state()).rescan().unwrap();
+        assert_eq!(outcome(&report), (RescanOutcome::Partial, Some(StopReason::Claimed), 0));
+        let claimed_by = report.state.unwrap().claimed_by.unwrap();
+        assert_eq!(claimed_by.who, "runner 1");
+        assert!(!published(&world).contains_key("c"));
+        held.go.release();
+        assert_eq!(outcome(&first.join().unwrap()), PUBLISHED);
+    });
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b", "1")]));
+    assert_eq!(outcome(&two.publish()), PUBLISHED);
+    assert_eq!(published(&world), tree(&[("a", "2"), ("c", "2")]));
+}
+
+#[test]
+fn d01_second_run_waits_for_the_first() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    let two = Machine::new(&world, &[("a", "2")]);
+    let held = HeldRequest::default();
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(1));
+        let second =
+            threads.spawn(|| two.site(state().wait(Duration::from_secs(1_000_000))).rescan().unwrap());
+        held.go.release();
+        assert_eq!(outcome(&first.join().unwrap()), PUBLISHED);
+        assert_eq!(outcome(&second.join().unwrap()), PUBLISHED);
+    });
+    assert_eq!(published(&world), tree(&[("a", "2")]));
+}
+
+#[test]
+fn d04_lost_answers_of_the_head_are_recognised_as_our_own() {
+    // The claim, the push; and a first claim, which has the intent in a PUT of its own.
+    for skip in 0..3 {
+        let world = World::new();
+        let one = Machine::new(&world, &[("a", "1")]);
+        world.proxy.add(
+            Rule::new(Fault::DropAnswer).method("PUT").path_contains("/.brigade/head").skip(skip).times(1),
+        );
+        assert_eq!(outcome(&one.publish()), PUBLISHED, "{skip}");
+        one.write("a", "2");
+        world.proxy.add(
+            Rule::new(Fault::DropAnswer).method("PUT").path_contains("/.brigade/head").skip(skip).times(1),
+        );
+        let report = one.publish();
+        assert_eq!(outcome(&report), PUBLISHED, "{skip}");
+        let state = report.state.unwrap();
+        assert_eq!((state.generation, state.epoch, state.in_doubt), (2, 2, 0), "{skip}");
+        world.proxy.clear_rules();
+        one.let_files_settle();
+        one.publish();
+        assert_eq!(outcome(&one.publish()), UNCHANGED);
+    }
+}
+
+/// A world with two generations by one machine.
+fn two_generations(world: &World) -> Machine<'_> {
+    let one = Machine::new(world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    one.publish();
+    one.write("b", "2");
+    assert_eq!(outcome(&one.publish()), PUBLISHED);
+    one.let_files_settle();
+    one.publish();
+    one
+}
+
+/// A machine without a cache, whose tree lacks `c`, and has another `b`.
+fn other(world: &World) -> Machine<'_> {
+    Machine::new(world, &[("a", "1"), ("b", "3")])
+}
+
+#[test]
+fn d05_lost_or_damaged_head_deletes_nothing_and_loses_nothing() {
+    for damage in ["gone", "empty", "truncated", "not a head"] {
+        for cached in [true, false] {
+            let world = World::new();
+            let one = two_generations(&world);
+            let head = String::from_utf8(world.store.get(HEAD).unwrap().bytes.to_vec()).unwrap();
+            match damage {
+                "gone" => drop(world.store.remove_raw(HEAD)),
+                "empty" => world.store.put_raw(HEAD, ""),
+                "truncated" => world.store.put_raw(HEAD, head[..head.len() / 2].to_owned()),
+                _ => world.store.put_raw(HEAD, "{\"format\":1}"),
+            }
+            let two = other(&world);
+            let machine = if cached { &one } else { &two };
+            if cached {
+                one.remove("c");
+                one.write("b", "3");
+            }
+            let report = machine.publish();
+            let case = format!("{damage} {cached} {report:?}");
+            assert_eq!((report.outcome, report.failed_count), (RescanOutcome::Published, 0), "{case}");
+            assert!(report.state.as_ref().unwrap().was_lost, "{case}");
+            // Only who has a cache knows that c was published.
+            assert_eq!(report.deleted_count, u64::from(cached), "{case}");
+            machine.let_files_settle();
+            machine.publish();
+            assert_eq!(outcome(&machine.publish()), UNCHANGED, "{case}");
+            let keys: Vec<_> = published(&world).into_keys().collect();
+            assert_eq!(keys, if cached { vec!["a", "b"] } else { vec!["a", "b", "c"] }, "{case}");
+        }
+    }
+}
+
+#[test]
+fn d06_older_build_is_refused() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    assert_eq!(outcome(&one.site(state().order(7)).rescan().unwrap()), PUBLISHED);
+    let two = Machine::new(&world, &[("a", "2")]);
+    world.store.clear_logs();
+    let report = two.site(state().order(6)).rescan().unwrap();
+    assert_eq!(outcome(&report), (RescanOutcome::Partial, Some(StopReason::Claimed), 0));
+    assert_eq!((report.state.unwrap().newer_order, published(&world)), (Some(7), tree(&[("a", "1")])));
+    assert!(world.store.puts().is_empty(), "{:?}", world.store.puts());
+    // The same tree with an older order is refused as well; an equal one is a rerun.
+    assert_eq!(one.site(state().order(6)).rescan().unwrap().stop_reason, Some(StopReason::Claimed));
+    one.let_files_settle();
+    one.site(state().order(7)).rescan().unwrap();
+    assert_eq!(outcome(&one.site(state().order(7)).rescan().unwrap()), UNCHANGED);
+    // A higher one is kept, also where nothing else is to be done.
+    assert_eq!(outcome(&one.site(state().order(9)).rescan().unwrap()), UNCHANGED);
+    assert_eq!(two.site(state().order(8)).rescan().unwrap().state.unwrap().newer_order, Some(9));
+    // Back on purpose.
+    assert_eq!(outcome(&two.site(state().order(3).reset_order(true)).rescan().unwrap()), PUBLISHED);
+    assert_eq!(one.site(state().order(4)).rescan().unwrap().state.unwrap().order, Some(4));
+}
+
+#[test]
+fn d07_object_that_somebody_else_changed_is_a_conflict() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    one.publish();
+    world.stranger("b", "theirs");
+    world.stranger("c", "theirs");
+    world.stranger("d", "theirs");
+    one.write("a", "2");
+    one.write("b", "2");
+    one.remove("c");
+    one.write("d", "2");
+    let report = one.publish();
+    assert_eq!(outcome(&report), (RescanOutcome::Partial, None, 2), "{report:?}");
+    assert!(report.failed.iter().all(|error| error.kind() == ErrorKind::Conflict), "{report:?}");
+    let theirs = [("a", "2"), ("b", "theirs"), ("c", "theirs"), ("d", "theirs")];
+    assert_eq!(published(&world), tree(&theirs));
+    // The deletes wait for the uploads.
+    let report = one.site(state().on_conflict(OnConflict::Overwrite)).rescan().unwrap();
+    assert_eq!(published(&world), tree(&[("a", "2"), ("b", "2"), ("c", "theirs"), ("d", "2")]), "{report:?}");
+    assert_eq!((report.uploaded_count, report.failed_count), (2, 1), "{report:?}");
+    assert_eq!(report.failed[0].kind(), ErrorKind::Conflict);
+}
+
+#[test]
+fn d08_store_without_conditions_is_found_out() {
+    for atomic in [true, false] {
+        let world = World::new();
+        let one = Machine::new(&world, &[("a", "1")]);
+        if atomic {
+            world.store.ignores_conditions(true);
+        } else {
+            world.store.honours_without_atomicity(Some(Duration::from_millis(20)));
+        }
+        let error = one.site(state()).rescan().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.message().contains("single_writer"), "{error}");
+        assert!(published(&world).is_empty());
+        let alone = || state().single_writer(true);
+        assert_eq!(outcome(&one.site(alone()).rescan().unwrap()), PUBLISHED);
+        let two = Machine::new(&world, &[("b", "2")]);
+        assert_eq!(outcome(&two.site(alone()).rescan().unwrap()), PUBLISHED);
+        assert_eq!(published(&world), tree(&[("b", "2")]));
+        // The head remembers what the probe found.
+        two.write("b", "3");
+        let error = two.site(state()).rescan().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert_eq!(published(&world), tree(&[("b", "2")]));
+    }
+}
+
+#[test]
+fn d09_clocks_of_publishers_have_no_effect() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    let two = Machine::new(&world, &[("a", "2")]);
+    one.clock.step_wall(-7 * 3600);
+    two.clock.step_wall(5 * 3600);
+    let held = HeldRequest::default();
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(1));
+        assert_eq!(two.publish().stop_reason, Some(StopReason::Claimed));
+        held.go.release();
+        assert_eq!(outcome(&first.join().unwrap()), PUBLISHED);
+    });
+    assert_eq!(outcome(&two.publish()), PUBLISHED);
+}
+
+/// A run whose PUT of `/a` is held by the proxy, while the store's time passes and `then` happens; then it lands.
+fn with_held_put(world: &World, one: &Machine<'_>, then: impl FnOnce()) -> RescanReport {
+    let held = HeldRequest::default();
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(1));
+        pass(world, AFTER_LEASE);
+        then();
+        held.go.release();
+        assert!(held.landed.wait());
+        first.join().unwrap()
+    })
+}
+
+#[test]
+fn d11_request_that_lands_after_a_takeover_is_found_while_it_is_in_doubt() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    one.write("a", "2");
+    let two = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+    // Two does not touch a: the condition of the held request is still true.
+    let report = with_held_put(&world, &one, || assert_eq!(outcome(&two.publish()), PUBLISHED));
+    assert_eq!(report.stop_reason, Some(StopReason::Superseded), "{report:?}");
+    assert_eq!(published(&world), tree(&[("a", "2"), ("b", "2")]));
+    world.proxy.clear_rules();
+    // The next run of two finds it, although its tree has not changed, once nothing more can land.
+    pass(&world, LANDED);
+    let report = two.publish();
+    assert_eq!((outcome(&report), report.uploaded_count), (PUBLISHED, 1), "{report:?}");
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b", "2")]));
+    assert_eq!(report.state.unwrap().in_doubt, 0);
+    two.let_files_settle();
+    two.publish();
+    assert_eq!(outcome(&two.publish()), UNCHANGED);
+    // One goes on from there.
+    assert_eq!(outcome(&one.publish()), PUBLISHED);
+    assert_eq!(published(&world), tree(&[("a", "2"), ("b", "1")]));
+}
+
+#[test]
+fn d11_held_request_does_not_overwrite_what_the_next_run_stored() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    one.write("a", "2");
+    let two = Machine::new(&world, &[("a", "3")]);
+    let report = with_held_put(&world, &one, || assert_eq!(outcome(&two.publish()), PUBLISHED));
+    assert_eq!(report.stop_reason, Some(StopReason::Superseded), "{report:?}");
+    assert_eq!(published(&world), tree(&[("a", "3")]));
+}
+
+#[test]
+fn d13_head_that_is_removed_under_a_claim_supersedes_its_holder() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    one.write("a", "2");
+    let held = HeldRequest::default();
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    let report = std::thread::scope(|threads| {
+        let first = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(1));
+        assert!(world.store.remove_raw(HEAD));
+        held.go.release();
+        first.join().unwrap()
+    });
+    assert_eq!(report.stop_reason, Some(StopReason::Superseded), "{report:?}");
+    assert!(world.store.get(HEAD).is_none(), "it is never made anew under a claim");
+    world.proxy.clear_rules();
+    let report = one.publish();
+    assert_eq!(report.failed_count, 0, "{report:?}");
+    assert!(report.state.unwrap().was_lost);
+    assert_eq!(published(&world), tree(&[("a", "2"), ("b", "1")]));
+}
+
+#[test]
+fn d13_head_that_was_rolled_back_is_found_out() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    let old = world.store.get(HEAD).unwrap().bytes.clone();
+    one.write("a", "2");
+    one.publish();
+    world.store.put_raw(HEAD, old);
+    one.let_files_settle();
+    let report = one.publish();
+    assert!(report.state.as_ref().unwrap().was_lost, "{report:?}");
+    assert_eq!((report.failed_count, report.deleted_count), (0, 0), "{report:?}");
+    assert_eq!(published(&world), tree(&[("a", "2"), ("b", "1")]));
+    one.publish();
+    assert_eq!(outcome(&one.publish()), UNCHANGED);
+    assert!(one.publish().state.unwrap().epoch >= 3);
+}
+
+#[test]
+fn d13_copy_of_a_prefix_with_its_state_is_refused() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    for (key, bytes) in world.store.objects() {
+        world.store.put_raw(&key.replace(PREFIX, "copy/"), bytes);
+    }
+    let config = world.s3_config().bucket_prefix("copy/");
+    let two = Machine::new(&world, &[("a", "2")]);
+    let backend = std::sync::Arc::new(S3Backend::new(&two.engine, config).unwrap());
+    let cache = bucket_brigade::CacheManager::open(two.cache_path()).unwrap();
+    let config = RescanConfig::new().state(state());
+    let site =
+        bucket_brigade::RescanOrchestrator::with_config(&two.engine, two.root(), backend, cache, config)
+            .unwrap();
+    let error = site.rescan().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StateDamaged);
+    assert!(error.message().contains("s3://bucket/site/"), "{error}");
+    assert_eq!(world.store.get("copy/a").unwrap().bytes, "1");
+}
+
+#[test]
+fn d14_newer_format_and_another_tree_are_refused() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.site(state().tree("docs")).rescan().unwrap();
+    let two = Machine::new(&world, &[("a", "2")]);
+    let error = two.site(state().tree("app")).rescan().unwrap_err();
+    assert!(error.kind() == ErrorKind::StateDamaged && error.message().contains("\"docs\""), "{error}");
+    let head = String::from_utf8(world.store.get(HEAD).unwrap().bytes.to_vec()).unwrap();
+    world.store.put_raw(
+        HEAD,
+        head.replace(
+            "\"format\":1,\"min_reader\":1,\"min_writer\":1",
+            "\"format\":2,\"min_reader\":1,\"min_writer\":2",
+        ),
+    );
+    let error = two.site(state().tree("docs")).rescan().unwrap_err();
+    assert!(error.kind() == ErrorKind::StateDamaged && error.message().contains("update it"), "{error}");
+    assert_eq!(published(&world), tree(&[("a", "1")]));
+}
+
+#[test]
+fn unanswered_writes_stay_in_doubt_until_nothing_can_land() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    one.write("a", "2");
+    world.proxy.add(Rule::new(Fault::DropAnswer).method("PUT").path_contains("/a").times(1));
+    let report = one.publish();
+    assert_eq!(outcome(&report), PUBLISHED, "{report:?}");
+    assert_eq!(report.state.unwrap().in_doubt, 1);
+    one.let_files_settle();
+    one.publish();
+    // Until then an unchanged tree costs one request.
+    requests(&world);
+    assert_eq!(outcome(&one.publish()), UNCHANGED);
+    assert_eq!(requests(&world), ["GET .brigade/head"]);
+    pass(&world, LANDED);
+    let report = one.publish();
+    assert_eq!((report.failed_count, report.state.unwrap().in_doubt), (0, 0));
+    requests(&world);
+    assert_eq!(outcome(&one.publish()), UNCHANGED);
+    assert_eq!(requests(&world), ["GET .brigade/head"]);
+}
+
+#[test]
+fn outage_of_the_head_leaves_the_work_pending() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    one.write("a", "2");
+    world.proxy.refuse();
+    let backend =
+        S3Backend::new(&one.engine, world.s3_config().retry(RetryPolicy::default().with_attempts(1)))
+            .unwrap();
+    let cache = bucket_brigade::CacheManager::open(one.cache_path()).unwrap();
+    let config = RescanConfig::new().state(state());
+    let site = bucket_brigade::RescanOrchestrator::with_config(
+        &one.engine,
+        one.root(),
+        std::sync::Arc::new(backend),
+        cache,
+        config,
+    )
+    .unwrap();
+    let report = site.rescan().unwrap();
+    assert_eq!((report.outcome, report.pending), (RescanOutcome::LocalOnly, 1), "{report:?}");
+    world.proxy.accept_again();
+    assert_eq!(outcome(&site.rescan().unwrap()), PUBLISHED);
+}
