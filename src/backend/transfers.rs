@@ -277,6 +277,8 @@ pub(crate) struct ListedUpload {
     /// The key without the prefix.
     pub(crate) key: String,
     pub(crate) upload_id: String,
+    /// When it was created, in seconds since 1970 by the store's clock, if the store says so.
+    pub(crate) initiated: Option<u64>,
 }
 
 /// The position after which a page of unfinished uploads begins: a key and an upload ID.

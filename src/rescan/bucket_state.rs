@@ -16,6 +16,7 @@ pub(crate) mod access;
 pub(crate) mod claim;
 mod collect;
 pub(crate) mod conditional_writes;
+mod dead_uploads;
 pub(crate) mod held_claim;
 mod looks;
 pub(crate) mod pull;

@@ -225,7 +225,10 @@ fn send_deletes(context: &Context, keys: &[(RemoteKey, Condition)]) -> Result<De
     let names: Vec<_> = keys.iter().map(|(key, _)| key.as_str()).collect();
     let fence = KeyFence { guard: &shared.guard, keys: &names };
     let request_context = RequestContext { fence: Some(&fence), ..context.request_context() };
-    let mut results = adapter::delete_many(backend, &request_context, keys)?;
+    let (mut results, keys) = shared.proved(&request_context, backend, keys)?;
+    if !keys.is_empty() {
+        results.extend(adapter::delete_many(backend, &request_context, &keys)?);
+    }
     let is_conflict = |result: &Result<(), StorageError>| matches!(result, Err(error) if error.kind() == ErrorKind::Conflict);
     // It is a conflict only while the claim is ours: else the run that took over has changed them.
     if results.iter().any(|(_, result)| is_conflict(result))

@@ -433,3 +433,185 @@ fn outage_of_the_head_leaves_the_work_pending() {
     world.proxy.accept_again();
     assert_eq!(outcome(&site.rescan().unwrap()), PUBLISHED);
 }
+
+/// A world with `count` files published by a machine, so that the state has segments of its own.
+fn with_segments(world: &World, count: usize) -> Machine<'_> {
+    let one = Machine::new(world, &[]);
+    for n in 0..count {
+        one.write(&format!("{n:05}-{}", "x".repeat(140)), &n.to_string());
+    }
+    assert_eq!(outcome(&one.publish()), PUBLISHED);
+    one
+}
+
+fn segments(world: &World) -> Vec<String> {
+    let is_segment =
+        |key: &String| ["/snapshot/", "/delta/", "/intent/"].iter().any(|kind| key.contains(kind));
+    world.store.objects().into_keys().filter(is_segment).collect()
+}
+
+#[test]
+fn d05_lost_truncated_or_foreign_segment_is_said_and_deletes_nothing() {
+    for damage in ["gone", "truncated", "another"] {
+        let world = World::new();
+        let one = with_segments(&world, 300);
+        let all = segments(&world);
+        let snapshot = all.iter().find(|key| !key.contains("/intent/")).expect("a segment").clone();
+        let bytes = world.store.get(&snapshot).unwrap().bytes.clone();
+        match damage {
+            "gone" => drop(world.store.remove_raw(&snapshot)),
+            "truncated" => world.store.put_raw(&snapshot, bytes.slice(..bytes.len() / 2)),
+            _ => {
+                let mut other = bytes.to_vec();
+                *other.last_mut().unwrap() ^= 1;
+                world.store.put_raw(&snapshot, other);
+            }
+        }
+        // A reader gets an error, and nothing changes there.
+        let reader = Machine::new(&world, &[]);
+        let cache = bucket_brigade::CacheManager::open(reader.cache_path()).unwrap();
+        let backend: std::sync::Arc<dyn bucket_brigade::StorageBackend> = reader.backend();
+        let error = cache.pull(&reader.engine, &backend, &state(), &bucket_brigade::Run::new()).unwrap_err();
+        assert_eq!((error.kind(), cache.published_count().unwrap()), (ErrorKind::StateDamaged, 0), "{error}");
+        drop(cache);
+        // A publisher without a cache takes over what is there, and deletes nothing.
+        let two = Machine::new(&world, &[]);
+        for entry in std::fs::read_dir(one.root()).unwrap().skip(1) {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, two.root().join(path.file_name().unwrap())).unwrap();
+        }
+        two.write("new", "1");
+        let report = two.publish();
+        assert_eq!(outcome(&report), PUBLISHED, "{damage} {:?}", report.failed);
+        assert_eq!(
+            (report.uploaded_count, report.deleted_count, report.adopted_count),
+            (1, 0, 299),
+            "{damage}"
+        );
+        assert!(report.state.unwrap().was_lost);
+        // Whose cache is older learns it.
+        one.write("new", "1");
+        one.let_files_settle();
+        let report = one.publish();
+        assert_eq!(
+            (report.outcome, report.uploaded_count),
+            (RescanOutcome::Published, 1),
+            "{:?}",
+            report.failed
+        );
+    }
+}
+
+#[test]
+fn r09_segments_that_no_head_needs_are_collected() {
+    let world = World::new();
+    let one = with_segments(&world, 1500);
+    for round in 0..2 {
+        for n in 0..1500 {
+            one.write(&format!("{n:05}-{}", "x".repeat(140)), &format!("{round} {n}"));
+        }
+        assert_eq!(outcome(&one.publish()), PUBLISHED);
+        // The snapshot, the intent and those of the epoch before, which the head before references.
+        assert!(segments(&world).len() <= 8, "{:?}", segments(&world));
+    }
+    // A stray of a crashed run is found when a snapshot is made.
+    let stray = "site/.brigade/delta/0000000000000001-00000000000000000000000000000001";
+    world.store.put_raw(stray, "left by a crash");
+    for n in 0..1500 {
+        one.write(&format!("{n:05}-{}", "x".repeat(140)), &format!("last {n}"));
+    }
+    one.publish();
+    assert!(world.store.get(stray).is_none());
+    let two = Machine::new(&world, &[("a", "1")]);
+    let report = two.site_with(RescanConfig::new().state(state()).delete(false)).rescan().unwrap();
+    assert_eq!((outcome(&report), report.state.unwrap().pulled), (PUBLISHED, 1500));
+}
+
+#[test]
+fn r07_empty_machine_reads_the_state_and_lists_nothing() {
+    let world = World::new();
+    let one = with_segments(&world, 300);
+    one.write("00000-another", "1");
+    one.publish();
+    let two = Machine::new(&world, &[]);
+    for entry in std::fs::read_dir(one.root()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, two.root().join(path.file_name().unwrap())).unwrap();
+    }
+    requests(&world);
+    let report = two.publish();
+    assert_eq!(
+        (report.outcome, report.unchanged, report.state.unwrap().pulled),
+        (RescanOutcome::Unchanged, 301, 301)
+    );
+    let sent = requests(&world);
+    assert!(sent.len() <= 3 && sent.iter().all(|line| line.starts_with("GET .brigade/")), "{sent:?}");
+}
+
+#[test]
+fn d12_three_publishers_leave_the_keys_of_both_dead_ones_in_doubt() {
+    let world = World::new();
+    let first = Machine::new(&world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    first.publish();
+    first.write("a", "2");
+    let second = Machine::new(&world, &[("a", "1"), ("b", "2"), ("c", "1")]);
+    let third = Machine::new(&world, &[("a", "1"), ("b", "1"), ("c", "3")]);
+    let (one, two) = (HeldRequest::default(), HeldRequest::default());
+    world
+        .proxy
+        .add(Rule::new(Fault::HoldRequest(one.clone())).method("PUT").path_contains("site/a").times(1));
+    world
+        .proxy
+        .add(Rule::new(Fault::HoldRequest(two.clone())).method("PUT").path_contains("site/b").times(1));
+    std::thread::scope(|threads| {
+        let dead_one = threads.spawn(|| first.publish());
+        assert!(one.go.wait_for_arrivals(1));
+        pass(&world, AFTER_LEASE);
+        let dead_two = threads.spawn(|| second.publish());
+        assert!(two.go.wait_for_arrivals(1));
+        pass(&world, AFTER_LEASE);
+        let report = third.publish();
+        assert_eq!(outcome(&report), PUBLISHED);
+        assert_eq!(report.state.unwrap().in_doubt, 2);
+        one.go.release();
+        two.go.release();
+        assert!(one.landed.wait() && two.landed.wait());
+        assert_eq!(dead_one.join().unwrap().stop_reason, Some(StopReason::Superseded));
+        assert_eq!(dead_two.join().unwrap().stop_reason, Some(StopReason::Superseded));
+    });
+    assert_eq!(published(&world), tree(&[("a", "2"), ("b", "2"), ("c", "3")]));
+    world.proxy.clear_rules();
+    pass(&world, LANDED);
+    let report = third.publish();
+    assert_eq!((outcome(&report), report.state.unwrap().in_doubt), (PUBLISHED, 0));
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b", "1"), ("c", "3")]));
+}
+
+#[test]
+fn state_of_another_prefix_describes_the_objects_and_a_marker_says_where_it_lies() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    let elsewhere = || {
+        let config = world.s3_config().bucket_prefix("private/");
+        let backend = S3Backend::new(&one.engine, config).unwrap();
+        state().at(std::sync::Arc::new(backend))
+    };
+    assert_eq!(outcome(&one.site(elsewhere()).rescan().unwrap()), PUBLISHED);
+    assert!(world.store.get("private/.brigade/head").is_some());
+    let marker = String::from_utf8(world.store.get(HEAD).unwrap().bytes.to_vec()).unwrap();
+    assert!(marker.contains("private/"), "{marker}");
+    // Whoever does not know is told.
+    let error = one.site(state()).rescan().unwrap_err();
+    assert!(error.message().contains("s3://bucket/private/"), "{error}");
+    one.remove("b");
+    let report = one.site(elsewhere()).rescan().unwrap();
+    assert_eq!((outcome(&report), report.deleted_count), (PUBLISHED, 1));
+    // An object that is not what the state says is not deleted.
+    one.write("c", "1");
+    one.site(elsewhere()).rescan().unwrap();
+    world.stranger("c", "theirs");
+    one.remove("c");
+    let report = one.site(elsewhere()).rescan().unwrap();
+    assert_eq!((report.deleted_count, report.failed[0].kind()), (0, ErrorKind::Conflict));
+    assert_eq!(published(&world), tree(&[("a", "1"), ("c", "theirs")]));
+}

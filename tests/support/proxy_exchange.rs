@@ -158,14 +158,14 @@ impl Exchange<'_> {
     }
 
     /// Takes a request, and forwards it when it is let go.
-    fn hold(&mut self, head: &Head, held: &HeldRequest) -> io::Result<After> {
+    fn hold(&mut self, head: &Head, request: &HeldRequest) -> io::Result<After> {
         self.invite(head)?;
         let mut body = Vec::new();
         head.request_body().copy(&mut self.source, &mut |bytes| {
             body.extend_from_slice(bytes);
             Ok(())
         })?;
-        held.go.hold(|| self.connection.is_closed());
+        request.go.hold(|| self.connection.is_closed());
         // The connection to the store may be stale by now.
         self.upstream = None;
         self.connect()?;
@@ -173,7 +173,7 @@ impl Exchange<'_> {
         upstream.write_all(&head.raw)?;
         upstream.write_all(&body)?;
         let relayed = self.relay(head, None, true);
-        held.landed.release();
+        request.landed.release();
         relayed
     }
 

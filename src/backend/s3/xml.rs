@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use time::{Date, Month};
 
 use crate::backend::s3::redaction::{RawText, Secrets};
 use crate::backend::{Listed, ListedPart, ListedUpload, Page, SentPart, UploadMarker, UploadPage};
@@ -249,6 +250,8 @@ struct UploadsBody {
 struct UploadBody {
     key: RawText,
     upload_id: RawText,
+    /// It becomes a number, so it cannot repeat a secret.
+    initiated: Option<String>,
 }
 
 /// Reads a page of `ListMultipartUploads`. Strips `prefix` from the keys.
@@ -266,7 +269,9 @@ pub(crate) fn parse_uploads_page(
         let key = key.ok_or_else(|| {
             unexpected(Operation::List, "the list of uploads holds keys outside of the prefix")
         })?;
-        uploads.push(ListedUpload { key, upload_id: upload.upload_id.upload_id(secrets, Operation::List)? });
+        let upload_id = upload.upload_id.upload_id(secrets, Operation::List)?;
+        let initiated = upload.initiated.and_then(|time| iso_seconds(&time));
+        uploads.push(ListedUpload { key, upload_id, initiated });
     }
     let next = match (list.is_truncated, list.next_key_marker) {
         (false, _) => None,
@@ -283,6 +288,20 @@ pub(crate) fn parse_uploads_page(
         }
     };
     Ok(UploadPage { uploads, next })
+}
+
+/// Returns a time such as `2026-11-28T21:02:35.000Z` in seconds since 1970; `None` if it is no time in UTC.
+fn iso_seconds(text: &str) -> Option<u64> {
+    let (date, time) = text.trim().strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.split('-').map(|part| part.parse::<u16>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    // Parts of a second do not count.
+    let mut time = time.split('.').next()?.split(':').map(|part| part.parse::<u8>().ok());
+    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+    let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
+    let date = Date::from_calendar_date(i32::from(year), month, u8::try_from(day).ok()?).ok()?;
+    let moment = date.with_hms(hour, minute, second).ok()?.assume_utc();
+    u64::try_from(moment.unix_timestamp()).ok()
 }
 
 /// Returns the body of a `DeleteObjects` for these objects, each with the `ETag` that it must have, if any, in quotes.

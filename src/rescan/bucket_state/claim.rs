@@ -53,6 +53,9 @@ impl StateRun {
                 // Nothing is stored before it is clear that the head permits the claim.
                 Ok(_) => {
                     self.probe_store()?;
+                    if request.lost_at.is_some() {
+                        request.lost_at = self.store_now()?.or(request.lost_at);
+                    }
                     request.intent = is_large.map(|is_large| self.place_intent(is_large)).transpose()?;
                     prepared = true;
                 }
@@ -174,7 +177,7 @@ impl StateRun {
         self.renewal = Some(RenewalThread::start(&claim)?);
         self.claim = Some(claim);
         self.report.claimed_by = None;
-        if lost { self.wait_for_lost_runs() } else { Ok(Claiming::Held) }
+        if lost && !self.settings.single_writer { self.wait_for_lost_runs() } else { Ok(Claiming::Held) }
     }
 
     /// Where a head was lost, a run that nobody knows may be writing: it ends within a lease.
@@ -205,6 +208,19 @@ impl StateRun {
     fn judge_claim(&self) -> Result<Option<Judgement>, StorageError> {
         let Some(seen) = &self.pulled.head else { return Ok(None) };
         let Some(claim) = &seen.head.claim else { return Ok(None) };
+        let (now, head) = (self.store_now()?, self.access.head_modified()?);
+        let (Some(now), Some(head)) = (now, head) else { return Ok(None) };
+        if head.etag != seen.etag {
+            return Ok(None);
+        }
+        if self.settings.take_over {
+            return Ok(Some(Judgement::Forced(now)));
+        }
+        Ok(Some(judge(claim.lease(), StoreTime::new(head.at), now)))
+    }
+
+    /// Returns the time of the store's own clock: that of an object which is stored now. `Date` may be a proxy's.
+    fn store_now(&self) -> Result<Option<StoreTime>, StorageError> {
         let (access, token) = (&self.access, Token::new(fastrand::u128(..).to_be_bytes()));
         let (objects, key) = (access.objects()?, state_key(&format!("now-{token}"))?);
         let condition = &Condition::None;
@@ -216,15 +232,7 @@ impl StateRun {
                 .trace
                 .warn("an object of the state cannot be deleted", &[("key", &key), ("error", &error)]);
         }
-        let (Some(now), Some(head)) = (now?, access.head_modified()?) else { return Ok(None) };
-        if head.etag != seen.etag {
-            return Ok(None);
-        }
-        let now = StoreTime::new(now.at);
-        if self.settings.take_over {
-            return Ok(Some(Judgement::Forced(now)));
-        }
-        Ok(Some(judge(claim.lease(), StoreTime::new(head.at), now)))
+        Ok(now?.map(|now| StoreTime::new(now.at)))
     }
 
     /// Waits until the head changes, or its claim may be dead.

@@ -12,8 +12,9 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::rescan::bucket_state::StateRun;
 use crate::rescan::bucket_state::access::StateAccess;
+use crate::rescan::bucket_state::dead_uploads::DeadUploads;
 use crate::rescan::bucket_state::pull::{intent_keys, scratch_of};
-use crate::rescan::bucket_state::segment_objects::{new_name, scratch_file, store_file};
+use crate::rescan::bucket_state::segment_objects::{FetchedSegment, new_name, scratch_file, store_file};
 use crate::rescan::context::Context;
 use crate::rescan::dispatch::heads::{self, Answer};
 use crate::state::cache::CacheManager;
@@ -22,7 +23,7 @@ use crate::state::records::Published;
 use crate::state::remote::doubt::Looked;
 use crate::state::remote::head::{Doubt, Head, Keys, Segment};
 use crate::state::remote::name::SegmentKind;
-use crate::state::remote::segment::{KeyIntent, Row, Writer};
+use crate::state::remote::segment::{KeyIntent, Planned, Row, Writer};
 use crate::state::store::Write;
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
@@ -47,7 +48,7 @@ impl StateRun {
         self.all_looked = false;
         // Before the first key is asked for.
         let Some(at) = claim.store_time()? else { return Ok(false) };
-        let look = Look { engine, context, access: &self.access, cache: &self.cache };
+        let look = Look { engine, context, access: &self.access, cache: &self.cache, head: &head };
         let mut changed = false;
         let mut whole = true;
         for doubt in &head.doubt {
@@ -68,6 +69,7 @@ struct Look<'a> {
     context: &'a Arc<Context>,
     access: &'a StateAccess,
     cache: &'a CacheManager,
+    head: &'a Head,
 }
 
 /// What a look found so far.
@@ -96,26 +98,42 @@ impl Look<'_> {
             self.by_listing(named, &mut findings)?;
         } else {
             for intent in keys {
-                let mut rows = intent.into_intents();
-                let next = || {
-                    rows.next()
-                        .transpose()
-                        .map_err(of_segment)
-                        .map(|row| row.map(|row| (row.key.into_string(), ())))
-                };
-                findings.failed += heads::ask(self.engine, self.context, next, |answers| {
-                    self.record(answers, &mut findings.changed)
-                })?;
+                self.by_heads(doubt, intent, &mut findings)?;
             }
         }
         Ok((findings.changed, findings.failed == 0))
+    }
+
+    /// Asks for each key.
+    fn by_heads(
+        &self,
+        doubt: &Doubt,
+        intent: FetchedSegment,
+        findings: &mut Findings,
+    ) -> Result<(), StorageError> {
+        let (mut rows, mut large) = (intent.into_intents(), Vec::new());
+        let next = || {
+            let Some(row) = rows.next().transpose().map_err(of_segment)? else { return Ok(None) };
+            let key = row.key.into_string();
+            if row.content.planned == Planned::Multipart {
+                large.push(key.clone());
+            }
+            Ok(Some((key, ())))
+        };
+        let changed = &mut findings.changed;
+        let took = |answers| self.record(answers, changed);
+        findings.failed += heads::ask(self.engine, self.context, next, took)?;
+        if let Some(dead) = DeadUploads::of(self.head, doubt, self.cache)?.filter(|_| !large.is_empty()) {
+            large.iter().try_for_each(|key| dead.abort(self.context, key))?;
+        }
+        Ok(())
     }
 
     /// Asks only for objects whose ETag has moved, and for those that are not listed. `named` are the keys in doubt;
     /// without them it is all that is published.
     fn by_listing(
         &self,
-        named: Option<Vec<crate::rescan::bucket_state::segment_objects::FetchedSegment>>,
+        named: Option<Vec<FetchedSegment>>,
         findings: &mut Findings,
     ) -> Result<(), StorageError> {
         let transfers = self.transfers()?;
@@ -245,9 +263,7 @@ struct KeySet {
 }
 
 impl KeySet {
-    fn of(
-        intents: Vec<crate::rescan::bucket_state::segment_objects::FetchedSegment>,
-    ) -> Result<Self, StorageError> {
+    fn of(intents: Vec<FetchedSegment>) -> Result<Self, StorageError> {
         let mut set = Self::default();
         for intent in intents {
             for row in intent.into_intents() {

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::backend::{Condition, is_weak};
+use crate::backend::{Condition, Deleted, StorageBackend, is_weak};
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::RemoteKey;
+use crate::request_context::RequestContext;
 use crate::rescan::bucket_state::held_claim::HeldClaim;
 use crate::rescan::bucket_state::settings::OnConflict;
 use crate::rescan::bucket_state::write_guard::WriteGuard;
@@ -88,6 +90,41 @@ impl SharedWrites {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Splits keys that are to be deleted: the results of those whose objects are not what the state says, and the
+    /// others. A state that lies elsewhere is believed only so far.
+    pub(crate) fn proved(
+        &self,
+        context: &RequestContext<'_>,
+        backend: &dyn StorageBackend,
+        keys: &[(RemoteKey, Condition)],
+    ) -> Result<(Deleted, Vec<(RemoteKey, Condition)>), StorageError> {
+        let (mut results, mut proved) = (Vec::new(), Vec::new());
+        let elsewhere = self.claim.get().is_some_and(|claim| claim.access.is_elsewhere);
+        let (true, Some(transfers)) = (elsewhere, backend.transfers()) else {
+            return Ok((results, keys.to_vec()));
+        };
+        for (key, condition) in keys {
+            let found = transfers.head(context, key, false)?;
+            let etag = found.as_ref().and_then(|found| found.etag.clone());
+            match (found, condition) {
+                (None, _) => results.push((key.clone(), Ok(()))),
+                (Some(_), Condition::Matches(known)) if etag.as_ref() == Some(known) => {
+                    proved.push((key.clone(), condition.clone()));
+                }
+                // Without conditions the proof of origin has to do.
+                (Some(found), Condition::None) if found.is_as_stored => {
+                    proved.push((key.clone(), Condition::None));
+                }
+                _ => {
+                    let what = "not deleted: the object is not the one that the state says was published";
+                    let error = StorageError::new(ErrorKind::Conflict, Operation::Delete, what);
+                    results.push((key.clone(), Err(error.with_key(key.as_str()))));
+                }
+            }
+        }
+        Ok((results, proved))
     }
 
     pub(crate) fn claim(&self) -> Option<&Arc<HeldClaim>> {

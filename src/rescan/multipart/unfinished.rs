@@ -214,7 +214,7 @@ fn strangers_of(
             break;
         }
     }
-    let named = |upload_id| ListedUpload { key: key.as_str().to_owned(), upload_id };
+    let named = |upload_id| ListedUpload { key: key.as_str().to_owned(), upload_id, initiated: None };
     Ok(ids.into_iter().take(MOST_STRANGERS).map(named).collect())
 }
 

@@ -409,8 +409,8 @@ mod tests {
         let past = Past {
             epoch: 1,
             token: token(1),
-            who: "p1".to_owned(),
-            since: at(0),
+            who: "runner 1".to_owned(),
+            since: at(50),
             beat: 4,
             generation: 1,
             outcome: Outcome::Complete,
