@@ -135,6 +135,9 @@ impl StateRun {
     /// Returns true if the state calls for a claim although the tree is as it says: another run's claim may have ended
     /// with a crash, something is in doubt for long enough, or the record is lost or older than the cache.
     pub(crate) fn has_work(&self) -> Result<bool, StorageError> {
+        if self.claim.is_some() {
+            return Ok(false);
+        }
         if self.pulled.loss.is_some() || self.cache.unpushed().next().transpose()?.is_some() {
             return Ok(true);
         }
@@ -173,6 +176,12 @@ impl StateRun {
         }
         self.describe(&claim.head());
         Ok(released)
+    }
+
+    /// What the report says of the state; `None` if it could not be read.
+    pub(crate) fn known_report(&self) -> Option<StateReport> {
+        let known = self.report.epoch > 0 || self.report.was_lost;
+        known.then(|| self.report.clone())
     }
 
     /// Puts the head into the report.

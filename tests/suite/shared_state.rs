@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bucket_brigade::{
     CacheManager, Catalog, Engine, EngineConfig, RemoteState, RescanConfig, RescanOrchestrator,
-    RescanOutcome, RescanReport, Run, S3Backend, StorageBackend, VirtualClock,
+    RescanOutcome, RescanReport, Run, S3Backend, StorageBackend, Verify, VirtualClock,
 };
 
 use crate::support::proxy::Seen;
@@ -163,4 +163,26 @@ fn a_machine_without_a_tree_pulls() {
     assert_eq!(requests(&world), ["GET .brigade/head"]);
     let catalog = Catalog::open(Catalog::path_for(folder.path().join("cache"))).unwrap();
     assert_eq!(catalog.len(), 2);
+}
+
+#[test]
+fn a_verification_that_finds_an_object_lost_publishes_it_again_under_the_same_claim() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+    one.publish();
+    for changed in [false, true] {
+        assert!(world.store.remove_raw("site/b"));
+        if changed {
+            one.write("a", "3");
+        }
+        let run = Run::new().verify(Verify::List);
+        let report = one.site(RemoteState::new()).rescan_with(&run).unwrap();
+        assert_eq!(report.outcome, RescanOutcome::Published, "{report:?}");
+        assert_eq!(report.verified.unwrap().repaired, 1);
+        let state = report.state.unwrap();
+        assert_eq!((state.claimed_by, state.in_doubt), (None, 0));
+        assert_eq!(published(&world)["b"], "2");
+        let two = Machine::new(&world, &[("a", if changed { "3" } else { "1" }), ("b", "2")]);
+        assert_eq!(two.publish().outcome, RescanOutcome::Unchanged);
+    }
 }

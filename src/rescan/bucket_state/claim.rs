@@ -44,6 +44,10 @@ impl StateRun {
     /// Claims the state. With `is_large` the pending keys are named in the same step as the intent; otherwise
     /// [`HeldClaim::add_intent`] has to name them before anything is written.
     pub(crate) fn claim(&mut self, is_large: Option<&dyn Fn(u64) -> bool>) -> Result<Claiming, StorageError> {
+        // A run claims once, and gives the claim back at its end.
+        if self.claim.is_some() {
+            return Ok(Claiming::Held);
+        }
         self.find_loss()?;
         let (mut request, mut prepared) = (self.request(), false);
         loop {

@@ -17,8 +17,9 @@ use crate::state::cache::pushed::{Changes, of_segment};
 use crate::state::remote::doubt::{Looked, Unanswered};
 use crate::state::remote::head::{Head, Probe, Segment};
 use crate::state::remote::name::{SegmentKind, StoreTime, Token};
-use crate::state::remote::segment::{KeyIntent, Planned, Row, Writer};
+use crate::state::remote::segment::{KeyIntent, Planned, Row as SegmentRow, Writer};
 use crate::state::remote::transitions::{self, Ending, Refused, Update};
+use crate::state::rows::Row;
 use crate::state::store::Write;
 
 /// The longest intent that is made in memory, in bytes.
@@ -172,6 +173,13 @@ impl HeldClaim {
 
     /// Returns the keys whose writes may still take effect.
     fn unanswered(&self, access: &StateAccess, head: &Head) -> Result<Unanswered, StorageError> {
+        // What is still marked as attempted got no answer either, whatever became of it.
+        for row in self.cache.pending_rows() {
+            let Row { key, pending: Some(pending), .. } = row? else { continue };
+            if pending.attempted {
+                self.guard.note_unanswered(&[&key]);
+            }
+        }
         let keys = match self.guard.unanswered() {
             UnansweredKeys::None => return Ok(Unanswered::Nothing),
             UnansweredKeys::TooMany => return Ok(Unanswered::Intents),
@@ -180,7 +188,7 @@ impl HeldClaim {
         let mut writer = Writer::intent(Vec::new());
         for key in keys {
             let content = KeyIntent { planned: Planned::Put, before: None };
-            writer.write(&Row { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
+            writer.write(&SegmentRow { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
         }
         let (bytes, written) = writer.finish().map_err(of_segment)?;
         let name = new_name(SegmentKind::Intent, head.epoch);

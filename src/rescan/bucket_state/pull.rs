@@ -7,10 +7,11 @@ use crate::rescan::bucket_state::access::{ReadHead, SeenHead, StateAccess};
 use crate::rescan::bucket_state::segment_objects::{self, FetchedSegment};
 use crate::state::cache::CacheManager;
 use crate::state::cache::pulled::PulledInto;
-use crate::state::remote::head::{Head, Segment};
+use crate::state::remote::head::{Head, Outcome, Segment};
 use crate::state::remote::name::SegmentKind;
 use crate::state::remote::recognise::{Since, compare};
 use crate::state::remote::segment::Merged;
+use crate::state::store::Write;
 
 /// How often a pull starts over because the head has changed meanwhile.
 const TRIES: usize = 3;
@@ -161,8 +162,13 @@ impl Pull<'_> {
     }
 
     fn record(&self, read: &SeenHead) -> Result<(), StorageError> {
-        let copy = self.cache.copy_of(&read.copy())?;
-        self.cache.apply(&[copy, CacheManager::survey_mark()])
+        let mut writes = vec![self.cache.copy_of(&read.copy())?, CacheManager::survey_mark()];
+        let last = read.head.history.last().map(|past| past.outcome);
+        // What incomplete runs of this machine have added belongs to that tree, or is gone.
+        writes.extend(
+            (read.head.claim.is_none() && last == Some(Outcome::Complete)).then_some(Write::Complete),
+        );
+        self.cache.apply(&writes)
     }
 }
 

@@ -133,7 +133,7 @@ impl RescanOrchestrator {
         let complete = result.as_ref().is_ok_and(|end| end.is_complete(report));
         let stopped = context.session.cancel.is_cancelled();
         let released = state.release(complete, stopped);
-        report.state = Some(state.report.clone());
+        report.state = state.known_report();
         let Ok(end) = result else {
             if let Err(error) = released {
                 warn_unreleased(context, &error);

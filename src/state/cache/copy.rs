@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::StorageError;
 use crate::state::cache::CacheManager;
 use crate::state::records::{Published, decode};
-use crate::state::rows::Marks;
+use crate::state::rows::{Marks, Row};
 use crate::state::store::{META_HEAD, Table, Write};
 
 /// Changes written in one transaction.
@@ -44,16 +44,16 @@ impl CacheManager {
         self.apply(&[self.copy_of(&none)?])
     }
 
-    /// Drops all work that is still to be done.
+    /// Drops the work that is still to be done, except where a request got no answer: the next plan finds it again.
     pub(crate) fn drop_pending(&self) -> Result<(), StorageError> {
+        let mut after = String::new();
         loop {
-            let rows = self.pending_rows().take(WRITES_AT_ONCE);
-            let settled = rows.map(|row| row.map(|row| Write::Settled(row.key)));
-            let settled = settled.collect::<Result<Vec<_>, _>>()?;
-            if settled.is_empty() {
-                return Ok(());
-            }
-            self.apply(&settled)?;
+            let rows = self.pending_rows_after(&after).take(WRITES_AT_ONCE).collect::<Result<Vec<_>, _>>()?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after.clone_from(&last.key);
+            let attempted = |row: &Row| row.pending.as_ref().is_some_and(|pending| pending.attempted);
+            let settled = rows.into_iter().filter(|row| !attempted(row));
+            self.apply(&settled.map(|row| Write::Settled(row.key)).collect::<Vec<_>>())?;
         }
     }
 

@@ -26,6 +26,14 @@ pub(crate) struct PulledInto {
 }
 
 impl PulledInto {
+    /// The record of a key as a row says that it is published.
+    fn published(self, content: KeyState) -> Option<Published> {
+        match content {
+            KeyState::Published { size, digest, etag } => Some(self.record(size, digest, etag)),
+            KeyState::Removed | KeyState::Open { .. } => None,
+        }
+    }
+
     fn record(self, size: u64, digest: Option<Digest>, etag: Option<String>) -> Published {
         Published {
             stat: FileStat { size, device: self.root_device, ..FileStat::default() },
@@ -50,7 +58,7 @@ impl CacheManager {
         for row in rows.filter(is_of_object) {
             let SegmentRow { key, content } = row.map_err(of_segment)?;
             let there = self.published_record(key.as_str())?;
-            writes.settle(key.into_string(), there, Some(content), into)?;
+            writes.settle(key.into_string(), there, into.published(content))?;
         }
         writes.flush()
     }
@@ -76,15 +84,35 @@ impl CacheManager {
                 (None, Some(row)) => row.key.as_str().to_owned(),
                 (None, None) => continue,
             };
+            let pulled = row.and_then(|row| into.published(row.content));
+            let is_marked = own.as_ref().is_some_and(|own| own.recent || own.left);
             let (published, pending) = own.map_or((None, None), |own| (own.published, own.pending));
-            if pending.is_some() && row.is_none() && published.is_none() {
+            // What got no answer stays in doubt here, also if the state says nothing new of it.
+            let attempted = pending.as_ref().is_some_and(|pending| pending.attempted);
+            let is_same = match (&pulled, &published) {
+                (Some(pulled), Some(there)) => is_same_object(pulled, there),
+                (None, None) => true,
+                _ => false,
+            };
+            if is_same && (attempted || (pending.is_none() && !is_marked)) {
+                continue;
+            }
+            if pulled.is_none() && published.is_none() {
                 writes.push(Write::Settled(key))?;
                 continue;
             }
-            writes.settle(key, published, row.map(|row| row.content), into)?;
+            writes.settle(key, published, pulled)?;
         }
-        writes.flush()
+        let changed = writes.flush()?;
+        // The bucket holds all of it.
+        self.record_all_pushed()?;
+        Ok(changed)
     }
+}
+
+/// Returns true if a pulled record is of the object that the cache knows.
+fn is_same_object(pulled: &Published, there: &Published) -> bool {
+    pulled.is_same_object(&Published { whole: None, ..there.clone() })
 }
 
 /// Returns false for the row of an open upload.
@@ -108,20 +136,11 @@ impl<'a> Gathered<'a> {
         &mut self,
         key: String,
         there: Option<Published>,
-        content: Option<KeyState>,
-        into: PulledInto,
+        pulled: Option<Published>,
     ) -> Result<(), StorageError> {
-        let pulled = match content {
-            Some(KeyState::Published { size, digest, etag }) => Some(into.record(size, digest, etag)),
-            Some(KeyState::Removed | KeyState::Open { .. }) | None => None,
-        };
         let write = match (pulled, there) {
-            // What is pending from an earlier run is dropped with it; the plan finds again what is to be done.
-            (Some(pulled), Some(there))
-                if pulled.is_same_object(&Published { whole: None, ..there.clone() }) =>
-            {
-                Write::Pulled(key, there)
-            }
+            // What is known of the file's stat stays.
+            (Some(pulled), Some(there)) if is_same_object(&pulled, &there) => Write::Pulled(key, there),
             (Some(pulled), _) => {
                 self.changed += 1;
                 Write::Pulled(key, pulled)
@@ -195,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn snapshot_keeps_stats_of_equal_versions_and_drops_everything_else() {
+    fn snapshot_keeps_stats_of_equal_versions_and_what_got_no_answer_and_drops_everything_else() {
         let folder = tempfile::tempdir().unwrap();
         let there = copy(&folder, "there", &[("a", 1), ("b", 2), ("d", 4), ("e", 5)]);
         let (bytes, written) = there.write_snapshot(Vec::new()).unwrap();
-        // Here a is the same, b another version, c unknown to the bucket, d not here, e pending.
+        // Here a is the same, b another version, c unknown to the bucket, d not here, e and z without an answer, y new.
         let here = copy(&folder, "here", &[("a", 1), ("b", 9), ("c", 3), ("e", 5)]);
         let pending = Pending {
             kind: PendingKind::Added,
@@ -208,13 +227,18 @@ mod tests {
             digest: None,
             attempted: true,
         };
-        here.apply(&[Write::Pending("e".into(), pending.clone()), Write::Pending("z".into(), pending)])
-            .unwrap();
+        let new = Pending { attempted: false, ..pending.clone() };
+        let keys_here = [("e", &pending), ("y", &new), ("z", &pending)];
+        let writes = keys_here.map(|(key, pending)| Write::Pending(key.to_owned(), pending.clone()));
+        here.apply(&writes).unwrap();
         let rows = Reader::snapshot(bytes.as_slice(), bounds(&written));
         assert_eq!(here.apply_snapshot(rows, INTO).unwrap(), 3);
-        let expected = [("a", true), ("b", false), ("d", false), ("e", true)];
+        let expected = [("a", true), ("b", false), ("d", false), ("e", true), ("z", false)];
         assert_eq!(keys(&here), expected.map(|(key, stat)| (key.to_owned(), stat)));
-        assert_eq!((here.pending_count().unwrap(), marks(&here)), (0, Vec::new()));
+        assert_eq!((here.pending_count().unwrap(), marks(&here)), (2, Vec::new()));
+        here.apply(&[Write::Pending("y".into(), new)]).unwrap();
+        here.drop_pending().unwrap();
+        assert_eq!(here.pending_count().unwrap(), 2);
         assert_eq!(here.published_record("b").unwrap(), Some(published(2, false)));
     }
 
