@@ -615,3 +615,116 @@ fn state_of_another_prefix_describes_the_objects_and_a_marker_says_where_it_lies
     assert_eq!((report.deleted_count, report.failed[0].kind()), (0, ErrorKind::Conflict));
     assert_eq!(published(&world), tree(&[("a", "1"), ("c", "theirs")]));
 }
+
+#[test]
+fn d10_reader_gets_whole_generations_while_a_publisher_pushes_and_collects() {
+    let world = World::new();
+    let one = with_segments(&world, 300);
+    let reader = Machine::new(&world, &[]);
+    let cache = bucket_brigade::CacheManager::open(reader.cache_path()).unwrap();
+    let backend: std::sync::Arc<dyn bucket_brigade::StorageBackend> = reader.backend();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let publisher = threads.spawn(|| {
+            for generation in 0..6 {
+                for n in 0..300 {
+                    one.write(&format!("{n:05}-{}", "x".repeat(140)), &"y".repeat(10 + generation));
+                }
+                assert_eq!(outcome(&one.publish()), PUBLISHED);
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let mut pulled = 0;
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            let state = cache.pull(&reader.engine, &backend, &state(), &bucket_brigade::Run::new()).unwrap();
+            pulled += u64::from(state.pulled > 0);
+            let version = cache.published().unwrap();
+            let sizes: std::collections::BTreeSet<_> =
+                version.entries().map(|entry| entry.stat.size).collect();
+            // The first tree has numbers of one to three digits.
+            let whole = sizes.len() == 1 || sizes.iter().all(|size| *size <= 3);
+            assert!(version.len() == 300 && whole, "{sizes:?}");
+        }
+        publisher.join().unwrap();
+        assert!(pulled > 0);
+    });
+}
+
+#[test]
+fn writes_that_raced_are_tried_again_and_are_no_conflict() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    for times in 1..4 {
+        one.write("a", &format!("{times}x"));
+        // The claim, the object or the push: 409, not 412.
+        world.store.conflicts(times);
+        let report = one.publish();
+        assert_eq!(outcome(&report), PUBLISHED, "{report:?}");
+    }
+    assert_eq!(published(&world), tree(&[("a", "3x")]));
+}
+
+#[test]
+fn r08_run_that_cannot_renew_its_claim_begins_nothing_more() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    one.write("a", "2");
+    for n in 0..20 {
+        one.write(&format!("b{n}"), "2");
+    }
+    let held = HeldRequest::default();
+    // Each worker has a request that is under way.
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/b"));
+    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/a"));
+    let report = std::thread::scope(|threads| {
+        let run = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(3));
+        world.proxy.clear_rules();
+        world
+            .proxy
+            .add(Rule::new(crate::network::answer(500, "InternalError")).path_contains("/.brigade/head"));
+        one.clock.advance(Duration::from_secs(200));
+        held.go.release();
+        run.join().unwrap()
+    });
+    assert!(published(&world).len() <= 4, "{:?}", published(&world));
+    assert_eq!(report.stop_reason, Some(StopReason::Unavailable), "{report:?}");
+    world.proxy.clear_rules();
+    // Its claim is still there. Nobody has to wait for ever.
+    let report = one.publish();
+    assert_eq!(report.stop_reason, Some(StopReason::Claimed), "{report:?}");
+    pass(&world, AFTER_LEASE);
+    assert_eq!(outcome(&one.publish()), PUBLISHED);
+    assert_eq!(published(&world).len(), 21);
+}
+
+#[test]
+fn r01_hostile_state_is_an_error_and_deletes_nothing() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    let head = String::from_utf8(world.store.get(HEAD).unwrap().bytes.to_vec()).unwrap();
+    let object = |text: &str| world.store.put_raw(HEAD, text.to_owned());
+    for (from, to) in [
+        ("\"rows\":1", "\"rows\":18446744073709551615"),
+        ("\"unpacked\":", "\"unpacked\":9999999999"),
+        ("\"epoch\":1", "\"epoch\":18446744073709551615"),
+        ("\"doubt\":[]", "\"doubt\":[{}]"),
+    ] {
+        assert!(head.contains(from), "{head}");
+        object(&head.replacen(from, to, 1));
+        let reader = Machine::new(&world, &[]);
+        let cache = bucket_brigade::CacheManager::open(reader.cache_path()).unwrap();
+        let backend: std::sync::Arc<dyn bucket_brigade::StorageBackend> = reader.backend();
+        let error = cache.pull(&reader.engine, &backend, &state(), &bucket_brigade::Run::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StateDamaged, "{to} {error}");
+    }
+    // A head without an end is not read to its end.
+    object(&format!("{}{}", head, " ".repeat(200_000)));
+    let two = Machine::new(&world, &[("b", "1")]);
+    let report = two.publish();
+    assert_eq!((outcome(&report), report.deleted_count), (PUBLISHED, 0), "{report:?}");
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b", "1")]));
+}
