@@ -51,7 +51,7 @@ use crate::state::remote::name::{StoreTime, Token};
 /// The time that the last step of a run may take, also of one that was cancelled.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// The same for a run that was cancelled: its caller waits.
-const CANCELLED_LIMIT: Duration = Duration::from_secs(10);
+const CANCELLED_LIMIT: Duration = Duration::from_secs(4);
 
 /// The state in the bucket, as one run uses it.
 pub(crate) struct StateRun {
@@ -141,7 +141,8 @@ impl StateRun {
         if self.pulled.loss.is_some() || self.cache.unpushed().next().transpose()?.is_some() {
             return Ok(true);
         }
-        let Some(seen) = &self.pulled.head else { return Ok(false) };
+        // What was published without a record in the bucket is recorded there now.
+        let Some(seen) = &self.pulled.head else { return Ok(self.cache.published_count()? > 0) };
         let now = self.access.store_time().unwrap_or(StoreTime::new(0));
         let modified = seen.modified.unwrap_or(now);
         Ok(seen.head.claim.is_some() || seen.head.due_doubts(modified, now).next().is_some())

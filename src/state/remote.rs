@@ -32,7 +32,6 @@
 //!
 //! The model (tests only) explores publishers that use these functions on a store with requests that outlive their
 //! senders.
-#![allow(dead_code, reason = "runs use it once state can lie in the bucket; until then its tests do")]
 
 pub(crate) mod doubt;
 pub(crate) mod head;
@@ -41,7 +40,6 @@ pub(crate) mod lease;
 mod model;
 pub(crate) mod name;
 pub(crate) mod recognise;
-#[allow(unused_imports, reason = "runs use them once state can lie in the bucket")]
 pub(crate) mod segment;
 pub(crate) mod segments;
 pub(crate) mod transitions;

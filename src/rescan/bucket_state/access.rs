@@ -53,6 +53,8 @@ pub(crate) struct SeenHead {
     /// `None` if it is not known: the answer to a PUT does not tell.
     pub(crate) modified: Option<StoreTime>,
     pub(crate) bytes: Vec<u8>,
+    /// The rows of a run that has not ended are left out.
+    pub(crate) for_reading: bool,
 }
 
 impl SeenHead {
@@ -63,7 +65,12 @@ impl SeenHead {
     /// Returns the record of this head for the cache.
     pub(crate) fn copy(&self) -> HeadCopy {
         let modified = self.modified.map_or(0, StoreTime::seconds);
-        HeadCopy { etag: self.etag.clone(), modified, bytes: self.bytes.clone() }
+        HeadCopy {
+            etag: self.etag.clone(),
+            modified,
+            bytes: self.bytes.clone(),
+            for_reading: self.for_reading,
+        }
     }
 
     pub(crate) fn cached(&self) -> Cached {
@@ -182,7 +189,7 @@ impl StateAccess {
         match Head::decode(&bytes, &expected) {
             Ok(head) => {
                 let modified = Some(StoreTime::new(modified));
-                Ok(ReadHead::Found(Box::new(SeenHead { head, etag, modified, bytes })))
+                Ok(ReadHead::Found(Box::new(SeenHead { head, etag, modified, bytes, for_reading: false })))
             }
             Err(flaw @ (Flaw::TooLarge(_) | Flaw::Damaged(_))) => {
                 Ok(ReadHead::Damaged { etag, flaw: flaw.to_string() })
@@ -199,10 +206,14 @@ impl StateAccess {
 
     /// Decodes the head of which the cache is a copy; `None` if it is none any more for this version or place.
     pub(crate) fn decode_copy(&self, copy: &HeadCopy, publishes: bool) -> Option<SeenHead> {
+        if copy.for_reading && publishes {
+            return None;
+        }
         let expected = Expected { target: &self.target, tree: self.tree.as_deref(), publishes };
         let head = Head::decode(&copy.bytes, &expected).ok()?;
         let modified = (copy.modified > 0).then(|| StoreTime::new(copy.modified));
-        Some(SeenHead { head, etag: copy.etag.clone(), modified, bytes: copy.bytes.clone() })
+        let for_reading = copy.for_reading;
+        Some(SeenHead { head, etag: copy.etag.clone(), modified, bytes: copy.bytes.clone(), for_reading })
     }
 
     /// Returns when the head was stored, by the store's clock.
@@ -224,7 +235,8 @@ impl StateAccess {
             let object = SmallObject { key: &key, bytes: &bytes, content_type: JSON, condition };
             match self.objects()?.put_small(&self.context(), &object) {
                 Ok(PutSmall::Stored { etag, .. }) => {
-                    let seen = SeenHead { head: next.clone(), etag, modified: None, bytes };
+                    let seen =
+                        SeenHead { head: next.clone(), etag, modified: None, bytes, for_reading: false };
                     return Ok(StoredHead::Stored(Box::new(seen)));
                 }
                 Ok(PutSmall::Refused { .. }) => {}

@@ -188,8 +188,7 @@ impl StateRun {
     fn wait_for_lost_runs(&mut self) -> Result<Claiming, StorageError> {
         let Some(claim) = &self.claim else { return Ok(Claiming::Held) };
         let lease = self.settings.lease;
-        let what = "the record of what is published was lost: nothing is sent for one lease, because another run \
-                    may still be publishing";
+        let what = "nothing is sent for one lease: without a record another run may be publishing unseen";
         self.access.trace.warn(what, &[("lease", &format!("{lease:?}")), ("state", &self.access.place())]);
         let end = self.access.clock.now() + lease;
         while self.access.clock.now() < end {
@@ -285,12 +284,11 @@ impl StateRun {
             self.pulled.known_epoch = self.pulled.known_epoch.max(newest);
         }
         if self.pulled.loss.is_none() && !self.settings.single_writer && self.holds_objects()? {
-            self.pulled.loss = Some(Loss::HeadGone);
+            self.pulled.loss = Some(Loss::NoRecord);
         }
         if let Some(loss) = &self.pulled.loss {
-            self.report.was_lost = true;
-            let what =
-                "the record of what is published cannot be used; it is made anew from what the objects hold";
+            self.report.was_lost = *loss != Loss::NoRecord;
+            let what = "the record of what is published is made from what the objects hold";
             self.access.trace.warn(what, &[("state", &self.access.place()), ("why", &loss.describe())]);
         }
         if self.access.is_elsewhere && self.pulled.head.is_none() {
@@ -316,11 +314,14 @@ impl StateRun {
         let context = self.access.context();
         let known = self.head().and_then(|head| head.probe(&endpoint)).cloned();
         let why = match known {
-            Some(probe) if !probe.passed() => Some("a probe found that it does not keep them".to_owned()),
+            Some(probe) if !probe.passed() && self.settings.single_writer => {
+                Some("a probe found that it does not keep them".to_owned())
+            }
             // A machine that has published here before need not ask.
-            Some(_) if self.pulled.known_epoch > 0 => None,
-            Some(_) => self.access.objects()?.probe_cheaply(&context)?,
-            None => {
+            Some(probe) if probe.passed() && self.pulled.known_epoch > 0 => None,
+            Some(probe) if probe.passed() => self.access.objects()?.probe_cheaply(&context)?,
+            // After a failed one: it may keep them by now.
+            _ => {
                 let found = self.access.objects()?.probe(&context)?;
                 let at = self.access.store_time().unwrap_or(StoreTime::new(0));
                 let (create, replace, delete) = (found.create, found.replace, found.delete);

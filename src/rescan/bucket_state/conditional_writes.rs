@@ -35,7 +35,7 @@ pub(crate) fn write_key<T>(
                 condition = after_conflict(shared, context, key, there.is_none(), error)?;
                 tries += 1;
             }
-            result => return result,
+            result => return result.inspect(|_| shared.guard.note_write()),
         }
     }
 }

@@ -79,7 +79,9 @@ impl HeldClaim {
     pub(crate) fn checkpoint(&self) -> Result<(), StorageError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let pusher = Pusher { access: &self.access, cache: &self.cache, head: &held.head };
-        let push = if self.is_whole_due { Push::nothing() } else { pusher.delta()? };
+        let base = held.head.claim.as_ref().map_or(0, |claim| claim.base);
+        let base = usize::try_from(base).unwrap_or(usize::MAX);
+        let push = if self.is_whole_due { Push::nothing() } else { pusher.delta(base)? };
         let update = Update { change: push.change, ..Update::default() };
         let next = transitions::checkpoint(&held.head, self.token, update);
         self.store(&self.access, &mut held, next, push.changes).map(drop)

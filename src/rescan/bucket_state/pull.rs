@@ -21,6 +21,8 @@ const TRIES: usize = 3;
 pub(crate) enum Loss {
     /// There was a head, and there is none any more.
     HeadGone,
+    /// There are objects, and no head. Nobody here knows whether there ever was one.
+    NoRecord,
     /// The head is damaged. It may be replaced under this `ETag`.
     HeadDamaged { etag: String, flaw: String },
     /// The head is an older one than the cache has seen, or one of another line.
@@ -33,6 +35,7 @@ impl Loss {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::HeadGone => "the head was removed".to_owned(),
+            Self::NoRecord => "there are objects, and no record of them".to_owned(),
             Self::HeadDamaged { flaw, .. } => flaw.clone(),
             Self::WentBack => "the head is older than the one that this cache has seen".to_owned(),
             Self::SegmentLost => "a part of it is missing or damaged".to_owned(),
@@ -100,17 +103,31 @@ impl Pull<'_> {
             self.record(&read)?;
             return Ok(Some(Pulled { head: Some(read), known_epoch, ..Pulled::default() }));
         }
-        let loss = (since == Since::WentBack).then_some(Loss::WentBack);
-        // After a loss nothing that the cache has is a base for deltas. Nor is it after changes of this machine that
-        // never got into the bucket.
+        // What the cache knows is newer: it stays, and is compared with the objects.
+        if since == Since::WentBack {
+            let loss = Some(Loss::WentBack);
+            return Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch }));
+        }
+        let read = if self.publishes { read } else { self.for_reading(*read)? };
+        // Changes of this machine that never got into the bucket leave no base for deltas.
         let unpushed = self.cache.unpushed().next().transpose()?.is_some();
-        let base = known.filter(|_| loss.is_none() && !unpushed);
+        let base = known.filter(|_| !unpushed);
         let Some(fetched) = self.fetch(&read.head, base.as_ref().map(|base| &base.head))? else {
             return self.after_missing_segment(read, known_epoch);
         };
         let changed = self.apply(fetched)?;
         self.record(&read)?;
-        Ok(Some(Pulled { head: Some(read), loss, changed, known_epoch }))
+        Ok(Some(Pulled { head: Some(read), loss: None, changed, known_epoch }))
+    }
+
+    /// Returns the head as a reader uses it: without the rows of a run that has not ended.
+    fn for_reading(&self, read: SeenHead) -> Result<Box<SeenHead>, StorageError> {
+        let head = read.head.without_unfinished();
+        if head == read.head {
+            return Ok(Box::new(read));
+        }
+        let bytes = head.encode().map_err(|flaw| self.access.of_flaw(&flaw))?;
+        Ok(Box::new(SeenHead { head, bytes, for_reading: true, ..read }))
     }
 
     /// A segment was missing: it is lost only if the head still references it.

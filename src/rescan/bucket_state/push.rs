@@ -42,13 +42,17 @@ pub(crate) struct Pusher<'a> {
 }
 
 impl Pusher<'_> {
-    /// The rows that changed since the last push, or as many of them as a delta may hold.
-    pub(crate) fn delta(&self) -> Result<Push, StorageError> {
+    /// The rows that changed since the last push, or as many of them as a delta may hold. The first `base` deltas of the
+    /// head stay.
+    pub(crate) fn delta(&self, base: usize) -> Result<Push, StorageError> {
         let (bytes, written, changes) = self.cache.write_delta(Vec::new())?;
         if changes.is_empty() {
             return Ok(Push::nothing());
         }
-        let keep = deltas_to_keep(self.head, written.unpacked);
+        let keep = deltas_to_keep(self.head, written.unpacked).max(base);
+        if keep >= MAX_DELTAS {
+            return Ok(Push::nothing());
+        }
         let merged = self.merged(keep, &bytes, &written)?;
         let (keep, delta) = match merged {
             Some(delta) => (keep, delta),
@@ -71,7 +75,7 @@ impl Pusher<'_> {
         if whole || most == MAX_CHANGES {
             return self.snapshot();
         }
-        let push = self.delta()?;
+        let push = self.delta(0)?;
         let (Change::Delta { delta, .. }, false) = (&push.change, push.changes.is_empty()) else {
             // Rows that fit in nowhere.
             return if most > 0 { self.snapshot() } else { Ok(push) };

@@ -1,6 +1,7 @@
 //! Decides whether a run may still write objects: only while its claim was renewed within half of the lease.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,6 +14,9 @@ use crate::state::remote::name::StoreTime;
 
 /// The keys without an answer that are remembered one by one. With more, all that the run intended is in doubt.
 const MOST_UNANSWERED: usize = 10_000;
+
+/// After so many writes what was acknowledged is published, and the claim renewed, before it is time.
+const MANY_WRITES: u64 = 10_000;
 
 /// The keys whose writes got no answer.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +42,8 @@ pub(crate) struct WriteGuard {
     backend: Arc<dyn StorageBackend>,
     clock: Arc<dyn Clock>,
     phase: Mutex<Phase>,
+    /// Writes since the last renewal.
+    writes: AtomicU64,
     unanswered: Mutex<UnansweredKeys>,
 }
 
@@ -47,6 +53,7 @@ impl WriteGuard {
             backend: backend.clone(),
             clock: clock.clone(),
             phase: Mutex::new(Phase::Unclaimed),
+            writes: AtomicU64::new(0),
             unanswered: Mutex::default(),
         }
     }
@@ -63,6 +70,7 @@ impl WriteGuard {
         let mut phase = lock(&self.phase);
         if !matches!(*phase, Phase::Superseded) {
             *phase = Phase::Claimed(Lease::new(length, start));
+            self.writes.store(0, Relaxed);
         }
     }
 
@@ -80,8 +88,13 @@ impl WriteGuard {
     }
 
     pub(crate) fn must_renew(&self) -> bool {
-        let now = self.clocks();
-        matches!(*lock(&self.phase), Phase::Claimed(lease) if lease.must_renew(&now))
+        let (now, many) = (self.clocks(), self.writes.load(Relaxed) >= MANY_WRITES);
+        matches!(*lock(&self.phase), Phase::Claimed(lease) if many || lease.must_renew(&now))
+    }
+
+    /// Notes a write that the store has acknowledged.
+    pub(crate) fn note_write(&self) {
+        self.writes.fetch_add(1, Relaxed);
     }
 
     /// Returns how long a write that begins now may take.

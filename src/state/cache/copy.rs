@@ -1,6 +1,5 @@
 //! The cache as a copy of the state in the bucket: the head that it was made from, and the changes that the bucket does
 //! not hold yet.
-#![allow(dead_code, reason = "runs use it once state can lie in the bucket; until then its tests do")]
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +21,8 @@ pub(crate) struct HeadCopy {
     pub(crate) modified: u64,
     /// The head's bytes.
     pub(crate) bytes: Vec<u8>,
+    /// The rows of a run that had not ended are left out, as for all who only read. A publisher needs them.
+    pub(crate) for_reading: bool,
 }
 
 impl CacheManager {
@@ -33,14 +34,9 @@ impl CacheManager {
         Ok(Some(copy).filter(|copy| !copy.bytes.is_empty()))
     }
 
-    /// Returns true if this cache is, or was, a copy of the state in the bucket.
-    pub(crate) fn has_state_in_bucket(&self) -> Result<bool, StorageError> {
-        Ok(self.0.store.meta(META_HEAD)?.is_some())
-    }
-
     /// Forgets which head the cache is a copy of: the next pull reads everything. Changes are numbered as before.
     pub(crate) fn forget_head(&self) -> Result<(), StorageError> {
-        let none = HeadCopy { etag: String::new(), modified: 0, bytes: Vec::new() };
+        let none = HeadCopy { etag: String::new(), modified: 0, bytes: Vec::new(), for_reading: false };
         self.apply(&[self.copy_of(&none)?])
     }
 

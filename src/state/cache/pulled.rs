@@ -1,6 +1,5 @@
 //! Makes the cache a copy of what the bucket's state says is published. What is known of a file's stat stays where the
 //! bucket holds the version that this cache knows; any other file is hashed by the next plan.
-#![allow(dead_code, reason = "runs use it once state can lie in the bucket; until then its tests do")]
 
 use crate::error::StorageError;
 use crate::state::cache::CacheManager;
@@ -193,7 +192,7 @@ mod tests {
     /// A cache that is a copy of some head, on which these are published.
     fn copy(folder: &tempfile::TempDir, name: &str, rows: &[(&str, u8)]) -> CacheManager {
         let cache = CacheManager::open(folder.path().join(name)).unwrap();
-        let head = HeadCopy { etag: "\"1\"".to_owned(), modified: 1, bytes: vec![1] };
+        let head = HeadCopy { etag: "\"1\"".to_owned(), modified: 1, bytes: vec![1], for_reading: false };
         cache.apply(&[cache.copy_of(&head).unwrap()]).unwrap();
         let rows = rows.iter().map(|(key, name)| Write::Published((*key).to_owned(), published(*name, true)));
         cache.apply(&rows.collect::<Vec<_>>()).unwrap();

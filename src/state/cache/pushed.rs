@@ -1,5 +1,4 @@
 //! The rows that a run puts into the bucket: what it is about to do, what it did, and everything that is published.
-#![allow(dead_code, reason = "runs use it once state can lie in the bucket; until then its tests do")]
 
 use std::io::Write as Output;
 

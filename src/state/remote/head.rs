@@ -126,6 +126,8 @@ pub(crate) struct Claim {
     pub(crate) since: StoreTime,
     /// The lease in seconds. Others judge the claim by this one, not by theirs.
     pub(crate) lease: u64,
+    /// The number of deltas that it found. Those that follow are of a tree that is not whole yet.
+    pub(crate) base: u64,
     /// The keys that it may write or delete. Intents are added, never replaced: what was sent under one may still land.
     pub(crate) intents: Vec<Segment>,
 }
@@ -262,6 +264,15 @@ impl Head {
             history: Vec::new(),
             probes: Vec::new(),
         }
+    }
+
+    /// Returns the head without the rows of a run that has not ended: whoever only reads gets whole trees.
+    pub(crate) fn without_unfinished(&self) -> Self {
+        let mut head = self.clone();
+        if let Some(claim) = &self.claim {
+            head.deltas.truncate(usize::try_from(claim.base).unwrap_or(usize::MAX));
+        }
+        head
     }
 
     /// What the probe found at an endpoint; none if it was never probed.

@@ -129,6 +129,7 @@ pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<He
         epoch: next.epoch,
         since: request.since,
         lease: request.lease,
+        base: next.deltas.len() as u64,
         intents: request.intent.clone().into_iter().collect(),
     });
     finish(seen.map(|seen| seen.head), next, &[])
@@ -163,7 +164,16 @@ pub(crate) struct Update {
 /// Publishes what was acknowledged so far, and renews the claim.
 pub(crate) fn checkpoint(head: &Head, token: Token, update: Update) -> Result<Head, Refused> {
     let mut next = head.clone();
-    own_claim(&mut next, token)?;
+    let base = own_claim(&mut next, token)?.base;
+    // Readers still need what the claim found.
+    let keeps_base = match &update.change {
+        Change::None => true,
+        Change::Delta { keep, .. } => *keep as u64 >= base,
+        Change::Snapshot(_) => false,
+    };
+    if !keeps_base {
+        return Err(Refused::Misused("a checkpoint replaces what the claim found"));
+    }
     let collected = apply(&mut next, update)?;
     finish(Some(head), next, &collected)
 }

@@ -171,6 +171,9 @@ fn check_claim(head: &Head, claim: &Claim) -> Result<(), Flaw> {
     if !LEASES.contains(&claim.lease) {
         return Err(damaged(format!("a lease of {} s", claim.lease)));
     }
+    if claim.base > head.deltas.len() as u64 {
+        return Err(damaged(format!("a claim that found {} deltas of {}", claim.base, head.deltas.len())));
+    }
     if claim.epoch != head.epoch {
         return Err(damaged(format!("a claim of epoch {} in epoch {}", claim.epoch, head.epoch)));
     }
@@ -421,6 +424,7 @@ mod tests {
             epoch: 9,
             since: StoreTime::new(100),
             lease: 300,
+            base: 0,
             intents: vec![stored(SegmentKind::Intent, 9, 3, 1)],
         });
         head.doubt = vec![crate::state::remote::head::Doubt {

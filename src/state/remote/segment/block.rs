@@ -64,6 +64,7 @@ impl<'a> Cursor<'a> {
         self.fields.len() + self.hashes.len()
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
