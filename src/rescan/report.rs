@@ -165,7 +165,7 @@ pub enum KeptReason {
     OtherRoot,
     /// Deletes are switched off ([`RescanConfig::delete`](crate::RescanConfig::delete)).
     DeletesOff,
-    /// Its path is excluded now, or no longer included.
+    /// Its path is excluded now, no longer included, or has the reserved name `.brigade`.
     Excluded,
     /// An upload of it got no response, and its file is gone. The object may exist, and nothing proves that it is ours.
     Unsettled,
