@@ -143,7 +143,7 @@ impl Listing<'_> {
                 return Err(given_up(Operation::List));
             }
             let page = self.transfers.list(&request_context, self.next.as_deref())?;
-            self.pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
+            self.pages.follow(page.next.as_ref(), page.keys())?;
             (self.ended, self.next) = (page.next.is_none(), page.next);
             let file_states = sink.file_states(&page.objects)?;
             self.page = page.objects.into_iter().zip(file_states);
