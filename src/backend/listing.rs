@@ -1,7 +1,9 @@
 //! A page of a listing of objects.
 
-use crate::backend::state_objects::STATE_FOLDER;
 use crate::key::is_reserved;
+
+/// The key of a publisher's head, from which everything else of its state is found.
+pub(crate) const STATE_HEAD: &str = ".brigade/head";
 
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl Page {
 /// Returns the folder whose publisher keeps its head under this key; `None` for our own head, and for any other key. A
 /// head inside of a state is an object of that state.
 fn folder_of_head(key: &str) -> Option<&str> {
-    let folder = key.strip_suffix("head")?.strip_suffix(STATE_FOLDER)?;
+    let folder = key.strip_suffix(STATE_HEAD)?;
     (folder.ends_with('/') && !is_reserved(folder)).then_some(folder)
 }
 
@@ -85,7 +87,8 @@ mod tests {
         assert_eq!(page.others, ["a/", "a/b/", "e//"]);
         let mut all: Vec<_> = page.keys().collect();
         let mut expected = keys.to_vec();
-        (all.sort_unstable(), expected.sort_unstable());
+        all.sort_unstable();
+        expected.sort_unstable();
         assert_eq!((all, page.next.as_deref()), (expected, Some("t")));
     }
 }
