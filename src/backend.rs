@@ -26,6 +26,7 @@ use std::path::Path;
 pub(crate) use self::condition::{Condition, WRITES_RACED, is_weak, quoted};
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
+pub(crate) use self::listing::STATE_HEAD;
 pub use self::listing::{Listed, Page};
 pub(crate) use self::proof::Proof;
 pub(crate) use self::state_objects::{

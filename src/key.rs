@@ -11,6 +11,14 @@ use crate::error::{ErrorKind, Operation, StorageError};
 /// (Amazon S3 User Guide, "Naming Amazon S3 objects").
 pub const MAX_KEY_BYTES: usize = 1024;
 
+/// The name of the folder that holds a publisher's state. Nothing of that name is ever published.
+pub(crate) const RESERVED_NAME: &str = ".brigade";
+
+/// Returns true if this key or path, or a folder above it, has the reserved name.
+pub(crate) fn is_reserved(path: impl AsRef<Path>) -> bool {
+    path.as_ref().iter().any(|name| name == RESERVED_NAME)
+}
+
 /// The key of an object without the bucket prefix: relative, `/`-separated UTF-8, 1 to 1,024 bytes, with no
 /// empty, `.` or `..` segment and no NUL. Everything else is allowed and is sent unchanged: spaces, `+`, `%`,
 /// newlines, emoji, both Unicode forms of the same letter.
@@ -175,6 +183,18 @@ mod tests {
     fn k3_dot_segments_empty_segments_absolute_paths_and_nul_are_refused() {
         for bad in ["", "/", "/a", "a/", "a//b", ".", "..", "a/./b", "a/..", "../a", "a\0b"] {
             assert_eq!(RemoteKey::new(bad).unwrap_err().kind(), ErrorKind::InvalidKey, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn reserved_is_the_whole_name_at_any_depth() {
+        for key in
+            [".brigade", ".brigade/head", "a/.brigade", "a/b/.brigade/c/d", "a//.brigade/", "/.brigade/x"]
+        {
+            assert!(is_reserved(key), "{key}");
+        }
+        for key in ["", "brigade", ".brigade2/x", "a/.brigade-no", "a.brigade/x", ".Brigade/x"] {
+            assert!(!is_reserved(key), "{key}");
         }
     }
 

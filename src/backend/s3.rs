@@ -251,7 +251,7 @@ impl Transfers for S3Backend {
     }
 
     fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError> {
-        list_objects::list_objects(self, context, "", from)
+        list_objects::list_objects(self, context, "", from).map(Page::without_states)
     }
 
     fn bucket(&self) -> &str {

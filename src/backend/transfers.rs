@@ -118,7 +118,7 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         keys: &[(RemoteKey, Condition)],
     ) -> Result<Deleted, StorageError>;
 
-    /// Returns one page of the objects under the prefix.
+    /// Returns one page of the objects under the prefix, without those of publishers' states.
     #[doc(hidden)]
     fn list(&self, context: &RequestContext<'_>, from: Option<&str>) -> Result<Page, StorageError>;
 

@@ -34,14 +34,19 @@ impl MaxDelete {
 
 /// The policy of a first run for objects under the prefix that its cache did not publish. A run is the first one of a
 /// cache until one has listed the prefix.
+///
+/// No policy is about the state of publishers, which lies below folders named `.brigade`. A folder `X/` with an object
+/// `X/.brigade/head` belongs to another publisher: none of its objects is taken over, counted or deleted, and a warning
+/// in the log names it. Files of the tree below `X/` are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FirstRun {
     /// Takes over objects that hold the content of their files, without sending them again: from then on they count as
     /// published, with the headers that they have. A file's content is proven by an `ETag` that is its MD5, by a multipart
     /// `ETag` under a usual part size, or by a HEAD that shows the proof of origin or a SHA-256 of the store. Every other
-    /// file is sent. Objects without a file are counted and never deleted. Costs one listing of the prefix, no download,
-    /// and reads each file whose object has its size. Credentials that may not list make it [`Overwrite`](Self::Overwrite).
+    /// file is sent. Objects without a file are counted and never deleted. Costs one listing of the prefix (a second one
+    /// above some 80,000 objects), no download, and reads each file whose object has its size. Credentials that may not
+    /// list make it [`Overwrite`](Self::Overwrite).
     #[default]
     Adopt,
     /// Sends every file, and overwrites objects that have its key. The others are counted and never deleted.

@@ -2,16 +2,22 @@
 //!
 //! # Architecture
 //! - [`adopt_or_survey`]: the entry for a run; [`preview`]: the entry for a dry run.
+//! - [`survey`]: counts the objects, for policies that take over nothing.
+//! - [`listing`]: the objects under the prefix without those of other publishers, which are in [`others`].
 //! - [`adopt`]: lists the prefix and hands each object that may hold its file to the workers, which [`compare`] the two.
 //! - [`Records`] and [`Preview`]: where files are looked up and results go: the cache, or the disk and the report. Both
 //!   belong to the thread of the run.
 //!
-//! Objects are looked up by key, so the order of the listing does not matter, and memory is bounded for any number.
+//! Objects are looked up by key, so the order of the listing does not matter, and memory is bounded for any number. All
+//! of the prefix is listed before the first object is looked at: what belongs to another publisher is known by then.
 
 mod adopt;
 mod compare;
 mod etags;
+mod listing;
+mod others;
 mod preview;
+mod survey;
 
 use std::sync::Arc;
 
@@ -20,11 +26,11 @@ use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
-use crate::request_context::RequestContext;
 use crate::rescan::config::FirstRun;
 use crate::rescan::context::Context;
 use crate::rescan::first_run::adopt::{AdoptionSink, FileState, adopt};
 pub(crate) use crate::rescan::first_run::preview::preview;
+use crate::rescan::first_run::survey::count_unknown;
 use crate::rescan::report::{RescanReport, UnknownObjects};
 use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
@@ -147,11 +153,11 @@ fn file_state_of(records: KeyRecords) -> FileState {
     }
 }
 
-/// Counts the unknown objects under the prefix, with one listing request. The count goes into the report and the log. It
-/// is an error only if the policy says so.
+/// Counts the unknown objects under the prefix. The count goes into the report and the log. It is an error only if the
+/// policy says so.
 fn survey_prefix(first_run: &FirstRunContext<'_>, report: &mut RescanReport) -> Result<(), StorageError> {
-    let FirstRunContext { context, transfers, cache, policy, .. } = first_run;
-    let unknown = count_unknown(*transfers, &context.request_context(), cache)?;
+    let FirstRunContext { context, cache, policy, .. } = first_run;
+    let unknown = count_unknown(first_run)?;
     report.unknown_objects = Some(unknown);
     if unknown.count > 0 {
         refuse_or_warn(context, *policy, unknown)?;
@@ -172,18 +178,4 @@ fn refuse_or_warn(context: &Context, policy: FirstRun, unknown: UnknownObjects) 
         &[("destination", &context.session.backend.destination())],
     );
     Ok(())
-}
-
-/// Sends one listing request and counts the objects that the cache has no record of.
-fn count_unknown(
-    transfers: &dyn Transfers,
-    request_context: &RequestContext<'_>,
-    cache: &CacheManager,
-) -> Result<UnknownObjects, StorageError> {
-    let page = transfers.list(request_context, None)?;
-    let mut count = 0;
-    for object in &page.objects {
-        count += u64::from(cache.published_record(&object.key)?.is_none());
-    }
-    Ok(UnknownObjects { count, at_least: page.next.is_some() })
 }

@@ -179,7 +179,7 @@ pub enum KeptReason {
     OtherRoot,
     /// Deletes are switched off ([`RescanConfig::delete`](crate::RescanConfig::delete)).
     DeletesOff,
-    /// Its path is excluded now, or no longer included.
+    /// Its path is excluded now, no longer included, or has the reserved name `.brigade`.
     Excluded,
     /// An upload of it got no response, and its file is gone. The object may exist, and nothing proves that it is ours.
     Unsettled,
@@ -208,7 +208,7 @@ impl KeptReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Adoption {
-    /// Objects listed.
+    /// Objects listed, without those of other publishers.
     pub listed: u64,
     /// Objects that have the key of a file, and another content as far as is known.
     pub different: u64,
@@ -218,12 +218,13 @@ pub struct Adoption {
     pub head_requests: u64,
 }
 
-/// Objects under the prefix that this cache did not publish. [`FirstRun::Adopt`](crate::FirstRun::Adopt) counts all of
-/// them, [`Overwrite`](crate::FirstRun::Overwrite) and [`Refuse`](crate::FirstRun::Refuse) with one listing request.
+/// Objects under the prefix that neither this cache nor, as far as is known, another publisher has stored.
+/// [`FirstRun::Adopt`](crate::FirstRun::Adopt) counts all of them, [`Overwrite`](crate::FirstRun::Overwrite) and
+/// [`Refuse`](crate::FirstRun::Refuse) those on the first page of the listing that has any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownObjects {
-    /// The number of objects, on the first page of the listing or in all.
+    /// The number of objects, on one page of the listing or in all.
     pub count: u64,
     /// Set if the listing has more pages.
     pub at_least: bool,
@@ -271,7 +272,7 @@ pub struct RescanReport {
     pub kept_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub kept: Vec<Kept>,
-    /// Directory entries that are not published, such as symbolic links and special files.
+    /// Directory entries that are not published, such as symbolic links, special files and what is named `.brigade`.
     pub skipped_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub skipped: Vec<Skip>,

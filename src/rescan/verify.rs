@@ -19,6 +19,7 @@ use crate::backend::pagination::Pages;
 use crate::backend::{Listed, StorageBackend, Transfers};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::key::is_reserved;
 use crate::rescan::config::Verify;
 use crate::rescan::context::panicked;
 use crate::rescan::options::Run;
@@ -163,12 +164,14 @@ impl Findings<'_> {
         Ok(())
     }
 
-    /// Returns the published record if it is trusted. The other keys are to be published again anyway.
+    /// Returns the published record if it is trusted and can be verified. Other keys are to be published again anyway, or
+    /// have a reserved name.
     pub(crate) fn trusted_record(&self, row: Row) -> Option<(String, Published)> {
         let Row { key, published, pending, .. } = row;
         let attempted = pending.is_some_and(|pending| pending.attempted) || self.unrecorded.contains(&key);
         // Of an object that was taken over unread, no content is known.
-        let known = published.filter(|there| !attempted && there.known_digest().is_some());
+        let known =
+            published.filter(|there| !attempted && !is_reserved(&key) && there.known_digest().is_some());
         known.map(|published| (key, published))
     }
 }
@@ -196,7 +199,7 @@ fn compare_listing(
     let (mut from, mut pages) = (None, Pages::new());
     loop {
         let page = transfers.list(&session.request_context(), from.as_deref())?;
-        pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
+        pages.follow(page.next.as_ref(), page.keys())?;
         let mut writes = Vec::new();
         for object in page.objects {
             let (published, pending) = findings.cache.records(&object.key)?;
@@ -264,7 +267,8 @@ fn find_missing(
     let mut writes = Vec::new();
     for row in findings.cache.rows() {
         let Row { key, published, pending, .. } = row?;
-        if seen.hashes.contains(&seen.hash(&key)) {
+        // A listing leaves out reserved names, which earlier versions may have published.
+        if is_reserved(&key) || seen.hashes.contains(&seen.hash(&key)) {
             continue;
         }
         let kind = pending.as_ref().map(|pending| pending.kind);

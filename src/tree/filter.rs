@@ -5,6 +5,7 @@ use std::path::Path;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::StorageError;
+use crate::key::is_reserved;
 
 /// The include and exclude patterns. A pattern that matches a folder matches everything below it.
 #[derive(Debug, Clone, Default)]
@@ -28,12 +29,16 @@ impl Filter {
         self.include.is_none() && self.exclude.is_none()
     }
 
-    /// Returns true if a file with this key is published.
+    /// Returns true if a file with this key is published. No pattern admits a reserved name.
     pub(crate) fn admits(&self, key: &str) -> bool {
-        !self.excludes(key) && self.include.as_ref().is_none_or(|include| matches_or_contains(include, key))
+        !is_reserved(key) && !self.excludes(key) && self.includes(key)
     }
 
-    /// Returns true if nothing at or below this path is published.
+    fn includes(&self, key: &str) -> bool {
+        self.include.as_ref().is_none_or(|include| matches_or_contains(include, key))
+    }
+
+    /// Returns true if a pattern excludes this path and all below it.
     pub(crate) fn excludes(&self, path: &str) -> bool {
         self.exclude.as_ref().is_some_and(|exclude| matches_or_contains(exclude, path))
     }
@@ -141,6 +146,15 @@ mod tests {
         let both = filter(&["assets"], &["*.psd"]);
         assert!(both.admits("assets/a.png") && !both.admits("assets/a.psd") && !both.admits("b.png"));
         assert!(!both.excludes("assets") && Filter::default().admits("anything"));
+    }
+
+    #[test]
+    fn reserved_name_is_admitted_by_no_pattern() {
+        let including = filter(&[".brigade", "**/.brigade/*", "*"], &[]);
+        for key in [".brigade", ".brigade/head", "a/b/.brigade/x"] {
+            assert!(!including.admits(key) && !Filter::default().admits(key), "{key}");
+        }
+        assert!(including.admits(".brigade-no/x"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::key::{MAX_KEY_BYTES, RemoteKey};
+use crate::key::{MAX_KEY_BYTES, RemoteKey, is_reserved};
 use crate::text::PrintablePath;
 use crate::tree::filter::Filter;
 use crate::tree::folder::{Folder, file_type};
@@ -62,6 +62,9 @@ pub enum SkipReason {
     Dangling,
     /// The cache file or its catalog.
     Own,
+    /// A file or folder named `.brigade`, or a link into such a folder. The state of the bucket's publishers lies under
+    /// that name.
+    Reserved,
     /// A FIFO, socket or device.
     Special,
     /// A file whose size is reported as 0 although it has content, as in `/proc`.
@@ -77,6 +80,7 @@ impl SkipReason {
             Self::Loop => "a symbolic link that leads back to itself or to a folder that contains it",
             Self::Dangling => "a symbolic link that leads nowhere",
             Self::Own => "it is the cache of what is published, or its catalog",
+            Self::Reserved => "the name .brigade is reserved for the state in the bucket",
             Self::Special => "not a regular file",
             Self::Sizeless => "its size is reported as 0 but it has content, as files in /proc do",
         }
@@ -84,8 +88,8 @@ impl SkipReason {
 }
 
 /// Walks the folder in key order: directories sort as `name/`. Errors are items, so a directory that cannot be read
-/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes are not read, and files
-/// that it does not include are left out.
+/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes or that have a reserved name
+/// are not read, and files that it does not include are left out.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
     let first = Listing { path: PathBuf::new(), place: None, entries: vec![root_itself].into_iter() };
@@ -130,6 +134,8 @@ enum InFolder {
     Unnamable,
     Skipped(SkipReason),
     Failed(Errno),
+    /// The filter leaves it out, and the walk does not mention it.
+    Excluded,
 }
 
 impl Iterator for Walk<'_> {
@@ -160,6 +166,7 @@ impl Iterator for Walk<'_> {
                 InFolder::Unnamable => return Some(self.unnamable(&path)),
                 InFolder::Skipped(reason) => return Some(skipped(path, reason)),
                 InFolder::Failed(error) => return Some(Found::Failed(self.read_error(&path, error))),
+                InFolder::Excluded => {}
             }
         }
     }
@@ -183,9 +190,9 @@ impl Walk<'_> {
                 continue;
             }
             let name = OsStr::from_bytes(name).to_owned();
-            if let Some(found) =
-                self.classify_entry(listed.fd()?, place.as_ref(), &path.join(&name), entry.file_type())
-            {
+            let found =
+                self.classify_entry(listed.fd()?, place.as_ref(), &path.join(&name), entry.file_type());
+            if !matches!(found, InFolder::Excluded) {
                 entries.push(Entry { name, found });
             }
         }
@@ -196,41 +203,49 @@ impl Walk<'_> {
         Ok(Listing { path, place, entries: entries.into_iter() })
     }
 
-    /// Returns the kind of an entry of an open folder; `None` if it is left out of the walk.
+    /// Returns the kind of an entry of an open folder.
     fn classify_entry(
         &self,
         folder: BorrowedFd<'_>,
         place: Option<&Place>,
         path: &Path,
         listed: FileType,
-    ) -> Option<InFolder> {
+    ) -> InFolder {
         let name = path.file_name().unwrap_or_default();
         let real = place.and_then(|place| place.real.as_ref()).map(|folder| folder.join(name));
         // Both paths count, so a link is no way around a pattern.
-        if self.filter.excludes_path(path) || real.is_some_and(|real| self.filter.excludes_path(&real)) {
-            return None;
+        let by_name = self.decide_by_name(path);
+        if let Some(decided) = by_name.or_else(|| real.and_then(|real| self.decide_by_name(&real))) {
+            return decided;
         }
         let stat = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let kind = match listed {
             // Not every file system returns the type with the name.
             FileType::Unknown => match stat() {
                 Ok(stat) => file_type(&stat),
-                Err(error) => return Some(InFolder::Failed(error)),
+                Err(error) => return InFolder::Failed(error),
             },
             known => known,
         };
         if kind.is_symlink() && self.root.follows_links() {
-            let is_excluded =
-                || self.root.resolve_links(path).is_ok_and(|real| self.filter.excludes_path(&real));
-            if !self.filter.is_trivial() && is_excluded() {
-                return None;
+            let real = self.root.resolve_links(path).ok();
+            if let Some(decided) = real.and_then(|real| self.decide_by_name(&real)) {
+                return decided;
             }
             return match self.stat_target(path, place) {
                 Ok(stat) => self.classify_kind(path, file_type(&stat), || Ok(stat)),
-                Err(other) => Some(other),
+                Err(other) => other,
             };
         }
         self.classify_kind(path, kind, stat)
+    }
+
+    /// Returns what an entry is if one of the names in its path says that it is not published.
+    fn decide_by_name(&self, path: &Path) -> Option<InFolder> {
+        if self.filter.excludes_path(path) {
+            return Some(InFolder::Excluded);
+        }
+        is_reserved(path).then_some(InFolder::Skipped(SkipReason::Reserved))
     }
 
     /// Returns the stat of a link's target, or what the entry is if the link is not followed.
@@ -255,15 +270,15 @@ impl Walk<'_> {
         path: &Path,
         kind: FileType,
         stat: impl FnOnce() -> rustix::io::Result<Stat>,
-    ) -> Option<InFolder> {
+    ) -> InFolder {
         let text = path.to_str();
         let length = path.as_os_str().len();
-        Some(match kind {
+        match kind {
             // No key below it could be short enough, and the system may refuse so long a path.
             FileType::Directory if length + 2 > self.longest => InFolder::Unnamable,
             FileType::Directory => InFolder::Folder,
             FileType::Symlink => InFolder::Skipped(SkipReason::Symlink),
-            FileType::RegularFile if text.is_some_and(|path| !self.filter.admits(path)) => return None,
+            FileType::RegularFile if text.is_some_and(|path| !self.filter.admits(path)) => InFolder::Excluded,
             FileType::RegularFile if text.is_none() || length > self.longest => InFolder::Unnamable,
             // It may have been replaced since the folder was listed, so the stat decides.
             FileType::RegularFile => match stat() {
@@ -273,7 +288,7 @@ impl Walk<'_> {
                 Err(error) => InFolder::Failed(error),
             },
             _ => InFolder::Skipped(SkipReason::Special),
-        })
+        }
     }
 
     /// The error for a path that cannot be a key.
@@ -305,7 +320,8 @@ fn skipped(path: PathBuf, reason: SkipReason) -> Found {
 }
 
 impl Version {
-    /// Reads the regular files of a directory tree, without digests. No file's content is read.
+    /// Reads the regular files of a directory tree, without digests, and leaves out what has the reserved name
+    /// `.brigade`. No file's content is read.
     ///
     /// # Errors
     /// The first directory or file that cannot be read, with its path. A version with gaps would look like one with
@@ -338,6 +354,7 @@ fn name_order(a: (&[u8], bool), b: (&[u8], bool)) -> Ordering {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;
 
@@ -387,6 +404,45 @@ mod tests {
             [("loop".to_owned(), SkipReason::Symlink), ("socket".to_owned(), SkipReason::Special)]
         );
         assert_eq!(keys(root.path()), ["file"]);
+    }
+
+    /// The folder cannot be read, and nobody tries.
+    #[test]
+    fn reserved_names_are_skipped_once_and_not_read() {
+        let root = tempfile::tempdir().unwrap();
+        for file in
+            [".brigade/head", ".brigade/delta/1", "a/b/.brigade/x", "c/.brigade", "c/.brigade-no", "d"]
+        {
+            fs::create_dir_all(root.path().join(file).parent().unwrap()).unwrap();
+            fs::write(root.path().join(file), "x").unwrap();
+        }
+        for (target, link) in [("../.brigade/head", "c/link"), ("../a/b/.brigade", "c/links")] {
+            std::os::unix::fs::symlink(target, root.path().join(link)).unwrap();
+        }
+        fs::set_permissions(root.path().join(".brigade"), fs::Permissions::from_mode(0o100)).unwrap();
+        let canonical = fs::canonicalize(root.path()).unwrap();
+        let seen = |include: &[&str], exclude: &[&str]| {
+            let owned = |patterns: &[&str]| patterns.iter().map(|&p| p.to_owned()).collect::<Vec<_>>();
+            let filter = Filter::new(&owned(include), &owned(exclude)).unwrap();
+            let folder = Folder::open(&canonical).unwrap().following(FollowSymlinks::Inside);
+            let (mut keys, mut skips) = (Vec::new(), Vec::new());
+            for found in walk(&folder, MAX_KEY_BYTES, &filter) {
+                match found {
+                    Found::File(entry) => keys.push(entry.key.into_string()),
+                    Found::Skipped(Skip { path, reason: SkipReason::Reserved }) => {
+                        skips.push(path.display().to_string());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            (keys.join(" "), skips.join(" "))
+        };
+        let all = ".brigade a/b/.brigade c/.brigade c/link c/links";
+        assert_eq!(seen(&[], &[]), ("c/.brigade-no d".to_owned(), all.to_owned()));
+        assert_eq!(seen(&[".brigade", "/.brigade/*"], &[]), (String::new(), all.to_owned()));
+        // Who excludes the name knows of it.
+        assert_eq!(seen(&[], &[".brigade"]), ("c/.brigade-no d".to_owned(), String::new()));
+        fs::set_permissions(root.path().join(".brigade"), fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     /// Links to neighbouring folders and files, out of the tree, to nothing, to themselves, to folders above them, and

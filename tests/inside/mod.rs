@@ -3,10 +3,11 @@
 #![allow(unreachable_pub, missing_docs, reason = "support is shared with the suite")]
 
 #[path = "../support/mod.rs"]
-mod support;
+pub(crate) mod support;
 
 mod conditions;
 mod probe;
+mod reserved;
 mod state_objects;
 
 use std::fs::{self, File};

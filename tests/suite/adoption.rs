@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::network::{answer, heals, rescan, site_with};
 use crate::support::memory_store::ETags;
 use crate::support::oracle::{check, check_idle};
-use crate::support::proxy::{Fault, Headers, Rule};
+use crate::support::proxy::{Fault, Headers, Rule, latch};
 use crate::support::{PREFIX, World};
 
 const MIB: usize = 1024 * 1024;
@@ -581,9 +581,9 @@ fn dry_run_shows_what_would_be_adopted() {
     assert_eq!(counts(&report), (0, 21, 0));
 }
 
-/// The first run is killed at any moment of its listing and comparing: the next one goes on.
+/// The store goes away while it lists: nothing is taken over before all of the prefix is known.
 #[test]
-fn outage_in_the_middle_leaves_the_rest_to_the_next_run() {
+fn outage_in_the_middle_of_the_listing_leaves_all_to_the_next_run() {
     let world = tree(60);
     world.store.etags(ETags::Encrypted);
     rescan(&world, &world.orchestrator());
@@ -592,14 +592,41 @@ fn outage_in_the_middle_leaves_the_rest_to_the_next_run() {
     world.proxy.add(Rule::new(answer(503, "SlowDown")).method("GET").skip(2));
     let config = world.s3_config().retry(RetryPolicy::default().with_attempts(2));
     let site = site_with(&world, config);
-    let report = site.rescan().unwrap();
+    let report = rescan(&world, &site);
+    assert_eq!(report.stop_reason, Some(StopReason::Unavailable));
+    assert_eq!((report.adopted_count, report.uploaded_count), (0, 0));
+    world.proxy.clear_rules();
+    let again = rescan(&world, &site);
+    assert_eq!((again.adopted_count, again.uploaded_count), (60, 0));
+    check_idle(&world, &site);
+}
+
+/// The store goes away while objects are compared: the next run goes on.
+#[test]
+fn outage_in_the_middle_of_comparing_leaves_the_rest_to_the_next_run() {
+    let world = tree(60);
+    world.store.etags(ETags::Encrypted);
+    rescan(&world, &world.orchestrator());
+    forget(&world);
+    world.store.page_limit(10);
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("HEAD").skip(20));
+    let config = world.s3_config().retry(RetryPolicy::default().with_attempts(2));
+    let site = site_with(&world, config);
+    let report = std::thread::scope(|scope| {
+        let run = scope.spawn(|| site.rescan().unwrap());
+        assert!(held.wait_for_arrivals(10));
+        world.proxy.refuse();
+        held.release();
+        run.join().unwrap()
+    });
     check(&world, &site, &report);
     assert_eq!(report.stop_reason, Some(StopReason::Unavailable));
-    assert!(report.adopted_count >= 20 && report.uploaded_count == 0, "{report:?}");
+    assert_eq!((report.adopted_count, report.uploaded_count), (20, 0), "{report:?}");
     world.proxy.clear_rules();
-    world.proxy.clear_counts();
+    world.proxy.accept_again();
     let again = rescan(&world, &site);
-    assert_eq!((again.adopted_count + report.adopted_count, again.uploaded_count), (60, 0));
+    assert_eq!((again.adopted_count, again.uploaded_count), (40, 0));
     check_idle(&world, &site);
 }
 

@@ -31,6 +31,7 @@ mod network;
 mod observe;
 mod outage;
 mod regressions;
+mod reserved;
 mod runs;
 mod shared_state;
 mod shared_state_faults;

@@ -1,6 +1,7 @@
 //! The oracle: checks DESIGN's invariants against the real contents of the store, the cache and the log.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use bucket_brigade::{
@@ -126,7 +127,7 @@ fn outcome_is_the_truth(world: &World, site: &RescanOrchestrator, report: &Resca
     let differing: Vec<_> = files_below(&world.root())
         .into_iter()
         .filter(|(key, bytes)| objects.get(key) != Some(bytes))
-        .filter(|(key, _)| !report.skipped.iter().any(|skip| skip.path.as_os_str() == key.as_str()))
+        .filter(|(key, _)| !report.skipped.iter().any(|skip| Path::new(key).starts_with(&skip.path)))
         .map(|(key, _)| key)
         .collect();
     match report.outcome {

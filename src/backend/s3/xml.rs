@@ -118,7 +118,7 @@ pub(crate) fn parse_list_page(body: &[u8], secrets: &Secrets, prefix: &str) -> R
             return Err(unexpected(Operation::List, "a truncated listing has no continuation token"));
         }
     };
-    Ok(Page { objects, next })
+    Ok(Page { objects, next, ..Page::default() })
 }
 
 fn to_listed(

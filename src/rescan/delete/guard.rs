@@ -22,7 +22,7 @@ pub(crate) fn may_be_published(holds_a_file: bool, published: u64, empty_is_allo
     reason = "each is a fact of its own, and a row of the table below has them all"
 )]
 pub(crate) struct Missing {
-    /// Its path is excluded now, or no longer included.
+    /// Its path is excluded now, no longer included, or has a reserved name.
     pub(crate) excluded: bool,
     /// Its path, or a folder above it, is now a symbolic link or a special file.
     pub(crate) skipped: bool,

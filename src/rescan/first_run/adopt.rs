@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::pagination::Pages;
 use crate::backend::{Listed, Transfers};
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
-use crate::error::{Operation, StorageError};
+use crate::error::StorageError;
 use crate::key::RemoteKey;
-use crate::rescan::context::{Context, given_up};
+use crate::rescan::context::Context;
 use crate::rescan::first_run::compare::{Candidate, Compared, Heads, Verdict, compare};
+use crate::rescan::first_run::listing::Listing;
 use crate::rescan::report::Adoption;
 use crate::state::records::{Pending, Published};
 
@@ -35,22 +35,22 @@ pub(crate) trait AdoptionSink {
     fn no_file(&mut self, object: Listed);
 }
 
-/// Lists the prefix and compares every object with the file of its key. Returns when all comparisons have ended, also
-/// after an error.
+/// Lists the prefix and compares every object with the file of its key, but for those of other publishers. Returns when
+/// all comparisons have ended, also after an error.
 pub(crate) fn adopt(
     engine: &Engine,
     context: &Arc<Context>,
     transfers: &dyn Transfers,
     sink: &mut dyn AdoptionSink,
 ) -> Result<Adoption, StorageError> {
-    let (pages, page) = (Pages::new(), Vec::new().into_iter().zip(Vec::new()));
-    let mut listing = Listing { context, transfers, pages, page, next: None, ended: false };
+    let (listing, page) = (Listing::read(context, transfers)?, Vec::new().into_iter().zip(Vec::new()));
+    let mut objects = Objects { context, listing, page };
     let (results, mut in_flight, mut found) = (BatchQueue::new(), 0, Adoption::default());
     let heads = Arc::new(Heads::default());
     let (mut result, most) = (Ok(true), engine.workers() * 2);
     loop {
         while matches!(result, Ok(true)) && in_flight < most {
-            result = next_candidate(&mut listing, sink, &mut found).map(|candidate| {
+            result = next_candidate(&mut objects, sink, &mut found).map(|candidate| {
                 let Some(candidate) = candidate else { return false };
                 let (context, heads) = (context.clone(), heads.clone());
                 results.submit(engine, move || compare(&context, &heads, candidate));
@@ -72,11 +72,11 @@ pub(crate) fn adopt(
 
 /// Returns the next object that may hold its file.
 fn next_candidate(
-    listing: &mut Listing<'_>,
+    objects: &mut Objects<'_>,
     sink: &mut dyn AdoptionSink,
     found: &mut Adoption,
 ) -> Result<Option<Candidate>, StorageError> {
-    while let Some((listed, file_state)) = listing.next_object(sink)? {
+    while let Some((listed, file_state)) = objects.next_object(sink)? {
         found.listed += 1;
         match file_state {
             FileState::Known => {}
@@ -84,7 +84,7 @@ fn next_candidate(
                 found.without_file += 1;
                 sink.no_file(listed);
             }
-            FileState::File(pending) if pending.stat.size == listed.size && !listing.context.is_forced() => {
+            FileState::File(pending) if pending.stat.size == listed.size && !objects.context.is_forced() => {
                 let key = RemoteKey::new(listed.key.clone())?;
                 return Ok(Some(Candidate { key, pending, listed }));
             }
@@ -114,18 +114,14 @@ fn settle(sink: &mut dyn AdoptionSink, compared: Compared, found: &mut Adoption)
     Ok(())
 }
 
-/// The objects under the prefix, a page at a time, in the order of the store.
-struct Listing<'a> {
+/// The objects of a listing, each with the state of its file.
+struct Objects<'a> {
     context: &'a Context,
-    transfers: &'a dyn Transfers,
-    pages: Pages,
+    listing: Listing<'a>,
     page: std::iter::Zip<std::vec::IntoIter<Listed>, std::vec::IntoIter<FileState>>,
-    /// The continuation token of the next page; `None` for the first page.
-    next: Option<String>,
-    ended: bool,
 }
 
-impl Listing<'_> {
+impl Objects<'_> {
     fn next_object(
         &mut self,
         sink: &mut dyn AdoptionSink,
@@ -134,19 +130,9 @@ impl Listing<'_> {
             if let Some(object) = self.page.next() {
                 return Ok(Some(object));
             }
-            if self.ended {
-                return Ok(None);
-            }
-            let request_context = self.context.request_context();
-            request_context.check(Operation::List)?;
-            if self.context.session.gate.is_circuit_open() {
-                return Err(given_up(Operation::List));
-            }
-            let page = self.transfers.list(&request_context, self.next.as_deref())?;
-            self.pages.follow(page.next.as_ref(), page.objects.iter().map(|object| object.key.as_str()))?;
-            (self.ended, self.next) = (page.next.is_none(), page.next);
-            let file_states = sink.file_states(&page.objects)?;
-            self.page = page.objects.into_iter().zip(file_states);
+            let Some(page) = self.listing.next_page()? else { return Ok(None) };
+            let file_states = sink.file_states(&page)?;
+            self.page = page.into_iter().zip(file_states);
         }
     }
 }

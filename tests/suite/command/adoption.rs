@@ -6,7 +6,6 @@ use std::process::Command;
 
 use crate::command::{DEST, Shell, all_is_well, some_files, text};
 use crate::support::memory_store::ETags;
-use crate::support::proxy::Rule;
 use crate::support::server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::{PREFIX, World};
 
@@ -211,10 +210,15 @@ fn what_was_adopted_before_an_error_is_listed_too() {
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
     fs::remove_dir_all(world.cache_path().parent().unwrap()).unwrap();
-    world.store.page_limit(10);
-    world.proxy.add(Rule::new(crate::network::answer(403, "InvalidAccessKeyId")).method("GET").skip(3));
-    let object = shell.sync(&world, &["--json"]).code(5).json();
-    let listed = object["adopted_list"].as_array().unwrap().len() as u64;
-    assert!(object["outcome"] == "error" && listed >= 10, "{object}");
-    assert_eq!(object["adopted"].as_u64(), Some(listed));
+    world.write("new", "x");
+    let cache = world.cache_path();
+    world.proxy.on_request(move |seen| {
+        if seen.method == "PUT" {
+            let _ = fs::remove_file(&cache);
+        }
+    });
+    let object = shell.sync(&world, &["--json"]).code(4).json();
+    let listed = object["adopted_list"].as_array().unwrap().len();
+    assert!(object["outcome"] == "error" && listed == 40, "{object}");
+    assert_eq!(object["adopted"].as_u64(), Some(40));
 }
