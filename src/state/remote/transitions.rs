@@ -658,7 +658,13 @@ mod tests {
         let referenced = head.names().collect();
         let head = checkpoint(&head, token(2), update(Change::None, referenced)).unwrap();
         assert_eq!((names(&head).len(), head.deltas.len()), (2, 1));
-        let head = checkpoint(&head, token(2), update(Change::Snapshot(inline(5)), old)).unwrap();
+        let snapshot = || update(Change::Snapshot(inline(5)), old.clone());
+        // Readers need the deltas until the claim ends.
+        assert!(matches!(checkpoint(&head, token(2), snapshot()), Err(Refused::Misused(_))));
+        let all = update(Change::Delta { keep: 0, delta: inline(5) }, vec![]);
+        assert!(matches!(checkpoint(&head, token(2), all), Err(Refused::Misused(_))));
+        let ending = Ending { update: snapshot(), complete: true, ..Ending::default() };
+        let head = release(&head, token(2), ending).unwrap();
         assert_eq!(names(&head), [(SegmentKind::Delta, token(3), 2)]);
         assert_eq!((segments::collectable(&head), head.deltas.len()), (vec![], 0));
         // By listing, what nobody references is found as well, but not what this epoch has made.

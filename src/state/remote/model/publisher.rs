@@ -265,7 +265,8 @@ impl Run {
         let Some(key) = self.next_key() else { return self.end(world, number, broken) };
         let may_begin = self.lease.is_some_and(|lease| lease.may_begin(&clocks(world.clock)));
         if !may_begin && broken != Broken::Lease {
-            let next = checkpoint(self.own(), token(self.id), self.update(broken)).unwrap();
+            let base = usize::try_from(self.own().claim.as_ref().map_or(0, |claim| claim.base)).unwrap();
+            let next = checkpoint(self.own(), token(self.id), self.update(broken, base)).unwrap();
             return self.store_head(world, number, next, After::Renewal);
         }
         // A run whose claim was removed with the head does not know it yet. Its lease bounds what it sends.
@@ -311,14 +312,14 @@ impl Run {
         }
     }
 
-    fn update(&self, broken: Broken) -> Update {
+    fn update(&self, broken: Broken, keep: usize) -> Update {
         let delta = rows_of(self.rows);
         let late = if broken == Broken::Settling { LANDING.as_secs() } else { 0 };
         let looks = self.looked_at.into_iter().flat_map(|at| {
             let looked = move |token| Looked { token, at: StoreTime::new(at + late) };
             self.own().doubt.iter().map(move |doubt| looked(doubt.token))
         });
-        Update { change: Change::Delta { keep: 0, delta }, looked: looks.collect(), ..Update::default() }
+        Update { change: Change::Delta { keep, delta }, looked: looks.collect(), ..Update::default() }
     }
 
     fn end(&mut self, world: &mut World, number: usize, broken: Broken) {
@@ -329,7 +330,7 @@ impl Run {
             keys if keys == keys_of(&self.own().claim.as_ref().unwrap().intents) => Unanswered::Intents,
             keys => Unanswered::Keys(intent_of(keys)),
         };
-        let ending = Ending { update: self.update(broken), complete, unanswered };
+        let ending = Ending { update: self.update(broken, 0), complete, unanswered };
         let next = release(self.own(), token(self.id), ending).unwrap();
         self.store_head(world, number, next, After::Release);
     }
