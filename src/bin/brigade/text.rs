@@ -1,10 +1,13 @@
 //! Output for people: the summary, failures, notes and lists.
 
+pub(crate) mod state;
+
 use std::io::{self, Write};
 
 use bucket_brigade::{
     AbortedUploads, CacheSummary, DeletesRefused, ErrorKind, Kept, KeptReason, PendingFile, PendingKind,
-    RescanOutcome, RescanReport, StopReason, StorageError, TooMany, UnfinishedUpload, VerifyReport,
+    RescanOutcome, RescanReport, StateReport, StopReason, StorageError, TooMany, UnfinishedUpload,
+    VerifyReport,
 };
 use indicatif::{BinaryBytes, HumanCount};
 
@@ -71,6 +74,10 @@ fn stop_message(report: &RescanReport) -> Option<String> {
         StopReason::Unavailable => {
             return Some(format!("the store became unavailable{cause}; the next sync continues"));
         }
+        StopReason::Claimed => return Some(state::refusal(report.state.as_ref())),
+        StopReason::Superseded => {
+            "another run took over; the next sync pulls what it published, and continues"
+        }
         _ => "stopped early; the next sync continues",
     };
     Some(why.to_owned())
@@ -108,7 +115,8 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
     let style = if exit::code_of_report(report) == exit::DONE { GOOD } else { WARN };
     let why = stop_message(report).map(|why| format!(": {why}")).unwrap_or_default();
     let count = HumanCount;
-    writeln!(out, "{style}{outcome}{style:#} {}{why}", Printable(destination))?;
+    let generation = state::generation_clause(report);
+    writeln!(out, "{style}{outcome}{style:#} {}{generation}{why}", Printable(destination))?;
     writeln!(
         out,
         "{}: {} uploaded ({}), {}{} unchanged, {} deleted",
@@ -221,6 +229,7 @@ pub(crate) fn print_plan(report: &RescanReport) -> io::Result<()> {
         HumanCount(report.kept_count),
         HumanCount(report.failed_count),
     )?;
+    state::write_plan(&mut out, report)?;
     if report.blocked && report.deleted_count > 0 {
         writeln!(out, "some files could not be read: sync would delete nothing until they can be read")?;
     }
@@ -238,6 +247,7 @@ pub(crate) fn print_status(
     destination: &str,
     cache: &str,
     held: Option<(&CacheSummary, &[PendingFile])>,
+    shared: Option<&StateReport>,
 ) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     writeln!(out, "destination {}\ncache       {}", Printable(destination), Printable(cache))?;
@@ -265,7 +275,7 @@ pub(crate) fn print_status(
             counted(summary.open_uploads, "multipart upload")
         )?;
     }
-    Ok(())
+    shared.map_or(Ok(()), |shared| state::write_status(&mut out, shared))
 }
 
 fn write_more(out: &mut impl Write, count: u64) -> io::Result<()> {
