@@ -67,7 +67,7 @@ pub(crate) fn code_of_report(report: &RescanReport) -> u8 {
 }
 
 /// Settings of the library, and where the command takes them from.
-const SETTINGS: [(&str, &str); 23] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("workers", "--batch-size"),
     ("batch_size", "--batch-size"),
     ("chunk_size", "--chunk-size"),
@@ -85,7 +85,6 @@ const SETTINGS: [(&str, &str); 23] = [
     ("header", "--header"),
     ("include", "--include and --include-from"),
     ("exclude", "--exclude and --exclude-from"),
-    ("state", "--state"),
     ("order", "--order"),
     ("wait", "--wait"),
     ("lease", "--lease"),
@@ -134,6 +133,9 @@ pub(crate) fn advice(error: &StorageError) -> Option<String> {
 /// Returns where the setting comes from that a message such as `region: missing` begins with.
 fn setting_advice(message: &str) -> Option<String> {
     let field = message.split(':').next().unwrap_or_default();
+    if field == "state" {
+        return Some("the flag is --state".to_owned());
+    }
     let (_, flags) = SETTINGS.iter().find(|(name, _)| *name == field)?;
     // The texts of this command name the flag themselves.
     let first = flags.split([' ', ',']).next().unwrap_or_default();

@@ -237,6 +237,10 @@ pub(crate) fn print_plan(report: &RescanReport) -> io::Result<()> {
         Some(why) if report.stop_reason == Some(StopReason::DeletesRefused) => {
             writeln!(out, "sync would delete nothing: {}", why.trim_start_matches("nothing was deleted: "))
         }
+        Some(_) if report.stop_reason == Some(StopReason::Unavailable) => {
+            let cause = report.outage.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+            writeln!(out, "the store is unavailable{cause}: this is the plan by what the last pull found")
+        }
         Some(why) => writeln!(out, "{why}"),
         None => Ok(()),
     }
@@ -256,8 +260,13 @@ pub(crate) fn print_status(
     };
     let published = counted(summary.published, "object");
     writeln!(out, "published   {published}, {}", BinaryBytes(summary.published_bytes))?;
-    let state = if summary.synced { "last sync complete" } else { "last sync incomplete" };
-    writeln!(out, "pending     {} ({state})", HumanCount(summary.pending))?;
+    let state = match summary.synced {
+        true => " (last sync complete)",
+        // Perhaps the cache was only pulled.
+        false if shared.is_some() && summary.pending == 0 => "",
+        false => " (last sync incomplete)",
+    };
+    writeln!(out, "pending     {}{state}", HumanCount(summary.pending))?;
     for file in pending.iter().take(MAX_LINES) {
         let sign = match file.kind {
             PendingKind::Added => '+',

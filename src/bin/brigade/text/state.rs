@@ -21,6 +21,10 @@ fn publisher(by: &PublishedBy) -> String {
     Printable(&by.to_string()).to_string()
 }
 
+fn publishing(by: &PublishedBy) -> String {
+    format!("{} is publishing since {}", Printable(&by.who), httpdate::fmt_http_date(by.since))
+}
+
 /// Explains why a run did not publish although nothing failed: a newer build, or another publisher.
 pub(super) fn refusal(state: Option<&StateReport>) -> String {
     let state = state.cloned().unwrap_or_default();
@@ -31,8 +35,8 @@ pub(super) fn refusal(state: Option<&StateReport>) -> String {
     }
     match &state.claimed_by {
         Some(by) => format!(
-            "{} is publishing; wait for it with --wait TIME, or, if it is certainly gone, use --take-over",
-            publisher(by)
+            "{}; wait for it with --wait TIME, or, if it is certainly gone, use --take-over",
+            publishing(by)
         ),
         None => "other publishers are changing the state; sync again".to_owned(),
     }
@@ -63,13 +67,15 @@ pub(crate) fn print_doubts(report: &RescanReport) {
 /// Prints what a plan found of the state.
 pub(super) fn write_plan(out: &mut impl Write, report: &RescanReport) -> io::Result<()> {
     let Some(state) = &report.state else { return Ok(()) };
-    writeln!(out, "{}", overview(state))?;
+    if state.was_lost {
+        writeln!(out, "the state in the bucket is lost or damaged: sync would make it anew")?;
+    } else {
+        writeln!(out, "{}", overview(state))?;
+    }
     match &state.claimed_by {
-        Some(by) => writeln!(
-            out,
-            "{} is publishing: sync would wait for it (--wait TIME), or end with exit code 6",
-            publisher(by)
-        ),
+        Some(by) => {
+            writeln!(out, "{}: sync would wait for it (--wait TIME), or end with exit code 6", publishing(by))
+        }
         None => Ok(()),
     }
 }
