@@ -40,8 +40,7 @@ pub(crate) struct StateArgs {
     /// After a crash, others may publish after this [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) lease: Option<Duration>,
-    /// Something else, such as a CI concurrency group, runs one
-    /// publisher at a time: allow a store without conditional writes
+    /// Only one publisher runs at a time: allow every store
     #[arg(long)]
     pub(crate) single_writer: bool,
     /// Take over from another publisher that is certainly gone
