@@ -239,11 +239,10 @@ impl RescanOrchestrator {
         let mut end = End::default();
         // A dry run ends here, after the same check of its deletes.
         if report.dry_run {
-            if let Err(error) = self.preview_first_run(context, &mut plan, report) {
-                return End::of_stopped_plan(error);
-            }
-            report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
-            end.tally.stop = report.deletes_refused.map(|_| StopReason::DeletesRefused);
+            end.tally.stop = match self.preview(context, state, found, &mut plan, report) {
+                Ok(stop) => stop,
+                Err(error) => return End::of_stopped_plan(error),
+            };
             end.unsettled = plan.unsettled > 0;
         // Multipart uploads of a killed run are aborted or resumed even if no file has changed.
         } else if !plan.is_empty()

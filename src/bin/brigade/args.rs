@@ -1,6 +1,8 @@
 //! The flags of the command line and their help.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, reason = "these are the texts of --help")]
 
+pub(crate) mod state;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use http::Uri;
+
+use self::state::{PullArgs, StateArgs};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -23,8 +27,9 @@ DIR is the directory to publish. DEST is s3://BUCKET or s3://BUCKET/PREFIX.
 Exit codes, the first that applies:
   2    usage or configuration: a flag, the bucket, the region, the certificate, the clock
   5    the store refused the credentials
-  4    refused for safety: too many deletes, DIR missing or empty, or a cache that is in
-       use, damaged, not writable, or of another destination
+  4    refused for safety: too many deletes, DIR missing or empty, a cache that is in use,
+       damaged, not writable, or of another destination, or a damaged state in the bucket
+  6    another publisher holds the destination, or a newer build was published
   3    the store was unavailable: the work is recorded, and the next run does it
   1    some files failed and stay pending, or verify found a difference
   0    published, or nothing to do
@@ -58,6 +63,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Print the public URLs of keys
     Url(UrlArgs),
+    /// Make the cache from the state in the bucket, without a DIR
+    Pull(PullArgs),
     /// List open multipart uploads, or abort them
     Uploads(UploadsArgs),
     /// Print a completion script for a shell
@@ -88,6 +95,8 @@ pub(crate) struct SyncArgs {
     /// Stop after this long, such as 10m; the rest stays pending
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Speed")]
     pub(crate) deadline: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     #[command(flatten)]
     pub(crate) destination: DestinationArgs,
     /// Print every event as a line of JSON, then the report

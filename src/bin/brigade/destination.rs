@@ -13,7 +13,7 @@ use bucket_brigade::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::args::{DestinationArgs, SpeedArgs};
+use crate::args::{ConnectionArgs, DestinationArgs, SpeedArgs};
 use crate::text;
 
 /// Characters of the destination that are kept in the name of its cache.
@@ -35,22 +35,9 @@ impl Destination {
     /// Reads the settings, but no credentials. Sends no request.
     pub(crate) fn from_args(args: &DestinationArgs) -> Result<Self, StorageError> {
         let connection = &args.connection;
-        let aws = aws_environment(connection.profile.as_deref());
-        let mut config = S3Config::for_url(&args.dest)?;
-        if let Some(endpoint) = flag_or(connection.endpoint_url.as_ref(), || aws.endpoint_url())? {
-            config = config.endpoint(endpoint);
-        }
-        if let Some(region) = flag_or(connection.region.as_ref(), || aws.region())? {
-            config = config.region(region);
-        }
-        if let Some(path) = flag_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
-            config = config.ca_file(path);
-        }
+        let mut config = config_for(&args.dest, connection)?;
         if let Some(url) = &connection.public_url {
             config = config.public_url(url);
-        }
-        if connection.virtual_host {
-            config = config.path_style(false);
         }
         let address = config.address()?;
         let cache_path = match &args.cache {
@@ -140,10 +127,31 @@ impl Destination {
         speed: &SpeedArgs,
         headers: &[(String, String)],
     ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+        connect_with(self.with_credentials(self.config.clone())?, speed, headers)
+    }
+
+    /// Sets up the store of the state at another URL, with the same connection and credentials; `None` if the URL is
+    /// that of the destination itself.
+    pub(crate) fn connect_state(
+        &self,
+        engine: &Engine,
+        url: &str,
+        args: &DestinationArgs,
+        speed: &SpeedArgs,
+    ) -> Result<Option<Arc<S3Backend>>, StorageError> {
+        let is_wrong = |error: StorageError| StorageError::config("--state", error.message());
+        let config = config_for(url, &args.connection).map_err(is_wrong)?;
+        if config.address().map_err(is_wrong)?.destination() == self.address.destination() {
+            return Ok(None);
+        }
+        let config = self.with_credentials(config.retry(retry_policy(speed)))?;
+        S3Backend::new(engine, config).map(|backend| Some(Arc::new(backend)))
+    }
+
+    fn with_credentials(&self, config: S3Config) -> Result<S3Config, StorageError> {
         let aws = aws_environment(self.profile.as_deref());
         let renew = move || aws.credentials();
-        let config = self.config.clone().credentials(renew()?).renew_credentials(renew);
-        connect_with(config, speed, headers)
+        Ok(config.credentials(renew()?).renew_credentials(renew))
     }
 
     /// Returns true if the environment has no credentials that can be used.
@@ -172,6 +180,22 @@ pub(crate) fn require_cache(
     })
 }
 
+/// Returns the settings of a URL at the endpoint that the flags, the environment and the profile name.
+fn config_for(url: &str, connection: &ConnectionArgs) -> Result<S3Config, StorageError> {
+    let aws = aws_environment(connection.profile.as_deref());
+    let mut config = S3Config::for_url(url)?;
+    if let Some(endpoint) = flag_or(connection.endpoint_url.as_ref(), || aws.endpoint_url())? {
+        config = config.endpoint(endpoint);
+    }
+    if let Some(region) = flag_or(connection.region.as_ref(), || aws.region())? {
+        config = config.region(region);
+    }
+    if let Some(path) = flag_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
+        config = config.ca_file(path);
+    }
+    Ok(if connection.virtual_host { config.path_style(false) } else { config })
+}
+
 fn connect_with(
     config: S3Config,
     speed: &SpeedArgs,
@@ -182,12 +206,16 @@ fn connect_with(
         .chunk_size(usize::try_from(speed.chunk_size.as_u64()).unwrap_or(usize::MAX))
         .part_size(speed.part_size.as_u64())
         .part_threshold(speed.part_threshold.as_u64())
-        .retry(RetryPolicy::default().with_attempts(speed.retries.saturating_add(1)));
+        .retry(retry_policy(speed));
     for (name, value) in headers {
         config = config.header(name, value);
     }
     let backend = Arc::new(S3Backend::new(&engine, config)?);
     Ok((engine, backend))
+}
+
+fn retry_policy(speed: &SpeedArgs) -> RetryPolicy {
+    RetryPolicy::default().with_attempts(speed.retries.saturating_add(1))
 }
 
 fn aws_environment(profile: Option<&str>) -> AwsEnvironment {

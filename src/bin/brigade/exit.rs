@@ -17,6 +17,8 @@ pub(crate) const UNAVAILABLE: u8 = 3;
 pub(crate) const REFUSED: u8 = 4;
 /// The store refused the credentials.
 pub(crate) const CREDENTIALS: u8 = 5;
+/// Another publisher holds the destination, or a newer build was published.
+pub(crate) const SUPERSEDED: u8 = 6;
 
 /// Returns the exit code of an error that ended the command.
 pub(crate) fn code_of_error(error: &StorageError) -> u8 {
@@ -35,7 +37,9 @@ pub(crate) fn code_of_error(error: &StorageError) -> u8 {
         | ErrorKind::Cache
         | ErrorKind::CacheForeign
         | ErrorKind::CacheLocked
-        | ErrorKind::CacheDamaged => REFUSED,
+        | ErrorKind::CacheDamaged
+        | ErrorKind::StateDamaged => REFUSED,
+        ErrorKind::Superseded => SUPERSEDED,
         kind if kind.is_transient() => UNAVAILABLE,
         _ => FAILED,
     }
@@ -45,7 +49,7 @@ pub(crate) fn code_of_error(error: &StorageError) -> u8 {
 pub(crate) fn code_of_errors(errors: &[StorageError]) -> Option<u8> {
     let codes: Vec<u8> = errors.iter().map(code_of_error).collect();
     // The order of the exit codes in the help: what the user can correct comes first.
-    let order = [CONFIGURATION, CREDENTIALS, REFUSED, UNAVAILABLE, FAILED];
+    let order = [CONFIGURATION, CREDENTIALS, REFUSED, SUPERSEDED, UNAVAILABLE, FAILED];
     order.into_iter().find(|code| codes.contains(code))
 }
 
@@ -55,6 +59,7 @@ pub(crate) fn code_of_report(report: &RescanReport) -> u8 {
         // A reason to stop comes first: the outcome is the same for all of them.
         (_, Some(StopReason::Credentials)) => CREDENTIALS,
         (_, Some(StopReason::DeletesRefused)) => REFUSED,
+        (_, Some(StopReason::Claimed | StopReason::Superseded)) => SUPERSEDED,
         (RescanOutcome::LocalOnly, _) | (_, Some(StopReason::Unavailable)) => UNAVAILABLE,
         (RescanOutcome::Unchanged | RescanOutcome::Published, None) => DONE,
         _ => FAILED,
@@ -62,7 +67,7 @@ pub(crate) fn code_of_report(report: &RescanReport) -> u8 {
 }
 
 /// Settings of the library, and where the command takes them from.
-const SETTINGS: [(&str, &str); 17] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("workers", "--batch-size"),
     ("batch_size", "--batch-size"),
     ("chunk_size", "--chunk-size"),
@@ -80,6 +85,11 @@ const SETTINGS: [(&str, &str); 17] = [
     ("header", "--header"),
     ("include", "--include and --include-from"),
     ("exclude", "--exclude and --exclude-from"),
+    ("order", "--order"),
+    ("wait", "--wait"),
+    ("lease", "--lease"),
+    ("publisher", "--publisher"),
+    ("tree", "--tree"),
 ];
 
 /// Returns the operating system's error that caused this one.
@@ -123,6 +133,9 @@ pub(crate) fn advice(error: &StorageError) -> Option<String> {
 /// Returns where the setting comes from that a message such as `region: missing` begins with.
 fn setting_advice(message: &str) -> Option<String> {
     let field = message.split(':').next().unwrap_or_default();
+    if field == "state" {
+        return Some("the flag is --state".to_owned());
+    }
     let (_, flags) = SETTINGS.iter().find(|(name, _)| *name == field)?;
     // The texts of this command name the flag themselves.
     let first = flags.split([' ', ',']).next().unwrap_or_default();
@@ -155,7 +168,13 @@ fn advice_for_kind(error: &StorageError) -> Option<&'static str> {
         ErrorKind::NotFound | ErrorKind::Rejected | ErrorKind::Integrity => {
             "it stays pending; if it fails again, send the request ID to the store's operator"
         }
-        ErrorKind::Conflict => "it stays pending: find out who else writes to this destination",
+        ErrorKind::Conflict => {
+            "it stays pending: find out who else writes to this destination, or, with the state in the bucket, use \
+             --on-conflict overwrite"
+        }
+        ErrorKind::Superseded => "the next sync pulls what that one published, and continues",
+        ErrorKind::StateDamaged if error.message().contains("holds the tree") => "the flag is --tree",
+        ErrorKind::Unsupported if error.message().contains("single_writer") => "the flag is --single-writer",
         ErrorKind::CacheLocked => {
             "wait for the other run to end, or longer with --lock-wait; for another DEST, use another --cache"
         }
@@ -190,6 +209,8 @@ mod tests {
             (ErrorKind::Connect, 3),
             (ErrorKind::Throttled, 3),
             (ErrorKind::Conflict, 1),
+            (ErrorKind::StateDamaged, 4),
+            (ErrorKind::Superseded, 6),
             (ErrorKind::Cache, 4),
             (ErrorKind::Panicked, 1),
         ] {

@@ -2,6 +2,7 @@
 //! A report is serialized without a copy of its lists, which may hold 100,000 items each.
 
 pub(crate) mod queries;
+pub(crate) mod state;
 
 use std::io;
 use std::path::Path;
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 use serde_json::{Value, json};
 
+use self::state::{StateObject, state_object};
 use crate::printable::{PrintablePath, is_hidden};
 
 /// Writes an object as JSON, with invisible characters escaped.
@@ -105,6 +107,7 @@ struct Report<'a> {
     open_uploads: Option<u64>,
     outage: Option<Failure>,
     verified: Option<VerifiedObject<'a>>,
+    state: Option<StateObject<'a>>,
     requests: u64,
     connections: u64,
     retries: u64,
@@ -132,6 +135,7 @@ fn report_counts(report: &RescanReport) -> Report<'_> {
         open_uploads: Some(report.open_uploads),
         outage: report.outage.as_ref().map(to_failure),
         verified: report.verified.as_ref().map(verify_report),
+        state: report.state.as_ref().map(state_object),
         requests: report.metrics.requests,
         connections: report.metrics.connections,
         retries: report.metrics.retries,
@@ -235,6 +239,7 @@ fn counts_at_error<'a>(error: &'a StorageError, done: &PartialRun) -> Report<'a>
         open_uploads: None,
         outage: None,
         verified: None,
+        state: None,
         requests: metrics.requests,
         connections: metrics.connections,
         retries: metrics.retries,

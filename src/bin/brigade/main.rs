@@ -20,7 +20,7 @@ use bucket_brigade::{ErrorKind, Operation, StorageError};
 use serde::Serialize;
 
 use crate::args::Command;
-use crate::commands::{status, sync, uploads, url, verify};
+use crate::commands::{pull, status, sync, uploads, url, verify};
 use crate::progress::Display;
 
 fn main() -> ExitCode {
@@ -38,6 +38,7 @@ fn run_command(command: &Command) -> Result<u8, StorageError> {
         Command::Status(args) => &args.output,
         Command::Verify(args) => &args.destination.output,
         Command::Url(args) => &args.destination.output,
+        Command::Pull(args) => &args.destination.output,
         Command::Uploads(args) => &args.destination.output,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -53,6 +54,7 @@ fn run_command(command: &Command) -> Result<u8, StorageError> {
         Command::Status(args) => status::status(args),
         Command::Url(args) => url::url(args),
         Command::Verify(args) => verify::verify(args, &display),
+        Command::Pull(args) => pull::pull(args, &display),
         Command::Uploads(args) => uploads::uploads(args),
         Command::Completions { .. } => Ok(exit::DONE),
     };

@@ -1,10 +1,13 @@
 //! Output for people: the summary, failures, notes and lists.
 
+pub(crate) mod state;
+
 use std::io::{self, Write};
 
 use bucket_brigade::{
     AbortedUploads, CacheSummary, DeletesRefused, ErrorKind, Kept, KeptReason, PendingFile, PendingKind,
-    RescanOutcome, RescanReport, StopReason, StorageError, TooMany, UnfinishedUpload, VerifyReport,
+    RescanOutcome, RescanReport, StateReport, StopReason, StorageError, TooMany, UnfinishedUpload,
+    VerifyReport,
 };
 use indicatif::{BinaryBytes, HumanCount};
 
@@ -71,6 +74,10 @@ fn stop_message(report: &RescanReport) -> Option<String> {
         StopReason::Unavailable => {
             return Some(format!("the store became unavailable{cause}; the next sync continues"));
         }
+        StopReason::Claimed => return Some(state::refusal(report.state.as_ref())),
+        StopReason::Superseded => {
+            "another run took over; the next sync pulls what it published, and continues"
+        }
         _ => "stopped early; the next sync continues",
     };
     Some(why.to_owned())
@@ -108,7 +115,8 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
     let style = if exit::code_of_report(report) == exit::DONE { GOOD } else { WARN };
     let why = stop_message(report).map(|why| format!(": {why}")).unwrap_or_default();
     let count = HumanCount;
-    writeln!(out, "{style}{outcome}{style:#} {}{why}", Printable(destination))?;
+    let generation = state::generation_clause(report);
+    writeln!(out, "{style}{outcome}{style:#} {}{generation}{why}", Printable(destination))?;
     writeln!(
         out,
         "{}: {} uploaded ({}), {}{} unchanged, {} deleted",
@@ -221,12 +229,17 @@ pub(crate) fn print_plan(report: &RescanReport) -> io::Result<()> {
         HumanCount(report.kept_count),
         HumanCount(report.failed_count),
     )?;
+    state::write_plan(&mut out, report)?;
     if report.blocked && report.deleted_count > 0 {
         writeln!(out, "some files could not be read: sync would delete nothing until they can be read")?;
     }
     match stop_message(report) {
         Some(why) if report.stop_reason == Some(StopReason::DeletesRefused) => {
             writeln!(out, "sync would delete nothing: {}", why.trim_start_matches("nothing was deleted: "))
+        }
+        Some(_) if report.stop_reason == Some(StopReason::Unavailable) => {
+            let cause = report.outage.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+            writeln!(out, "the store is unavailable{cause}: this is the plan by what the last pull found")
         }
         Some(why) => writeln!(out, "{why}"),
         None => Ok(()),
@@ -238,6 +251,7 @@ pub(crate) fn print_status(
     destination: &str,
     cache: &str,
     held: Option<(&CacheSummary, &[PendingFile])>,
+    shared: Option<&StateReport>,
 ) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     writeln!(out, "destination {}\ncache       {}", Printable(destination), Printable(cache))?;
@@ -246,8 +260,13 @@ pub(crate) fn print_status(
     };
     let published = counted(summary.published, "object");
     writeln!(out, "published   {published}, {}", BinaryBytes(summary.published_bytes))?;
-    let state = if summary.synced { "last sync complete" } else { "last sync incomplete" };
-    writeln!(out, "pending     {} ({state})", HumanCount(summary.pending))?;
+    let state = match summary.synced {
+        true => " (last sync complete)",
+        // Perhaps the cache was only pulled.
+        false if shared.is_some() && summary.pending == 0 => "",
+        false => " (last sync incomplete)",
+    };
+    writeln!(out, "pending     {}{state}", HumanCount(summary.pending))?;
     for file in pending.iter().take(MAX_LINES) {
         let sign = match file.kind {
             PendingKind::Added => '+',
@@ -265,7 +284,7 @@ pub(crate) fn print_status(
             counted(summary.open_uploads, "multipart upload")
         )?;
     }
-    Ok(())
+    shared.map_or(Ok(()), |shared| state::write_status(&mut out, shared))
 }
 
 fn write_more(out: &mut impl Write, count: u64) -> io::Result<()> {

@@ -92,6 +92,17 @@ impl StateRun {
         }
     }
 
+    /// Finds out for a dry run what the claim would meet, as far as the head tells: a loss, and a tree of a higher order,
+    /// which is a reason to stop.
+    pub(crate) fn preview(&mut self) -> Option<StopReason> {
+        self.report.was_lost = self.pulled.loss.is_some();
+        let newest = self.head().and_then(|head| head.order);
+        let order = transitions::order_after(newest, self.settings.order_of_run());
+        let Err(Refused::OlderOrder { newest, .. }) = order else { return None };
+        self.report.newer_order = Some(newest);
+        Some(StopReason::Claimed)
+    }
+
     /// Stores a higher order where nothing is to be done.
     pub(crate) fn raise_order(&mut self) -> Result<Claiming, StorageError> {
         let Some(seen) = &self.pulled.head else { return Ok(Claiming::Held) };

@@ -36,8 +36,8 @@ impl RescanOrchestrator {
             inode: stat.inode,
         };
         let (known, named) = self.cache.known_root(&identity, self.config.allow_new_root)?;
-        // A dry run does not bind the cache.
-        if !run.dry_run {
+        // A dry run does not bind the cache, unless it makes it a copy of the state in the bucket.
+        if !run.dry_run || self.config.state.is_some() {
             let writes: Vec<Write> = bound.into_iter().chain(named).collect();
             self.cache.apply(&writes)?;
         }

@@ -9,6 +9,7 @@ use crate::rescan::bucket_state::held_claim::Released;
 use crate::rescan::bucket_state::pull::scratch_of;
 use crate::rescan::bucket_state::{StateRun, access_for};
 use crate::rescan::context::Context;
+use crate::rescan::delete::guard;
 use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::orchestrator::RescanOrchestrator;
 use crate::rescan::outcome::{End, Tally};
@@ -119,6 +120,25 @@ impl RescanOrchestrator {
             }
         }
         Ok(false)
+    }
+
+    /// Finds out for a dry run what the run would adopt, and what would stop it.
+    pub(super) fn preview(
+        &self,
+        context: &Arc<Context>,
+        state: Option<&mut StateRun>,
+        found: Option<Preflight>,
+        plan: &mut Plan,
+        report: &mut RescanReport,
+    ) -> Result<Option<StopReason>, StorageError> {
+        if let Some(Preflight::Unreachable(error)) = found {
+            report.outage = Some(error);
+            return Ok(Some(StopReason::Unavailable));
+        }
+        let refused = state.and_then(StateRun::preview);
+        self.preview_first_run(context, plan, report)?;
+        report.deletes_refused = guard::too_many(plan.counts(), self.delete_limits());
+        Ok(refused.or(report.deletes_refused.map(|_| StopReason::DeletesRefused)))
     }
 
     /// Publishes the last rows and gives the claim back, however the run ended.

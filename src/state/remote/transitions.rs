@@ -241,7 +241,7 @@ fn check_place(head: &Head, request: &ClaimRequest) -> Result<(), Refused> {
     Ok(())
 }
 
-fn order_after(newest: Option<u64>, order: Order) -> Result<Option<u64>, Refused> {
+pub(crate) fn order_after(newest: Option<u64>, order: Order) -> Result<Option<u64>, Refused> {
     match (order, newest) {
         (Order::Unordered, newest) => Ok(newest),
         (Order::At(ours), Some(newest)) if ours < newest => Err(Refused::OlderOrder { ours, newest }),

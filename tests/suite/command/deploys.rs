@@ -229,9 +229,11 @@ fn dry_run_is_a_plan_and_help_is_there_in_both_ways() {
     for (command, has, lacks) in [
         (
             "plan",
-            ["--first-run", "--max-delete"],
-            vec!["--chunk-size", "--verify", "--json-events", "--lock-wait", "--dry-run"],
+            // With the state in the bucket a plan writes the cache.
+            ["--order", "--lock-wait"],
+            vec!["--chunk-size", "--verify", "--json-events", "--take-over", "--dry-run"],
         ),
+        ("pull", ["--tree", "--ca-file"], vec!["--order", "--retries"]),
         ("status", ["--cache", "--json"], vec!["--ca-file", "--public-url", "--quiet", "--virtual-host"]),
         ("url", ["--public-url", "--fallback-url"], vec!["--ca-file", "--verbose"]),
         ("verify", ["--content", "--ca-file"], vec!["--public-url", "--part-size"]),

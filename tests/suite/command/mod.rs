@@ -6,6 +6,7 @@ mod deploys;
 mod errors;
 mod output;
 mod readers;
+mod shared_state;
 mod stopping;
 mod tree;
 mod work;

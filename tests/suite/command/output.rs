@@ -16,7 +16,7 @@ use crate::support::proxy::{Fault, Rule};
 const MIB: usize = 1024 * 1024;
 
 /// The schema of `--json` as `guide::command` has it.
-const FIELDS: [&str; 28] = [
+const FIELDS: [&str; 29] = [
     "adopted",
     "adopted_bytes",
     "adopted_list",
@@ -39,6 +39,7 @@ const FIELDS: [&str; 28] = [
     "scanned",
     "skipped",
     "skipped_list",
+    "state",
     "stop_reason",
     "unchanged",
     "uploaded",
@@ -138,10 +139,10 @@ fn help_fits_a_screen_and_has_three_examples_and_every_code() {
     let shell = Shell::bare();
     let help = shell.run(&["sync", "--help"]).code(0).out;
     let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
-    assert!(help.lines().count() <= 58 && widest <= 90, "{} lines of {widest}", help.lines().count());
+    assert!(help.lines().count() <= 71 && widest <= 90, "{} lines of {widest}", help.lines().count());
     assert_eq!(help.matches("\n  brigade sync ").count(), 3);
     let help = shell.run(&["--help"]).code(0);
-    for code in ["  2  ", "  5  ", "  4  ", "  3  ", "  1  ", "  0  ", "  130  ", "143"] {
+    for code in ["  2  ", "  5  ", "  4  ", "  6  ", "  3  ", "  1  ", "  0  ", "  130  ", "143"] {
         assert!(help.out.contains(code), "{code}: {}", help.out);
     }
     assert!(shell.run(&["--version"]).code(0).out.starts_with("brigade 0."));

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bucket_brigade::{
     CacheManager, CacheSummary, Catalog, ErrorKind, LocalBackend, Operation, PendingFile, Resolved,
-    StorageBackend, StorageError,
+    StateReport, StorageBackend, StorageError,
 };
 
 use crate::destination::Destination;
@@ -16,7 +16,8 @@ use crate::{exit, text};
 /// The source of what is known about a destination.
 pub(crate) enum Record {
     Cache(CacheManager),
-    Catalog(Catalog),
+    /// With the cache, if that can be read.
+    Catalog(Catalog, Option<CacheManager>),
     Nothing,
 }
 
@@ -38,7 +39,7 @@ impl Record {
                 cache.use_urls_of(store, fallback);
                 // A current catalog answers without a read of the whole cache.
                 match catalog {
-                    Ok(catalog) if catalog.is_current(&cache)? => Ok(Self::Catalog(catalog)),
+                    Ok(catalog) if catalog.is_current(&cache)? => Ok(Self::Catalog(catalog, Some(cache))),
                     _ => Ok(Self::Cache(cache)),
                 }
             }
@@ -47,7 +48,7 @@ impl Record {
                 let age = SystemTime::now().duration_since(catalog.created()).unwrap_or_default();
                 let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
                 text::print_note(&format!("{error}; showing the state after the last sync, {age} ago"));
-                Ok(Self::Catalog(catalog))
+                Ok(Self::Catalog(catalog, None))
             }
             (Err(error), _) => Err(error),
         }
@@ -57,7 +58,7 @@ impl Record {
     pub(crate) fn contents(&self) -> Result<Option<(CacheSummary, Vec<PendingFile>)>, StorageError> {
         Ok(match self {
             Self::Cache(cache) => Some((cache.summary()?, cache.pending()?)),
-            Self::Catalog(catalog) => {
+            Self::Catalog(catalog, _) => {
                 let contents = (catalog.summary(), catalog.pending());
                 check_damage(catalog)?;
                 Some(contents)
@@ -66,11 +67,19 @@ impl Record {
         })
     }
 
+    /// Returns what the cache knows of the state in the bucket; `None` if that is local, or not known.
+    pub(crate) fn state(&self) -> Result<Option<StateReport>, StorageError> {
+        match self {
+            Self::Cache(cache) | Self::Catalog(_, Some(cache)) => cache.state(),
+            Self::Catalog(_, None) | Self::Nothing => Ok(None),
+        }
+    }
+
     /// Returns where a key is to be read, if it is recorded.
     pub(crate) fn resolve(&self, key: &str) -> Result<Option<Resolved>, StorageError> {
         match self {
             Self::Cache(cache) => cache.resolve(key),
-            Self::Catalog(catalog) => {
+            Self::Catalog(catalog, _) => {
                 let found = catalog.get(key);
                 check_damage(catalog).map(|()| found)
             }
@@ -82,7 +91,7 @@ impl Record {
     pub(crate) fn entries(&self) -> Box<dyn Iterator<Item = Result<(String, Resolved), StorageError>> + '_> {
         match self {
             Self::Cache(cache) => Box::new(cache.entries()),
-            Self::Catalog(catalog) => {
+            Self::Catalog(catalog, _) => {
                 // The iterator leaves out what is damaged: without this error, the list would look complete.
                 let damage = std::iter::once_with(|| check_damage(catalog).err());
                 Box::new(catalog.iter().map(Ok).chain(damage.flatten().map(Err)))

@@ -8,9 +8,11 @@ use bucket_brigade::{
     RescanOrchestrator, RescanReport, Run, S3Backend, StopReason, StorageError, Verify,
 };
 
+use crate::args::state::StatePlace;
 use crate::args::{FirstRunHow, FollowHow, SyncArgs, VerifyHow};
 use crate::commands::events::EventWriter;
 use crate::commands::run_tracker::RunTracker;
+use crate::commands::shared_state;
 use crate::destination::Destination;
 use crate::printable::{Printable, PrintablePath};
 use crate::progress::{Display, Follower};
@@ -120,12 +122,15 @@ fn run_sync(
     events: Option<&EventWriter>,
     display: &Display,
 ) -> Result<(RescanReport, String), StorageError> {
+    args.state.check()?;
     let destination = Destination::from_args(&args.destination)?;
     let (engine, backend) = destination.connect(&args.speed, &args.work.header)?;
     let engine = tracker.engine.get_or_init(|| engine);
     check_places(args, &destination)?;
+    let state = shared_state::settings(args, &destination, engine)?;
+    let config = state.into_iter().fold(rescan_config(args)?, RescanConfig::state);
     let cache = destination.open_cache(args.lock.lock_wait, &stop.token)?;
-    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, rescan_config(args)?)?;
+    let site = RescanOrchestrator::with_config(engine, &args.dir, backend, cache, config)?;
     let what = format!("scanning {}", Printable(&args.dir.to_string_lossy()));
     let follower = Follower::start(display, &what, args.speed.part_threshold.as_u64());
     let verify = match args.verify {
@@ -172,6 +177,7 @@ fn print_report(args: &SyncArgs, report: &RescanReport, cache: &str) -> Result<(
     if args.destination.output.verbose == 0 {
         text::print_notes(report);
     }
+    text::state::print_doubts(report);
     if let Some(found) = report.verified.as_ref() {
         check_output(text::print_verification(found, true))?;
     }
@@ -216,24 +222,46 @@ fn was_cancelled(result: &Result<RescanReport, StorageError>) -> bool {
     }
 }
 
-/// Prints what `sync` would do.
-pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
-    if args.json_events {
-        let why = "--json-events: a dry run has no events; use --json";
-        return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
-    }
-    let (stop, destination) = (Stop::on_signals(display)?, Destination::from_args(&args.destination)?);
+/// Opens the cache and connects for a plan whose state lies in the bucket. The pull makes the cache a copy of that.
+fn open_shared(args: &SyncArgs, destination: &Destination, stop: &Stop) -> Result<Parts, StorageError> {
+    let (engine, backend) = destination.connect(&args.speed, &args.work.header)?;
+    let state = shared_state::settings(args, destination, &engine)?;
+    let config = state.into_iter().fold(rescan_config(args)?, RescanConfig::state);
+    let cache = destination.open_cache(args.lock.lock_wait, &stop.token)?;
+    Ok(Parts { engine, backend, config, cache })
+}
+
+/// Opens the cache for reading, and connects if the plan has to look at the store. Without a cache, the plan uses an
+/// empty temporary one, and leaves no file behind.
+fn open_local(args: &SyncArgs, destination: &Destination, scratch: &Path) -> Result<Parts, StorageError> {
+    let cache = match destination.read_cache()? {
+        Some(cache) => cache,
+        None => CacheManager::open(scratch.join("cache"))?,
+    };
+    let (engine, backend, config) = connect_for_plan(args, destination, &cache)?;
+    Ok(Parts { engine, backend, config, cache })
+}
+
+/// The parts of a plan.
+struct Parts {
+    engine: Engine,
+    backend: Arc<S3Backend>,
+    config: RescanConfig,
+    cache: CacheManager,
+}
+
+fn run_plan(args: &SyncArgs, stop: &Stop, display: &Display) -> Result<RescanReport, StorageError> {
+    args.state.check()?;
+    let destination = Destination::from_args(&args.destination)?;
     check_places(args, &destination)?;
-    // Without a cache, the plan uses an empty temporary one, and leaves no file behind.
     let scratch = tempfile::tempdir().map_err(|error| {
         let what = "cannot create a temporary directory";
         StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_source(error)
     })?;
-    let cache = match destination.read_cache()? {
-        Some(cache) => cache,
-        None => CacheManager::open(scratch.path().join("cache"))?,
+    let Parts { engine, backend, config, cache } = match args.state.state {
+        StatePlace::Local => open_local(args, &destination, scratch.path())?,
+        StatePlace::Bucket | StatePlace::At(_) => open_shared(args, &destination, stop)?,
     };
-    let (engine, backend, config) = connect_for_plan(args, &destination, &cache)?;
     let site = RescanOrchestrator::with_config(&engine, &args.dir, backend, cache, config)?;
     let follower = Follower::start(display, "scanning", u64::MAX);
     let run = Run::new()
@@ -242,8 +270,17 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
         .cancel(stop.token.clone())
         .observer(follower.observer())
         .progress(follower.progress.clone());
-    let result = site.rescan_with(&run);
-    drop(follower);
+    site.rescan_with(&run)
+}
+
+/// Prints what `sync` would do.
+pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
+    if args.json_events {
+        let why = "--json-events: a dry run has no events; use --json";
+        return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
+    }
+    let stop = Stop::on_signals(display)?;
+    let result = run_plan(args, &stop, display);
     if let Some(signal) = stop.exit_code().filter(|_| was_cancelled(&result)) {
         return Ok(signal);
     }

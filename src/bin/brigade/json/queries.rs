@@ -1,9 +1,10 @@
 //! The JSON of commands that only read: `status` and `uploads`.
 
-use bucket_brigade::{AbortedUploads, CacheSummary, PendingFile, UnfinishedUpload};
+use bucket_brigade::{AbortedUploads, CacheSummary, PendingFile, StateReport, UnfinishedUpload};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::state::{StateObject, state_object};
 use super::{Failures, List, failures, kind_name};
 
 #[derive(Serialize)]
@@ -24,12 +25,14 @@ pub(crate) struct Status<'a> {
     published_bytes: u64,
     open_uploads: u64,
     pending: List<'a, PendingFile, PendingKey<'a>>,
+    state: Option<StateObject<'a>>,
 }
 
 pub(crate) fn status_object<'a>(
     destination: &'a str,
     cache: &'a str,
     held: Option<(&'a CacheSummary, &'a [PendingFile])>,
+    state: Option<&'a StateReport>,
 ) -> Status<'a> {
     let summary = held.map(|(summary, _)| summary);
     let pending = held.map(|(_, pending)| pending).unwrap_or_default();
@@ -46,6 +49,7 @@ pub(crate) fn status_object<'a>(
             kind: kind_name(file.kind),
             bytes: file.size,
         }),
+        state: state.map(state_object),
     }
 }
 
