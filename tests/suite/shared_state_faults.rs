@@ -795,3 +795,29 @@ fn tree_that_was_published_without_a_record_in_the_bucket_gets_one() {
     let report = two.publish();
     assert_eq!((outcome(&report), report.state.unwrap().pulled), (UNCHANGED, 2));
 }
+
+#[test]
+fn d14_local_run_with_a_cache_that_is_a_copy_is_refused() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.publish();
+    requests(&world);
+    let error = one.site_with(RescanConfig::new()).rescan().unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.message().starts_with("state: "), "{error}");
+    assert!(requests(&world).is_empty());
+}
+
+#[test]
+fn d05_order_and_generation_go_on_where_the_head_was_lost() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    one.site(state().order(7)).rescan().unwrap();
+    one.write("a", "2");
+    one.site(state().order(8)).rescan().unwrap();
+    assert!(world.store.remove_raw(HEAD));
+    one.write("a", "3");
+    let report = one.site(state().order(6)).rescan().unwrap();
+    assert_eq!((report.stop_reason, report.uploaded_count), (Some(StopReason::Claimed), 0), "{report:?}");
+    let state = one.site(state().order(9)).rescan().unwrap().state.unwrap();
+    assert_eq!((state.generation, state.order, state.was_lost), (3, Some(9), true));
+}

@@ -5,7 +5,7 @@ use std::fs::File;
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::operations::{delete_objects, list_objects, state_reads, state_writes};
 use crate::backend::{
-    Condition, Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace, probe,
+    Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace, probe,
 };
 use crate::error::StorageError;
 use crate::key::RemoteKey;
@@ -70,7 +70,7 @@ impl StateObjects for S3Backend {
     }
 
     fn delete_small(&self, context: &RequestContext<'_>, key: &RemoteKey) -> Result<(), StorageError> {
-        delete_objects::delete_one(self, context, key, &Condition::None)
+        delete_objects::delete_of_state(self, context, key)
     }
 
     fn list_keys(

@@ -142,6 +142,7 @@ impl StateRun {
             intent: None,
             judgement: None,
             known_epoch: self.pulled.known_epoch,
+            known: self.pulled.known,
             lost_at: self.pulled.loss.is_some().then_some(now),
             merged_doubt: None,
         }
@@ -289,6 +290,10 @@ impl StateRun {
         if self.pulled.head.is_some() && self.pulled.loss.is_none() {
             return Ok(());
         }
+        if self.access.is_elsewhere && self.pulled.head.is_none() {
+            // Another place may be the right one.
+            self.access.mark_objects(&*self.objects)?;
+        }
         if self.pulled.loss != Some(Loss::SegmentLost) {
             let names = collect::listed(&self.access)?;
             let newest = names.iter().map(|name| name.epoch).max().unwrap_or(0);
@@ -301,9 +306,6 @@ impl StateRun {
             self.report.was_lost = *loss != Loss::NoRecord;
             let what = "the record of what is published is made from what the objects hold";
             self.access.trace.warn(what, &[("state", &self.access.place()), ("why", &loss.describe())]);
-        }
-        if self.access.is_elsewhere && self.pulled.head.is_none() {
-            self.access.mark_objects(&*self.objects)?;
         }
         Ok(())
     }

@@ -53,6 +53,8 @@ pub(crate) struct Pulled {
     pub(crate) changed: u64,
     /// The highest epoch that the cache has seen.
     pub(crate) known_epoch: u64,
+    /// The generation and the order of that head.
+    pub(crate) known: (u64, Option<u64>),
 }
 
 /// What to read of the state, and where to.
@@ -81,16 +83,18 @@ impl Pull<'_> {
     fn try_once(&self) -> Result<Option<Pulled>, StorageError> {
         let known = self.cache.head_copy()?.and_then(|copy| self.access.decode_copy(&copy, self.publishes));
         let known_epoch = known.as_ref().map_or(0, |known| known.head.epoch);
+        let known_place = known.as_ref().map_or((0, None), |known| (known.head.generation, known.head.order));
         // A date is needed where something is in doubt: a 304 does not tell it.
         let needs_date = |known: &SeenHead| {
             known.modified.is_none() && (known.head.claim.is_some() || !known.head.doubt.is_empty())
         };
         let unless = known.as_ref().filter(|known| !needs_date(known)).map(|known| known.etag.as_str());
-        let without = |loss| Pulled { loss: Some(loss), known_epoch, ..Pulled::default() };
+        let without =
+            |loss| Pulled { loss: Some(loss), known_epoch, known: known_place, ..Pulled::default() };
         let read = match self.access.read_head(unless, self.publishes)? {
             ReadHead::NotModified => {
                 let head = known.map(Box::new);
-                return Ok(Some(Pulled { head, known_epoch, ..Pulled::default() }));
+                return Ok(Some(Pulled { head, known_epoch, known: known_place, ..Pulled::default() }));
             }
             ReadHead::Missing if known.is_none() => return Ok(Some(Pulled::default())),
             ReadHead::Missing => return Ok(Some(without(Loss::HeadGone))),
@@ -101,23 +105,28 @@ impl Pull<'_> {
         let since = compare(Some((&read.head, &read.etag)), cached.as_ref());
         if since == Since::Same {
             self.record(&read)?;
-            return Ok(Some(Pulled { head: Some(read), known_epoch, ..Pulled::default() }));
+            return Ok(Some(Pulled {
+                head: Some(read),
+                known_epoch,
+                known: known_place,
+                ..Pulled::default()
+            }));
         }
         // What the cache knows is newer: it stays, and is compared with the objects.
         if since == Since::WentBack {
             let loss = Some(Loss::WentBack);
-            return Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch }));
+            return Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch, known: known_place }));
         }
         let read = if self.publishes { read } else { self.for_reading(*read)? };
         // Changes of this machine that never got into the bucket leave no base for deltas.
         let unpushed = self.cache.unpushed().next().transpose()?.is_some();
         let base = known.filter(|_| !unpushed);
         let Some(fetched) = self.fetch(&read.head, base.as_ref().map(|base| &base.head))? else {
-            return self.after_missing_segment(read, known_epoch);
+            return self.after_missing_segment(read, known_epoch, known_place);
         };
         let changed = self.apply(fetched)?;
         self.record(&read)?;
-        Ok(Some(Pulled { head: Some(read), loss: None, changed, known_epoch }))
+        Ok(Some(Pulled { head: Some(read), loss: None, changed, known_epoch, known: known_place }))
     }
 
     /// Returns the head as a reader uses it: without the rows of a run that has not ended.
@@ -135,11 +144,12 @@ impl Pull<'_> {
         &self,
         read: Box<SeenHead>,
         known_epoch: u64,
+        known: (u64, Option<u64>),
     ) -> Result<Option<Pulled>, StorageError> {
         match self.access.read_head(Some(&read.etag), self.publishes)? {
             ReadHead::NotModified => {
                 let loss = Some(Loss::SegmentLost);
-                Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch }))
+                Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch, known }))
             }
             _ => Ok(None),
         }

@@ -30,6 +30,11 @@ impl RescanOrchestrator {
         let (root, stat) = open_root(&self.root, self.cache.path())?;
         let root = root.following(self.config.follow_symlinks);
         let bound = self.cache.bind(&self.destination)?;
+        if self.config.state.is_none() && self.cache.has_state_in_bucket()? {
+            let why = "the state of this destination lies in the bucket, and this cache is a copy of it: set the state \
+                       to the bucket; or, if nobody publishes that way any more, use another cache file";
+            return Err(StorageError::config("state", why));
+        }
         let identity = Root {
             path: root.path().as_os_str().as_bytes().to_vec(),
             device: stat.device,

@@ -34,6 +34,11 @@ impl CacheManager {
         Ok(Some(copy).filter(|copy| !copy.bytes.is_empty()))
     }
 
+    /// Returns true if this cache is, or was, a copy of the state in the bucket.
+    pub(crate) fn has_state_in_bucket(&self) -> Result<bool, StorageError> {
+        Ok(self.0.store.meta(META_HEAD)?.is_some())
+    }
+
     /// Forgets which head the cache is a copy of: the next pull reads everything. Changes are numbered as before.
     pub(crate) fn forget_head(&self) -> Result<(), StorageError> {
         let none = HeadCopy { etag: String::new(), modified: 0, bytes: Vec::new(), for_reading: false };

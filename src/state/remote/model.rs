@@ -196,6 +196,7 @@ fn request_of(run: u8) -> ClaimRequest {
         intent: None,
         judgement: None,
         known_epoch: 0,
+        known: (0, None),
         lost_at: None,
         merged_doubt: None,
     }

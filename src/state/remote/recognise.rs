@@ -105,6 +105,7 @@ mod tests {
             intent: None,
             judgement: Some(Judgement::Dead(StoreTime::new(1000))),
             known_epoch: 0,
+            known: (0, None),
             lost_at: None,
             merged_doubt: None,
         };

@@ -82,6 +82,8 @@ pub(crate) struct ClaimRequest {
     /// The highest epoch that is known otherwise: by the cache, and by all names of segments in the bucket if the
     /// head is absent.
     pub(crate) known_epoch: u64,
+    /// The generation and the order of the head that the cache knows: they go on where that one was lost.
+    pub(crate) known: (u64, Option<u64>),
     /// A store time by which a loss was found out: no head where there are objects or segments, or one that went back. It puts
     /// every key in doubt. The run then waits one lease before its first data write.
     pub(crate) lost_at: Option<StoreTime>,
@@ -107,7 +109,9 @@ pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<He
             next
         }
     };
-    next.order = order_after(next.order, request.order)?;
+    let (generation, order) = request.lost_at.map_or((0, None), |_| request.known);
+    next.generation = next.generation.max(generation);
+    next.order = order_after(next.order.max(order), request.order)?;
     if let Some(old) = next.claim.take() {
         let since = end_of(&old, seen.map(|seen| seen.modified), request.judgement)?;
         remember(&mut next, &old, Outcome::Taken);
@@ -377,6 +381,7 @@ mod tests {
             intent: None,
             judgement: None,
             known_epoch: 0,
+            known: (0, None),
             lost_at: None,
             merged_doubt: None,
         }

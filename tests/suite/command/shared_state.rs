@@ -425,10 +425,10 @@ fn p3_a_plan_with_the_state_in_the_bucket_writes_the_cache_and_waits_for_it() {
     one.plan(&["--lock-wait", "0"]).code(4).says("--lock-wait");
     one.ask("pull", &["--lock-wait", "0"]).code(4).says("--lock-wait");
     one.ask("status", &[]).code(0).shows("claim       ");
-    one.plan(&["--state", "local"]).code(0);
     held.release();
     ended(first).code(0);
     one.plan(&[]).code(0).shows("0 to upload");
+    one.plan(&["--state", "local"]).code(2).says("this cache is a copy of it").says("--state");
 }
 
 #[test]

@@ -90,6 +90,30 @@ fn delete_one_by_one(
         .collect()
 }
 
+/// Deletes an object of the state, without a log record of its own. One that is gone already is success.
+pub(crate) fn delete_of_state(
+    s3: &S3Backend,
+    context: &RequestContext<'_>,
+    key: &RemoteKey,
+) -> Result<(), StorageError> {
+    let request = delete_request(s3, key, &Condition::None)?;
+    retry::run(&s3.settings.retry, context, Operation::Delete, |attempt| {
+        s3.client.send(context, attempt, &request, &mut empty()).map(drop)
+    })
+}
+
+fn delete_request<'a>(
+    s3: &S3Backend,
+    key: &'a RemoteKey,
+    condition: &Condition,
+) -> Result<S3Request<'a>, StorageError> {
+    let object = s3.settings.address.prefix.join_checked(key)?;
+    let (path, mut headers) = (s3.object_path(&object), HeaderMap::new());
+    set_condition(&mut headers, condition)?;
+    let plain = S3Request::plain(Operation::Delete, Method::DELETE, key.as_str(), path, String::new());
+    Ok(S3Request { headers, ..plain })
+}
+
 /// Deletes one object on its condition. One that is gone already is success.
 pub(crate) fn delete_one(
     s3: &S3Backend,
@@ -97,11 +121,7 @@ pub(crate) fn delete_one(
     key: &RemoteKey,
     condition: &Condition,
 ) -> Result<(), StorageError> {
-    let object = s3.settings.address.prefix.join_checked(key)?;
-    let (path, mut headers) = (s3.object_path(&object), HeaderMap::new());
-    set_condition(&mut headers, condition)?;
-    let plain = S3Request::plain(Operation::Delete, Method::DELETE, key.as_str(), path, String::new());
-    let request = S3Request { headers, ..plain };
+    let request = delete_request(s3, key, condition)?;
     s3.with_records(context, Operation::Delete, key.as_str(), 0, |attempts| {
         // Where nothing is expected there is nothing to send.
         if *condition == Condition::Absent {

@@ -384,6 +384,7 @@ mod tests {
                     intent: None,
                     judgement: Some(Judgement::Dead(StoreTime::new(5000))),
                     known_epoch: 0,
+                    known: (0, None),
                     lost_at: (what > 250).then(|| StoreTime::new(9)),
                     merged_doubt: None,
                 };

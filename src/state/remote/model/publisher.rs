@@ -116,6 +116,7 @@ fn begin(world: &mut World, number: usize, id: u8, tree: Tree, broken: Broken) -
     let seen_head = head.map(|head| Seen { head, modified: StoreTime::new(modified) });
     let request = ClaimRequest {
         known_epoch: world.removed.unwrap_or(0),
+        known: (0, None),
         lost_at: (lost && broken != Broken::LostDoubt).then(|| world.now()),
         // Where nothing is in doubt, the plan stands, and half of the publishers name its keys at once.
         intent: (number % 2 == 1 && !is_in_doubt && todo != 0).then(|| intent_of(todo)),
