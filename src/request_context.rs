@@ -7,13 +7,16 @@ use crate::engine::gate::Gate;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::Trace;
 
-/// Decides whether a write may be sent, and remembers those that got no answer.
+/// Decides whether a request may be sent and how long it may take, and remembers writes that got no answer.
 pub(crate) trait Fence: Sync {
     /// Returns how long a write that begins now may take.
     ///
     /// # Errors
     /// If none may begin.
     fn check(&self, operation: Operation) -> Result<Duration, StorageError>;
+
+    /// Returns how long a request that is under way may take from now on.
+    fn remaining(&self) -> Duration;
 
     /// Notes that a write got no answer: it may take effect later.
     fn note_unanswered(&self);

@@ -45,13 +45,8 @@ use crate::rescan::report::StateReport;
 use crate::state::cache::CacheManager;
 use crate::state::cache::pulled::PulledInto;
 use crate::state::remote::doubt::Looked;
-use crate::state::remote::head::{Head, Probe};
+use crate::state::remote::head::{Head, Keys, Probe};
 use crate::state::remote::name::{StoreTime, Token};
-
-/// The time that the last step of a run may take, also of one that was cancelled.
-const END_LIMIT: Duration = Duration::from_secs(60);
-/// The same for a run that was cancelled: its caller waits.
-const CANCELLED_LIMIT: Duration = Duration::from_secs(4);
 
 /// The state in the bucket, as one run uses it.
 pub(crate) struct StateRun {
@@ -116,16 +111,35 @@ impl StateRun {
         let pull = Pull { access, cache, into, publishes: true };
         self.pulled = pull.run()?;
         self.report.pulled += self.pulled.changed;
-        Ok(())
+        // The store's date is noticed when it is new.
+        self.guard.clocks();
+        self.note_survey()
     }
 
-    /// The head that was read last, or stored by this run.
+    /// Until a tree was published completely under a record, what objects hold is found out by listing them: also if a run
+    /// that had begun to was interrupted.
+    fn note_survey(&self) -> Result<(), StorageError> {
+        let Some(head) = self.head().filter(|_| self.pulled.loss.is_none()) else { return Ok(()) };
+        let is_known = head.generation > 0 && head.doubt.iter().all(|doubt| doubt.keys != Keys::All);
+        if is_known == self.cache.is_surveyed()? {
+            return Ok(());
+        }
+        let mark = if is_known { CacheManager::survey_mark() } else { CacheManager::no_survey() };
+        self.cache.apply(&[mark])
+    }
+
+    /// The head that was read last.
     fn head(&self) -> Option<&Head> {
         self.pulled.head.as_ref().map(|seen| &seen.head)
     }
 
     pub(crate) fn is_held(&self) -> bool {
         self.claim.is_some()
+    }
+
+    /// The time for which this run has waited for others.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
     }
 
     pub(crate) fn held(&self) -> Option<&Arc<HeldClaim>> {
@@ -154,6 +168,12 @@ impl StateRun {
         self.pulled.loss.is_some() || self.head().is_some_and(is_open)
     }
 
+    /// Returns true if the claim names no keys yet.
+    pub(crate) fn lacks_intent(&self) -> bool {
+        let names = |head: Head| head.claim.is_some_and(|claim| !claim.intents.is_empty());
+        self.claim.as_ref().is_some_and(|claim| !names(claim.head()))
+    }
+
     fn who(&self) -> String {
         self.settings.publisher.clone().unwrap_or_else(|| {
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -162,19 +182,16 @@ impl StateRun {
         })
     }
 
-    /// Gives the claim back, if there is one.
-    pub(crate) fn release(&mut self, complete: bool, stopped: bool) -> Result<Released, StorageError> {
+    /// Gives the claim back, if there is one. The last rows go first, as long as the claim is renewed.
+    pub(crate) fn release(&mut self, complete: bool, cancelled: bool) -> Result<Released, StorageError> {
+        let Some(claim) = self.claim.take() else { return Ok(Released::Done) };
+        let rows = claim.push_last_rows(cancelled);
         // It must not renew what is given back.
         self.renewal = None;
-        let Some(claim) = self.claim.take() else { return Ok(Released::Done) };
-        let limit = if stopped { CANCELLED_LIMIT } else { END_LIMIT };
         let complete = complete && self.all_looked;
         let words =
             LastWords { complete, looked: std::mem::take(&mut self.looked), probe: self.probe.take() };
-        let released = claim.release(words, limit)?;
-        if let Some(seen) = &mut self.pulled.head {
-            seen.head = claim.head();
-        }
+        let released = claim.release(rows, words)?;
         self.describe(&claim.head());
         Ok(released)
     }

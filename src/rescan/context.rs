@@ -61,7 +61,8 @@ impl Context {
     /// An error if the run has stopped.
     pub(crate) fn check_running(&self) -> Result<(), StorageError> {
         self.request_context().check(Operation::Upload)?;
-        if let Some(shared) = &self.shared {
+        // Before the claim nothing is sent anyway.
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.claim().is_some()) {
             shared.guard.check(Operation::Upload)?;
         }
         if self.is_offline() { Err(given_up(Operation::Upload)) } else { Ok(()) }

@@ -15,6 +15,7 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
 use crate::request_context::RequestContext;
+use crate::rescan::bucket_state::conditional_writes::after_late_landing;
 use crate::rescan::bucket_state::write_guard::KeyFence;
 use crate::rescan::context::{Context, given_up, panicked};
 use crate::rescan::delete::guard::Refusal;
@@ -165,6 +166,10 @@ impl Dispatcher<'_> {
             if let Some(pending) = pending.filter(|_| !error.may_have_taken_effect()) {
                 writes.push(Write::Pending(key.clone(), pending));
             }
+            // The object is somebody else's now: it is no longer ours to delete.
+            if is_conflict(Some(&error)) {
+                writes.push(Write::Deleted(key.clone()));
+            }
             // The key stays pending, and the run's stop reason says why.
             if self.not_tried(&error) {
                 continue;
@@ -216,6 +221,10 @@ fn delete_keys(context: &Context, keys: &[(RemoteKey, Condition)]) -> Deleted {
     }
 }
 
+fn is_conflict(error: Option<&StorageError>) -> bool {
+    error.is_some_and(|error| error.kind() == ErrorKind::Conflict)
+}
+
 /// Sends the deletes of these keys, under the claim where the state lies in the bucket.
 fn send_deletes(context: &Context, keys: &[(RemoteKey, Condition)]) -> Result<Deleted, StorageError> {
     let backend = &*context.session.backend;
@@ -236,6 +245,13 @@ fn send_deletes(context: &Context, keys: &[(RemoteKey, Condition)]) -> Result<De
     {
         for (_, result) in results.iter_mut().filter(|(_, result)| is_conflict(result)) {
             *result = Err(error.repeated());
+        }
+        return Ok(results);
+    }
+    for (key, result) in results.iter_mut().filter(|(_, result)| is_conflict(result)) {
+        if let Some(condition) = after_late_landing(shared, context, key)? {
+            let again = adapter::delete_many(backend, &request_context, &[(key.clone(), condition)])?;
+            *result = again.into_iter().next().map_or(Ok(()), |(_, result)| result);
         }
     }
     Ok(results)

@@ -181,7 +181,9 @@ impl RescanOrchestrator {
     ) -> Result<End, StorageError> {
         let context = Arc::new(self.prepare_context(run, trace, began)?);
         let mut state = self.open_state(&context)?;
-        let mut result = self.run_passes(run, &context, state.as_mut(), report);
+        let passes = AssertUnwindSafe(|| self.run_passes(run, &context, state.as_mut(), report));
+        let mut result =
+            catch_unwind(passes).unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
         if let Some(state) = &mut state {
             self.release_state(&context, state, &mut result, report)?;
         }

@@ -495,12 +495,7 @@ fn d05_lost_truncated_or_foreign_segment_is_said_and_deletes_nothing() {
         one.write("new", "1");
         one.let_files_settle();
         let report = one.publish();
-        assert_eq!(
-            (report.outcome, report.uploaded_count),
-            (RescanOutcome::Published, 1),
-            "{:?}",
-            report.failed
-        );
+        assert_eq!((report.uploaded_count, report.adopted_count, report.failed_count), (0, 1, 0));
     }
 }
 
@@ -820,4 +815,121 @@ fn d05_order_and_generation_go_on_where_the_head_was_lost() {
     assert_eq!((report.stop_reason, report.uploaded_count), (Some(StopReason::Claimed), 0), "{report:?}");
     let state = one.site(state().order(9)).rescan().unwrap().state.unwrap();
     assert_eq!((state.generation, state.order, state.was_lost), (3, Some(9), true));
+}
+
+/// A head of the same claim and beat with other rows is not the one that was to be stored.
+#[test]
+fn d04_checkpoint_that_lands_unseen_loses_no_row() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    one.write("a", "2");
+    one.write("b", "2");
+    let held = HeldRequest::default();
+    world
+        .proxy
+        .add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/b").times(1));
+    let report = std::thread::scope(|threads| {
+        let run = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(1));
+        // Each PUT of the head takes effect, and nothing is ever heard of it: a renewal, or the row of a.
+        let lose = || Rule::new(Fault::DropAnswer).path_contains("/.brigade/head");
+        world.proxy.add(lose());
+        let before = world.store.get(HEAD).unwrap().bytes;
+        one.clock.advance(Duration::from_secs(61));
+        while world.store.get(HEAD).unwrap().bytes == before {
+            std::thread::yield_now();
+        }
+        world.proxy.clear_rules();
+        held.go.release();
+        run.join().unwrap()
+    });
+    assert_eq!(outcome(&report), PUBLISHED, "{report:?}");
+    let state = report.state.unwrap();
+    assert_eq!((state.generation, state.claimed_by), (2, None));
+    let two = Machine::new(&world, &[("a", "2"), ("b", "2")]);
+    assert_eq!(outcome(&two.publish()), UNCHANGED);
+}
+
+#[test]
+fn first_run_that_was_interrupted_takes_over_all_the_same() {
+    let world = World::new();
+    for key in ["a", "b", "c"] {
+        world.stranger(key, "1");
+    }
+    let one = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+    let stop = bucket_brigade::CancelToken::new();
+    let handle = stop.clone();
+    // Stopped after the claim, in the lease for which it waits.
+    let cancel = move |event: &bucket_brigade::Event| {
+        if matches!(event, bucket_brigade::Event::Log { message, .. } if message.contains("for one lease")) {
+            handle.cancel();
+        }
+    };
+    let run = bucket_brigade::Run::new().cancel(stop).observer(std::sync::Arc::new(cancel));
+    let report = one.site(state()).rescan_with(&run).unwrap();
+    assert_eq!(report.stop_reason, Some(StopReason::Cancelled), "{report:?}");
+    assert_eq!(report.state.unwrap().claimed_by, None, "the claim was given back");
+    for machine in [Machine::new(&world, &[("a", "1"), ("b", "2")]), one] {
+        let report = machine.publish();
+        assert_eq!((report.failed_count, report.deleted_count), (0, 0), "{report:?}");
+        assert_eq!(published(&world), tree(&[("a", "1"), ("b", "2"), ("c", "1")]));
+    }
+}
+
+#[test]
+fn first_run_that_refuses_objects_refuses_them_again() {
+    let world = World::new();
+    world.stranger("c", "1");
+    let one = Machine::new(&world, &[("a", "1")]);
+    let config = || RescanConfig::new().state(state()).first_run(bucket_brigade::FirstRun::Refuse);
+    for _ in 0..2 {
+        let error = one.site_with(config()).rescan().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FirstRunRefused, "{error}");
+    }
+    assert_eq!(published(&world), tree(&[("c", "1")]));
+}
+
+#[test]
+fn delete_of_an_object_that_somebody_else_changed_is_given_up() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    world.stranger("b", "theirs");
+    one.remove("b");
+    let report = one.publish();
+    assert_eq!((report.failed_count, report.failed[0].kind()), (1, ErrorKind::Conflict), "{report:?}");
+    one.let_files_settle();
+    one.publish();
+    assert_eq!(outcome(&one.publish()), UNCHANGED);
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b", "theirs")]));
+}
+
+#[test]
+fn wait_goes_on_while_the_other_run_renews_its_claim() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1")]);
+    let two = Machine::new(&world, &[("a", "2")]);
+    let held = HeldRequest::default();
+    world
+        .proxy
+        .add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/a").times(1));
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| one.publish());
+        assert!(held.go.wait_for_arrivals(1));
+        let second =
+            threads.spawn(|| two.site(state().wait(Duration::from_secs(10_000_000))).rescan().unwrap());
+        let read_head = || world.store.get(HEAD).unwrap().bytes;
+        for _ in 0..30 {
+            let before = read_head();
+            one.clock.advance(Duration::from_secs(61));
+            while read_head() == before {
+                std::thread::yield_now();
+            }
+        }
+        held.go.release();
+        assert_eq!(outcome(&first.join().unwrap()), PUBLISHED);
+        assert_eq!(outcome(&second.join().unwrap()), PUBLISHED);
+    });
+    assert_eq!(published(&world), tree(&[("a", "2")]));
 }

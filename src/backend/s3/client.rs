@@ -181,7 +181,7 @@ impl Client {
         let limit = context.check_send(request.operation)?;
         let used = SignedWith { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
         let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
-        let mut timed = TimedBody::new(context, request, limit, body);
+        let mut timed = TimedBody::new(context, request, body);
         let first_try = attempt == 1;
         let (result, cut_off) =
             self.connections.run_request(context, request, first_try, hidden, &secrets.clone(), |agent| {
@@ -252,7 +252,7 @@ impl Client {
         body: &mut dyn Read,
         sink: BodySink<'_>,
     ) -> Result<(), StorageError> {
-        let mut timed = TimedBody::new(context, request, None, body);
+        let mut timed = TimedBody::new(context, request, body);
         let result = sink(&mut timed)
             .map_err(|error| self.transport_error(request.operation, ureq::Error::from(error)));
         if result.is_err() {

@@ -13,7 +13,7 @@ use crate::engine::gate::Gate;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::trace::Trace;
-use crate::request_context::RequestContext;
+use crate::request_context::{Fence, RequestContext};
 use crate::state::cache::copy::HeadCopy;
 use crate::state::remote::head::codec::{Expected, Flaw};
 use crate::state::remote::head::{FORMAT, Head, MAX_BYTES, Target};
@@ -43,6 +43,31 @@ pub(crate) struct StateAccess {
     pub(crate) trace: Trace,
     pub(crate) cancel: CancelToken,
     pub(crate) deadline: Option<Duration>,
+    limit: Option<TimeLimit>,
+}
+
+/// The time at which requests end, also those in flight.
+#[derive(Clone)]
+struct TimeLimit {
+    clock: Arc<dyn Clock>,
+    until: Duration,
+}
+
+impl Fence for TimeLimit {
+    fn check(&self, operation: Operation) -> Result<Duration, StorageError> {
+        match self.remaining() {
+            Duration::ZERO => {
+                Err(StorageError::new(ErrorKind::Timeout, operation, "the time for it is over"))
+            }
+            left => Ok(left),
+        }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.until.saturating_sub(self.clock.now())
+    }
+
+    fn note_unanswered(&self) {}
 }
 
 /// A head that was read, or that a run of ours has stored.
@@ -96,6 +121,8 @@ pub(crate) enum ReadHead {
 #[derive(Debug)]
 pub(crate) enum StoredHead {
     Stored(Box<SeenHead>),
+    /// It is not there: an earlier head of our claim with the same beat had landed, of which no answer came.
+    Earlier(Box<SeenHead>),
     /// Another run was first, or has taken over, or the head is gone. Or it was stored, and others have gone on from it.
     Superseded,
 }
@@ -127,14 +154,27 @@ impl StateAccess {
             trace: like.trace.clone(),
             cancel: like.cancel.clone(),
             deadline: like.deadline,
+            limit: None,
         })
     }
 
     /// The same for the end of a run, which may take `limit` even if the run was cancelled.
     pub(crate) fn for_the_end(&self, limit: Duration) -> Self {
+        Self { cancel: CancelToken::new(), ..self.without_deadline() }.limited(limit)
+    }
+
+    /// The same without the deadline of the run.
+    pub(crate) fn without_deadline(&self) -> Self {
         self.gate.close_circuit();
-        let deadline = Some(self.clock.now() + limit);
-        Self { cancel: CancelToken::new(), deadline, ..self.clone() }
+        Self { deadline: None, ..self.clone() }
+    }
+
+    /// The same, and whatever is asked ends in this time.
+    pub(crate) fn limited(&self, limit: Duration) -> Self {
+        // Failures before say nothing of the store now.
+        self.gate.close_circuit();
+        let limit = TimeLimit { clock: self.clock.clone(), until: self.clock.now() + limit };
+        Self { limit: Some(limit), ..self.clone() }
     }
 
     pub(crate) fn context(&self) -> RequestContext<'_> {
@@ -144,7 +184,7 @@ impl StateAccess {
             clock: &*self.clock,
             gate: &self.gate,
             trace: &self.trace,
-            fence: None,
+            fence: self.limit.as_ref().map(|limit| limit as &dyn Fence),
         }
     }
 
@@ -250,7 +290,7 @@ impl StateAccess {
             };
             let (there, base) = (read.as_ref().map(|read| &read.head), before.map(|before| &before.head));
             match recognise(there, base, token, next.beat) {
-                Own::Stored => return Ok(read.map_or(StoredHead::Superseded, StoredHead::Stored)),
+                Own::Stored => return Ok(read.map_or(StoredHead::Superseded, |read| own(read, &bytes))),
                 Own::Ended(_) | Own::Superseded => return Ok(StoredHead::Superseded),
                 Own::NotStored => {}
             }
@@ -283,9 +323,13 @@ impl StateAccess {
             Fetched::NotModified => Ok(()),
             Fetched::Missing => {
                 let bytes = serde_json::to_vec(&marker).unwrap_or_default();
-                let condition = &Condition::None;
+                let condition = &Condition::Absent;
                 let object = SmallObject { key: &key, bytes: &bytes, content_type: JSON, condition };
-                there.put_small(&self.context(), &object).map(drop).map_err(of_state)
+                match there.put_small(&self.context(), &object).map_err(of_state)? {
+                    PutSmall::Stored { .. } => Ok(()),
+                    // Somebody else has stored something since: it is read.
+                    PutSmall::Refused { .. } => self.mark_objects(objects),
+                }
             }
         }
     }
@@ -294,6 +338,16 @@ impl StateAccess {
     pub(crate) fn of_flaw(&self, flaw: &Flaw) -> StorageError {
         let what = format!("{}: {flaw}", self.place());
         StorageError::new(ErrorKind::StateDamaged, Operation::State, what)
+    }
+}
+
+/// Tells the head that was to be stored from an earlier one of the same beat.
+fn own(read: Box<SeenHead>, bytes: &[u8]) -> StoredHead {
+    match read.head.claim {
+        _ if read.bytes == bytes => StoredHead::Stored(read),
+        Some(_) => StoredHead::Earlier(read),
+        // It ended our claim.
+        None => StoredHead::Superseded,
     }
 }
 

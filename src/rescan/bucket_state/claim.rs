@@ -7,7 +7,7 @@ use crate::backend::{Condition, SmallObject};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::bucket_state::access::{ReadHead, StoredHead, state_key};
 use crate::rescan::bucket_state::held_claim::{HeldClaim, of_refusal, planned_keys};
-use crate::rescan::bucket_state::pull::{Loss, scratch_of};
+use crate::rescan::bucket_state::pull::{Loss, Pulled, scratch_of};
 use crate::rescan::bucket_state::renewal_thread::RenewalThread;
 use crate::rescan::bucket_state::{StateRun, collect, looks};
 use crate::rescan::report::{PublishedBy, StopReason};
@@ -32,8 +32,8 @@ pub(crate) enum Claiming {
 
 /// The end of a wait for another publisher.
 enum Waited {
-    /// The head has changed.
-    Changed,
+    /// The claim has ended, or is another one.
+    Ended,
     /// It was not renewed meanwhile: it is to be judged again.
     Unchanged,
     TooLong,
@@ -72,7 +72,7 @@ impl StateRun {
                 Err(Refused::Claimed { who, since, left, .. }) => {
                     self.report.claimed_by = Some(published_by(&who, since));
                     match self.wait_for(&who, left.unwrap_or_default())? {
-                        Waited::Changed => return Ok(Claiming::Again),
+                        Waited::Ended => return Ok(Claiming::Again),
                         Waited::Unchanged => request.judgement = None,
                         Waited::TooLong => return Ok(Claiming::Refused(StopReason::Claimed)),
                         Waited::Stopped => return Ok(Claiming::Refused(self.stop_reason())),
@@ -83,9 +83,12 @@ impl StateRun {
                     return Ok(Claiming::Refused(StopReason::Claimed));
                 }
                 Err(Refused::DoubtFull) if request.merged_doubt.is_none() => {
-                    let merged =
-                        looks::merge_doubts(&self.access, &self.cache, self.head(), self.next_epoch())?;
+                    let (access, cache) = (&self.access, &self.cache);
+                    let (merged, whole) = looks::merge_doubts(access, cache, self.head(), self.next_epoch())?;
                     request.merged_doubt = Some(merged);
+                    if !whole {
+                        request.lost_at = self.store_now()?.or(self.access.store_time());
+                    }
                 }
                 Err(other) => return Err(of_refusal(other)),
             }
@@ -125,7 +128,7 @@ impl StateRun {
                 self.pulled.head = Some(seen);
                 Ok(Claiming::Held)
             }
-            StoredHead::Superseded => Ok(Claiming::Again),
+            StoredHead::Earlier(_) | StoredHead::Superseded => Ok(Claiming::Again),
         }
     }
 
@@ -171,52 +174,58 @@ impl StateRun {
         let (start, condition) = (self.guard.clocks(), self.condition());
         let before = self.pulled.head.as_deref();
         let stored = self.access.store_head(next, before, &condition, self.token)?;
-        let StoredHead::Stored(seen) = stored else { return Ok(Claiming::Again) };
+        let (StoredHead::Stored(seen) | StoredHead::Earlier(seen)) = stored else {
+            return Ok(Claiming::Again);
+        };
         self.guard.renewed(self.settings.lease, start);
+        let copy = seen.copy();
+        let (access, lease) = (self.access.clone(), self.settings.lease);
+        let mut claim = HeldClaim::new(access, &self.cache, &self.guard, self.token, lease, *seen);
         let lost = self.pulled.loss.is_some();
-        let mut writes = vec![self.cache.copy_of(&seen.copy())?];
+        let has_rows = next.snapshot.is_some() || !next.deltas.is_empty();
+        let published = self.cache.published_count();
+        claim.is_whole_due = lost || (!has_rows && *published.as_ref().unwrap_or(&1) > 0);
+        claim.conditional = self.conditional;
+        let claim = Arc::new(claim);
+        // From here on it is given back, whatever fails.
+        self.claim = Some(claim.clone());
+        self.report.claimed_by = None;
+        published?;
+        let mut writes = vec![self.cache.copy_of(&copy)?];
         // What the objects hold is found out again.
         writes.extend(lost.then(CacheManager::no_survey));
         self.cache.apply(&writes)?;
-        let has_rows = next.snapshot.is_some() || !next.deltas.is_empty();
-        let is_whole_due = lost || (!has_rows && self.cache.published_count()? > 0);
-        let claim = Arc::new(HeldClaim::new(
-            self.access.clone(),
-            &self.cache,
-            &self.guard,
-            self.token,
-            self.settings.lease,
-            self.conditional,
-            is_whole_due,
-            *seen,
-        ));
         self.renewal = Some(RenewalThread::start(&claim)?);
-        self.claim = Some(claim);
-        self.report.claimed_by = None;
-        if lost && !self.settings.single_writer { self.wait_for_lost_runs() } else { Ok(Claiming::Held) }
+        if lost && !self.settings.single_writer {
+            return Ok(self.wait_for_lost_runs());
+        }
+        Ok(Claiming::Held)
     }
 
     /// Where a head was lost, a run that nobody knows may be writing: it ends within a lease.
-    fn wait_for_lost_runs(&mut self) -> Result<Claiming, StorageError> {
-        let Some(claim) = &self.claim else { return Ok(Claiming::Held) };
+    fn wait_for_lost_runs(&mut self) -> Claiming {
+        let Some(claim) = &self.claim else { return Claiming::Held };
         let lease = self.settings.lease;
         let what = "nothing is sent for one lease: without a record another run may be publishing unseen";
         self.access.trace.warn(what, &[("lease", &format!("{lease:?}")), ("state", &self.access.place())]);
         let end = self.access.clock.now() + lease;
         while self.access.clock.now() < end {
             if self.access.context().check(Operation::State).is_err() {
-                return Ok(Claiming::Refused(self.stop_reason()));
+                return Claiming::Refused(self.stop_reason());
             }
             let left = end.saturating_sub(self.access.clock.now());
             self.access.clock.wait((lease / 20).min(left), &self.access.cancel);
-            if self.guard.must_renew() {
-                claim.checkpoint()?;
+            if self.guard.must_renew()
+                && let Err(error) = claim.checkpoint()
+            {
+                // The next look tries it again, and a lease that ends lets nothing be sent.
+                self.access.trace.warn("the claim could not be renewed", &[("error", &error)]);
             }
         }
         if self.guard.is_superseded() {
-            return Ok(Claiming::Refused(StopReason::Superseded));
+            return Claiming::Refused(StopReason::Superseded);
         }
-        Ok(Claiming::Held)
+        Claiming::Held
     }
 
     /// Judges the claim that is there by the store's clock. `None`: the head has changed meanwhile.
@@ -250,11 +259,12 @@ impl StateRun {
         Ok(now?.map(|now| StoreTime::new(now.at)))
     }
 
-    /// Waits until the head changes, or its claim may be dead.
+    /// Waits until the claim ends, or may be dead.
     fn wait_for(&mut self, who: &str, left: Duration) -> Result<Waited, StorageError> {
         let clock = self.access.clock.clone();
-        let began = clock.now();
-        let until = began + left + Duration::from_secs(1);
+        let Some(seen) = &self.pulled.head else { return Ok(Waited::Ended) };
+        let (mut etag, token) = (seen.etag.clone(), seen.head.claim.as_ref().map(|claim| claim.token));
+        let mut until = clock.now() + left + Duration::from_secs(1);
         if self.waited < self.settings.wait {
             self.access.trace.warn("waiting for another publisher", &[("publisher", &who)]);
         }
@@ -265,7 +275,8 @@ impl StateRun {
             }
             let left = until.saturating_sub(clock.now());
             if left.is_zero() {
-                return Ok(Waited::Unchanged);
+                // What it pushed meanwhile is pulled before it is taken over.
+                return Ok(if etag == seen_etag(&self.pulled) { Waited::Unchanged } else { Waited::Ended });
             }
             let nap = POLL.min(left).min(budget);
             self.waited += nap;
@@ -274,9 +285,15 @@ impl StateRun {
             {
                 return Ok(Waited::Stopped);
             }
-            let known = self.pulled.head.as_ref().map(|head| head.etag.as_str());
-            if !matches!(self.access.read_head(known, true)?, ReadHead::NotModified) {
-                return Ok(Waited::Changed);
+            match self.access.read_head(Some(&etag), true)? {
+                ReadHead::NotModified => {}
+                // It was renewed.
+                ReadHead::Found(read) if read.head.claim.as_ref().map(|claim| claim.token) == token => {
+                    etag = read.etag;
+                    let limit = read.head.claim.map_or(Duration::ZERO, |claim| claim.limit());
+                    until = clock.now() + limit + Duration::from_secs(1);
+                }
+                _ => return Ok(Waited::Ended),
             }
         }
     }
@@ -287,12 +304,12 @@ impl StateRun {
 
     /// Finds out whether a head that nobody here has ever seen was lost: there are objects, or segments.
     fn find_loss(&mut self) -> Result<(), StorageError> {
+        // Another place may be the right one.
+        if self.access.is_elsewhere {
+            self.access.mark_objects(&*self.objects)?;
+        }
         if self.pulled.head.is_some() && self.pulled.loss.is_none() {
             return Ok(());
-        }
-        if self.access.is_elsewhere && self.pulled.head.is_none() {
-            // Another place may be the right one.
-            self.access.mark_objects(&*self.objects)?;
         }
         if self.pulled.loss != Some(Loss::SegmentLost) {
             let names = collect::listed(&self.access)?;
@@ -311,11 +328,22 @@ impl StateRun {
     }
 
     fn holds_objects(&self) -> Result<bool, StorageError> {
-        if self.pulled.known_epoch > 0 {
+        // What the cache says of them was never checked against a record in the bucket.
+        if self.pulled.known_epoch > 0 || self.cache.published_count()? > 0 {
             return Ok(true);
         }
         let Some(transfers) = self.objects.transfers() else { return Ok(false) };
         Ok(!transfers.list(&self.access.context(), None)?.objects.is_empty())
+    }
+
+    /// Finds out whether the store of the objects keeps conditions, if it is another one than that of the state.
+    fn probe_objects(&self) -> Result<Option<String>, StorageError> {
+        let Some(transfers) = self.objects.transfers() else { return Ok(None) };
+        let objects = transfers.state_objects();
+        if objects.place().endpoint == self.access.endpoint()? {
+            return Ok(None);
+        }
+        objects.probe_cheaply(&self.access.context())
     }
 
     /// Finds out whether the store keeps conditions, unless that is known.
@@ -342,6 +370,10 @@ impl StateRun {
                 found.why
             }
         };
+        let why = match why {
+            None if self.access.is_elsewhere => self.probe_objects()?,
+            why => why,
+        };
         if let Some(why) = why {
             if !self.settings.single_writer {
                 let what = format!(
@@ -358,6 +390,10 @@ impl StateRun {
         self.probed = true;
         Ok(())
     }
+}
+
+fn seen_etag(pulled: &Pulled) -> &str {
+    pulled.head.as_ref().map_or("", |seen| seen.etag.as_str())
 }
 
 /// Returns who claimed, for the report.

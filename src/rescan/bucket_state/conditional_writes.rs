@@ -1,6 +1,6 @@
 //! Writes of objects while other publishers may take over: each has a condition, and asks the guard.
 
-use crate::backend::Condition;
+use crate::backend::{Condition, StoredObject, is_weak};
 use crate::error::{ErrorKind, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -27,7 +27,11 @@ pub(crate) fn write_key<T>(
     let fence = KeyFence { guard: &shared.guard, keys: &keys };
     let request_context = RequestContext { fence: Some(&fence), ..context.request_context() };
     let there = published()?;
-    let mut condition = shared.condition_of(key.as_str(), there.as_ref());
+    let condition = shared.condition_of(key.as_str(), there.as_ref());
+    let mut condition = match condition {
+        Condition::None if shared.is_conditional() => asked_condition(context, key)?,
+        known => known,
+    };
     let mut tries = 1;
     loop {
         match send(&request_context, &condition) {
@@ -49,20 +53,46 @@ fn after_conflict(
     conflict: StorageError,
 ) -> Result<Condition, StorageError> {
     shared.check_still_ours(conflict.operation())?;
-    let (Some(claim), Some(transfers)) = (shared.claim(), context.session.backend.transfers()) else {
-        return Err(conflict);
-    };
-    let Some(found) = transfers.head(&context.request_context(), key, false)? else {
-        return Ok(Condition::Absent);
-    };
-    let head = claim.head();
-    let is_dead = |run: &str| head.doubt.iter().any(|doubt| doubt.token.to_string() == run);
-    // A request of a run that ended landed after we had looked.
-    let late = found.is_as_stored && found.proof.as_ref().is_some_and(|proof| is_dead(&proof.run));
     let overwrites =
         shared.on_conflict == OnConflict::Overwrite || (is_unknown && shared.overwrites_unknown());
-    match found.etag {
-        Some(etag) if late || overwrites => Ok(Condition::Matches(etag)),
-        _ => Err(conflict),
+    let found = find(context, key)?;
+    match found {
+        None => Ok(Condition::Absent),
+        Some(found) if overwrites || is_late(shared, &found) => {
+            found.etag.map(Condition::Matches).ok_or(conflict)
+        }
+        Some(_) => Err(conflict),
     }
+}
+
+/// Returns the condition under which a delete is tried again after its condition failed: a request of a run that ended has
+/// landed after we had looked. `None` if the object is somebody else's.
+pub(crate) fn after_late_landing(
+    shared: &SharedWrites,
+    context: &Context,
+    key: &RemoteKey,
+) -> Result<Option<Condition>, StorageError> {
+    let late = find(context, key)?.filter(|found| is_late(shared, found));
+    Ok(late.and_then(|found| found.etag).map(Condition::Matches))
+}
+
+fn find(context: &Context, key: &RemoteKey) -> Result<Option<StoredObject>, StorageError> {
+    let Some(transfers) = context.session.backend.transfers() else { return Ok(None) };
+    transfers.head(&context.request_context(), key, false)
+}
+
+/// Returns true for an object that a run stored whose claim has ended, and whose requests may still land.
+fn is_late(shared: &SharedWrites, found: &StoredObject) -> bool {
+    let (Some(claim), Some(proof)) = (shared.claim(), &found.proof) else { return false };
+    let is_dead = |run: &str| claim.head().doubt.iter().any(|doubt| doubt.token.to_string() == run);
+    found.is_as_stored && is_dead(&proof.run)
+}
+
+/// Returns the condition for an object whose ETag is not recorded, or is a weak one.
+fn asked_condition(context: &Context, key: &RemoteKey) -> Result<Condition, StorageError> {
+    let strong = |etag: &String| !is_weak(etag);
+    Ok(match find(context, key)? {
+        None => Condition::Absent,
+        Some(found) => found.etag.filter(strong).map_or(Condition::None, Condition::Matches),
+    })
 }

@@ -1,7 +1,9 @@
 //! The claim that a run holds: each step replaces the head that the run stored last.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::backend::Condition;
@@ -16,14 +18,22 @@ use crate::state::cache::CacheManager;
 use crate::state::cache::pushed::{Changes, of_segment};
 use crate::state::remote::doubt::{Looked, Unanswered};
 use crate::state::remote::head::{Head, Probe, Segment};
-use crate::state::remote::name::{SegmentKind, StoreTime, Token};
+use crate::state::remote::lease::Clocks;
+use crate::state::remote::name::{SegmentKind, SegmentName, StoreTime, Token};
 use crate::state::remote::segment::{KeyIntent, Planned, Row as SegmentRow, Writer};
+use crate::state::remote::segments::Change;
 use crate::state::remote::transitions::{self, Ending, Refused, Update};
 use crate::state::rows::Row;
 use crate::state::store::Write;
 
 /// The longest intent that is made in memory, in bytes.
 const IN_MEMORY: u64 = 1024 * 1024;
+/// The tries of a step whose head was made anew because an earlier one had landed unseen.
+const TRIES: usize = 3;
+/// The time that giving a claim back may take once its rows are in the bucket.
+const LAST_STEP: Duration = Duration::from_secs(60);
+/// The time for the rows of a run that was cancelled, and again for its last step: its caller waits.
+const CANCELLED: Duration = Duration::from_secs(2);
 
 /// The claim of a run. The thread of the run and the one that renews the claim share it.
 pub(crate) struct HeldClaim {
@@ -36,10 +46,21 @@ pub(crate) struct HeldClaim {
     pub(crate) conditional: bool,
     /// The bucket lacks more of what is published than what changed since the claim.
     pub(crate) is_whole_due: bool,
-    held: Mutex<SeenHead>,
+    held: Mutex<Held>,
+    /// Held while rows are gathered and put into the bucket: one push at a time.
+    pushing: Mutex<()>,
+    /// The run ends: only its last step pushes rows.
+    ending: AtomicBool,
 }
 
-/// How a claim ended.
+/// The head that this run stored last, as far as it knows.
+struct Held {
+    seen: SeenHead,
+    /// The clocks at the first try of a head after it of which no answer came.
+    unanswered_since: Option<Clocks>,
+}
+
+/// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Released {
     Done,
@@ -54,37 +75,66 @@ pub(crate) struct LastWords {
     pub(crate) probe: Option<Probe>,
 }
 
+/// The last rows of a run, ready to be referenced by its last head.
+pub(crate) struct LastRows {
+    /// `None`: they could not be put into the bucket.
+    push: Option<Push>,
+    collected: Vec<SegmentName>,
+    cancelled: bool,
+}
+
 impl HeldClaim {
-    #[allow(clippy::too_many_arguments, reason = "each is a part of the claim")]
     pub(crate) fn new(
         access: StateAccess,
         cache: &CacheManager,
         guard: &Arc<WriteGuard>,
         token: Token,
         lease: Duration,
-        conditional: bool,
-        is_whole_due: bool,
-        held: SeenHead,
+        seen: SeenHead,
     ) -> Self {
-        let (cache, guard, held) = (cache.clone(), guard.clone(), Mutex::new(held));
-        Self { access, cache, guard, token, lease, conditional, is_whole_due, held }
+        Self {
+            access,
+            cache: cache.clone(),
+            guard: guard.clone(),
+            token,
+            lease,
+            conditional: true,
+            is_whole_due: false,
+            held: Mutex::new(Held { seen, unanswered_since: None }),
+            pushing: Mutex::default(),
+            ending: AtomicBool::new(false),
+        }
     }
 
     /// The head that this run stored last.
     pub(crate) fn head(&self) -> Head {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).head.clone()
+        lock(&self.held).seen.head.clone()
     }
 
-    /// Renews the claim, and publishes what was acknowledged so far.
+    /// Renews the claim; then publishes what was acknowledged so far.
     pub(crate) fn checkpoint(&self) -> Result<(), StorageError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let pusher = Pusher { access: &self.access, cache: &self.cache, head: &held.head };
-        let base = held.head.claim.as_ref().map_or(0, |claim| claim.base);
-        let base = usize::try_from(base).unwrap_or(usize::MAX);
-        let push = if self.is_whole_due { Push::nothing() } else { pusher.delta(base)? };
-        let update = Update { change: push.change, ..Update::default() };
-        let next = transitions::checkpoint(&held.head, self.token, update);
-        self.store(&self.access, &mut held, next, push.changes).map(drop)
+        // A request without an answer must leave time for another one.
+        let renewal = self.access.limited((self.lease / 10).max(Duration::from_secs(5)));
+        let renew = |head: &Head| transitions::checkpoint(head, self.token, Update::default());
+        if self.step(&renewal, &renew, Changes::new())? == Released::Superseded || self.is_whole_due {
+            return Ok(());
+        }
+        let _pushing = self.pushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ending.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let head = self.head();
+        let base = head.claim.as_ref().map_or(0, |claim| claim.base);
+        let pusher = Pusher { access: &self.access, cache: &self.cache, head: &head };
+        let Push { change, changes, .. } = pusher.delta(usize::try_from(base).unwrap_or(usize::MAX))?;
+        if change == Change::None {
+            return Ok(());
+        }
+        let publish = |head: &Head| {
+            let update = Update { change: change.clone(), ..Update::default() };
+            transitions::checkpoint(head, self.token, update)
+        };
+        self.step(&self.access, &publish, changes).map(drop)
     }
 
     /// Names the keys that the run is about to write or delete. Before that nothing may be sent.
@@ -93,32 +143,64 @@ impl HeldClaim {
         scratch: &Path,
         is_large: &dyn Fn(u64) -> bool,
     ) -> Result<Released, StorageError> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let epoch = held.head.epoch;
-        let intent = planned_keys(&self.access, &self.cache, scratch, Some(&held.head), epoch, is_large)?;
-        let next = transitions::add_intent(&held.head, self.token, intent);
-        self.store(&self.access, &mut held, next, Changes::new())
+        let head = self.head();
+        let intent = planned_keys(&self.access, &self.cache, scratch, Some(&head), head.epoch, is_large)?;
+        let add = |head: &Head| transitions::add_intent(head, self.token, intent.clone());
+        self.step(&self.access, &add, Changes::new())
     }
 
-    /// Gives the claim back, with the last rows.
-    pub(crate) fn release(&self, words: LastWords, limit: Duration) -> Result<Released, StorageError> {
-        let access = self.access.for_the_end(limit);
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Puts the last rows into the bucket while the claim is still renewed, and deletes what no head needs any more.
+    pub(crate) fn push_last_rows(&self, cancelled: bool) -> LastRows {
+        self.ending.store(true, Ordering::SeqCst);
+        let _pushing = self.pushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing = LastRows { push: None, collected: Vec::new(), cancelled };
+        if self.guard.is_superseded() {
+            return nothing;
+        }
+        let access =
+            if cancelled { self.access.for_the_end(CANCELLED) } else { self.access.without_deadline() };
+        let head = self.head();
+        let pusher = Pusher { access: &access, cache: &self.cache, head: &head };
+        // All rows may take long: a run that was cancelled leaves them to the next one.
+        let rows = match (cancelled, self.is_whole_due) {
+            (false, whole) => pusher.last(whole).map(Some),
+            (true, false) => pusher.delta(0).map(Some),
+            (true, true) => Ok(None),
+        };
+        match rows {
+            Ok(Some(push)) => {
+                let collected =
+                    if cancelled { Vec::new() } else { collect::collect(&access, &head, push.is_snapshot) };
+                LastRows { push: Some(push), collected, cancelled }
+            }
+            Ok(None) => nothing,
+            Err(error) => {
+                let what = "the last rows could not be put into the bucket; the next run does it";
+                access.trace.warn(what, &[("error", &error)]);
+                nothing
+            }
+        }
+    }
+
+    /// Gives the claim back. Nothing renews it any more.
+    pub(crate) fn release(&self, rows: LastRows, words: LastWords) -> Result<Released, StorageError> {
         if self.guard.is_superseded() {
             return Ok(Released::Superseded);
         }
-        let pusher = Pusher { access: &access, cache: &self.cache, head: &held.head };
-        let Push { change, changes, is_snapshot } = pusher.last(self.is_whole_due)?;
-        let collected = collect::collect(&access, &held.head, is_snapshot);
+        let access = self.access.for_the_end(if rows.cancelled { CANCELLED } else { LAST_STEP });
         let LastWords { complete, looked, probe } = words;
-        let update = Update { change, looked, collected, probe };
-        let unanswered = self.unanswered(&access, &held.head)?;
-        let ending = Ending { update, complete, unanswered };
-        let next = transitions::release(&held.head, self.token, ending);
-        let released = self.store(&access, &mut held, next, changes)?;
+        let lacks_rows = rows.push.is_none();
+        let push = rows.push.unwrap_or_else(Push::nothing);
+        // What was stored, and is no row, is in doubt for everybody else.
+        let unanswered =
+            if lacks_rows { Unanswered::Intents } else { self.unanswered(&access, &self.head())? };
+        let update = Update { change: push.change, looked, collected: rows.collected, probe };
+        let ending = Ending { update, complete: complete && !lacks_rows, unanswered };
+        let end = |head: &Head| transitions::release(head, self.token, ending.clone());
+        let released = self.step(&access, &end, push.changes)?;
         if released == Released::Done {
             self.guard.released();
-            if is_snapshot {
+            if push.is_snapshot {
                 self.cache.record_all_pushed()?;
             }
         }
@@ -137,43 +219,55 @@ impl HeldClaim {
         Ok(ours)
     }
 
-    /// Returns when the head was stored that the run stored last.
+    /// Returns when the head was stored that is there now.
     pub(crate) fn store_time(&self) -> Result<Option<StoreTime>, StorageError> {
         Ok(self.access.head_modified()?.map(|modified| StoreTime::new(modified.at)))
     }
 
-    /// Stores the next head. An error leaves the claim as it was, as far as this run knows.
-    fn store(
+    /// Stores the next head, and records what it holds. After an error the claim is as it was, as far as this run knows.
+    fn step(
         &self,
         access: &StateAccess,
-        held: &mut SeenHead,
-        next: Result<Head, Refused>,
+        next: &dyn Fn(&Head) -> Result<Head, Refused>,
         pushed: Changes,
     ) -> Result<Released, StorageError> {
-        let next = next.map_err(of_refusal)?;
-        let condition = self.condition(held);
-        let start = self.guard.clocks();
-        match access.store_head(&next, Some(held), &condition, self.token)? {
-            StoredHead::Stored(seen) => {
-                self.guard.renewed(self.lease, start);
-                let copy = self.cache.copy_of(&seen.copy())?;
-                *held = *seen;
-                let marks = pushed.into_iter().map(|(key, number)| Write::Pushed(key, number));
-                self.cache.apply(&marks.chain([copy]).collect::<Vec<_>>())?;
-                Ok(Released::Done)
+        let mut held = lock(&self.held);
+        for _ in 0..TRIES {
+            let step = next(&held.seen.head).map_err(of_refusal)?;
+            let (condition, start) = (self.condition(&held.seen), self.guard.clocks());
+            let stored = access.store_head(&step, Some(&held.seen), &condition, self.token);
+            if stored.is_err() {
+                held.unanswered_since.get_or_insert(start);
             }
-            StoredHead::Superseded => {
-                self.guard.superseded();
-                Ok(Released::Superseded)
+            match stored? {
+                StoredHead::Stored(seen) => {
+                    self.guard.renewed(self.lease, start);
+                    let copy = self.cache.copy_of(&seen.copy())?;
+                    *held = Held { seen: *seen, unanswered_since: None };
+                    let marks = pushed.into_iter().map(|(key, number)| Write::Pushed(key, number));
+                    self.cache.apply(&marks.chain([copy]).collect::<Vec<_>>())?;
+                    return Ok(Released::Done);
+                }
+                // Its rows count as not pushed: they are pushed again. Its lease began with its first try.
+                StoredHead::Earlier(seen) => {
+                    self.guard.renewed(self.lease, held.unanswered_since.unwrap_or(start));
+                    *held = Held { seen: *seen, unanswered_since: None };
+                }
+                StoredHead::Superseded => {
+                    self.guard.superseded();
+                    return Ok(Released::Superseded);
+                }
             }
         }
+        let what = "the head changes although nobody else has claimed it";
+        Err(StorageError::new(ErrorKind::Server, Operation::State, what))
     }
 
     fn condition(&self, held: &SeenHead) -> Condition {
         if self.conditional { Condition::Matches(held.etag.clone()) } else { Condition::None }
     }
 
-    /// Returns the keys whose writes may still take effect.
+    /// Returns the keys whose writes may still take effect, and those of multipart uploads that stay open.
     fn unanswered(&self, access: &StateAccess, head: &Head) -> Result<Unanswered, StorageError> {
         // What is still marked as attempted got no answer either, whatever became of it.
         for row in self.cache.pending_rows() {
@@ -182,20 +276,28 @@ impl HeldClaim {
                 self.guard.note_unanswered(&[&key]);
             }
         }
-        let keys = match self.guard.unanswered() {
-            UnansweredKeys::None => return Ok(Unanswered::Nothing),
+        let open = self.cache.keys_with_uploads(None)?;
+        let mut keys = match self.guard.unanswered() {
+            UnansweredKeys::None if open.is_empty() => return Ok(Unanswered::Nothing),
             UnansweredKeys::TooMany => return Ok(Unanswered::Intents),
+            UnansweredKeys::None => BTreeSet::new(),
             UnansweredKeys::Some(keys) => keys,
         };
+        keys.extend(open.iter().cloned());
         let mut writer = Writer::intent(Vec::new());
         for key in keys {
-            let content = KeyIntent { planned: Planned::Put, before: None };
+            let planned = if open.contains(&key) { Planned::Multipart } else { Planned::Put };
+            let content = KeyIntent { planned, before: None };
             writer.write(&SegmentRow { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
         }
         let (bytes, written) = writer.finish().map_err(of_segment)?;
         let name = new_name(SegmentKind::Intent, head.epoch);
         place_bytes(access, Some(head), name, bytes, &written).map(Unanswered::Keys)
     }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes the keys that are pending as an intent of this epoch.

@@ -17,6 +17,7 @@ use crate::rescan::bucket_state::pull::{intent_keys, scratch_of};
 use crate::rescan::bucket_state::segment_objects::{FetchedSegment, new_name, scratch_file, store_file};
 use crate::rescan::context::Context;
 use crate::rescan::dispatch::heads::{self, Answer};
+use crate::rescan::verify::mark_lost;
 use crate::state::cache::CacheManager;
 use crate::state::cache::pushed::of_segment;
 use crate::state::records::Published;
@@ -30,38 +31,48 @@ use crate::tree::version::FileStat;
 
 /// With more keys in doubt than this they are not asked for one by one: a listing shows which have moved.
 const MOST_HEADS: u64 = 1000;
-/// The most keys that doubts are merged from.
-const MOST_MERGED: usize = 10_000_000;
+/// The most keys of large files whose uploads are looked for.
+const MOST_LARGE: usize = 10_000;
+/// The most keys that doubts are merged from: some 100 bytes of memory each.
+const MOST_MERGED: usize = 500_000;
 
 impl StateRun {
-    /// Looks at everything that is in doubt, under our claim. Returns true if the records have changed.
+    /// Looks at everything that is in doubt, under our claim.
     pub(crate) fn look_at_doubts(
         &mut self,
         engine: &Engine,
         context: &Arc<Context>,
-    ) -> Result<bool, StorageError> {
-        let Some(claim) = self.claim.clone() else { return Ok(false) };
+    ) -> Result<LookedAt, StorageError> {
+        let Some(claim) = self.claim.clone() else { return Ok(LookedAt::default()) };
         let head = claim.head();
         if head.doubt.is_empty() {
-            return Ok(false);
+            return Ok(LookedAt::default());
         }
         self.all_looked = false;
         // Before the first key is asked for.
-        let Some(at) = claim.store_time()? else { return Ok(false) };
+        let Some(at) = claim.store_time()? else { return Ok(LookedAt::default()) };
         let look = Look { engine, context, access: &self.access, cache: &self.cache, head: &head };
-        let mut changed = false;
-        let mut whole = true;
+        let mut all = LookedAt::default();
         for doubt in &head.doubt {
-            let (moved, all) = look.at(doubt)?;
-            changed |= moved;
-            whole &= all;
-            if all {
+            let looked = look.at(doubt)?;
+            all.changed |= looked.changed;
+            all.failed += looked.failed;
+            if looked.failed == 0 {
                 self.looked.push(Looked { token: doubt.token, at });
             }
         }
-        self.all_looked = whole;
-        Ok(changed)
+        self.all_looked = all.failed == 0;
+        Ok(all)
     }
+}
+
+/// What became of a look at keys in doubt.
+#[derive(Debug, Default)]
+pub(crate) struct LookedAt {
+    /// The records have changed.
+    pub(crate) changed: bool,
+    /// Keys that could not be asked for.
+    pub(crate) failed: u64,
 }
 
 struct Look<'a> {
@@ -72,17 +83,10 @@ struct Look<'a> {
     head: &'a Head,
 }
 
-/// What a look found so far.
-#[derive(Default)]
-struct Findings {
-    changed: bool,
-    failed: u64,
-}
-
 impl Look<'_> {
-    /// Looks at the keys of one doubt. Returns whether the records have changed, and whether every key was seen.
-    fn at(&self, doubt: &Doubt) -> Result<(bool, bool), StorageError> {
-        let mut findings = Findings::default();
+    /// Looks at the keys of one doubt.
+    fn at(&self, doubt: &Doubt) -> Result<LookedAt, StorageError> {
+        let mut findings = LookedAt::default();
         let count: u64 = doubt.keys.intents().iter().map(rows_of).sum();
         let mut keys = Vec::new();
         let mut all = doubt.keys == Keys::All;
@@ -95,13 +99,13 @@ impl Look<'_> {
         }
         if all || count > MOST_HEADS {
             let named = if all { None } else { Some(keys) };
-            self.by_listing(named, &mut findings)?;
+            self.by_listing(doubt, named, &mut findings)?;
         } else {
             for intent in keys {
                 self.by_heads(doubt, intent, &mut findings)?;
             }
         }
-        Ok((findings.changed, findings.failed == 0))
+        Ok(findings)
     }
 
     /// Asks for each key.
@@ -109,35 +113,41 @@ impl Look<'_> {
         &self,
         doubt: &Doubt,
         intent: FetchedSegment,
-        findings: &mut Findings,
+        findings: &mut LookedAt,
     ) -> Result<(), StorageError> {
         let (mut rows, mut large) = (intent.into_intents(), Vec::new());
         let next = || {
             let Some(row) = rows.next().transpose().map_err(of_segment)? else { return Ok(None) };
-            let key = row.key.into_string();
-            if row.content.planned == Planned::Multipart {
-                large.push(key.clone());
-            }
-            Ok(Some((key, ())))
+            note_if_large(&mut large, &row);
+            Ok(Some((row.key.into_string(), ())))
         };
         let changed = &mut findings.changed;
         let took = |answers| self.record(answers, changed);
         findings.failed += heads::ask(self.engine, self.context, next, took)?;
-        if let Some(dead) = DeadUploads::of(self.head, doubt, self.cache)?.filter(|_| !large.is_empty()) {
-            large.iter().try_for_each(|key| dead.abort(self.context, key))?;
+        self.abort_uploads(doubt, &large)
+    }
+
+    /// Aborts the multipart uploads that the claim of a doubt left open.
+    fn abort_uploads(&self, doubt: &Doubt, large: &[String]) -> Result<(), StorageError> {
+        if large.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let Some(dead) = DeadUploads::of(self.head, doubt, self.cache)? else { return Ok(()) };
+        large.iter().try_for_each(|key| dead.abort(self.context, key))
     }
 
     /// Asks only for objects whose ETag has moved, and for those that are not listed. `named` are the keys in doubt;
     /// without them it is all that is published.
     fn by_listing(
         &self,
+        doubt: &Doubt,
         named: Option<Vec<FetchedSegment>>,
-        findings: &mut Findings,
+        findings: &mut LookedAt,
     ) -> Result<(), StorageError> {
         let transfers = self.transfers()?;
-        let doubted = named.map(KeySet::of).transpose()?;
+        let mut large = Vec::new();
+        let doubted = named.map(|intents| KeySet::of(intents, &mut large)).transpose()?;
+        self.abort_uploads(doubt, &large)?;
         let (mut listed, mut from, mut pages) = (KeySet::default(), None, Pages::new());
         loop {
             let page = transfers.list(&self.context.request_context(), from.as_deref())?;
@@ -171,7 +181,7 @@ impl Look<'_> {
         &self,
         listed: &KeySet,
         doubted: Option<&KeySet>,
-        findings: &mut Findings,
+        findings: &mut LookedAt,
     ) -> Result<(), StorageError> {
         let mut rows = self.cache.rows();
         let next = || {
@@ -190,7 +200,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn ask_for(&self, keys: Vec<(String, ())>, findings: &mut Findings) -> Result<(), StorageError> {
+    fn ask_for(&self, keys: Vec<(String, ())>, findings: &mut LookedAt) -> Result<(), StorageError> {
         let mut keys = keys.into_iter();
         let changed = &mut findings.changed;
         let took = |answers| self.record(answers, changed);
@@ -211,9 +221,12 @@ impl Look<'_> {
                 _ => true,
             };
             if is_moved {
-                match found {
-                    None => writes.push(Write::Deleted(key.clone())),
-                    Some(found) => writes.extend(self.as_published(&key, found)),
+                match (found.map(|found| self.as_published(&key, found)), published) {
+                    (None, _) => writes.push(Write::Deleted(key)),
+                    (Some(ours), _) if !ours.is_empty() => writes.extend(ours),
+                    // Somebody else's: it is met again as a conflict, where the run sends or deletes it.
+                    (Some(_), Some(there)) => writes.push(mark_lost(key, &there, pending)),
+                    (Some(_), None) => continue,
                 }
                 *changed = true;
             } else if pending.is_some_and(|pending| pending.attempted) {
@@ -248,6 +261,13 @@ impl Look<'_> {
     }
 }
 
+/// Notes the key of a file that was to be sent as a multipart upload.
+fn note_if_large(large: &mut Vec<String>, row: &Row<KeyIntent>) {
+    if row.content.planned == Planned::Multipart && large.len() < MOST_LARGE {
+        large.push(row.key.as_str().to_owned());
+    }
+}
+
 fn rows_of(segment: &Segment) -> u64 {
     match segment {
         Segment::Stored(stored) => stored.rows,
@@ -263,11 +283,14 @@ struct KeySet {
 }
 
 impl KeySet {
-    fn of(intents: Vec<FetchedSegment>) -> Result<Self, StorageError> {
+    /// The keys of these intents; those of large files are noted as well.
+    fn of(intents: Vec<FetchedSegment>, large: &mut Vec<String>) -> Result<Self, StorageError> {
         let mut set = Self::default();
         for intent in intents {
             for row in intent.into_intents() {
-                set.insert(row.map_err(of_segment)?.key.as_str());
+                let row = row.map_err(of_segment)?;
+                note_if_large(large, &row);
+                set.insert(row.key.as_str());
             }
         }
         Ok(set)
@@ -282,28 +305,30 @@ impl KeySet {
     }
 }
 
-/// Returns one intent with the keys of all doubts of a head and of its claim, for an epoch that is about to be claimed.
+/// Returns one intent with the keys of all doubts of a head and of its claim, for an epoch that is about to be claimed,
+/// and whether it has all of them. Without all, everything is in doubt.
 pub(crate) fn merge_doubts(
     access: &StateAccess,
     cache: &CacheManager,
     head: Option<&Head>,
     epoch: u64,
-) -> Result<Segment, StorageError> {
-    let head = head.ok_or_else(|| {
-        StorageError::new(ErrorKind::Other, Operation::State, "no head has doubts to merge")
-    })?;
-    let claimed = head.claim.iter().flat_map(|claim| &claim.intents);
-    let doubted = head.doubt.iter().flat_map(|doubt| doubt.keys.intents());
-    let mut keys: BTreeMap<RemoteKey, KeyIntent> = BTreeMap::new();
-    for intent in doubted.chain(claimed) {
-        let fetched = intent_keys(access, cache, intent)?.filter(|_| keys.len() < MOST_MERGED);
-        let Some(fetched) = fetched else {
-            let what = "the keys in doubt of an interrupted run are lost; run verify with --repair, then remove the \
-                        object .brigade/head: the next run makes the state anew";
-            return Err(StorageError::new(ErrorKind::StateDamaged, Operation::State, what));
+) -> Result<(Segment, bool), StorageError> {
+    let intents = head.into_iter().flat_map(|head| {
+        let claimed = head.claim.iter().flat_map(|claim| &claim.intents);
+        head.doubt.iter().flat_map(|doubt| doubt.keys.intents()).chain(claimed)
+    });
+    let (mut keys, mut whole) = (BTreeMap::<RemoteKey, KeyIntent>::new(), true);
+    for intent in intents {
+        let Some(fetched) = intent_keys(access, cache, intent)? else {
+            whole = false;
+            continue;
         };
         for row in fetched.into_intents() {
             let Row { key, content } = row.map_err(of_segment)?;
+            if keys.len() >= MOST_MERGED {
+                whole = false;
+                break;
+            }
             keys.entry(key).or_insert(content);
         }
     }
@@ -313,5 +338,5 @@ pub(crate) fn merge_doubts(
         writer.write(&Row { key, content }).map_err(of_segment)?;
     }
     let (file, written) = writer.finish().map_err(of_segment)?;
-    store_file(access, new_name(SegmentKind::Intent, epoch), &file, &written)
+    Ok((store_file(access, new_name(SegmentKind::Intent, epoch), &file, &written)?, whole))
 }

@@ -76,7 +76,7 @@ impl Pull<'_> {
             }
         }
         let what = "the state changes faster than it can be read";
-        Err(StorageError::new(ErrorKind::Unavailable, Operation::State, what))
+        Err(StorageError::new(ErrorKind::Server, Operation::State, what))
     }
 
     /// `None`: the head has changed meanwhile.
@@ -112,15 +112,15 @@ impl Pull<'_> {
                 ..Pulled::default()
             }));
         }
-        // What the cache knows is newer: it stays, and is compared with the objects.
-        if since == Since::WentBack {
+        // What the cache knows is newer: it stays, and is compared with the objects. A reader takes what there is.
+        if since == Since::WentBack && self.publishes {
             let loss = Some(Loss::WentBack);
             return Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch, known: known_place }));
         }
         let read = if self.publishes { read } else { self.for_reading(*read)? };
         // Changes of this machine that never got into the bucket leave no base for deltas.
         let unpushed = self.cache.unpushed().next().transpose()?.is_some();
-        let base = known.filter(|_| !unpushed);
+        let base = known.filter(|_| !unpushed && since == Since::Later);
         let Some(fetched) = self.fetch(&read.head, base.as_ref().map(|base| &base.head))? else {
             return self.after_missing_segment(read, known_epoch, known_place);
         };
@@ -189,7 +189,7 @@ impl Pull<'_> {
     }
 
     fn record(&self, read: &SeenHead) -> Result<(), StorageError> {
-        let mut writes = vec![self.cache.copy_of(&read.copy())?, CacheManager::survey_mark()];
+        let mut writes = vec![self.cache.copy_of(&read.copy())?];
         let last = read.head.history.last().map(|past| past.outcome);
         // What incomplete runs of this machine have added belongs to that tree, or is gone.
         writes.extend(

@@ -46,41 +46,46 @@ impl Pusher<'_> {
     /// head stay.
     pub(crate) fn delta(&self, base: usize) -> Result<Push, StorageError> {
         let (bytes, written, changes) = self.cache.write_delta(Vec::new())?;
-        if changes.is_empty() {
-            return Ok(Push::nothing());
-        }
-        let keep = deltas_to_keep(self.head, written.unpacked).max(base);
-        if keep >= MAX_DELTAS {
-            return Ok(Push::nothing());
-        }
-        let merged = self.merged(keep, &bytes, &written)?;
-        let (keep, delta) = match merged {
-            Some(delta) => (keep, delta),
-            // Without the others, which are lost, the new one has its own place, if there is any.
-            None if self.head.deltas.len() >= MAX_DELTAS => {
-                return Ok(Push::nothing());
-            }
-            None => {
-                let name = new_name(SegmentKind::Delta, self.head.epoch);
-                let delta = place_bytes(self.access, Some(self.head), name, bytes, &written)?;
-                (self.head.deltas.len(), delta)
-            }
-        };
-        Ok(Push { change: Change::Delta { keep, delta }, changes, is_snapshot: false })
+        self.place_delta(base, bytes, &written, changes)
     }
 
     /// The last push of a run: a snapshot if one is due, or if `whole` says that the bucket lacks more than what changed.
     pub(crate) fn last(&self, whole: bool) -> Result<Push, StorageError> {
-        let most = self.cache.unpushed().take(MAX_CHANGES).count();
-        if whole || most == MAX_CHANGES {
+        if whole || self.cache.unpushed().take(MAX_CHANGES).count() == MAX_CHANGES {
             return self.snapshot();
         }
-        let push = self.delta(0)?;
-        let (Change::Delta { delta, .. }, false) = (&push.change, push.changes.is_empty()) else {
-            // Rows that fit in nowhere.
-            return if most > 0 { self.snapshot() } else { Ok(push) };
+        let (bytes, written, changes) = self.cache.write_delta(Vec::new())?;
+        if !changes.is_empty() && is_snapshot_due(self.head, written.unpacked) {
+            return self.snapshot();
+        }
+        let lacks_rows = !changes.is_empty();
+        let push = self.place_delta(0, bytes, &written, changes)?;
+        // Rows that fit in nowhere.
+        if lacks_rows && push.change == Change::None { self.snapshot() } else { Ok(push) }
+    }
+
+    fn place_delta(
+        &self,
+        base: usize,
+        bytes: Vec<u8>,
+        written: &Written,
+        changes: Changes,
+    ) -> Result<Push, StorageError> {
+        let keep = deltas_to_keep(self.head, written.unpacked).max(base);
+        if changes.is_empty() || keep >= MAX_DELTAS {
+            return Ok(Push::nothing());
+        }
+        let (keep, delta) = match self.merged(keep, &bytes, written)? {
+            Some(delta) => (keep, delta),
+            // Without the others, which are lost, the new one has its own place, if there is any.
+            None if self.head.deltas.len() >= MAX_DELTAS => return Ok(Push::nothing()),
+            None => {
+                let name = new_name(SegmentKind::Delta, self.head.epoch);
+                let delta = place_bytes(self.access, Some(self.head), name, bytes, written)?;
+                (self.head.deltas.len(), delta)
+            }
         };
-        if is_snapshot_due(self.head, delta.unpacked()) { self.snapshot() } else { Ok(push) }
+        Ok(Push { change: Change::Delta { keep, delta }, changes, is_snapshot: false })
     }
 
     fn snapshot(&self) -> Result<Push, StorageError> {

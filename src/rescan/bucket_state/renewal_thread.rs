@@ -12,6 +12,9 @@ use crate::rescan::bucket_state::held_claim::HeldClaim;
 /// The thread looks this often whether the claim is to be renewed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// So many looks pass after a failure.
+const AFTER_A_FAILURE: u32 = 10;
+
 /// Renews a claim until it is dropped.
 pub(crate) struct RenewalThread {
     stop: Option<Sender<()>>,
@@ -23,18 +26,18 @@ impl RenewalThread {
         let (stop, stopped) = bounded::<()>(0);
         let claim = claim.clone();
         let renew = move || {
-            let mut failed = false;
+            let mut waits = 0;
             // The other end is dropped to stop it.
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                if !claim.guard.must_renew() {
+                if waits > 0 || !claim.guard.must_renew() {
+                    waits = u32::saturating_sub(waits, 1);
                     continue;
                 }
-                let result = claim.checkpoint();
-                if let (Err(error), false) = (&result, failed) {
+                if let Err(error) = claim.checkpoint() {
                     let what = "the claim could not be renewed; it is tried again";
-                    claim.access.trace.warn(what, &[("error", error)]);
+                    claim.access.trace.warn(what, &[("error", &error)]);
+                    waits = AFTER_A_FAILURE;
                 }
-                failed = result.is_err();
             }
         };
         let thread = std::thread::Builder::new().name("brigade-claim".to_owned()).spawn(renew);

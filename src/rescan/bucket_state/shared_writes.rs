@@ -66,9 +66,14 @@ impl SharedWrites {
         let _ = self.claim.set(claim.clone());
     }
 
+    /// Returns true if writes have conditions.
+    pub(crate) fn is_conditional(&self) -> bool {
+        self.claim.get().is_some_and(|claim| claim.conditional)
+    }
+
     /// Returns the condition for a write of a key, from what the state knows of it.
     pub(crate) fn condition_of(&self, key: &str, published: Option<&Published>) -> Condition {
-        if self.claim.get().is_none_or(|claim| !claim.conditional) {
+        if !self.is_conditional() {
             return Condition::None;
         }
         match published {

@@ -39,8 +39,11 @@ enum Phase {
 
 /// The guard of a run. Workers ask it before each write.
 pub(crate) struct WriteGuard {
+    /// The backend of the state, whose answers tell the store's time.
     backend: Arc<dyn StorageBackend>,
     clock: Arc<dyn Clock>,
+    /// The last date that the store sent, and our clock when it was noticed.
+    date: Mutex<Option<(u64, Duration)>>,
     phase: Mutex<Phase>,
     /// Writes since the last renewal.
     writes: AtomicU64,
@@ -52,17 +55,27 @@ impl WriteGuard {
         Self {
             backend: backend.clone(),
             clock: clock.clone(),
+            date: Mutex::default(),
             phase: Mutex::new(Phase::Unclaimed),
             writes: AtomicU64::new(0),
             unanswered: Mutex::default(),
         }
     }
 
-    /// What the clocks show now.
+    /// What the clocks show now. The store's is its last date, and what has passed here since: an old date must not count
+    /// as the start of a lease.
     pub(crate) fn clocks(&self) -> Clocks {
+        let boot = self.clock.now_with_suspension();
         let wall = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let store = self.backend.transfers().and_then(|transfers| transfers.state_objects().store_date());
-        Clocks { boot: self.clock.now_with_suspension(), wall, store: store.map(StoreTime::new) }
+        let sent = self.backend.transfers().and_then(|transfers| transfers.state_objects().store_date());
+        let mut date = lock(&self.date);
+        if let Some(sent) = sent.filter(|sent| date.is_none_or(|(known, _)| known != *sent)) {
+            *date = Some((sent, boot));
+        }
+        let store = date.map(|(sent, noticed)| {
+            StoreTime::new(sent.saturating_add(boot.saturating_sub(noticed).as_secs()))
+        });
+        Clocks { boot, wall, store }
     }
 
     /// The store has acknowledged the claim, or its renewal, whose first try began at this time.
@@ -111,6 +124,15 @@ impl WriteGuard {
         Err(StorageError::new(kind, operation, format!("not sent: {what}")))
     }
 
+    /// Returns the time until the lease ends; none without a claim.
+    pub(crate) fn remaining(&self) -> Duration {
+        let now = self.clocks();
+        match *lock(&self.phase) {
+            Phase::Claimed(lease) => lease.left(&now),
+            Phase::Unclaimed | Phase::Superseded => Duration::ZERO,
+        }
+    }
+
     pub(crate) fn note_unanswered(&self, keys: &[&str]) {
         let mut unanswered = lock(&self.unanswered);
         match &mut *unanswered {
@@ -143,6 +165,10 @@ pub(crate) struct KeyFence<'a> {
 impl Fence for KeyFence<'_> {
     fn check(&self, operation: Operation) -> Result<Duration, StorageError> {
         self.guard.check(operation)
+    }
+
+    fn remaining(&self) -> Duration {
+        self.guard.remaining()
     }
 
     fn note_unanswered(&self) {

@@ -41,7 +41,7 @@ impl RescanOrchestrator {
         }
         plan = self.plan_with_store(context, dispatcher, state.as_deref_mut(), plan, report)?;
         match state {
-            Some(state) if learns => self.name_keys(dispatcher, state)?,
+            Some(state) if learns || state.lacks_intent() => self.name_keys(dispatcher, state)?,
             Some(_) => {}
             None => self.record_run(context, dispatcher)?,
         }
@@ -105,10 +105,15 @@ impl RescanOrchestrator {
         if dispatcher.tally.is_stopped() {
             return Ok(Settled::default());
         }
-        let moved = match state.map_or(Ok(false), |state| state.look_at_doubts(&self.engine, context)) {
-            Ok(moved) => moved,
+        let looked = state.map(|state| state.look_at_doubts(&self.engine, context)).transpose();
+        let looked = match looked {
+            Ok(looked) => looked.unwrap_or_default(),
             Err(error) => return dispatcher.absorb_outage(error).map(|()| Settled::default()),
         };
+        if looked.failed > 0 {
+            let what = format!("{} objects that are in doubt could not be asked for", looked.failed);
+            report.add_failed(StorageError::new(ErrorKind::Other, Operation::Head, what));
+        }
         let taken = match self.first_run_due(context)? {
             // Denied, or not supported: the preflight has said so.
             Some(_) if !dispatcher.tally.permitted => {
@@ -120,7 +125,7 @@ impl RescanOrchestrator {
         };
         let looked = taken.and_then(|taken| {
             let settled = leftovers::settle(&self.engine, context, &self.cache)?;
-            Ok(Settled { changed: settled.changed || taken || moved, ..settled })
+            Ok(Settled { changed: settled.changed || taken || looked.changed, ..settled })
         });
         looked.or_else(|error| dispatcher.absorb_outage(error).map(|()| Settled::default()))
     }

@@ -56,7 +56,8 @@ impl RescanOrchestrator {
             force: AtomicBool::new(run.force),
             hash_only: AtomicBool::new(false),
             shared: self.config.state.as_ref().map(|state| {
-                let guard = WriteGuard::new(&self.backend, self.engine.clock());
+                let place = state.elsewhere.as_ref().unwrap_or(&self.backend);
+                let guard = WriteGuard::new(place, self.engine.clock());
                 SharedWrites::new(guard, state.on_conflict)
             }),
         })

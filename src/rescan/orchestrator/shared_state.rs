@@ -66,6 +66,7 @@ impl RescanOrchestrator {
             // What is learned under the claim may change the plan: its keys are named afterwards.
             let learns = self.learns(state)?;
             let is_large = |size| is_large(&*self.backend, size);
+            let waited = state.waited();
             let claimed = state.claim((!learns).then_some(&is_large as &dyn Fn(u64) -> bool));
             let claimed = match claimed {
                 Err(error) => {
@@ -76,6 +77,8 @@ impl RescanOrchestrator {
             };
             match claimed {
                 Claiming::Held => break,
+                // A wait has a limit of its own.
+                Claiming::Again if state.waited() > waited => {}
                 Claiming::Again if tries < MOST_CLAIMS => tries += 1,
                 Claiming::Again => dispatcher.stop(StopReason::Claimed),
                 Claiming::Refused(reason) => dispatcher.stop(reason),
@@ -149,11 +152,13 @@ impl RescanOrchestrator {
         result: &mut Result<End, StorageError>,
         report: &mut RescanReport,
     ) -> Result<(), StorageError> {
-        report.pending = self.cache.pending_count()?;
+        let counted = self.cache.pending_count();
+        report.pending = *counted.as_ref().unwrap_or(&1);
         let complete = result.as_ref().is_ok_and(|end| end.is_complete(report));
         let stopped = context.session.cancel.is_cancelled();
         let released = state.release(complete, stopped);
         report.state = state.known_report();
+        counted?;
         let Ok(end) = result else {
             if let Err(error) = released {
                 warn_unreleased(context, &error);

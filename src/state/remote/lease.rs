@@ -69,8 +69,8 @@ impl Lease {
         let boot = now.boot.saturating_sub(self.start.boot);
         let wall = now.wall.saturating_sub(self.start.wall);
         let store = match (self.start.store, now.store) {
-            // Both have lost a part of a second.
-            (Some(start), Some(now)) if now > start => now.since(start) + Duration::from_secs(1),
+            // Both have lost a part of a second, which the slack of the others covers.
+            (Some(start), Some(now)) => now.since(start),
             _ => Duration::ZERO,
         };
         boot.max(wall).max(store)
@@ -86,9 +86,14 @@ impl Lease {
         self.age(now) >= RENEWAL.min(self.length / 5)
     }
 
+    /// Returns the time until the lease ends.
+    pub(crate) fn left(&self, now: &Clocks) -> Duration {
+        self.length.saturating_sub(self.age(now))
+    }
+
     /// Returns the total deadline of a request that begins now: it ends with the lease. `None` if it may not begin.
     pub(crate) fn deadline(&self, now: &Clocks) -> Option<Duration> {
-        self.may_begin(now).then(|| self.length.saturating_sub(self.age(now)))
+        self.may_begin(now).then(|| self.left(now))
     }
 }
 

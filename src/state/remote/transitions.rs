@@ -112,6 +112,8 @@ pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<He
     let (generation, order) = request.lost_at.map_or((0, None), |_| request.known);
     next.generation = next.generation.max(generation);
     next.order = order_after(next.order.max(order), request.order)?;
+    // What a dead run pushed is of a tree that is not whole either.
+    let base = next.claim.as_ref().map_or(next.deltas.len() as u64, |old| old.base);
     if let Some(old) = next.claim.take() {
         let since = end_of(&old, seen.map(|seen| seen.modified), request.judgement)?;
         remember(&mut next, &old, Outcome::Taken);
@@ -133,7 +135,7 @@ pub(crate) fn claim(seen: Option<Seen<'_>>, request: &ClaimRequest) -> Result<He
         epoch: next.epoch,
         since: request.since,
         lease: request.lease,
-        base: next.deltas.len() as u64,
+        base,
         intents: request.intent.clone().into_iter().collect(),
     });
     finish(seen.map(|seen| seen.head), next, &[])

@@ -25,27 +25,37 @@ pub(crate) fn time_limit(length: u64) -> Duration {
 /// A function that takes the body of a response as it comes.
 pub(crate) type BodySink<'a> = &'a mut dyn FnMut(&mut dyn Read) -> std::io::Result<()>;
 
-/// Applies the time limits of this request where they differ from those of the agent. `total` limits all of it.
+/// A longer body may be on its way while its time limit is extended.
+const SMALL_BODY: u64 = 1024 * 1024;
+
+/// Applies the time limits of this request where they differ from those of the agent. `total` limits all of it; a long
+/// body looks at its limit itself.
 pub(crate) fn with_own_limits<T: AsSendBody>(
     request: &S3Request<'_>,
     total: Option<Duration>,
     agent: &Agent,
     signed: Request<T>,
 ) -> Request<T> {
-    match request.timeout {
-        None if total.is_some() => agent.configure_request(signed).timeout_global(total).build(),
-        None if request.expected > 0 => {
-            let limit = Some(time_limit(request.expected));
-            agent.configure_request(signed).timeout_recv_body(limit).build()
-        }
-        None => signed,
-        Some(limit) => agent
-            .configure_request(signed)
-            .timeout_recv_response(Some(limit))
-            .timeout_recv_body(Some(limit))
-            .timeout_per_read(Some(limit))
-            .build(),
+    let usual = agent.config().timeouts().recv_response;
+    let of_total = total.map(|total| usual.map_or(total, |usual| usual.min(total)));
+    let response = request.timeout.into_iter().chain(of_total).min();
+    if response.is_none() && request.expected == 0 {
+        return signed;
     }
+    let mut config = agent.configure_request(signed);
+    if request.expected > 0 {
+        config = config.timeout_recv_body(Some(time_limit(request.expected)));
+    }
+    if let Some(limit) = response {
+        config = config.timeout_recv_response(Some(limit));
+    }
+    if let Some(limit) = request.timeout {
+        config = config.timeout_recv_body(Some(limit)).timeout_per_read(Some(limit));
+    }
+    if request.length <= SMALL_BODY {
+        config = config.timeout_global(total);
+    }
+    config.build()
 }
 
 /// A body that fails once its run is cancelled or its time limit has passed.
@@ -65,11 +75,9 @@ impl<'a> TimedBody<'a> {
     pub(crate) fn new(
         context: &'a RequestContext<'a>,
         request: &S3Request<'_>,
-        total: Option<Duration>,
         inner: &'a mut dyn Read,
     ) -> Self {
-        let limit = time_limit(request.length.max(request.expected));
-        let until = context.clock.now() + total.map_or(limit, |total| total.min(limit));
+        let until = context.clock.now() + time_limit(request.length.max(request.expected));
         Self {
             inner,
             operation: request.operation,
@@ -86,7 +94,8 @@ impl Read for TimedBody<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.context.check(self.operation).map_err(std::io::Error::other)?;
         // The idle limits do not end a body that trickles.
-        if self.context.clock.now() >= self.until {
+        let is_over = self.context.fence.is_some_and(|fence| fence.remaining().is_zero());
+        if is_over || self.context.clock.now() >= self.until {
             let late = "the body took longer than the time limit of the request";
             let error = StorageError::new(ErrorKind::Timeout, self.operation, late);
             return Err(std::io::Error::other(error));

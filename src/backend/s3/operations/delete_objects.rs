@@ -97,9 +97,13 @@ pub(crate) fn delete_of_state(
     key: &RemoteKey,
 ) -> Result<(), StorageError> {
     let request = delete_request(s3, key, &Condition::None)?;
-    retry::run(&s3.settings.retry, context, Operation::Delete, |attempt| {
+    let sent = retry::run(&s3.settings.retry, context, Operation::Delete, |attempt| {
         s3.client.send(context, attempt, &request, &mut empty()).map(drop)
-    })
+    });
+    match sent {
+        Err(error) if error.code() == Some("NoSuchKey") => Ok(()),
+        other => other,
+    }
 }
 
 fn delete_request<'a>(
