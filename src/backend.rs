@@ -28,7 +28,9 @@ pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
 pub use self::listing::{Listed, Page};
 pub(crate) use self::proof::Proof;
-pub(crate) use self::state_objects::{Fetched, Modified, ProbeResult, PutSmall, SmallObject, StateObjects};
+pub(crate) use self::state_objects::{
+    Fetched, HEAD_KEY, Modified, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace,
+};
 pub(crate) use self::transfers::{
     Assembly, Begun, Creation, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart,
     StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token,

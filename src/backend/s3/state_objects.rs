@@ -3,9 +3,11 @@
 use std::fs::File;
 
 use crate::backend::s3::S3Backend;
-use crate::backend::s3::operations::{delete_objects, list_objects, state_reads, state_writes};
+use crate::backend::s3::operations::{
+    delete_objects, first_request, list_objects, state_reads, state_writes,
+};
 use crate::backend::{
-    Condition, Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, probe,
+    Condition, Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace, probe,
 };
 use crate::error::StorageError;
 use crate::key::RemoteKey;
@@ -14,6 +16,10 @@ use crate::tree::digest::Digest;
 use crate::tree::source::Source;
 
 impl StateObjects for S3Backend {
+    fn find_head(&self, context: &RequestContext<'_>) -> Result<Option<StatePlace>, StorageError> {
+        first_request::find_head(self, context)
+    }
+
     fn get_small(
         &self,
         context: &RequestContext<'_>,
