@@ -47,8 +47,8 @@ impl Run {
     }
 
     /// Only reports what would be done, and records nothing. Files that may have changed are hashed, one after another,
-    /// to find out. Sends no request, except on the first run of a cache: then it lists the prefix as
-    /// [`FirstRun`](crate::FirstRun) says.
+    /// to find out. Sends no request, except on the first run of a cache: then it looks for a state that lies in the
+    /// bucket, and lists the prefix as [`FirstRun`](crate::FirstRun) says.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self
