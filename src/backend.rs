@@ -30,7 +30,8 @@ pub(crate) use self::listing::STATE_HEAD;
 pub use self::listing::{Listed, Page};
 pub(crate) use self::proof::Proof;
 pub(crate) use self::state_objects::{
-    Fetched, Modified, ProbeResult, PutSmall, STATE_FOLDER, SmallObject, StateObjects, StatePlace,
+    Fetched, FoundState, HEAD_KEY, Modified, ProbeResult, PutSmall, STATE_FOLDER, SmallObject, StateObjects,
+    StatePlace,
 };
 pub(crate) use self::transfers::{
     Assembly, Begun, Creation, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart,

@@ -39,7 +39,8 @@ use crate::backend::s3::checks::is_loopback;
 use crate::backend::s3::client::Client;
 use crate::backend::s3::config::{S3Config, S3Settings};
 use crate::backend::s3::operations::{
-    delete_objects, get_object, head_object, list_objects, multipart, multipart_lookup, put_object,
+    delete_objects, first_request, get_object, head_object, list_objects, multipart, multipart_lookup,
+    put_object,
 };
 use crate::backend::{
     Assembly, Begun, Condition, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled,
@@ -221,7 +222,7 @@ impl sealed::Sealed for S3Backend {}
 
 impl Transfers for S3Backend {
     fn preflight(&self, context: &RequestContext<'_>) -> Result<(), StorageError> {
-        list_objects::preflight(self, context)
+        first_request::list_one(self, context)
     }
 
     fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError> {

@@ -14,12 +14,20 @@ use crate::tree::source::Source;
 /// The folder of the state's objects, below the prefix.
 pub(crate) const STATE_FOLDER: &str = ".brigade/";
 
+/// The key of the head: the one object of the state that is overwritten.
+pub(crate) const HEAD_KEY: &str = ".brigade/head";
+
 /// The operations on the objects of the state. They retry by the backend's policy, keep no state and bound what they
 /// read. Sealed, as [`Transfers`](crate::Transfers) is.
 #[doc(hidden)]
 pub trait StateObjects: Send + Sync + sealed::Sealed {
     /// Returns where the objects lie.
     fn place(&self) -> StatePlace;
+
+    /// Looks for the head by one small GET, for a run that has no use for it; `None` if the store says that there is
+    /// none. Whatever lies there counts, also if it cannot be read as a head. A server that does not answer within
+    /// 30 s is asked once.
+    fn find_head(&self, context: &RequestContext<'_>) -> Result<Option<FoundState>, StorageError>;
 
     /// Reads an object of at most `limit` bytes, past all caches, unless its `ETag` is `if_none_match`. An object that is
     /// longer, or has a weak `ETag` or none, is an error; so is a refusal, which is not
@@ -99,6 +107,16 @@ pub struct StatePlace {
     pub bucket: String,
     /// Empty, or it ends in a slash.
     pub prefix: String,
+}
+
+/// The place of a state that lies in a bucket.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundState {
+    /// Under the prefix, with the objects.
+    Here,
+    /// Where the marker under the prefix says: `s3://BUCKET/PREFIX`.
+    Elsewhere(String),
 }
 
 /// A small object to store.

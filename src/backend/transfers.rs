@@ -51,7 +51,8 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
         part_size: Option<u64>,
     ) -> Result<Option<Digest>, StorageError>;
 
-    /// Sends one small signed request. If it succeeds, endpoint, certificate, credentials, bucket and clock are right.
+    /// Lists one object, with a short time limit. If that succeeds, endpoint, certificate, credentials, bucket and clock
+    /// are right, and the credentials may list.
     #[doc(hidden)]
     fn preflight(&self, context: &RequestContext<'_>) -> Result<(), StorageError>;
 

@@ -47,9 +47,9 @@ impl Run {
     }
 
     /// Only reports what would be done, and records nothing. Files that may have changed are hashed, one after another,
-    /// to find out. Sends no request, except on the first run of a cache: then it lists the prefix as
-    /// [`FirstRun`](crate::FirstRun) says. With the state in the bucket it pulls that into the cache first, claims
-    /// nothing, and needs a cache that can be written.
+    /// to find out. Sends no request, except on the first run of a cache: then it looks for a state that lies in the
+    /// bucket, and lists the prefix as [`FirstRun`](crate::FirstRun) says. With the state in the bucket it pulls that into
+    /// the cache first, claims nothing, and needs a cache that can be written.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self

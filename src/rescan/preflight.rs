@@ -1,6 +1,8 @@
 //! The first request of a run that has work. It finds what would be wrong with every other request.
 
+use crate::backend::{FoundState, HEAD_KEY, Transfers};
 use crate::error::{ErrorKind, StorageError};
+use crate::request_context::RequestContext;
 use crate::rescan::config::FirstRun;
 use crate::rescan::context::Context;
 use crate::state::cache::CacheManager;
@@ -9,7 +11,7 @@ use crate::state::cache::CacheManager;
 pub(crate) enum Preflight {
     /// Endpoint, certificate, credentials, bucket and clock are good.
     Passed,
-    /// The same, but these credentials may not list objects.
+    /// The same, but these credentials may neither read nor list objects.
     Denied,
     /// The backend has no request for this, or the store does not support it.
     Unknown,
@@ -19,32 +21,44 @@ pub(crate) enum Preflight {
     Unreachable(StorageError),
 }
 
-/// Sends one small signed request from this thread.
+/// Sends one small signed request from this thread: a GET of the head that a state in the bucket would have.
 ///
 /// # Errors
-/// Those that every other request would end with, too; and on the first run of a cache, if the credentials may not list
-/// what `policy` is about.
+/// If there is a head, because this run keeps its state elsewhere; and those of [`classify_first_result`].
 pub(crate) fn preflight(
     context: &Context,
     cache: &CacheManager,
     policy: FirstRun,
 ) -> Result<Preflight, StorageError> {
     let Some(transfers) = context.session.backend.transfers() else { return Ok(Preflight::Unknown) };
-    judge(context, cache, policy, transfers.preflight(&context.request_context()))
+    let result = look_for_head(transfers, &context.request_context());
+    classify_first_result(context, cache, policy, result)
 }
 
-/// Returns what the first request of a run says about all others.
+/// Passes if there is no head. If the store refuses to say, the small listing decides.
+fn look_for_head(transfers: &dyn Transfers, context: &RequestContext<'_>) -> Result<(), StorageError> {
+    match transfers.state_objects().find_head(context) {
+        Ok(None) => Ok(()),
+        Ok(Some(place)) => Err(state_lies_in_bucket(&place)),
+        // The permission to list may be there where the one to read is missing.
+        Err(error) if is_about_one_request(&error) => transfers.preflight(context),
+        Err(error) => Err(error),
+    }
+}
+
+/// Decides what the result of a run's first request means for the run, whichever request that was.
 ///
 /// # Errors
-/// As [`preflight`].
-pub(crate) fn judge(
+/// Those that every other request would end with, too; and on the first run of a cache, if the credentials may not list
+/// what `policy` is about.
+pub(crate) fn classify_first_result(
     context: &Context,
     cache: &CacheManager,
     policy: FirstRun,
     result: Result<(), StorageError>,
 ) -> Result<Preflight, StorageError> {
-    let reached_before = cache.is_surveyed()?;
     let Err(error) = result else { return Ok(Preflight::Passed) };
+    let reached_before = cache.is_surveyed()?;
     let trace = &context.session.trace;
     match error.kind() {
         // Cancelled, or out of time: the dispatcher notices that by itself.
@@ -59,14 +73,47 @@ pub(crate) fn judge(
             Ok(Preflight::Unreachable(error))
         }
         kind if kind.is_fatal_at_first() => Err(error),
-        // Without a listing nobody knows that the prefix is empty, or what else is there.
-        _ if !reached_before && matches!(policy, FirstRun::Refuse | FirstRun::Mirror) => Err(error),
-        kind => {
-            // The credentials may not list, which publishing does not need.
-            if !reached_before {
-                trace.warn("what lies under the prefix cannot be listed", &[("error", &error)]);
-            }
-            Ok(if kind == ErrorKind::AccessDenied { Preflight::Denied } else { Preflight::Unknown })
-        }
+        // The credentials may not list, which publishing does not need.
+        _ if reached_before => Ok(without_listing(&error)),
+        _ => go_on_without_listing(context, policy, error),
     }
+}
+
+/// Returns the result of a first run whose prefix cannot be listed.
+///
+/// # Errors
+/// The refusal itself, if `policy` is about what lies under the prefix, or if it is not one of this request alone.
+pub(crate) fn go_on_without_listing(
+    context: &Context,
+    policy: FirstRun,
+    refusal: StorageError,
+) -> Result<Preflight, StorageError> {
+    // Without a listing nobody knows that the prefix is empty, or what else is there.
+    if matches!(policy, FirstRun::Refuse | FirstRun::Mirror) || !is_about_one_request(&refusal) {
+        return Err(refusal);
+    }
+    context.session.trace.warn("what lies under the prefix cannot be listed", &[("error", &refusal)]);
+    Ok(without_listing(&refusal))
+}
+
+fn without_listing(refusal: &StorageError) -> Preflight {
+    if refusal.kind() == ErrorKind::AccessDenied { Preflight::Denied } else { Preflight::Unknown }
+}
+
+/// Returns whether the store refused this request and may accept others.
+fn is_about_one_request(error: &StorageError) -> bool {
+    let kind = error.kind();
+    !error.is_not_tried() && !kind.is_transient() && !kind.is_fatal_at_first()
+}
+
+fn state_lies_in_bucket(place: &FoundState) -> StorageError {
+    let (at, value) = match place {
+        FoundState::Here => ("in its bucket".to_owned(), "bucket"),
+        FoundState::Elsewhere(place) => (format!("at {place}"), place.as_str()),
+    };
+    let what = format!(
+        "the state of this destination lies {at}, and this run keeps it on this machine: set the state to the bucket \
+         (RescanConfig::state, --state {value}); if nobody publishes that way any more, delete the object {HEAD_KEY}"
+    );
+    StorageError::config("state", what)
 }

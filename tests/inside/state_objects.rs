@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::support::proxy::{Fault, Rule};
 use super::{InMemory, STALE, Site, answer, digest_of, key_of, matches, on_both, scratch, sha256_of};
-use crate::backend::{Condition, Fetched, Modified, PutSmall};
+use crate::backend::{Condition, Fetched, FoundState, Modified, PutSmall};
 use crate::error::{ErrorKind, StorageError};
 
 const HEAD: &str = ".brigade/head";
@@ -52,6 +52,25 @@ fn small_object_is_created_read_replaced_and_deleted() {
         }
         assert_eq!(site.put_small(HEAD, "four", &matches(&first)).unwrap(), refused, "gone is refused, too");
         assert_eq!(site.keys(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn head_is_found_whatever_it_holds_and_a_marker_says_where_the_state_lies() {
+    on_both(|site| {
+        let find = || site.state().find_head(&site.context()).unwrap();
+        assert_eq!(find(), None);
+        for (text, place) in [
+            ("{\"format\": 1}".to_owned(), FoundState::Here),
+            ("x".repeat(200_000), FoundState::Here),
+            (
+                "{\"elsewhere\": {\"bucket\": \"b\", \"prefix\": \"p/\"}}".to_owned(),
+                FoundState::Elsewhere("s3://b/p/".to_owned()),
+            ),
+        ] {
+            site.others_put(HEAD, &text);
+            assert_eq!(find(), Some(place), "{} bytes", text.len());
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use crate::network::{acquainted, answer, heals, rescan, site_with};
 use crate::support::oracle::check;
 use crate::support::proxy::{Fault, Made, Maker, Rule, Seen};
 use crate::support::server::SECRET_KEY;
-use crate::support::{PREFIX, SESSION_TOKEN, World};
+use crate::support::{HEAD, PREFIX, SESSION_TOKEN, World};
 
 const MIB: usize = 1024 * 1024;
 
@@ -407,11 +407,13 @@ fn echo(status: u16, text: &'static str) -> Fault {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.clone())).to_vec();
         let each = |form: fn(u8) -> String| SESSION_TOKEN.bytes().map(form).collect::<String>();
         let text = text.replace("SECRETS", &said).replace("ENTITIES", &each(|byte| format!("&#{byte};")));
-        (status, headers, text.replace("PERCENT", &each(|byte| format!("%{byte:02x}"))).into_bytes())
+        let text = text.replace("PERCENT", &each(|byte| format!("%{byte:02x}")));
+        (status, headers, text.replace("ESCAPES", &each(|byte| format!("\\u{byte:04x}"))).into_bytes())
     }))
 }
 
-/// Answers that say something wrong, and what of them is replaced by secrets: as they are, in entities, percent-encoded.
+/// Answers that say something wrong, and what of them is replaced by secrets: as they are, in entities, percent-encoded,
+/// in escapes. Those to GET are listings, or the head of a state.
 fn answers_with_secrets() -> Vec<(&'static str, u16, &'static str)> {
     let whole = "<Error><Code>X SECRETS</Code><Message>SECRETS</Message><RequestId>SECRETS</RequestId>\
                  <Region>SECRETS</Region><Endpoint>SECRETS</Endpoint></Error>";
@@ -456,6 +458,7 @@ fn answers_with_secrets() -> Vec<(&'static str, u16, &'static str)> {
             200,
             "<ListBucketResult><Contents><Key>SECRETS</Key><Size>1</Size></Contents></ListBucketResult>",
         ),
+        ("GET", 200, r#"{"elsewhere": {"bucket": "SECRETS", "prefix": "ESCAPES"}}"#),
     ]
 }
 
@@ -468,12 +471,18 @@ fn i7_secrets_in_errors_are_not_repeated() {
         if method == "PUT" {
             world.write("f", "x");
         }
-        world.proxy.add(Rule::new(echo(status, text)).method(method));
+        let target = match (method, text) {
+            ("GET", text) if text.starts_with('{') => HEAD,
+            ("GET", _) => "list-type",
+            _ => "",
+        };
+        world.proxy.add(Rule::new(echo(status, text)).method(method).path_contains(target));
         let report = match site.rescan_with(&Run::new().verify(Verify::List)) {
             Ok(report) => report,
             Err(error) => {
                 let said = format!("{error} {error:?} {:?}", world.events.lock().unwrap());
                 assert!(secrets_of(&world).iter().all(|secret| !said.contains(secret)), "{said}");
+                assert!(target != HEAD || error.to_string().contains("s3://[secret]"), "{error}");
                 continue;
             }
         };
@@ -537,7 +546,8 @@ fn i8_tags_and_tokens_that_cannot_be_meant_are_refused() {
         "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>\
          </ListBucketResult>"
     );
-    world.proxy.add(Rule::new(Fault::Answer(200, Vec::new(), page.into_bytes())).method("GET"));
+    let page = Fault::Answer(200, Vec::new(), page.into_bytes());
+    world.proxy.add(Rule::new(page).method("GET").path_contains("list-type"));
     let report = site.rescan_with(&Run::new().verify(Verify::List)).unwrap();
     let says =
         |error: &bucket_brigade::StorageError| error.to_string().contains("continuation token of 9000 bytes");
@@ -616,7 +626,8 @@ fn n16_list_of_parts_that_repeats_or_exceeds_them_is_not_believed() {
             Rule::new(Fault::Made(Maker::new(move |_| {
                 xml(format!("<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"))
             })))
-            .method("GET"),
+            .method("GET")
+            .path_contains("uploadId="),
         );
         world.proxy.add(completes());
         let before = world.store.uploads();

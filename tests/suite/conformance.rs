@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bucket_brigade::{
     Credentials, ErrorKind, LocalBackend, Operation, PendingKind, RescanConfig, RescanOrchestrator,
-    RescanOutcome, RescanReport, S3Backend, S3Config, StorageBackend, StorageError,
+    RescanOutcome, RescanReport, Run, S3Backend, S3Config, StorageBackend, StorageError,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
@@ -697,11 +697,16 @@ fn s3_wrong_secret_is_one_request_and_an_error_that_says_what_to_check() {
 }
 
 #[test]
-fn s3_error_of_a_listing_is_about_no_key() {
+fn s3_error_of_the_first_request_is_about_no_key() {
     let world = with_25_files();
     let config = credentials(S3Config::new("nowhere")).endpoint(world.proxy.endpoint());
-    let site = world.orchestrator_on(s3(&world, config), RescanConfig::new());
+    let backend: Arc<dyn StorageBackend> = s3(&world, config);
+    let site = world.orchestrator_on(backend.clone(), RescanConfig::new());
     let error = site.rescan().unwrap_err();
+    assert_eq!((error.operation(), error.key()), (Operation::State, None), "{error}");
+    assert!(error.to_string().starts_with("state: "), "{error}");
+    // Nor is that of a listing.
+    let error = site.cache().verify(&world.engine, &backend, &Run::new()).unwrap_err();
     assert_eq!((error.operation(), error.key()), (Operation::List, None), "{error}");
     assert!(error.to_string().starts_with("list: "), "{error}");
 }

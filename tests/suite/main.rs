@@ -30,6 +30,7 @@ mod mends;
 mod network;
 mod observe;
 mod outage;
+mod preflight;
 mod regressions;
 mod reserved;
 mod runs;

@@ -9,7 +9,7 @@ use bucket_brigade::{
 
 use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::{Fault, Rule};
-use crate::support::{PREFIX, World};
+use crate::support::{HEAD, PREFIX, World};
 
 fn with_fallback() -> RescanConfig {
     RescanConfig::new().fallback(Arc::new(LocalBackend::new("http://local/files/", "/srv")))
@@ -228,6 +228,7 @@ fn n15_redirect_names_the_region_and_is_not_followed() {
     assert_eq!(error.kind(), ErrorKind::Region);
     assert!(error.to_string().contains("eu-west-7"), "{error}");
     assert_eq!(world.proxy.requests().len(), 1, "the preflight");
+    assert!(world.proxy.requests()[0].target.ends_with(HEAD));
 }
 
 /// Credentials end in the middle: nothing more is started, what is done stays recorded.
@@ -262,6 +263,7 @@ fn mistake_in_the_settings_is_one_error_and_one_request() {
         let error = site.rescan().unwrap_err();
         assert_eq!(error.code(), Some(code));
         assert_eq!((world.proxy.requests().len(), world.proxy.requests()[0].method.as_str()), (1, "GET"));
+        assert!(world.proxy.requests()[0].target.ends_with(HEAD));
         assert!(world.keys().is_empty());
     }
 }

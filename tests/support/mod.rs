@@ -30,6 +30,9 @@ use tls::TestCa;
 
 pub const BUCKET: &str = "bucket";
 pub const PREFIX: &str = "site/";
+/// The key of the head of a state that lies with the bucket. A run with work asks for it first: a rule whose
+/// `path_contains` this meets that request, and no other.
+pub const HEAD: &str = ".brigade/head";
 /// The session token. It is part of every request, and must never show up in a log, an event or a report.
 pub const SESSION_TOKEN: &str = "support-session-token-CANARY";
 /// The session token of renewed credentials, which must not show up either.

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, StatusCode};
 use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{BodyContent, S3Request, S3Response};
 use crate::backend::s3::xml;
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::error::{ErrorKind, StorageError};
 
 /// Headers that only stores send: an `ETag` or a request ID. AWS and most others send `x-amz-request-id`, AWS and B2
 /// `x-amz-id-2`, moto `x-amzn-requestid`, GCS `x-guploader-uploadid`. Garage and R2 send no ID, but an `ETag`.
@@ -26,9 +26,9 @@ pub(crate) fn check(request: &S3Request<'_>, response: &S3Response) -> Result<()
     let content_type = header_text(headers, CONTENT_TYPE.as_str());
     let html = content_type.as_deref().is_some_and(is_html);
     let has_store_header = STORE_HEADERS.iter().any(|mark| headers.contains_key(*mark));
-    // Some stores label an empty body as HTML; none sends a page. A download is not empty: it was streamed.
+    // Some stores label an empty body as HTML; none sends a page. One that was streamed may have been a page.
     let is_store = if html {
-        body.is_empty() && has_store_header && request.operation != Operation::Download
+        body.is_empty() && has_store_header && request.expected == 0
     } else {
         has_store_header
             || xml::is_result(body)
@@ -63,6 +63,7 @@ mod tests {
 
     use super::*;
     use crate::backend::s3::redaction::Secrets;
+    use crate::error::Operation;
 
     fn is_store(method: &Method, status: u16, headers: &[(&'static str, &'static str)], body: &str) -> bool {
         let operation = if method == Method::GET { Operation::List } else { Operation::Upload };

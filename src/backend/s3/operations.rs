@@ -3,6 +3,7 @@
 mod conditional;
 pub(crate) mod delete_objects;
 mod diagnose;
+pub(crate) mod first_request;
 pub(crate) mod get_object;
 pub(crate) mod head_object;
 pub(crate) mod list_objects;

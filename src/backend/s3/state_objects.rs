@@ -3,9 +3,11 @@
 use std::fs::File;
 
 use crate::backend::s3::S3Backend;
-use crate::backend::s3::operations::{delete_objects, list_objects, state_reads, state_writes};
+use crate::backend::s3::operations::{
+    delete_objects, first_request, list_objects, state_reads, state_writes,
+};
 use crate::backend::{
-    Fetched, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace, probe,
+    Fetched, FoundState, Modified, Page, ProbeResult, PutSmall, SmallObject, StateObjects, StatePlace, probe,
 };
 use crate::error::StorageError;
 use crate::key::RemoteKey;
@@ -21,6 +23,10 @@ impl StateObjects for S3Backend {
             bucket: address.bucket.name(),
             prefix: address.prefix.as_str().to_owned(),
         }
+    }
+
+    fn find_head(&self, context: &RequestContext<'_>) -> Result<Option<FoundState>, StorageError> {
+        first_request::find_head(self, context)
     }
 
     fn get_small(

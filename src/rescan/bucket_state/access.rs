@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{
-    Condition, Fetched, Modified, PutSmall, STATE_FOLDER, SmallObject, StateObjects, StorageBackend,
+    Condition, Fetched, HEAD_KEY, Modified, PutSmall, STATE_FOLDER, SmallObject, StateObjects, StorageBackend,
 };
 use crate::clock::{CancelToken, Clock};
 use crate::engine::gate::Gate;
@@ -199,7 +199,7 @@ impl StateAccess {
 
     /// Returns where the state lies, for people.
     pub(crate) fn place(&self) -> String {
-        format!("{}{STATE_FOLDER}head", self.backend.destination())
+        format!("{}{HEAD_KEY}", self.backend.destination())
     }
 
     /// Returns the store's time, as its last answer tells.
@@ -357,7 +357,7 @@ pub(crate) fn state_key(name: &str) -> Result<RemoteKey, StorageError> {
 }
 
 fn head_key() -> Result<RemoteKey, StorageError> {
-    state_key("head")
+    RemoteKey::new(HEAD_KEY)
 }
 
 fn state_objects(backend: &dyn StorageBackend) -> Result<&dyn StateObjects, StorageError> {

@@ -12,7 +12,7 @@ use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::first_run::{FirstRunContext, adopt_or_survey, preview};
 use crate::rescan::orchestrator::{RescanOrchestrator, emit_planned};
 use crate::rescan::plan::Plan;
-use crate::rescan::preflight::{Preflight, preflight};
+use crate::rescan::preflight::{Preflight, go_on_without_listing, preflight};
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::cache::CacheManager;
 
@@ -120,7 +120,7 @@ impl RescanOrchestrator {
                 self.cache.apply(&[CacheManager::survey_mark()]).map(|()| false)
             }
             Some(first_run) => adopt_or_survey(&first_run, dispatcher.recorder, report)
-                .or_else(|error| self.go_on_without_listing(context, error)),
+                .or_else(|error| self.take_over_nothing(context, dispatcher, error)),
             None => Ok(false),
         };
         let looked = taken.and_then(|taken| {
@@ -130,14 +130,26 @@ impl RescanOrchestrator {
         looked.or_else(|error| dispatcher.absorb_outage(error).map(|()| Settled::default()))
     }
 
-    /// Returns the error of a first listing, unless that only means that nothing can be taken over: it is broken.
-    fn go_on_without_listing(&self, context: &Context, error: StorageError) -> Result<bool, StorageError> {
+    /// Returns the error of a first listing, unless that only means that nothing can be taken over: it is refused, or
+    /// broken.
+    fn take_over_nothing(
+        &self,
+        context: &Context,
+        dispatcher: &mut Dispatcher<'_>,
+        error: StorageError,
+    ) -> Result<bool, StorageError> {
+        let policy = self.config.first_run;
         let broken = error.kind() == ErrorKind::Protocol && !error.is_retryable();
-        if !broken || self.config.first_run != FirstRun::Adopt {
+        if broken && policy == FirstRun::Adopt {
+            let what = "the prefix cannot be listed: no object is taken over, every file is sent";
+            context.session.trace.warn(what, &[("error", &error)]);
+        } else if error.operation() == Operation::List {
+            // Some stores tell whether there is a head to those who may not list.
+            go_on_without_listing(context, policy, error)?;
+            dispatcher.tally.permitted = false;
+        } else {
             return Err(error);
         }
-        let what = "the prefix cannot be listed: no object is taken over, every file is sent";
-        context.session.trace.warn(what, &[("error", &error)]);
         self.cache.apply(&[CacheManager::survey_mark()])?;
         Ok(false)
     }
@@ -177,8 +189,14 @@ impl RescanOrchestrator {
             return Ok(());
         }
         let Some(first_run) = self.first_run_due(context)? else { return Ok(()) };
-        let looked = preflight(context, &self.cache, self.config.first_run).and_then(|found| match found {
-            Preflight::Passed => preview(&first_run, &self.filter, plan, report),
+        let policy = self.config.first_run;
+        let looked = preflight(context, &self.cache, policy).and_then(|found| match found {
+            Preflight::Passed => {
+                preview(&first_run, &self.filter, plan, report).or_else(|error| match error.operation() {
+                    Operation::List => go_on_without_listing(context, policy, error).map(drop),
+                    _ => Err(error),
+                })
+            }
             Preflight::Unreachable(error) => Err(error),
             Preflight::Stopped => context.request_context().check(Operation::List),
             Preflight::Denied | Preflight::Unknown => Ok(()),

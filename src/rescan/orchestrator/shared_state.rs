@@ -14,7 +14,7 @@ use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::orchestrator::RescanOrchestrator;
 use crate::rescan::outcome::{End, Tally};
 use crate::rescan::plan::Plan;
-use crate::rescan::preflight::{Preflight, judge};
+use crate::rescan::preflight::{Preflight, classify_first_result};
 use crate::rescan::report::{RescanReport, StopReason};
 use crate::state::cache::pulled::PulledInto;
 use crate::state::records::PendingKind;
@@ -47,7 +47,7 @@ impl RescanOrchestrator {
                 Err(error)
             }
             Err(error) if error.kind() == ErrorKind::Protocol && !error.is_retryable() => Err(error),
-            result => judge(context, &self.cache, self.config.first_run, result),
+            result => classify_first_result(context, &self.cache, self.config.first_run, result),
         }
     }
 

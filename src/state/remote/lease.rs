@@ -136,8 +136,8 @@ mod tests {
             (clocks(249, 5000, Some(9000)), true, true, Some(151)),
             (clocks(250, 5000, Some(9000)), false, true, None),
             (clocks(100, 5150, Some(9000)), false, true, None),
-            (clocks(100, 5000, Some(9149)), false, true, None),
-            (clocks(100, 5000, Some(9148)), true, true, Some(151)),
+            (clocks(100, 5000, Some(9150)), false, true, None),
+            (clocks(100, 5000, Some(9149)), true, true, Some(151)),
             // Clocks that were set back add nothing and take nothing away.
             (clocks(90, 5149, Some(1)), true, true, Some(151)),
             (clocks(90, 1, Some(1)), true, false, Some(300)),

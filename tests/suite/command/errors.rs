@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use crate::command::{DEST, Shell, all_is_well, some_files, text};
 use crate::support::proxy::{Fault, Rule};
-use crate::support::{PREFIX, World};
+use crate::support::{HEAD, PREFIX, World};
 
 fn answer(status: u16, code: &str, headers: &[(&str, &str)], more: &str) -> Rule {
     let body = format!("<Error><Code>{code}</Code><Message>as the store says</Message>{more}</Error>");
@@ -43,6 +43,24 @@ fn wrong_bucket_and_wrong_keys_are_told_from_each_other() {
     shell.ask(&world, "verify", &[]).code(5);
     shell.ask(&world, "uploads", &[]).code(0);
     assert!(world.keys().is_empty());
+}
+
+/// D14: the error names the flag, once. What only reads goes on as before.
+#[test]
+fn d14_state_that_lies_in_the_bucket_is_told_with_the_flag_to_set() {
+    let world = some_files(2);
+    let shell = Shell::of(&world);
+    world.stranger(HEAD, r#"{"format": 1}"#);
+    for attempt in [shell.plan(&world, &[]), shell.sync(&world, &[])] {
+        let refused = attempt.code(2).says("the state of this destination lies in its bucket");
+        assert_eq!(refused.err.matches("--state").count(), 1, "{refused:?}");
+    }
+    let object = shell.sync(&world, &["--json"]).code(2).json();
+    assert_eq!((&object["outcome"], &object["uploaded"]), (&"error".into(), &0.into()));
+    assert_eq!(world.keys(), [HEAD]);
+    shell.ask(&world, "status", &[]).code(0).shows("pending     2 ");
+    shell.ask(&world, "uploads", &[]).code(0);
+    shell.ask(&world, "url", &["d0/f000.txt"]).code(0);
 }
 
 #[test]

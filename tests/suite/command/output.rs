@@ -122,7 +122,7 @@ fn quiet_says_failures_only_and_verbose_says_more() {
     let away = shell.sync(&world, &["-q", "--retries", "0"]).code(3).says("Connection refused");
     assert_eq!(away.out, "");
     let host = world.proxy.endpoint().trim_start_matches("http://").to_owned();
-    let cause = format!("(list: {host}: Connection refused");
+    let cause = format!("(state: {host}: Connection refused");
     shell.sync(&world, &["--retries", "0"]).code(3).shows(&cause);
     let object = shell.sync(&world, &["--json", "--retries", "0"]).code(3).json();
     let outage = object["outage"]["error"].as_str().unwrap();

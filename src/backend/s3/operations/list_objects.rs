@@ -1,4 +1,4 @@
-//! `ListObjectsV2`: pages of the listing, and the small request that tests the connection.
+//! `ListObjectsV2`: pages of the listing, and the small request that finds a general refusal.
 
 use std::io::empty;
 use std::time::Duration;
@@ -13,23 +13,8 @@ use crate::error::{ErrorKind, Operation, StorageError};
 use crate::request_context::RequestContext;
 use crate::retry;
 
-/// The wait for the first response of a run: it finds a server that accepts connections and never responds.
-const PREFLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Sends one small request before all others, with retries.
-pub(crate) fn preflight(s3: &S3Backend, context: &RequestContext<'_>) -> Result<(), StorageError> {
-    retry::run(&s3.settings.retry, context, Operation::List, |attempt| {
-        let result =
-            send_list_one(s3, context, attempt, Some(PREFLIGHT_TIMEOUT.min(s3.settings.answer_timeout)));
-        result.map_err(|error| {
-            // Each retry would wait as long again.
-            let is_silent = error.kind() == ErrorKind::Timeout;
-            if is_silent { error.retryable(false) } else { error }
-        })
-    })
-}
-
-fn send_list_one(
+/// Lists one object under the prefix, and reads nothing of it.
+pub(crate) fn send_list_one(
     s3: &S3Backend,
     context: &RequestContext<'_>,
     attempt: u32,

@@ -52,7 +52,11 @@ pub(crate) fn get_small(
 }
 
 /// Builds a request for an object of at most `limit` bytes.
-fn get_request<'a>(s3: &S3Backend, key: &'a RemoteKey, limit: u64) -> Result<S3Request<'a>, StorageError> {
+pub(crate) fn get_request<'a>(
+    s3: &S3Backend,
+    key: &'a RemoteKey,
+    limit: u64,
+) -> Result<S3Request<'a>, StorageError> {
     let object = s3.settings.address.prefix.join_checked(key)?;
     let mut headers = HeaderMap::new();
     set_header(&mut headers, "accept-encoding", "identity")?;
