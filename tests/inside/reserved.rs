@@ -13,14 +13,14 @@ fn reserved_keys_that_are_published_are_kept() {
     let site = world.orchestrator();
     site.rescan().unwrap();
     let published = site.cache().published_record("a").unwrap().unwrap();
-    let keys = [".brigade/head", "b/.brigade"];
+    let keys = [".brigade/notes", "b/.brigade"];
     for key in keys {
         world.stranger(key, "x");
         site.cache().apply(&[Write::Published(key.to_owned(), published.clone())]).unwrap();
     }
-    // The state took its place.
-    world.stranger(".brigade/head", "{}");
-    world.write(".brigade/head", "a file");
+    // Another object took its place.
+    world.stranger(".brigade/notes", "{}");
+    world.write(".brigade/notes", "a file");
     for (n, verify) in [Verify::Ack, Verify::List, Verify::Content].into_iter().enumerate() {
         world.write(&format!("new{n}"), "x");
         let report = site.rescan_with(&Run::new().verify(verify)).unwrap();
@@ -29,5 +29,5 @@ fn reserved_keys_that_are_published_are_kept() {
         assert_eq!((report.uploaded_count, report.deleted_count, report.pending), (1, 0, 0));
         assert!(report.verified.is_none_or(|found| found.is_good() && found.unknown_count == 0));
     }
-    assert_eq!(world.objects()[".brigade/head"], b"{}");
+    assert_eq!(world.objects()[".brigade/notes"], b"{}");
 }

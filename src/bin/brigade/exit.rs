@@ -133,7 +133,7 @@ pub(crate) fn advice(error: &StorageError) -> Option<String> {
 /// Returns where the setting comes from that a message such as `region: missing` begins with.
 fn setting_advice(message: &str) -> Option<String> {
     let field = message.split(':').next().unwrap_or_default();
-    if field == "state" {
+    if field == "state" && !message.contains("--state") {
         return Some("the flag is --state".to_owned());
     }
     let (_, flags) = SETTINGS.iter().find(|(name, _)| *name == field)?;
