@@ -45,7 +45,7 @@ impl Pusher<'_> {
     /// The rows that changed since the last push, or as many of them as a delta may hold. The first `base` deltas of the
     /// head stay.
     pub(crate) fn delta(&self, base: usize) -> Result<Push, StorageError> {
-        let (bytes, written, changes) = self.cache.write_delta(Vec::new())?;
+        let (bytes, written, changes) = self.cache.write_delta(Vec::new(), self.head.generation)?;
         if changes.is_empty() {
             return Ok(Push::nothing());
         }
@@ -86,7 +86,7 @@ impl Pusher<'_> {
     fn snapshot(&self) -> Result<Push, StorageError> {
         let scratch = scratch_of(self.cache);
         let file = scratch_file(&scratch)?;
-        let (to, written) = self.cache.write_snapshot(BufWriter::new(file))?;
+        let (to, written) = self.cache.write_snapshot(BufWriter::new(file), self.head.generation)?;
         let file = to.into_inner().map_err(|error| scratch_error(&scratch, error.into_error()))?;
         let name = new_name(SegmentKind::Snapshot, self.head.epoch);
         let bytes = std::fs::read(file.path()).ok().filter(|_| written.size <= IN_MEMORY);
