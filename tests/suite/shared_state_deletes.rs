@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+#[cfg(target_os = "linux")]
+use bucket_brigade::KeptReason;
 use bucket_brigade::{RescanOutcome, RescanReport, StopReason, TooMany};
 
 use crate::shared_state::{Machine, published};
@@ -98,4 +100,36 @@ fn i3_what_a_complete_run_has_kept_is_part_of_the_tree_on_every_machine() {
     }
     assert_refused(&third.publish());
     assert_holds(&world, &["new", "wrong"]);
+}
+
+#[cfg(target_os = "linux")]
+fn run(program: &str, args: &[&str], place: &std::path::Path) -> bool {
+    let output = std::process::Command::new(program).args(args).arg(place).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// A row that another machine had changed was recorded as one of the root's own device. Once the disk was not mounted
+/// any more, its object was deleted. The record keeps the device now. Where nothing may be mounted, there is nothing to
+/// be seen.
+#[test]
+#[cfg(target_os = "linux")]
+fn i3_file_on_a_disk_that_is_gone_is_kept_although_another_machine_has_changed_it() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("b", "1")]);
+    let disk = one.root().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    if !run("mount", &["-t", "tmpfs", "tmpfs"], &disk) {
+        eprintln!("nothing may be mounted here");
+        return;
+    }
+    one.write("disk/a", "1");
+    let report = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| one.publish()));
+    assert!(run("umount", &[], &disk));
+    assert_eq!(report.unwrap().uploaded_count, 2);
+    let two = Machine::new(&world, &[("b", "1"), ("disk/a", "2")]);
+    assert_eq!(two.publish().uploaded_count, 1);
+    let report = one.publish();
+    let kept: Vec<_> = report.kept.iter().map(|kept| (kept.key.as_str(), kept.reason)).collect();
+    assert_eq!((kept, report.deleted_count), (vec![("disk/a", KeptReason::OtherDevice)], 0));
+    assert_eq!(published(&world)["disk/a"], "2");
 }

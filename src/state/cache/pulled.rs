@@ -17,7 +17,10 @@ const WRITES_AT_ONCE: usize = 4096;
 
 type SegmentItem = Result<SegmentRow<KeyState>, SegmentError>;
 
-/// The root that pulled rows belong to.
+/// The root of rows that were pulled without a tree.
+pub(crate) const NO_ROOT: u32 = u32::MAX;
+
+/// The root that pulled rows belong to, unless the cache knows another one of the key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PulledInto {
     pub(crate) root: u32,
@@ -25,23 +28,34 @@ pub(crate) struct PulledInto {
 }
 
 impl PulledInto {
-    /// What a row says of a key's object, under a head of this generation; none if nothing is published.
-    fn object(self, content: KeyState, generation: u64) -> Option<PulledObject> {
+    /// What a row says of a key's object, under a head of this generation; none if nothing is published. `there` is the
+    /// record that the cache has of the key.
+    fn object(self, content: KeyState, there: Option<&Published>, generation: u64) -> Option<PulledObject> {
         let KeyState::Published { size, digest, etag, recent } = content else { return None };
-        let record = self.record(size, digest, etag);
+        let record = self.record(size, digest, etag, there);
         // A complete run since then has made it part of its tree.
         Some(PulledObject { record, is_recent: recent == Some(generation) })
     }
 
-    fn record(self, size: u64, digest: Option<Digest>, etag: Option<String>) -> Published {
+    fn record(
+        self,
+        size: u64,
+        digest: Option<Digest>,
+        etag: Option<String>,
+        there: Option<&Published>,
+    ) -> Published {
+        // The disk of a file is this machine's own affair, whoever has published a new version of it.
+        let own = there.filter(|there| there.root != NO_ROOT);
+        let (root, with_root, device) =
+            own.map_or((self.root, true, self.root_device), |own| (own.root, own.with_root, own.stat.device));
         Published {
-            stat: FileStat { size, device: self.root_device, ..FileStat::default() },
+            stat: FileStat { size, device, ..FileStat::default() },
             not_racy: false,
             digest: digest.unwrap_or(Digest::UNKNOWN),
             whole: None,
             etag,
-            root: self.root,
-            with_root: true,
+            root,
+            with_root,
         }
     }
 }
@@ -67,7 +81,8 @@ impl CacheManager {
         for row in rows.filter(is_of_object) {
             let SegmentRow { key, content } = row.map_err(of_segment)?;
             let there = self.published_record(key.as_str())?;
-            writes.settle(key.into_string(), there, into.object(content, generation))?;
+            let pulled = into.object(content, there.as_ref(), generation);
+            writes.settle(key.into_string(), there, pulled)?;
         }
         writes.flush()
     }
@@ -93,7 +108,9 @@ impl CacheManager {
                 (None, Some(row)) => nothing_of(row.key.as_str()),
                 (None, None) => continue,
             };
-            writes.replace(own, row.and_then(|row| into.object(row.content, generation)))?;
+            let there = own.published.as_ref();
+            let pulled = row.and_then(|row| into.object(row.content, there, generation));
+            writes.replace(own, pulled)?;
         }
         let changed = writes.flush()?;
         // The bucket holds all of it.
@@ -354,6 +371,47 @@ mod tests {
         let rows = Reader::delta(bytes.as_slice(), bounds(&written));
         assert_eq!(here.apply_deltas(rows, INTO, GENERATION).unwrap(), 2);
         assert_eq!(recent(&here), ["b"]);
+    }
+
+    /// A version that another machine had published was recorded on the root's own device, whatever disk its file was on:
+    /// where that was not mounted any more, the object was deleted.
+    #[test]
+    fn i3_pulled_version_keeps_the_root_and_the_device_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = [("disk/a", 1), ("disk/b", 2), ("new", 3), ("unknown", 4)];
+        let there = copy(&folder, "there", &rows);
+        let (delta, of_delta, _) = there.write_delta(Vec::new(), GENERATION).unwrap();
+        let (snapshot, of_snapshot) = there.write_snapshot(Vec::new(), GENERATION).unwrap();
+        for is_whole in [true, false] {
+            let here = copy(&folder, &format!("here {is_whole}"), &[]);
+            // The other version, the same one, and another one that was pulled without a tree.
+            for (key, name, root, device) in
+                [("disk/a", 9, 3, 55), ("disk/b", 2, 3, 55), ("unknown", 9, NO_ROOT, 0)]
+            {
+                let there = published(name, true);
+                let stat = FileStat { device, ..there.stat };
+                let record = Published { stat, root, with_root: false, ..there };
+                here.apply(&[Write::Published(key.to_owned(), record)]).unwrap();
+            }
+            let changed = if is_whole {
+                let rows = Reader::snapshot(snapshot.as_slice(), bounds(&of_snapshot));
+                here.apply_snapshot(rows, INTO, GENERATION)
+            } else {
+                here.apply_deltas(Reader::delta(delta.as_slice(), bounds(&of_delta)), INTO, GENERATION)
+            };
+            assert_eq!(changed.unwrap(), 3);
+            for (key, name, expected) in [
+                ("disk/a", 1, (3, false, 55)),
+                ("disk/b", 2, (3, false, 55)),
+                ("new", 3, (0, true, 1)),
+                ("unknown", 4, (0, true, 1)),
+            ] {
+                let record = here.published_record(key).unwrap().unwrap();
+                assert_eq!((record.root, record.with_root, record.stat.device), expected, "{key}");
+                let stat = FileStat { device: expected.2, ..published(name, key == "disk/b").stat };
+                assert_eq!((record.stat, record.digest), (stat, Digest::whole([name; 32])), "{key}");
+            }
+        }
     }
 
     /// A cache of local state marks nothing.
