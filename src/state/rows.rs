@@ -84,6 +84,19 @@ impl<'a> Marks<'a> {
     }
 }
 
+impl Marks<'_> {
+    /// Returns true if the table has the key. The keys of later calls must follow it.
+    pub(crate) fn has(&mut self, key: &str) -> Result<bool, StorageError> {
+        loop {
+            self.pages.fill(|after| self.store.page(self.table, after, PAGE))?;
+            if self.pages.key().is_none_or(|first| first >= key) {
+                return Ok(self.pages.key() == Some(key));
+            }
+            self.pages.page.pop_front();
+        }
+    }
+}
+
 impl Iterator for Marks<'_> {
     type Item = Result<(String, Vec<u8>), StorageError>;
 

@@ -35,6 +35,7 @@ mod regressions;
 mod reserved;
 mod runs;
 mod shared_state;
+mod shared_state_deletes;
 mod shared_state_faults;
 mod store_conditions;
 mod store_seaweedfs;

@@ -11,7 +11,7 @@ use crate::state::remote::head::{Head, Outcome, Segment};
 use crate::state::remote::name::SegmentKind;
 use crate::state::remote::recognise::{Since, compare};
 use crate::state::remote::segment::Merged;
-use crate::state::store::Write;
+use crate::state::store::{META_COMPLETE, Write};
 
 /// How often a pull starts over because the head has changed meanwhile.
 const TRIES: usize = 3;
@@ -124,7 +124,7 @@ impl Pull<'_> {
         let Some(fetched) = self.fetch(&read.head, base.as_ref().map(|base| &base.head))? else {
             return self.after_missing_segment(read, known_epoch, known_place);
         };
-        let changed = self.apply(fetched)?;
+        let changed = self.apply(fetched, read.head.generation)?;
         self.record(&read)?;
         Ok(Some(Pulled { head: Some(read), loss: None, changed, known_epoch, known: known_place }))
     }
@@ -170,18 +170,20 @@ impl Pull<'_> {
                 None => return Ok(None),
             }
         }
-        Ok(Some(Wanted { segments, is_all: base.is_none() }))
+        Ok(Some(Wanted { segments, base: base.map(|base| base.generation) }))
     }
 
-    fn apply(&self, wanted: Wanted) -> Result<u64, StorageError> {
-        let Wanted { segments, is_all } = wanted;
+    fn apply(&self, wanted: Wanted, generation: u64) -> Result<u64, StorageError> {
+        let Wanted { segments, base } = wanted;
         let rows = segments.into_iter().map(FetchedSegment::into_rows).collect();
         // A crash in between must not leave a cache that looks like a copy of the head before.
         self.cache.forget_head()?;
-        let changed = if is_all {
-            self.cache.apply_snapshot(Merged::snapshot(rows), self.into)?
+        let changed = if let Some(base) = base {
+            // The keys that were recent are part of the tree that was complete since, or they are gone.
+            self.cache.apply(&Vec::from_iter((base != generation).then_some(Write::Complete)))?;
+            self.cache.apply_deltas(Merged::delta(rows), self.into, generation)?
         } else {
-            self.cache.apply_deltas(Merged::delta(rows), self.into)?
+            self.cache.apply_snapshot(Merged::snapshot(rows), self.into, generation)?
         };
         // The head covers it: what is still to be done, the plan finds again.
         self.cache.drop_pending()?;
@@ -195,6 +197,8 @@ impl Pull<'_> {
         writes.extend(
             (read.head.claim.is_none() && last == Some(Outcome::Complete)).then_some(Write::Complete),
         );
+        // After a complete run, which this machine may have missed, a new key is more than its tree.
+        writes.extend((read.head.generation > 0).then(|| Write::Meta(META_COMPLETE, vec![1])));
         self.cache.apply(&writes)
     }
 }
@@ -202,8 +206,8 @@ impl Pull<'_> {
 /// Segments to apply, the oldest first.
 struct Wanted {
     segments: Vec<FetchedSegment>,
-    /// They are everything that is published.
-    is_all: bool,
+    /// The generation of the head that the cache is a copy of; none if they are everything that is published.
+    base: Option<u64>,
 }
 
 /// The folder for files that are too large for memory: the cache's.

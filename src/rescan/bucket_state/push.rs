@@ -45,7 +45,7 @@ impl Pusher<'_> {
     /// The rows that changed since the last push, or as many of them as a delta may hold. The first `base` deltas of the
     /// head stay.
     pub(crate) fn delta(&self, base: usize) -> Result<Push, StorageError> {
-        let (bytes, written, changes) = self.cache.write_delta(Vec::new())?;
+        let (bytes, written, changes) = self.cache.write_delta(Vec::new(), self.head.generation)?;
         self.place_delta(base, bytes, &written, changes)
     }
 
@@ -54,7 +54,7 @@ impl Pusher<'_> {
         if whole || self.cache.unpushed().take(MAX_CHANGES).count() == MAX_CHANGES {
             return self.snapshot();
         }
-        let (bytes, written, changes) = self.cache.write_delta(Vec::new())?;
+        let (bytes, written, changes) = self.cache.write_delta(Vec::new(), self.head.generation)?;
         if !changes.is_empty() && is_snapshot_due(self.head, written.unpacked) {
             return self.snapshot();
         }
@@ -91,7 +91,7 @@ impl Pusher<'_> {
     fn snapshot(&self) -> Result<Push, StorageError> {
         let scratch = scratch_of(self.cache);
         let file = scratch_file(&scratch)?;
-        let (to, written) = self.cache.write_snapshot(BufWriter::new(file))?;
+        let (to, written) = self.cache.write_snapshot(BufWriter::new(file), self.head.generation)?;
         let file = to.into_inner().map_err(|error| scratch_error(&scratch, error.into_error()))?;
         let name = new_name(SegmentKind::Snapshot, self.head.epoch);
         let bytes = std::fs::read(file.path()).ok().filter(|_| written.size <= IN_MEMORY);

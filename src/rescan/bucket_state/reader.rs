@@ -16,12 +16,12 @@ use crate::rescan::report::StateReport;
 use crate::rescan::session::Session;
 use crate::state::cache::CacheManager;
 use crate::state::cache::copy::HeadCopy;
-use crate::state::cache::pulled::PulledInto;
+use crate::state::cache::pulled::{NO_ROOT, PulledInto};
 use crate::state::catalog;
 use crate::state::remote::head::Head;
 
 /// Rows of a pull without a tree belong to no root.
-const NO_ROOT: PulledInto = PulledInto { root: u32::MAX, root_device: 0 };
+const INTO: PulledInto = PulledInto { root: NO_ROOT, root_device: 0 };
 
 impl CacheManager {
     /// Makes the cache a copy of the state in the bucket, and writes the [`Catalog`](crate::Catalog) beside it, on a machine
@@ -61,7 +61,7 @@ impl CacheManager {
         let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
         let session = Session::new(engine, backend, &trace, run, engine.clock().now());
         let access = access_for(state, backend, &session.request_context(), engine.clock())?;
-        let pull = Pull { access: &access, cache: self, into: NO_ROOT, publishes: false };
+        let pull = Pull { access: &access, cache: self, into: INTO, publishes: false };
         let Pulled { head, loss, changed, .. } = pull.run()?;
         if let Some(loss) = loss {
             let what = format!("{}: {}; the next publisher makes it anew", access.place(), loss.describe());

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
 use crate::state::cache::CacheManager;
-use crate::state::records::{Published, decode};
+use crate::state::records::decode;
 use crate::state::rows::{Marks, Row};
 use crate::state::store::{META_HEAD, Table, Write};
 
@@ -64,15 +64,12 @@ impl CacheManager {
     }
 
     /// Iterates over the keys whose last change the bucket does not hold yet, in key order, with the number of that
-    /// change and what is published now.
-    pub(crate) fn unpushed(
-        &self,
-    ) -> impl Iterator<Item = Result<(String, u64, Option<Published>), StorageError>> + '_ {
+    /// change.
+    pub(crate) fn unpushed(&self) -> impl Iterator<Item = Result<(String, u64), StorageError>> + '_ {
         Marks::new(&*self.0.store, Table::Unpushed).map(|mark| {
             let (key, bytes) = mark?;
             let number = bytes.try_into().map(u64::from_le_bytes).map_err(|_| self.0.store.damaged(&key))?;
-            let published = self.published_record(&key)?;
-            Ok((key, number, published))
+            Ok((key, number))
         })
     }
 }

@@ -9,8 +9,8 @@ use crate::state::records::{Pending, PendingKind, Published};
 use crate::state::remote::segment::{
     KeyIntent, KeyState, Planned, Row as SegmentRow, SegmentError, Writer, Written,
 };
-use crate::state::rows::Row;
-use crate::state::store::Write;
+use crate::state::rows::{Marks, Row};
+use crate::state::store::{Table, Write};
 
 /// Changes of keys by number, as the cache has marked them.
 pub(crate) type Changes = Vec<(String, u64)>;
@@ -37,14 +37,22 @@ impl CacheManager {
         writer.finish().map_err(of_segment)
     }
 
-    /// Writes a delta with the changes that the bucket does not hold yet, and returns them.
-    pub(crate) fn write_delta<W: Output>(&self, to: W) -> Result<(W, Written, Changes), StorageError> {
-        let (mut writer, mut changes) = (Writer::delta(to), Changes::new());
-        for change in self.unpushed().take(MAX_CHANGES) {
-            let (key, number, published) = change?;
-            let content = published.map_or(KeyState::Removed, |there| state_of(&there));
+    /// Writes a delta with the changes that the bucket does not hold yet, and returns them. The head under our claim has
+    /// this generation.
+    pub(crate) fn write_delta<W: Output>(
+        &self,
+        to: W,
+        generation: u64,
+    ) -> Result<(W, Written, Changes), StorageError> {
+        let mut writer = Writer::delta(to);
+        let changes = self.unpushed().take(MAX_CHANGES).collect::<Result<Changes, _>>()?;
+        // Read after the changes: workers go on, and the mark of a change is there as soon as the change is.
+        let mut recent = Marks::new(&*self.0.store, Table::Recent);
+        for (key, _) in &changes {
+            let recent = recent.has(key)?.then_some(generation);
+            let content =
+                self.published_record(key)?.map_or(KeyState::Removed, |there| state_of(&there, recent));
             writer.write(&SegmentRow { key: RemoteKey::new(key.clone())?, content }).map_err(of_segment)?;
-            changes.push((key, number));
         }
         let (to, written) = writer.finish().map_err(of_segment)?;
         Ok((to, written, changes))
@@ -59,9 +67,7 @@ impl CacheManager {
     /// Records that the bucket holds every change. Nothing else may write the cache meanwhile.
     pub(crate) fn record_all_pushed(&self) -> Result<(), StorageError> {
         loop {
-            let changes =
-                self.unpushed().take(MAX_CHANGES).map(|change| change.map(|(key, number, _)| (key, number)));
-            let changes = changes.collect::<Result<Changes, _>>()?;
+            let changes = self.unpushed().take(MAX_CHANGES).collect::<Result<Changes, _>>()?;
             if changes.is_empty() {
                 return Ok(());
             }
@@ -69,12 +75,16 @@ impl CacheManager {
         }
     }
 
-    /// Writes a snapshot with everything that is published.
-    pub(crate) fn write_snapshot<W: Output>(&self, to: W) -> Result<(W, Written), StorageError> {
+    /// Writes a snapshot with everything that is published. The head under our claim has this generation.
+    pub(crate) fn write_snapshot<W: Output>(
+        &self,
+        to: W,
+        generation: u64,
+    ) -> Result<(W, Written), StorageError> {
         let mut writer = Writer::snapshot(to);
         for row in self.rows() {
-            let Row { key, published: Some(published), .. } = row? else { continue };
-            let content = state_of(&published);
+            let Row { key, published: Some(published), recent, .. } = row? else { continue };
+            let content = state_of(&published, recent.then_some(generation));
             writer.write(&SegmentRow { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
         }
         writer.finish().map_err(of_segment)
@@ -90,11 +100,13 @@ fn planned_for(pending: &Pending, is_large: impl Fn(u64) -> bool) -> Option<Plan
     }
 }
 
-fn state_of(published: &Published) -> KeyState {
+/// The row of a key. `recent`: the generation of the head, if an incomplete run has added the key since.
+fn state_of(published: &Published, recent: Option<u64>) -> KeyState {
     KeyState::Published {
         size: published.stat.size,
         digest: published.known_digest(),
         etag: published.etag.clone(),
+        recent,
     }
 }
 

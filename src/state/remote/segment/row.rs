@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use crate::key::RemoteKey;
-use crate::state::remote::name::SegmentKind;
+use crate::state::remote::name::{MAX_NUMBER, SegmentKind};
 use crate::state::remote::segment::block::{Block, Cursor, Decoded};
 use crate::state::remote::segment::etag::Form;
 use crate::tree::digest::Digest;
@@ -25,6 +25,9 @@ pub(crate) enum KeyState {
         digest: Option<Digest>,
         /// The ETag exactly as it was given.
         etag: Option<String>,
+        /// The generation of the head under which a run that was not complete has added the key; none if the key was
+        /// part of the complete tree. Once the head has a later generation, the key is part of that tree.
+        recent: Option<u64>,
     },
     /// The object was deleted. In deltas only.
     Removed,
@@ -72,6 +75,7 @@ const DIGEST_AT: u8 = 2;
 const DIGEST: u8 = 0b11 << DIGEST_AT;
 const ETAG_AT: u8 = 4;
 const ETAG: u8 = 0b111 << ETAG_AT;
+const RECENT: u8 = 1 << 7;
 
 const PUBLISHED: u8 = 0;
 const REMOVED: u8 = 1;
@@ -95,16 +99,19 @@ impl Content for KeyState {
 
     fn put(&self, block: &mut Block) {
         match self {
-            Self::Published { size, digest, etag } => {
+            Self::Published { size, digest, etag, recent } => {
                 let form = Form::of(etag.as_deref());
-                block
-                    .fields
-                    .push(PUBLISHED | digest_bits(digest.as_ref()) << DIGEST_AT | form.bits() << ETAG_AT);
+                let mark = recent.map_or(0, |_| RECENT);
+                let digest_form = digest_bits(digest.as_ref());
+                block.fields.push(PUBLISHED | digest_form << DIGEST_AT | form.bits() << ETAG_AT | mark);
                 block.put_number(*size);
                 if let Some(digest) = digest {
                     put_digest(digest, block);
                 }
                 form.put(block);
+                if let Some(generation) = recent {
+                    block.put_number(*generation);
+                }
             }
             Self::Removed => block.fields.push(REMOVED),
             Self::Open { upload_id, token } => {
@@ -117,10 +124,12 @@ impl Content for KeyState {
 
     fn take(tag: u8, from: &mut Cursor<'_>) -> Decoded<Self> {
         match (tag & WHAT, tag & !WHAT) {
-            (PUBLISHED, form) if form & !(DIGEST | ETAG) == 0 => {
+            (PUBLISHED, form) => {
                 let size = from.number()?;
                 let digest = take_digest((form & DIGEST) >> DIGEST_AT, from)?;
-                Ok(Self::Published { size, digest, etag: Form::take(form >> ETAG_AT, from)? })
+                let etag = Form::take((form & ETAG) >> ETAG_AT, from)?;
+                let recent = (form & RECENT != 0).then(|| take_generation(from)).transpose()?;
+                Ok(Self::Published { size, digest, etag, recent })
             }
             (REMOVED, 0) => Ok(Self::Removed),
             (OPEN, 0) => {
@@ -152,6 +161,11 @@ fn take_digest(form: u8, from: &mut Cursor<'_>) -> Decoded<Option<Digest>> {
         }
         _ => Err("an unknown form of digest"),
     }
+}
+
+fn take_generation(from: &mut Cursor<'_>) -> Decoded<u64> {
+    let generation = from.number()?;
+    if generation <= MAX_NUMBER { Ok(generation) } else { Err("a generation is too large") }
 }
 
 impl Content for KeyIntent {

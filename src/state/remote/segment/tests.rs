@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::key::RemoteKey;
+use crate::state::remote::name::MAX_NUMBER;
 use crate::state::remote::segment::block::put_number;
 use crate::state::remote::segment::row::Content;
 use crate::tree::digest::Digest;
@@ -26,7 +27,12 @@ fn state(at: &str, content: KeyState) -> Row<KeyState> {
 }
 
 fn published(size: u64) -> KeyState {
-    KeyState::Published { size, digest: Some(Digest::whole([size as u8; 32])), etag: Some("e".to_owned()) }
+    published_since(size, None)
+}
+
+fn published_since(size: u64, recent: Option<u64>) -> KeyState {
+    let digest = Some(Digest::whole([size as u8; 32]));
+    KeyState::Published { size, digest, etag: Some("e".to_owned()), recent }
 }
 
 fn open(upload_id: &str) -> KeyState {
@@ -82,21 +88,24 @@ fn the_layout_is_pinned() {
                 size: 1,
                 digest: Some(Digest::known([9; 32], part_size)),
                 etag: Some(format!("\"{md5}-2\"")),
+                recent: None,
             },
         ),
         state("a/c", open("u")),
         state("b", KeyState::Removed),
+        state("c", published_since(2, Some(300))),
     ];
     let (bytes, bounds) = delta(&rows);
     let header = b"BBSG\x01\x01".to_vec();
-    let lengths = vec![4, 31, 31, 80];
+    let lengths = vec![5, 40, 40, 112];
     let first = b"\x14\xac\x02\x01e\x00\x03a/b".to_vec();
     let second = b"\x58\x01\x80\x80\x80\x04\x02\x02\x01c".to_vec();
     let others = b"\x02\x01u\x01t\x03\x00\x01\x00\x01b".to_vec();
-    let hashes = [vec![300_u64 as u8; 32], vec![9; 32], hex::decode(md5).unwrap()].concat();
-    let fields = [first, second, others].concat();
+    let recent = b"\x94\x02\x01e\xac\x02\x00\x01c".to_vec();
+    let hashes = [vec![300_u64 as u8; 32], vec![9; 32], hex::decode(md5).unwrap(), vec![2; 32]].concat();
+    let fields = [first, second, others, recent].concat();
     assert_eq!(bytes, [header, lengths, fields, hashes].concat(), "{}", bytes.escape_ascii());
-    assert_eq!(bounds, Bounds { rows: 4, unpacked: 111 });
+    assert_eq!(bounds, Bounds { rows: 5, unpacked: 152 });
     assert_eq!(read(&bytes, bounds).unwrap(), rows);
 }
 
@@ -213,7 +222,7 @@ fn r1_counts_lengths_and_inflated_bytes_beyond_the_head_s_are_damage() {
 fn r1_keys_are_validated_and_rows_are_in_order() {
     let long = [b"\x01\x00\x81\x08".as_slice(), &[b'k'; 1025]].concat();
     let padded = [b"\x02\xf9\x1f".as_slice(), &[b'u'; 4089], b"\x01t\x00\x01a"].concat();
-    let cases: [(&[u8], u64, &str); 17] = [
+    let cases: [(&[u8], u64, &str); 21] = [
         (b"\x01\x00\x04../x", 1, "an invalid key"),
         (b"\x01\x00\x02/x", 1, "an invalid key"),
         (b"\x01\x00\x00", 1, "an invalid key"),
@@ -227,10 +236,15 @@ fn r1_keys_are_validated_and_rows_are_in_order() {
         (b"\x02\x01u\x01t\x00\x01a\x01\x01\x00", 2, "its rows are not in order"),
         (&padded, 1, "a row is too long"),
         (b"\x03\x00\x01a", 1, "an unknown tag"),
-        (b"\x80\x00\x00\x01a", 1, "an unknown tag"),
+        (b"\x81\x00\x01a", 1, "an unknown tag"),
+        (b"\x82\x01u\x01t\x00\x01a", 1, "an unknown tag"),
         (b"\x05\x00\x01a", 1, "an unknown tag"),
         (b"\x0c\x00\x00\x01a", 1, "an unknown form of digest"),
         (b"\x08\x01\x00\x00\x01a", 1, "a part size of zero"),
+        // The first generation that a head cannot have, one of more than 64 bits, and none.
+        (b"\x80\x01\x81\x80\x80\x80\x80\x80\x80\x10\x00\x01a", 1, "a generation is too large"),
+        (b"\x80\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x00\x01a", 1, "a number of more than 64 bits"),
+        (b"\x80\x01", 1, "a row ends early"),
     ];
     for (fields, rows, what) in cases {
         let length = fields.len() as u64;
@@ -314,11 +328,9 @@ fn keys() -> impl Strategy<Value = RemoteKey> {
 type State = (Option<KeyState>, Vec<String>);
 
 fn states() -> impl Strategy<Value = State> {
-    let published = (any::<u64>(), digests(), etags()).prop_map(|(size, digest, etag)| KeyState::Published {
-        size,
-        digest,
-        etag,
-    });
+    let recent = prop::option::of(prop_oneof![0..300_u64, Just(MAX_NUMBER)]);
+    let published = (any::<u64>(), digests(), etags(), recent)
+        .prop_map(|(size, digest, etag, recent)| KeyState::Published { size, digest, etag, recent });
     let object =
         prop_oneof![6 => published.prop_map(Some), 2 => Just(Some(KeyState::Removed)), 1 => Just(None)];
     let uploads = prop::collection::btree_set("\\PC{0,9}", 0..3).prop_map(|ids| ids.into_iter().collect());
@@ -525,6 +537,7 @@ fn realistic_row(folder: u64, name: &str, random: &mut fastrand::Rng) -> Row<Key
         size: size + random.u64(..size),
         digest: Some(Digest::whole(sha256)),
         etag: Some(format!("\"{}\"", hex::encode(md5))),
+        recent: None,
     };
     state(&format!("assets/{folder:012x}/{name}.js"), content)
 }
