@@ -147,12 +147,16 @@ impl StateRun {
     }
 
     /// Returns true if the state calls for a claim although the tree is as it says: another run's claim may have ended
-    /// with a crash, something is in doubt for long enough, or the record is lost or older than the cache.
+    /// with a crash, something is in doubt for long enough, the record is lost or older than the cache, or it says of keys
+    /// of the tree that an incomplete run has added them.
     pub(crate) fn has_work(&self) -> Result<bool, StorageError> {
         if self.claim.is_some() {
             return Ok(false);
         }
         if self.pulled.loss.is_some() || self.cache.unpushed().next().transpose()?.is_some() {
+            return Ok(true);
+        }
+        if self.cache.has_recent()? {
             return Ok(true);
         }
         // What was published without a record in the bucket is recorded there now.

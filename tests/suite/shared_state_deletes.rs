@@ -9,6 +9,7 @@ use bucket_brigade::{RescanOutcome, RescanReport, StopReason, TooMany};
 
 use crate::shared_state::{Machine, published};
 use crate::support::World;
+use crate::support::proxy::{Fault, Rule};
 
 /// Files of a tree: more than are ever deleted without a further check.
 const FILES: usize = 31;
@@ -100,6 +101,41 @@ fn i3_what_a_complete_run_has_kept_is_part_of_the_tree_on_every_machine() {
     }
     assert_refused(&third.publish());
     assert_holds(&world, &["new", "wrong"]);
+}
+
+/// A run that found nothing to do was complete for its own cache, and left no trace in the bucket: for all others the
+/// keys of its tree stayed those of an incomplete run, which may be deleted without a further check.
+#[test]
+fn i3_run_that_finds_the_tree_published_by_an_incomplete_one_makes_it_the_complete_one() {
+    let world = World::new();
+    let first = Machine::new(&world, &[("index", "1")]);
+    assert_eq!(first.publish().outcome, RescanOutcome::Published);
+    add_files(&first);
+    // One file cannot be sent, and goes away.
+    first.write("bad", "1");
+    world
+        .proxy
+        .add(Rule::new(Fault::Answer(400, Vec::new(), Vec::new())).method("PUT").path_contains("/bad"));
+    assert_eq!(first.publish().outcome, RescanOutcome::Partial);
+    first.remove("bad");
+    let report = first.publish();
+    assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Unchanged, 0), "{report:?}");
+    assert_eq!(report.state.unwrap().generation, 2);
+    assert_keeps_files(&world);
+}
+
+const ADDED: u64 = 40;
+
+fn add_files(machine: &Machine<'_>) {
+    (0..ADDED).map(|number| format!("late-{number}")).for_each(|key| machine.write(&key, "1"));
+}
+
+/// The disk with all files but one is missing on a fresh machine.
+fn assert_keeps_files(world: &World) {
+    let report = Machine::new(world, &[("index", "1")]).publish();
+    let refused = report.deletes_refused.map(|refused| refused.reason);
+    assert_eq!((refused, report.deleted_count), (Some(TooMany::Shrunk), 0), "{report:?}");
+    assert_eq!(published(world).len() as u64, ADDED + 1);
 }
 
 #[cfg(target_os = "linux")]

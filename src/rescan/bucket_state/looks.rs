@@ -221,7 +221,7 @@ impl Look<'_> {
                 _ => true,
             };
             if is_moved {
-                match (found.map(|found| self.as_published(&key, found)), published) {
+                match (found.map(|found| self.as_published(&key, found, published.as_ref())), published) {
                     (None, _) => writes.push(Write::Deleted(key)),
                     (Some(ours), _) if !ours.is_empty() => writes.extend(ours),
                     // Somebody else's: it is met again as a conflict, where the run sends or deletes it.
@@ -239,18 +239,17 @@ impl Look<'_> {
     }
 
     /// Returns the writes that record an object of ours; none for an object of somebody else, which stays as it is.
-    fn as_published(&self, key: &str, found: StoredObject) -> Vec<Write> {
+    fn as_published(&self, key: &str, found: StoredObject, there: Option<&Published>) -> Vec<Write> {
         let Some(proof) = found.proof.filter(|_| found.is_as_stored) else { return Vec::new() };
-        let device = self.context.root_device;
-        let published = Published {
-            stat: FileStat { size: found.size, device, ..FileStat::default() },
-            not_racy: false,
-            digest: proof.digest.unwrap_or(Digest::UNKNOWN),
-            whole: None,
-            etag: found.etag,
-            root: self.context.known.number,
-            with_root: true,
-        };
+        let digest = proof.digest.unwrap_or(Digest::UNKNOWN);
+        let new = FileStat { device: self.context.root_device, ..FileStat::default() };
+        let mut published = self.context.published(new, false, digest, found.etag);
+        // The file's place on this machine is still known.
+        if let Some(there) = there {
+            (published.root, published.with_root) = (there.root, there.with_root);
+            published.stat.device = there.stat.device;
+        }
+        published.stat.size = found.size;
         vec![Write::Published(key.to_owned(), published), Write::Recent(key.to_owned())]
     }
 

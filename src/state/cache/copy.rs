@@ -63,6 +63,11 @@ impl CacheManager {
         self.meta_write(META_HEAD, head)
     }
 
+    /// Returns true if incomplete runs have added keys since the last complete one.
+    pub(crate) fn has_recent(&self) -> Result<bool, StorageError> {
+        Ok(Marks::new(&*self.0.store, Table::Recent).next().transpose()?.is_some())
+    }
+
     /// Iterates over the keys whose last change the bucket does not hold yet, in key order, with the number of that
     /// change.
     pub(crate) fn unpushed(&self) -> impl Iterator<Item = Result<(String, u64), StorageError>> + '_ {
