@@ -186,3 +186,35 @@ fn a_verification_that_finds_an_object_lost_publishes_it_again_under_the_same_cl
         assert_eq!(two.publish().outcome, RescanOutcome::Unchanged);
     }
 }
+
+/// Whenever an object is stored or deleted, the head in the bucket has a claim that names keys.
+#[test]
+fn r02_nothing_is_written_without_a_claim_and_an_intent() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    let (store, seen) = (world.store.clone(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let writes = seen.clone();
+    world.proxy.on_request(move |request| {
+        let is_state = request.target.contains("/.brigade/");
+        if is_state || !matches!(request.method.as_str(), "PUT" | "DELETE" | "POST") {
+            return;
+        }
+        // Also the keys of the probe lie under the folder of the state, but DeleteObjects names them in its body.
+        let head = store.get("site/.brigade/head").map(|head| head.bytes);
+        let head = head.map(|head| serde_json::from_slice::<serde_json::Value>(&head).unwrap());
+        let intents = head.map_or(0, |head| head["claim"]["intents"].as_array().map_or(0, Vec::len));
+        writes.lock().unwrap().push((format!("{} {}", request.method, request.target), intents));
+    });
+    one.publish();
+    one.write("a", "2");
+    one.remove("b");
+    one.remove("c");
+    assert_eq!(one.publish().deleted_count, 2);
+    world.proxy.on_request(|_| ());
+    let seen = seen.lock().unwrap();
+    let of_objects = seen.iter().filter(|(line, _)| line.starts_with("PUT") || line.starts_with("DELETE "));
+    assert_eq!(of_objects.clone().count(), 4, "{seen:?}");
+    assert!(of_objects.clone().all(|(_, intents)| *intents > 0), "{seen:?}");
+    let (last, intents) = seen.iter().rfind(|(line, _)| line.starts_with("POST")).unwrap();
+    assert!(*intents > 0, "the deletes: {last}");
+}
