@@ -9,11 +9,11 @@ use crate::observe::trace::Trace;
 
 /// Decides whether a request may be sent and how long it may take, and remembers writes that got no answer.
 pub(crate) trait Fence: Sync {
-    /// Returns how long a write that begins now may take.
+    /// Returns how long a write that begins now may take, if that is limited.
     ///
     /// # Errors
     /// If none may begin.
-    fn check(&self, operation: Operation) -> Result<Duration, StorageError>;
+    fn check(&self, operation: Operation) -> Result<Option<Duration>, StorageError>;
 
     /// Returns how long a request that is under way may take from now on.
     fn remaining(&self) -> Duration;
@@ -49,7 +49,7 @@ impl RequestContext<'_> {
     /// Returns an error if the request may not be sent now, else how long it may take if that is limited.
     pub(crate) fn check_send(&self, operation: Operation) -> Result<Option<Duration>, StorageError> {
         self.check(operation)?;
-        self.fence.map(|fence| fence.check(operation)).transpose()
+        self.fence.map_or(Ok(None), |fence| fence.check(operation))
     }
 
     /// Returns the wait, shortened to end at the deadline.

@@ -54,12 +54,12 @@ struct TimeLimit {
 }
 
 impl Fence for TimeLimit {
-    fn check(&self, operation: Operation) -> Result<Duration, StorageError> {
+    fn check(&self, operation: Operation) -> Result<Option<Duration>, StorageError> {
         match self.remaining() {
             Duration::ZERO => {
                 Err(StorageError::new(ErrorKind::Timeout, operation, "the time for it is over"))
             }
-            left => Ok(left),
+            left => Ok(Some(left)),
         }
     }
 

@@ -3,10 +3,10 @@
 use crate::backend::{Condition, StoredObject, is_weak};
 use crate::error::{ErrorKind, StorageError};
 use crate::key::RemoteKey;
-use crate::request_context::RequestContext;
+use crate::request_context::{Fence, RequestContext};
 use crate::rescan::bucket_state::settings::OnConflict;
 use crate::rescan::bucket_state::shared_writes::SharedWrites;
-use crate::rescan::bucket_state::write_guard::KeyFence;
+use crate::rescan::bucket_state::write_guard::{KeyFence, PartFence};
 use crate::rescan::context::Context;
 use crate::state::records::Published;
 
@@ -42,6 +42,13 @@ pub(crate) fn write_key<T>(
             result => return result.inspect(|_| shared.guard.note_write()),
         }
     }
+}
+
+/// Sends what changes no object: under the claim, where the state lies in the bucket.
+pub(crate) fn write_part<T>(context: &Context, send: impl FnOnce(&RequestContext<'_>) -> T) -> T {
+    let fence = context.shared.as_ref().map(|shared| PartFence(&shared.guard));
+    let fence = fence.as_ref().map(|fence| fence as &dyn Fence);
+    send(&RequestContext { fence, ..context.request_context() })
 }
 
 /// Decides what follows a failed condition: the next one to try, or the conflict.

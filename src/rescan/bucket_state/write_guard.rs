@@ -163,8 +163,8 @@ pub(crate) struct KeyFence<'a> {
 }
 
 impl Fence for KeyFence<'_> {
-    fn check(&self, operation: Operation) -> Result<Duration, StorageError> {
-        self.guard.check(operation)
+    fn check(&self, operation: Operation) -> Result<Option<Duration>, StorageError> {
+        self.guard.check(operation).map(Some)
     }
 
     fn remaining(&self) -> Duration {
@@ -174,4 +174,20 @@ impl Fence for KeyFence<'_> {
     fn note_unanswered(&self) {
         self.guard.note_unanswered(self.keys);
     }
+}
+
+/// The guard, for requests that change no object: of a multipart upload, all before the last one. Once begun, they may
+/// take as long as they need.
+pub(crate) struct PartFence<'a>(pub(crate) &'a WriteGuard);
+
+impl Fence for PartFence<'_> {
+    fn check(&self, operation: Operation) -> Result<Option<Duration>, StorageError> {
+        self.0.check(operation).map(|_| None)
+    }
+
+    fn remaining(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn note_unanswered(&self) {}
 }

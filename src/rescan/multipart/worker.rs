@@ -13,7 +13,8 @@ use crate::engine::batch_queue::BatchQueue;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
-use crate::rescan::bucket_state::conditional_writes::write_key;
+use crate::request_context::RequestContext;
+use crate::rescan::bucket_state::conditional_writes::{write_key, write_part};
 use crate::rescan::context::{Context, given_up, open_source, panicked};
 use crate::rescan::multipart::queue::{MultipartQueue, Permit};
 use crate::rescan::multipart::task::{Answer, Opened, Opening, Part, Parts, Piece, Prepared, Task};
@@ -182,7 +183,8 @@ impl Worker {
             request_context.trace.progress.bytes_present(part.length);
             held.etag
         } else {
-            self.transfers()?.part(&request_context, part)?
+            let transfers = self.transfers()?;
+            write_part(&self.context, |request_context| transfers.part(request_context, part))?
         };
         let sent = SentPart { etag, sha256: *part.sha256 };
         self.recorder.part(part.upload, part.number, &sent);
@@ -206,8 +208,10 @@ impl Worker {
         let digest = parts.known_digest().filter(|_| not_racy);
         let proof = Proof::of_parts(digest, &parts.plan, &self.context.token);
         let creation = Creation { token: &token, proof: &proof };
-        let Begun { upload_id, lost } =
-            self.transfers()?.begin(&self.context.request_context(), &self.key, &creation);
+        let transfers = self.transfers()?;
+        let begin =
+            |request_context: &RequestContext<'_>| transfers.begin(request_context, &self.key, &creation);
+        let Begun { upload_id, lost } = write_part(&self.context, begin);
         let upload_id = upload_id.inspect_err(|_| {
             if !lost {
                 self.recorder.closed(&self.key, &token);
