@@ -10,6 +10,7 @@ use crate::rescan::bucket_state::held_claim::{HeldClaim, of_refusal, planned_key
 use crate::rescan::bucket_state::pull::{Loss, Pulled, scratch_of};
 use crate::rescan::bucket_state::renewal_thread::RenewalThread;
 use crate::rescan::bucket_state::{StateRun, collect, looks};
+use crate::rescan::multipart::unfinished::recorded_tokens;
 use crate::rescan::report::{PublishedBy, StopReason};
 use crate::state::cache::CacheManager;
 use crate::state::remote::head::{Head, Probe, Segment};
@@ -171,6 +172,7 @@ impl StateRun {
     }
 
     fn store_claim(&mut self, next: &Head) -> Result<Claiming, StorageError> {
+        let opened_before = recorded_tokens(&self.cache)?;
         let (start, condition) = (self.guard.clocks(), self.condition());
         let before = self.pulled.head.as_deref();
         let stored = self.access.store_head(next, before, &condition, self.token)?;
@@ -186,6 +188,7 @@ impl StateRun {
         let published = self.cache.published_count();
         claim.is_whole_due = lost || (!has_rows && *published.as_ref().unwrap_or(&1) > 0);
         claim.conditional = self.conditional;
+        claim.opened_before = opened_before;
         let claim = Arc::new(claim);
         // From here on it is given back, whatever fails.
         self.claim = Some(claim.clone());

@@ -14,6 +14,7 @@ use crate::rescan::bucket_state::collect;
 use crate::rescan::bucket_state::push::{Push, Pusher};
 use crate::rescan::bucket_state::segment_objects::{new_name, place_bytes, scratch_file, store_file};
 use crate::rescan::bucket_state::write_guard::{UnansweredKeys, WriteGuard};
+use crate::rescan::multipart::unfinished::all_recorded;
 use crate::state::cache::CacheManager;
 use crate::state::cache::pushed::{Changes, of_segment};
 use crate::state::remote::doubt::{Looked, Unanswered};
@@ -46,6 +47,8 @@ pub(crate) struct HeldClaim {
     pub(crate) conditional: bool,
     /// The bucket lacks more of what is published than what changed since the claim.
     pub(crate) is_whole_due: bool,
+    /// The tokens of the multipart uploads that earlier runs of this machine left open. Their own claims answer for them.
+    pub(crate) opened_before: BTreeSet<String>,
     held: Mutex<Held>,
     /// Held while rows are gathered and put into the bucket: one push at a time.
     pushing: Mutex<()>,
@@ -100,6 +103,7 @@ impl HeldClaim {
             lease,
             conditional: true,
             is_whole_due: false,
+            opened_before: BTreeSet::new(),
             held: Mutex::new(Held { seen, unanswered_since: None }),
             pushing: Mutex::default(),
             ending: AtomicBool::new(false),
@@ -267,7 +271,7 @@ impl HeldClaim {
         if self.conditional { Condition::Matches(held.etag.clone()) } else { Condition::None }
     }
 
-    /// Returns the keys whose writes may still take effect, and those of multipart uploads that stay open.
+    /// Returns the keys whose writes may still take effect, and those of multipart uploads that this run leaves open.
     fn unanswered(&self, access: &StateAccess, head: &Head) -> Result<Unanswered, StorageError> {
         // What is still marked as attempted got no answer either, whatever became of it.
         for row in self.cache.pending_rows() {
@@ -276,17 +280,18 @@ impl HeldClaim {
                 self.guard.note_unanswered(&[&key]);
             }
         }
-        let open = self.cache.keys_with_uploads(None)?;
+        let mut open = all_recorded(&self.cache)?;
+        open.retain(|_, uploads| uploads.iter().any(|open| !self.opened_before.contains(&open.token)));
         let mut keys = match self.guard.unanswered() {
             UnansweredKeys::None if open.is_empty() => return Ok(Unanswered::Nothing),
             UnansweredKeys::TooMany => return Ok(Unanswered::Intents),
             UnansweredKeys::None => BTreeSet::new(),
             UnansweredKeys::Some(keys) => keys,
         };
-        keys.extend(open.iter().cloned());
+        keys.extend(open.keys().cloned());
         let mut writer = Writer::intent(Vec::new());
         for key in keys {
-            let planned = if open.contains(&key) { Planned::Multipart } else { Planned::Put };
+            let planned = if open.contains_key(&key) { Planned::Multipart } else { Planned::Put };
             let content = KeyIntent { planned, before: None };
             writer.write(&SegmentRow { key: RemoteKey::new(key)?, content }).map_err(of_segment)?;
         }

@@ -158,6 +158,11 @@ pub(crate) fn all_recorded(cache: &CacheManager) -> Result<Recorded, StorageErro
     }
 }
 
+/// Returns the tokens of all uploads that the cache has recorded.
+pub(crate) fn recorded_tokens(cache: &CacheManager) -> Result<BTreeSet<String>, StorageError> {
+    Ok(all_recorded(cache)?.into_values().flatten().map(|open| open.token).collect())
+}
+
 /// Those whose upload ID is known.
 pub(crate) fn named(recorded: &Recorded) -> impl Iterator<Item = (&String, UploadName, &OpenUpload)> {
     recorded.iter().flat_map(|(key, uploads)| uploads.iter().map(move |open| (key, open))).filter_map(
