@@ -11,11 +11,11 @@ use crate::shared_state::{Machine, published, requests, tree};
 use crate::support::proxy::{Fault, HeldRequest, Rule};
 use crate::support::{PREFIX, World};
 
-const HEAD: &str = "site/.brigade/head";
+pub(crate) const HEAD: &str = "site/.brigade/head";
 /// Longer than the lease of 5 minutes and the slack.
-const AFTER_LEASE: Duration = Duration::from_secs(340);
+pub(crate) const AFTER_LEASE: Duration = Duration::from_secs(340);
 /// Nothing that was sent before can land any more.
-const LANDED: Duration = Duration::from_secs(31 * 60);
+pub(crate) const LANDED: Duration = Duration::from_secs(31 * 60);
 
 fn state() -> RemoteState {
     RemoteState::new()
@@ -29,7 +29,7 @@ const PUBLISHED: (RescanOutcome, Option<StopReason>, u64) = (RescanOutcome::Publ
 const UNCHANGED: (RescanOutcome, Option<StopReason>, u64) = (RescanOutcome::Unchanged, None, 0);
 
 /// Puts the store's clock forward: what the dates of objects say, and of its answers.
-fn pass(world: &World, time: Duration) {
+pub(crate) fn pass(world: &World, time: Duration) {
     world.store.advance_clock(time);
     world.proxy.add(Rule::new(Fault::WithHeader("date", httpdate::fmt_http_date(world.store.now()))));
 }

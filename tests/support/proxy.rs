@@ -113,6 +113,11 @@ impl FaultProxy {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// The number of connections that are open now. A request may be forwarded even if its client is gone.
+    pub fn open_connections(&self) -> usize {
+        lock(&self.shared.open).len()
+    }
+
     /// The requests in order of arrival.
     pub fn requests(&self) -> Vec<Seen> {
         let records = lock(&self.shared.records);

@@ -88,6 +88,7 @@ impl std::fmt::Debug for Maker {
 pub struct Rule {
     fault: Fault,
     method: Option<String>,
+    writes: bool,
     path_contains: Option<String>,
     when: Option<When>,
     /// One in this many requests, at random.
@@ -112,12 +113,27 @@ impl std::fmt::Debug for When {
 impl Rule {
     /// A rule that injects the fault into all requests.
     pub fn new(fault: Fault) -> Self {
-        Self { fault, method: None, path_contains: None, when: None, chance: None, skip: 0, times: u64::MAX }
+        Self {
+            fault,
+            method: None,
+            writes: false,
+            path_contains: None,
+            when: None,
+            chance: None,
+            skip: 0,
+            times: u64::MAX,
+        }
     }
 
     /// Only requests with this method.
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_owned());
+        self
+    }
+
+    /// Only requests that may change something.
+    pub fn writes(mut self) -> Self {
+        self.writes = true;
         self
     }
 
@@ -153,6 +169,7 @@ impl Rule {
 
     fn matches(&mut self, method: &str, target: &str, headers: &Headers) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && !(self.writes && matches!(method, "GET" | "HEAD"))
             && self.path_contains.as_ref().is_none_or(|text| target.contains(text.as_str()))
             && self.when.as_ref().is_none_or(|when| when.0(headers))
             && self.chance.as_mut().is_none_or(|(of, random)| random.u32(0..*of) == 0)
@@ -203,6 +220,11 @@ impl Latch {
     /// Waits until [`Fault::Hold`] has held this many answers. Returns false after a minute.
     pub fn wait_for_arrivals(&self, count: u64) -> bool {
         self.wait_until(HANG_TIMEOUT, |state| state.arrived >= count)
+    }
+
+    /// The number of requests or answers that were held so far.
+    pub fn arrivals(&self) -> u64 {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).arrived
     }
 
     /// Holds the calling thread until the release, or until `abandoned` returns true.

@@ -75,6 +75,10 @@ impl SeaweedFs {
         format!("http://{}", self.addr())
     }
 
+    pub fn access_key(&self) -> &str {
+        &self.access_key
+    }
+
     pub fn credentials(&self) -> Credentials {
         Credentials::new(&self.access_key, SECRET_KEY)
     }
