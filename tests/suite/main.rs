@@ -31,6 +31,7 @@ mod network;
 mod observe;
 mod outage;
 mod preflight;
+mod publishers;
 mod regressions;
 mod reserved;
 mod runs;
