@@ -1,9 +1,12 @@
 //! Publishers that are processes of their own, with the state in the bucket: this binary as its own children.
 //!
-//! `killed`: at each of their requests. `stopped`: at each of their writes, while another takes over.
+//! `killed`: at each of their requests. `stopped`: at each of their writes, while another takes over. `together`: three
+//! at once. `steps`: one after another in one process. The last two run on the store in memory and on `SeaweedFS`.
 
 mod killed;
+mod steps;
 mod stopped;
+mod together;
 
 use std::collections::BTreeMap;
 use std::fs;
