@@ -37,6 +37,8 @@ mod reserved;
 mod runs;
 mod shared_state;
 mod shared_state_deletes;
+mod shared_state_doubt;
 mod shared_state_faults;
+mod shared_state_loss;
 mod store_conditions;
 mod store_seaweedfs;
