@@ -60,9 +60,11 @@ impl Dispatcher<'_> {
         let Some(wanted) = wanted else { return Ok(None) };
         let (batch, recorded) = (Some(self.batches.assign()), wanted.recorded());
         let Wanted { key, pending, published, .. } = wanted;
-        let there = match &self.context.shared {
-            Some(_) => self.cache.published_record(key.as_str())?,
-            None => None,
+        // Where nothing is sent there is no condition.
+        let there = match &published {
+            _ if self.confirming || self.context.shared.is_none() => None,
+            Some(there) => Some(there.clone()),
+            None => self.cache.published_record(key.as_str())?,
         };
         Ok(Some((Item { key, pending, published, there, batch }, recorded)))
     }
