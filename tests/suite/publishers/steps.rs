@@ -131,8 +131,8 @@ fn older_build_is_refused(stage: &Stage) {
     assert_eq!(stage.objects(), one.tree());
 }
 
-/// Nothing is sent before one lease is over: another run may be publishing. With a shorter lease than this one the
-/// store's dates, which have whole seconds, may end it at once.
+/// Nothing is sent before one lease is over: another run may be publishing. A lease of a second or two could end with the
+/// next `Date`, which has whole seconds.
 fn lost_state_is_made_anew(stage: &Stage, damage: &str) {
     const LEASE: Duration = Duration::from_secs(6);
     let one = published(stage, &[("a", "1"), ("b", "1"), ("theirs", "1")]);
