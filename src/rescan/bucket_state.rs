@@ -26,6 +26,7 @@ mod renewal_thread;
 mod segment_objects;
 pub(crate) mod settings;
 pub(crate) mod shared_writes;
+mod store_probe;
 pub(crate) mod write_guard;
 
 use std::sync::Arc;

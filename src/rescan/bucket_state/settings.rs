@@ -7,9 +7,13 @@ use std::time::Duration;
 use crate::backend::StorageBackend;
 use crate::error::StorageError;
 use crate::state::remote::head::codec::check_name;
-use crate::state::remote::lease::{DEFAULT_LEASE, LEASES};
+use crate::state::remote::lease::DEFAULT_LEASE;
 use crate::state::remote::name::MAX_NUMBER;
 use crate::state::remote::transitions::Order;
+
+/// The leases that a run may ask for, in seconds. The store's dates have whole seconds: one of them must be less than half
+/// of a lease.
+const OWN_LEASES: std::ops::RangeInclusive<u64> = 5..=86_400;
 
 /// What happens to a file whose object somebody else has changed since it was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,7 +102,7 @@ impl RemoteState {
         self
     }
 
-    /// Sets how long the claim of a run holds without a renewal, 1 s to 24 h. A run renews its claim each minute, or
+    /// Sets how long the claim of a run holds without a renewal, 5 s to 24 h. A run renews its claim each minute, or
     /// after a fifth of this. After a crash others may publish once this and 30 s more have passed. Default: 5 minutes.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -153,8 +157,8 @@ impl RemoteState {
     }
 
     pub(crate) fn check(&self) -> Result<(), StorageError> {
-        if !LEASES.contains(&self.lease.as_secs()) || self.lease.subsec_nanos() > 0 {
-            let why = format!("{:?} is not a number of seconds from 1 to 86,400", self.lease);
+        if !OWN_LEASES.contains(&self.lease.as_secs()) || self.lease.subsec_nanos() > 0 {
+            let why = format!("{:?} is not a number of seconds from 5 to 86,400", self.lease);
             return Err(StorageError::config("lease", why));
         }
         if let Some(order) = self.order.filter(|order| *order > MAX_NUMBER) {
@@ -200,7 +204,7 @@ mod tests {
     fn settings_out_of_range_are_refused_by_name() {
         let refused = |state: RemoteState| state.check().unwrap_err().message().to_owned();
         assert!(RemoteState::new().check().is_ok());
-        assert!(refused(RemoteState::new().lease(Duration::ZERO)).starts_with("lease: "));
+        assert!(refused(RemoteState::new().lease(Duration::from_secs(4))).starts_with("lease: "));
         assert!(refused(RemoteState::new().lease(Duration::from_millis(1500))).starts_with("lease: "));
         assert!(refused(RemoteState::new().lease(Duration::from_secs(86_401))).starts_with("lease: "));
         assert!(refused(RemoteState::new().order(u64::MAX)).starts_with("order: "));

@@ -169,7 +169,7 @@ fn a_claim_of_another_is_named_waited_for_and_taken_over() {
     let two = Runner::new(&world, &[("a", "1"), ("b", "two"), ("c", "3")]);
     one.sync(&[]).code(0);
     one.machine.write("b", "one");
-    killed_run(&one, "b", &["--lease", "2s", "--publisher", "runner\u{202e} one"]);
+    killed_run(&one, "b", &["--lease", "5s", "--publisher", "runner\u{202e} one"]);
     let told = two.sync(&[]).code(6);
     told.shows("partial s3://bucket/site: runner\\u{202e} one is publishing since ")
         .shows(" GMT; wait for it with --wait TIME, or, if it is certainly gone, use --take-over\n");
@@ -313,7 +313,7 @@ fn a_pull_that_fails_says_why_and_leaves_the_cache_as_it_was() {
     server.ask("url", &["a"]).code(0);
     server.ask("status", &[]).code(0).shows("state       generation 1, as of the last pull\n");
     one.plan(&["--tree", "www"]).code(0).shows("lost or damaged: sync would make it anew");
-    let object = one.sync(&["--tree", "www", "--lease", "1s", "--json"]).code(0).json();
+    let object = one.sync(&["--tree", "www", "--lease", "5s", "--json"]).code(0).json();
     assert_eq!(object["state"]["was_lost"], true, "{object}");
     server.ask("pull", &["--tree", "www"]).code(0);
 }
