@@ -63,6 +63,8 @@ impl Dispatcher<'_> {
         // Where nothing is sent there is no condition.
         let there = match &published {
             _ if self.confirming || self.context.shared.is_none() => None,
+            // It has no record.
+            _ if pending.kind == PendingKind::Added => None,
             Some(there) => Some(there.clone()),
             None => self.cache.published_record(key.as_str())?,
         };
