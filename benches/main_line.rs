@@ -23,7 +23,9 @@ mod memory_store;
 mod proxy;
 #[path = "../tests/support/server.rs"]
 mod server;
-use common::{BUCKET, Measured, Result, Server, path_arg, print_figures, show, wait_out_racy_window};
+use common::{
+    BUCKET, Measured, Result, Server, make_tree, path_arg, print_figures, show, wait_out_racy_window,
+};
 use memory_store::{ETags, MemoryStore};
 use proxy::{Fault, FaultProxy, Rule};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
@@ -56,7 +58,7 @@ fn run(name: &str) -> Result<()> {
 /// Publishes 10,000 files of 1 to 16 KiB in 100 folders, then the unchanged tree again.
 fn files() -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
+    let tree = make_tree(scratch.path(), 100, 100, 1024..=16 * 1024)?;
     let server = start_server(&scratch.path().join("objects"), 0)?;
     wait_out_racy_window();
     let cache = scratch.path().join("cache");
@@ -72,7 +74,7 @@ fn files() -> Result<()> {
 fn adopt() -> Result<()> {
     for objects in [MD5, "objects"] {
         let scratch = tempfile::tempdir()?;
-        let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
+        let tree = make_tree(scratch.path(), 100, 100, 1024..=16 * 1024)?;
         let path = if objects == MD5 { Path::new(MD5).to_owned() } else { scratch.path().join(objects) };
         let server = start_server(&path, 0)?;
         let cache = scratch.path().join("cache");
@@ -107,7 +109,7 @@ fn touch(folder: &Path) -> Result<()> {
 /// memory, so that the time it takes does not add to the delay; the other is s3s-fs.
 fn latency() -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let tree = make_tree(scratch.path(), 50, 100, 16 * 1024)?;
+    let tree = make_tree(scratch.path(), 50, 100, 1024..=16 * 1024)?;
     for (store, objects) in [("memory", Path::new("").to_owned()), ("s3s-fs", scratch.path().join("objects"))]
     {
         let server = start_server(&objects, 20)?;
@@ -124,7 +126,7 @@ fn latency() -> Result<()> {
 /// Publishes 1,000 files to a host name, which must be looked up.
 fn lookups() -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let tree = make_tree(scratch.path(), 10, 100, 1024)?;
+    let tree = make_tree(scratch.path(), 10, 100, 1024..=1024)?;
     let server = start_server(&scratch.path().join("objects"), 0)?;
     let by_name = server.endpoint.replace("127.0.0.1", "localhost");
     println!("1,000 uploads to a host name");
@@ -136,7 +138,7 @@ fn lookups() -> Result<()> {
 fn million() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let began = Instant::now();
-    let tree = make_tree(scratch.path(), 1000, 1000, 0)?;
+    let tree = make_tree(scratch.path(), 1000, 1000, 0..=0)?;
     println!("1,000,000 entries (files made in {:.0} s)", began.elapsed().as_secs_f64());
     let cache = scratch.path().join("cache");
     show("first", &measure(&tree, &cache, "local")?);
@@ -146,21 +148,6 @@ fn million() -> Result<()> {
     show("again", &measure(&tree, &cache, "local")?);
     println!("  cache file: {:.0} MiB", fs::metadata(&cache)?.len() as f64 / 1_048_576.0);
     Ok(())
-}
-
-fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result<String> {
-    let root = scratch.join("tree");
-    let mut random = fastrand::Rng::with_seed(42);
-    for folder in 0..folders {
-        let path = root.join(format!("d{folder:03}"));
-        fs::create_dir_all(&path)?;
-        for file in 0..each {
-            let size = if most == 0 { 0 } else { random.usize(1024..=most) };
-            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(size).collect();
-            fs::write(path.join(format!("f{file:03}.dat")), bytes)?;
-        }
-    }
-    Ok(root.to_string_lossy().into_owned())
 }
 
 fn start_server(objects: &Path, delay_ms: u64) -> Result<Server> {

@@ -21,7 +21,9 @@ mod common;
 mod memory_store;
 #[path = "../tests/support/server.rs"]
 mod server;
-use common::{BUCKET, Measured, Result, Server, path_arg, print_figures, show, wait_out_racy_window};
+use common::{
+    BUCKET, Measured, Result, Server, make_tree, path_arg, print_figures, show, wait_out_racy_window,
+};
 use memory_store::{ETags, MemoryStore};
 use server::{ACCESS_KEY, S3Server, SECRET_KEY};
 
@@ -43,7 +45,7 @@ fn main() -> Result<()> {
 /// Publishes 10,000 files of 1 to 16 KiB: the first time, unchanged, with ten changes, and on empty machines.
 fn ten_thousand() -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let tree = make_tree(scratch.path(), 100, 100, 16 * 1024)?;
+    let tree = make_tree(scratch.path(), 100, 100, 1024..=16 * 1024)?;
     let server = Server::start(&["serve", ""])?;
     let machine = |name: &str| scratch.path().join(name);
     wait_out_racy_window();
@@ -72,7 +74,7 @@ fn ten_thousand() -> Result<()> {
 fn million() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let began = Instant::now();
-    let tree = make_tree(scratch.path(), 1000, 1000, 0)?;
+    let tree = make_tree(scratch.path(), 1000, 1000, 8..=8)?;
     let server = Server::start(&["serve", &tree])?;
     println!("1,000,000 files (made in {:.0} s)", began.elapsed().as_secs_f64());
     let (one, reader) = (scratch.path().join("one"), scratch.path().join("reader"));
@@ -92,22 +94,6 @@ fn million() -> Result<()> {
     show("delta", &measure_pull(&reader, &server)?);
     show("same", &measure_pull(&reader, &server)?);
     Ok(())
-}
-
-/// Makes a tree whose files all differ.
-fn make_tree(scratch: &Path, folders: usize, each: usize, most: usize) -> Result<String> {
-    let root = scratch.join("tree");
-    let mut random = fastrand::Rng::with_seed(42);
-    for folder in 0..folders {
-        let path = root.join(format!("d{folder:03}"));
-        fs::create_dir_all(&path)?;
-        for file in 0..each {
-            let size = if most == 0 { 8 } else { random.usize(1024..=most) };
-            let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(size).collect();
-            fs::write(path.join(format!("f{file:03}.dat")), bytes)?;
-        }
-    }
-    Ok(root.to_string_lossy().into_owned())
 }
 
 /// Changes this many files, in different folders.

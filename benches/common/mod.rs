@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -40,6 +41,27 @@ impl Drop for Server {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
+}
+
+/// Makes a tree of files with random bytes, the same in each run; returns its path.
+pub(crate) fn make_tree(
+    scratch: &Path,
+    folders: usize,
+    each: usize,
+    sizes: RangeInclusive<usize>,
+) -> Result<String> {
+    let root = scratch.join("tree");
+    let mut random = fastrand::Rng::with_seed(42);
+    for folder in 0..folders {
+        let path = root.join(format!("d{folder:03}"));
+        fs::create_dir_all(&path)?;
+        for file in 0..each {
+            let mut bytes = vec![0; random.usize(sizes.clone())];
+            random.fill(&mut bytes);
+            fs::write(path.join(format!("f{file:03}.dat")), bytes)?;
+        }
+    }
+    Ok(root.to_string_lossy().into_owned())
 }
 
 pub(crate) struct Measured {

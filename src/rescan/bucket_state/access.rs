@@ -304,7 +304,7 @@ impl StateAccess {
         ))
     }
 
-    /// Says in the place of the objects that their state lies elsewhere; once, before its first claim.
+    /// Says in the place of the objects that their state lies elsewhere, unless it is said there already.
     pub(crate) fn mark_objects(&self, objects: &dyn StorageBackend) -> Result<(), StorageError> {
         let (there, key) = (state_objects(objects)?, head_key()?);
         let place = self.objects()?.place();
@@ -327,8 +327,11 @@ impl StateAccess {
                 let object = SmallObject { key: &key, bytes: &bytes, content_type: JSON, condition };
                 match there.put_small(&self.context(), &object).map_err(of_state)? {
                     PutSmall::Stored { .. } => Ok(()),
-                    // Somebody else has stored something since: it is read.
-                    PutSmall::Refused { .. } => self.mark_objects(objects),
+                    // Somebody else has stored something since: the next run reads it.
+                    PutSmall::Refused { .. } => {
+                        let what = "another publisher has begun to use this destination";
+                        Err(StorageError::new(ErrorKind::Conflict, Operation::State, what).with_key(HEAD_KEY))
+                    }
                 }
             }
         }

@@ -24,7 +24,7 @@ use crate::state::records::Published;
 use crate::state::remote::doubt::Looked;
 use crate::state::remote::head::{Doubt, Head, Keys, Segment};
 use crate::state::remote::name::SegmentKind;
-use crate::state::remote::segment::{KeyIntent, Planned, Row, Writer};
+use crate::state::remote::segment::{Bounds, KeyIntent, Planned, Row, Writer};
 use crate::state::store::Write;
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
@@ -87,7 +87,7 @@ impl Look<'_> {
     /// Looks at the keys of one doubt.
     fn at(&self, doubt: &Doubt) -> Result<LookedAt, StorageError> {
         let mut findings = LookedAt::default();
-        let count: u64 = doubt.keys.intents().iter().map(rows_of).sum();
+        let count: u64 = doubt.keys.intents().iter().map(|intent| Bounds::from(intent).rows).sum();
         let mut keys = Vec::new();
         let mut all = doubt.keys == Keys::All;
         for intent in doubt.keys.intents() {
@@ -264,13 +264,6 @@ impl Look<'_> {
 fn note_if_large(large: &mut Vec<String>, row: &Row<KeyIntent>) {
     if row.content.planned == Planned::Multipart && large.len() < MOST_LARGE {
         large.push(row.key.as_str().to_owned());
-    }
-}
-
-fn rows_of(segment: &Segment) -> u64 {
-    match segment {
-        Segment::Stored(stored) => stored.rows,
-        Segment::Inline(inline) => inline.rows,
     }
 }
 

@@ -57,6 +57,18 @@ pub(crate) struct Pulled {
     pub(crate) known: (u64, Option<u64>),
 }
 
+impl Pulled {
+    /// What a cache knows that is a copy of this head.
+    fn knowing(head: Option<&Head>) -> Self {
+        let Some(head) = head else { return Self::default() };
+        Self { known_epoch: head.epoch, known: (head.generation, head.order), ..Self::default() }
+    }
+
+    fn with(self, loss: Loss) -> Self {
+        Self { loss: Some(loss), ..self }
+    }
+}
+
 /// What to read of the state, and where to.
 pub(crate) struct Pull<'a> {
     pub(crate) access: &'a StateAccess,
@@ -82,51 +94,43 @@ impl Pull<'_> {
     /// `None`: the head has changed meanwhile.
     fn try_once(&self) -> Result<Option<Pulled>, StorageError> {
         let known = self.cache.head_copy()?.and_then(|copy| self.access.decode_copy(&copy, self.publishes));
-        let known_epoch = known.as_ref().map_or(0, |known| known.head.epoch);
-        let known_place = known.as_ref().map_or((0, None), |known| (known.head.generation, known.head.order));
+        let before = Pulled::knowing(known.as_ref().map(|known| &known.head));
         // A date is needed where something is in doubt: a 304 does not tell it.
         let needs_date = |known: &SeenHead| {
             known.modified.is_none() && (known.head.claim.is_some() || !known.head.doubt.is_empty())
         };
         let unless = known.as_ref().filter(|known| !needs_date(known)).map(|known| known.etag.as_str());
-        let without =
-            |loss| Pulled { loss: Some(loss), known_epoch, known: known_place, ..Pulled::default() };
         let read = match self.access.read_head(unless, self.publishes)? {
             ReadHead::NotModified => {
-                let head = known.map(Box::new);
-                return Ok(Some(Pulled { head, known_epoch, known: known_place, ..Pulled::default() }));
+                return Ok(Some(Pulled { head: known.map(Box::new), ..before }));
             }
-            ReadHead::Missing if known.is_none() => return Ok(Some(Pulled::default())),
-            ReadHead::Missing => return Ok(Some(without(Loss::HeadGone))),
-            ReadHead::Damaged { etag, flaw } => return Ok(Some(without(Loss::HeadDamaged { etag, flaw }))),
+            ReadHead::Missing if known.is_none() => return Ok(Some(before)),
+            ReadHead::Missing => return Ok(Some(before.with(Loss::HeadGone))),
+            ReadHead::Damaged { etag, flaw } => {
+                return Ok(Some(before.with(Loss::HeadDamaged { etag, flaw })));
+            }
             ReadHead::Found(read) => read,
         };
         let cached = known.as_ref().map(SeenHead::cached);
         let since = compare(Some((&read.head, &read.etag)), cached.as_ref());
         if since == Since::Same {
             self.record(&read)?;
-            return Ok(Some(Pulled {
-                head: Some(read),
-                known_epoch,
-                known: known_place,
-                ..Pulled::default()
-            }));
+            return Ok(Some(Pulled { head: Some(read), ..before }));
         }
         // What the cache knows is newer: it stays, and is compared with the objects. A reader takes what there is.
         if since == Since::WentBack && self.publishes {
-            let loss = Some(Loss::WentBack);
-            return Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch, known: known_place }));
+            return Ok(Some(Pulled { head: Some(read), ..before.with(Loss::WentBack) }));
         }
         let read = if self.publishes { read } else { self.for_reading(*read)? };
         // Changes of this machine that never got into the bucket leave no base for deltas.
         let unpushed = self.cache.unpushed().next().transpose()?.is_some();
         let base = known.filter(|_| !unpushed && since == Since::Later);
         let Some(fetched) = self.fetch(&read.head, base.as_ref().map(|base| &base.head))? else {
-            return self.after_missing_segment(read, known_epoch, known_place);
+            return self.after_missing_segment(read, before);
         };
         let changed = self.apply(fetched, read.head.generation)?;
         self.record(&read)?;
-        Ok(Some(Pulled { head: Some(read), loss: None, changed, known_epoch, known: known_place }))
+        Ok(Some(Pulled { head: Some(read), changed, ..before }))
     }
 
     /// Returns the head as a reader uses it: without the rows of a run that has not ended.
@@ -143,14 +147,10 @@ impl Pull<'_> {
     fn after_missing_segment(
         &self,
         read: Box<SeenHead>,
-        known_epoch: u64,
-        known: (u64, Option<u64>),
+        before: Pulled,
     ) -> Result<Option<Pulled>, StorageError> {
         match self.access.read_head(Some(&read.etag), self.publishes)? {
-            ReadHead::NotModified => {
-                let loss = Some(Loss::SegmentLost);
-                Ok(Some(Pulled { head: Some(read), loss, changed: 0, known_epoch, known }))
-            }
+            ReadHead::NotModified => Ok(Some(Pulled { head: Some(read), ..before.with(Loss::SegmentLost) })),
             _ => Ok(None),
         }
     }

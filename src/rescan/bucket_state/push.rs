@@ -75,14 +75,15 @@ impl Pusher<'_> {
         if changes.is_empty() || keep >= MAX_DELTAS {
             return Ok(Push::nothing());
         }
-        let (keep, delta) = match self.merged(keep, &bytes, written)? {
+        let all = self.head.deltas.len();
+        let merged = if keep < all { self.merged(keep, &bytes, written)? } else { None };
+        let (keep, delta) = match merged {
             Some(delta) => (keep, delta),
-            // Without the others, which are lost, the new one has its own place, if there is any.
-            None if self.head.deltas.len() >= MAX_DELTAS => return Ok(Push::nothing()),
+            None if all >= MAX_DELTAS => return Ok(Push::nothing()),
+            // There is none to be merged, or one of them is lost: the new one has a place of its own.
             None => {
                 let name = new_name(SegmentKind::Delta, self.head.epoch);
-                let delta = place_bytes(self.access, Some(self.head), name, bytes, written)?;
-                (self.head.deltas.len(), delta)
+                (all, place_bytes(self.access, Some(self.head), name, bytes, written)?)
             }
         };
         Ok(Push { change: Change::Delta { keep, delta }, changes, is_snapshot: false })
@@ -94,12 +95,13 @@ impl Pusher<'_> {
         let (to, written) = self.cache.write_snapshot(BufWriter::new(file), self.head.generation)?;
         let file = to.into_inner().map_err(|error| scratch_error(&scratch, error.into_error()))?;
         let name = new_name(SegmentKind::Snapshot, self.head.epoch);
-        let bytes = std::fs::read(file.path()).ok().filter(|_| written.size <= IN_MEMORY);
-        // The room that the deltas take in the head becomes free.
-        let emptied = Head { snapshot: None, deltas: Vec::new(), ..self.head.clone() };
-        let segment = match bytes {
-            Some(bytes) => place_bytes(self.access, Some(&emptied), name, bytes, &written)?,
-            None => store_file(self.access, name, &file, &written)?,
+        let segment = if written.size <= IN_MEMORY {
+            let bytes = std::fs::read(file.path()).map_err(|error| scratch_error(&scratch, error))?;
+            // The room that the deltas take in the head becomes free.
+            let emptied = Head { snapshot: None, deltas: Vec::new(), ..self.head.clone() };
+            place_bytes(self.access, Some(&emptied), name, bytes, &written)?
+        } else {
+            store_file(self.access, name, &file, &written)?
         };
         Ok(Push { change: Change::Snapshot(segment), changes: Changes::new(), is_snapshot: true })
     }

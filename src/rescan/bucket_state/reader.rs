@@ -31,8 +31,8 @@ impl CacheManager {
     /// Only the cancel token, the deadline, the observer and the progress of `run` are used.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no state; [`ErrorKind::StateDamaged`] if it cannot be used, and then the cache
-    /// stays as it was; [`ErrorKind::CacheForeign`] if the cache belongs to another destination; those of the cache and
+    /// [`ErrorKind::NotFound`] if there is no state; [`ErrorKind::StateDamaged`] if it cannot be used: what is missing
+    /// or does not have its SHA-256 changes nothing in the cache; [`ErrorKind::CacheForeign`] if the cache belongs to another destination; those of the cache and
     /// those of the store.
     pub fn pull(
         &self,

@@ -32,16 +32,15 @@ impl RescanOrchestrator {
             Some(found) => dispatcher.begin(found),
             None => dispatcher.begin(preflight(context, &self.cache, self.config.first_run)?),
         }
-        let mut learns = false;
+        // A second pass has keys of its own.
+        let was_held = state.as_ref().is_some_and(|state| state.is_held());
         if let Some(state) = &mut state {
             self.record_run(context, dispatcher)?;
-            learns = self.learns(state)?;
             plan = self.claim_state(context, dispatcher, state, plan, report)?;
-            learns |= state.has_doubts();
         }
         plan = self.plan_with_store(context, dispatcher, state.as_deref_mut(), plan, report)?;
         match state {
-            Some(state) if learns || state.lacks_intent() => self.name_keys(dispatcher, state)?,
+            Some(state) if was_held || state.lacks_intent() => self.name_keys(dispatcher, state)?,
             Some(_) => {}
             None => self.record_run(context, dispatcher)?,
         }

@@ -113,7 +113,7 @@ impl RescanOrchestrator {
     }
 
     /// Returns true if the run looks at objects under its claim before it writes any.
-    pub(super) fn learns(&self, state: &StateRun) -> Result<bool, StorageError> {
+    fn learns(&self, state: &StateRun) -> Result<bool, StorageError> {
         if state.is_held() || state.has_doubts() || !self.cache.is_surveyed()? {
             return Ok(true);
         }
