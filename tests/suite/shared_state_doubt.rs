@@ -5,14 +5,13 @@ use std::time::Duration;
 use bucket_brigade::{RescanReport, StopReason};
 
 use crate::shared_state::{Machine, published, requests, tree};
-use crate::shared_state_faults::{AFTER_LEASE, HEAD, LANDED, PUBLISHED, UNCHANGED, outcome, pass};
+use crate::shared_state_faults::{AFTER_LEASE, HEAD, LANDED, PUBLISHED, UNCHANGED, hold, outcome, pass};
 use crate::support::World;
 use crate::support::proxy::{Fault, HeldRequest, Rule};
 
 /// A run whose PUT of `/a` is held by the proxy, while the store's time passes and `then` happens; then it lands.
 fn with_held_put(world: &World, one: &Machine<'_>, then: impl FnOnce()) -> RescanReport {
-    let held = HeldRequest::default();
-    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    let held = hold(world, "/a");
     std::thread::scope(|threads| {
         let first = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));
@@ -168,10 +167,7 @@ fn d04_checkpoint_that_lands_unseen_loses_no_row() {
     one.publish();
     one.write("a", "2");
     one.write("b", "2");
-    let held = HeldRequest::default();
-    world
-        .proxy
-        .add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/b").times(1));
+    let held = hold(&world, "site/b");
     let report = std::thread::scope(|threads| {
         let run = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));

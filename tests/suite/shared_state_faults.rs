@@ -38,13 +38,20 @@ pub(crate) fn pass(world: &World, time: Duration) {
     world.proxy.add(Rule::new(Fault::WithHeader("date", httpdate::fmt_http_date(world.store.now()))));
 }
 
+/// Holds the next PUT whose path contains this text.
+pub(crate) fn hold(world: &World, path: &str) -> HeldRequest {
+    let held = HeldRequest::default();
+    let rule = Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains(path).times(1);
+    world.proxy.add(rule);
+    held
+}
+
 #[test]
 fn d01_second_run_ends_without_a_request_for_objects_while_the_first_publishes() {
     let world = World::new();
     let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
     let two = Machine::new(&world, &[("a", "2"), ("c", "2")]);
-    let held = HeldRequest::default();
-    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    let held = hold(&world, "/a");
     std::thread::scope(|threads| {
         let first = threads.spawn(|| one.site(state().publisher("runner 1")).rescan().unwrap());
         assert!(held.go.wait_for_arrivals(1));
@@ -66,8 +73,7 @@ fn d01_second_run_waits_for_the_first() {
     let world = World::new();
     let one = Machine::new(&world, &[("a", "1")]);
     let two = Machine::new(&world, &[("a", "2")]);
-    let held = HeldRequest::default();
-    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    let held = hold(&world, "/a");
     std::thread::scope(|threads| {
         let first = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));
@@ -187,8 +193,7 @@ fn d09_clocks_of_publishers_have_no_effect() {
     let two = Machine::new(&world, &[("a", "2")]);
     one.clock.step_wall(-7 * 3600);
     two.clock.step_wall(5 * 3600);
-    let held = HeldRequest::default();
-    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    let held = hold(&world, "/a");
     std::thread::scope(|threads| {
         let first = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));
@@ -375,10 +380,7 @@ fn d10_reader_gets_nothing_of_a_run_that_has_not_ended() {
     assert_eq!(sizes(), (vec![1, 1], 1, false));
     one.write("a", "22");
     one.write("b", "22");
-    let held = HeldRequest::default();
-    world
-        .proxy
-        .add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/b").times(1));
+    let held = hold(&world, "site/b");
     std::thread::scope(|threads| {
         let run = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));
@@ -428,10 +430,7 @@ fn wait_goes_on_while_the_other_run_renews_its_claim() {
     let world = World::new();
     let one = Machine::new(&world, &[("a", "1")]);
     let two = Machine::new(&world, &[("a", "2")]);
-    let held = HeldRequest::default();
-    world
-        .proxy
-        .add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("site/a").times(1));
+    let held = hold(&world, "site/a");
     std::thread::scope(|threads| {
         let first = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));

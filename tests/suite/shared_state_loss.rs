@@ -8,8 +8,7 @@ use bucket_brigade::{
 };
 
 use crate::shared_state::{Machine, published, requests, tree};
-use crate::shared_state_faults::{HEAD, PUBLISHED, UNCHANGED, outcome, segments, state, with_segments};
-use crate::support::proxy::{Fault, HeldRequest, Rule};
+use crate::shared_state_faults::{HEAD, PUBLISHED, UNCHANGED, hold, outcome, segments, state, with_segments};
 use crate::support::{PREFIX, World};
 
 /// A world with two generations by one machine.
@@ -70,8 +69,7 @@ fn d13_head_that_is_removed_under_a_claim_supersedes_its_holder() {
     let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
     one.publish();
     one.write("a", "2");
-    let held = HeldRequest::default();
-    world.proxy.add(Rule::new(Fault::HoldRequest(held.clone())).method("PUT").path_contains("/a").times(1));
+    let held = hold(&world, "/a");
     let report = std::thread::scope(|threads| {
         let first = threads.spawn(|| one.publish());
         assert!(held.go.wait_for_arrivals(1));

@@ -1,17 +1,13 @@
 //! Multipart uploads that a dead claim left open, and whose upload IDs only its machine knows: they are found by listing.
 
-use crate::backend::pagination::Pages;
 use crate::backend::{ListedUpload, Transfers, UploadName, new_token};
 use crate::error::{ErrorKind, StorageError};
 use crate::key::RemoteKey;
 use crate::rescan::context::Context;
-use crate::rescan::multipart::unfinished::{Recorded, all_recorded, named};
+use crate::rescan::multipart::unfinished::{Recorded, all_recorded, listed_uploads_of, named};
 use crate::state::cache::CacheManager;
 use crate::state::remote::head::{Doubt, Head};
 use crate::state::remote::name::StoreTime;
-
-/// The most uploads of one key that are looked at.
-const MOST: usize = 1000;
 
 /// The time in which a dead claim may have begun uploads, by the store's clock.
 pub(crate) struct DeadUploads {
@@ -53,16 +49,8 @@ impl DeadUploads {
         transfers: &dyn Transfers,
         key: &RemoteKey,
     ) -> Result<(), StorageError> {
-        let (mut found, mut from, mut pages) = (Vec::new(), None, Pages::new());
-        loop {
-            let page = transfers.list_uploads(&context.request_context(), key, from.as_ref())?;
-            pages.follow(page.next.as_ref(), page.uploads.iter().map(|one| (&one.key, &one.upload_id)))?;
-            found.extend(page.uploads.into_iter().filter(|upload| self.is_dead(key, upload)));
-            from = page.next;
-            if from.is_none() || found.len() >= MOST {
-                break;
-            }
-        }
+        let is_dead = |upload: &ListedUpload| self.is_dead(upload);
+        let found = listed_uploads_of(key, &context.request_context(), transfers, is_dead)?;
         for upload in found {
             let name = UploadName { key: key.clone(), token: new_token(), upload_id: upload.upload_id };
             transfers.abort(&context.request_context(), &name)?;
@@ -70,10 +58,10 @@ impl DeadUploads {
         Ok(())
     }
 
-    fn is_dead(&self, key: &RemoteKey, upload: &ListedUpload) -> bool {
+    fn is_dead(&self, upload: &ListedUpload) -> bool {
         let in_time =
             upload.initiated.map(StoreTime::new).is_some_and(|at| (self.from..=self.to).contains(&at));
         let is_own = || named(&self.own).any(|(_, name, _)| name.upload_id == upload.upload_id);
-        upload.key == key.as_str() && in_time && !is_own()
+        in_time && !is_own()
     }
 }

@@ -198,29 +198,28 @@ fn lost(uploads: &[OpenUpload]) -> impl Iterator<Item = &OpenUpload> {
 }
 
 /// Uploads of one key that are kept: what the store lists of them may have no end.
-const MOST_STRANGERS: usize = 1000;
+const MOST_LISTED: usize = 1000;
 
-/// The uploads of a key that the store lists and the cache does not know.
-fn strangers_of(
+/// The uploads of a key that the store lists and that are wanted.
+pub(crate) fn listed_uploads_of(
     key: &RemoteKey,
     request_context: &RequestContext<'_>,
     transfers: &dyn Transfers,
-    known: &BTreeSet<String>,
+    wanted: impl Fn(&ListedUpload) -> bool,
 ) -> Result<Vec<ListedUpload>, StorageError> {
-    let may_be_ours =
-        |upload: &ListedUpload| upload.key == key.as_str() && !known.contains(&upload.upload_id);
-    let (mut ids, mut from, mut pages) = (BTreeSet::new(), None, Pages::new());
-    while ids.len() < MOST_STRANGERS {
+    // By upload ID: a store may list one twice.
+    let (mut found, mut from, mut pages) = (BTreeMap::new(), None, Pages::new());
+    while found.len() < MOST_LISTED {
         let page = transfers.list_uploads(request_context, key, from.as_ref())?;
         pages.follow(page.next.as_ref(), page.uploads.iter().map(|one| (&one.key, &one.upload_id)))?;
-        ids.extend(page.uploads.into_iter().filter(may_be_ours).map(|upload| upload.upload_id));
+        let of_key = page.uploads.into_iter().filter(|upload| upload.key == key.as_str() && wanted(upload));
+        found.extend(of_key.map(|upload| (upload.upload_id.clone(), upload)));
         from = page.next;
         if from.is_none() {
             break;
         }
     }
-    let named = |upload_id| ListedUpload { key: key.as_str().to_owned(), upload_id, initiated: None };
-    Ok(ids.into_iter().take(MOST_STRANGERS).map(named).collect())
+    Ok(found.into_values().take(MOST_LISTED).collect())
 }
 
 impl Found {
@@ -235,7 +234,8 @@ impl Found {
         let known: BTreeSet<String> = named(recorded).map(|(_, name, _)| name.upload_id).collect();
         let mut strangers = Vec::new();
         for (key, _) in recorded.iter().filter(|(_, uploads)| lost(uploads).next().is_some()) {
-            match strangers_of(&RemoteKey::new(key)?, request_context, transfers, &known) {
+            let is_stranger = |upload: &ListedUpload| !known.contains(&upload.upload_id);
+            match listed_uploads_of(&RemoteKey::new(key)?, request_context, transfers, is_stranger) {
                 Ok(of_key) => strangers.extend(of_key),
                 Err(error) if matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::Unsupported) => {
                     return Ok(Self::Unknown);
