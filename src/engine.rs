@@ -66,6 +66,11 @@ impl EngineConfig {
         self
     }
 
+    #[cfg(feature = "config")]
+    pub(crate) fn worker_count(&self) -> usize {
+        self.workers
+    }
+
     /// Replaces the clock, for tests.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;

@@ -3,6 +3,7 @@
 //! | Chapter | |
 //! |---|---|
 //! | [`command`] | every flag of `brigade`, exit codes, JSON, events |
+//! | [`settings`] | every setting, for files, flags and programs |
 //! | [`operations`] | cron, systemd, CI, permissions, lifecycle rule, stores |
 //! | [`embedding`] | the library in a program: settings, results, threads, fork, catalog, servers |
 //! | [`reliability`] | the promises, what is survived, how it is tested, the limits |
@@ -25,13 +26,24 @@ macro_rules! chapters {
         #[doc = "[embedding]: crate::guide::embedding"]
         #[doc = "[operations]: crate::guide::operations"]
         #[doc = "[reliability]: crate::guide::reliability"]
+        #[doc = "[settings]: crate::guide::settings"]
         #[doc = ""]
         #[doc = include_str!(concat!("guide/", stringify!($name), ".md"))]
         pub mod $name {}
     )*};
 }
 
-chapters!(command, operations, embedding, reliability, benchmarks, architecture, contributing, changelog);
+chapters!(
+    command,
+    settings,
+    operations,
+    embedding,
+    reliability,
+    benchmarks,
+    architecture,
+    contributing,
+    changelog
+);
 
 /// Compiles the README's example.
 #[cfg(doctest)]

@@ -124,6 +124,8 @@ mod observe;
 mod request_context;
 mod rescan;
 mod retry;
+#[cfg(feature = "config")]
+mod settings;
 mod state;
 mod text;
 mod tree;
@@ -157,6 +159,15 @@ pub use rescan::report::{
     StateReport, StopReason, TooMany, UnknownObjects, Uploaded, VerifyReport,
 };
 pub use retry::RetryPolicy;
+#[cfg(feature = "config")]
+pub use settings::{
+    Setting, all_settings,
+    config::{Config, ConfigEntry},
+    file::ConfigFile,
+    find_setting,
+    open::open,
+    settings_chapter,
+};
 pub use state::cache::CacheManager;
 pub use state::catalog::{Catalog, Entries};
 pub use state::records::PendingKind;

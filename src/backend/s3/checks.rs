@@ -53,16 +53,18 @@ pub(crate) fn check_endpoint(text: &str) -> Result<String, StorageError> {
     Ok(format!("{scheme}://{}", authority.to_ascii_lowercase()))
 }
 
+/// Checks the name of a region.
+pub(crate) fn check_region(name: &str) -> Result<(), StorageError> {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(());
+    }
+    let why = format!("invalid name {name:?}: use a name such as eu-central-1");
+    Err(StorageError::config("region", why))
+}
+
 /// Returns the region that requests are signed for, with its host.
 pub(crate) fn resolve_region(name: Option<&str>, endpoint: Option<String>) -> Result<Region, StorageError> {
-    let is_name =
-        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if let Some(name) = name
-        && !is_name(name)
-    {
-        let why = format!("invalid name {name:?}: use a name such as eu-central-1");
-        return Err(StorageError::config("region", why));
-    }
+    name.map_or(Ok(()), check_region)?;
     match (name, endpoint) {
         // Most stores ignore the region. One that checks it names the right one in its error.
         (name, Some(endpoint)) => {

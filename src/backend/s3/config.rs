@@ -85,6 +85,19 @@ impl S3Config {
         }
     }
 
+    /// Returns the size above which a file becomes a multipart upload.
+    #[cfg(feature = "config")]
+    pub(crate) fn multipart_threshold(&self) -> u64 {
+        self.part_threshold
+    }
+
+    /// Replaces the bucket.
+    #[cfg(feature = "config")]
+    pub(crate) fn with_bucket(mut self, bucket: &str) -> Self {
+        bucket.clone_into(&mut self.bucket);
+        self
+    }
+
     /// Starts with the bucket and prefix of `s3://BUCKET[/PREFIX]`, as other tools write it.
     ///
     /// # Errors

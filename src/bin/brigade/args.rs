@@ -1,19 +1,16 @@
-//! The flags of the command line and their help.
+//! The commands and their arguments. The flags of settings come from the library's definitions.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, reason = "these are the texts of --help")]
 
-pub(crate) mod state;
+pub(crate) mod settings;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bucket_brigade::MaxDelete;
-use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use http::Uri;
 
-use self::state::{PullArgs, StateArgs};
+use self::settings::SettingArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -22,7 +19,8 @@ const STYLES: Styles = Styles::styled()
     .placeholder(AnsiColor::Cyan.on_default());
 
 const EXIT_CODES: &str = "\
-DIR is the directory to publish. DEST is s3://BUCKET or s3://BUCKET/PREFIX.
+DIR is the directory to publish. DEST is s3://BUCKET or s3://BUCKET/PREFIX. NAME is a destination
+in a configuration file: --config FILE, or brigade.toml in the current folder.
 
 Exit codes, the first that applies:
   2    usage or configuration: a flag, the bucket, the region, the certificate, the clock
@@ -39,7 +37,11 @@ const EXAMPLES: &str = "\
 Examples:
   brigade sync ./public s3://site
   brigade sync dist s3://site/app --exclude '*.map' --header 'Cache-Control: no-cache'
-  brigade sync . s3://backup --endpoint-url https://minio.example.com:9000 --json";
+  brigade sync . s3://backup --endpoint-url https://minio.example.com:9000 --json
+  brigade sync --config brigade.toml live staging";
+
+const SYNC_USAGE: &str = "brigade sync [OPTIONS] DIR DEST\n       brigade sync [OPTIONS] [NAME]...";
+const PLAN_USAGE: &str = "brigade plan [OPTIONS] DIR DEST\n       brigade plan [OPTIONS] [NAME]...";
 
 /// Publish a directory tree to S3-compatible storage, and keep it published
 #[derive(Debug, Parser)]
@@ -53,12 +55,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Upload what is new or changed in DIR, and delete what is gone from it
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = EXAMPLES, override_usage = SYNC_USAGE)]
     Sync(SyncArgs),
     /// Print what sync would do with the same flags, and do nothing
+    #[command(override_usage = PLAN_USAGE)]
     Plan(SyncArgs),
     /// Print what is published and what is pending, from the cache
-    Status(DestinationArgs),
+    Status(StatusArgs),
     /// Compare the objects in the bucket with the cache
     Verify(VerifyArgs),
     /// Print the public URLs of keys
@@ -67,212 +70,147 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// List open multipart uploads, or abort them
     Uploads(UploadsArgs),
+    /// Check a configuration file, or show its settings
+    Config(ConfigArgs),
     /// Print a completion script for a shell
     Completions {
         /// Shell that the script is for
         shell: Shell,
     },
+    /// Print the manual page
+    Man,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
-    /// Directory to publish
-    pub(crate) dir: PathBuf,
+    /// Directory and destination, or destinations in the configuration file [default: all in the file]
+    #[arg(value_name = "DIR DEST | NAME", help_heading = None)]
+    pub(crate) targets: Vec<OsString>,
     #[command(flatten)]
-    pub(crate) work: WorkArgs,
+    pub(crate) file: FileArgs,
     /// Print what would be done, and do nothing; same as plan
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     pub(crate) dry_run: bool,
-    /// Check the result by ack (the store's responses; default),
-    /// list (a listing), or content (download and hash)
-    #[arg(long, value_name = "HOW", default_value = "ack")]
-    #[arg(hide_default_value = true, hide_possible_values = true)]
-    pub(crate) verify: VerifyHow,
     #[command(flatten)]
-    pub(crate) lock: LockArgs,
+    pub(crate) settings: SettingArgs<{ settings::SYNC }>,
     #[command(flatten)]
-    pub(crate) speed: SpeedArgs,
-    /// Stop after this long, such as 10m; the rest stays pending
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Speed")]
-    pub(crate) deadline: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) state: StateArgs,
-    #[command(flatten)]
-    pub(crate) destination: DestinationArgs,
+    pub(crate) output: OutputArgs,
     /// Print every event as a line of JSON, then the report
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub(crate) json_events: bool,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) destinations: DestinationArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs<{ settings::STATUS }>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) destinations: DestinationArgs,
     /// Also download every object and compare its SHA-256
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     pub(crate) content: bool,
     /// Record what differs, for the next sync, or fail
-    #[arg(long)]
+    #[arg(long, help_heading = None)]
     pub(crate) repair: bool,
     #[command(flatten)]
-    pub(crate) lock: LockArgs,
+    pub(crate) settings: SettingArgs<{ settings::VERIFY }>,
     #[command(flatten)]
-    pub(crate) speed: SpeedArgs,
-    #[command(flatten)]
-    pub(crate) destination: DestinationArgs,
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct UrlArgs {
+    /// Destination: s3://BUCKET or s3://BUCKET/PREFIX, or its name in the configuration file
+    #[arg(help_heading = None)]
+    pub(crate) dest: OsString,
     #[command(flatten)]
-    pub(crate) destination: DestinationArgs,
+    pub(crate) file: FileArgs,
     /// Keys: paths of files, relative to the published directory
     #[arg(required_unless_present = "all", value_name = "KEY", help_heading = None)]
     pub(crate) keys: Vec<String>,
     /// Print every key with its URL, size, digest and state
     #[arg(long, conflicts_with = "keys", help_heading = None)]
     pub(crate) all: bool,
-    /// Base URL to print for files that are not published yet
-    #[arg(long, value_name = "URL", value_parser = base_url, help_heading = None)]
-    pub(crate) fallback_url: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UploadsArgs {
-    /// Abort the uploads that this cache started
-    #[arg(long)]
-    pub(crate) abort: bool,
     #[command(flatten)]
-    pub(crate) lock: LockArgs,
-    #[command(flatten)]
-    pub(crate) destination: DestinationArgs,
-}
-
-/// The destination, its cache, and how both are reached.
-#[derive(Debug, Args)]
-pub(crate) struct DestinationArgs {
-    /// Destination: s3://BUCKET or s3://BUCKET/PREFIX
-    #[arg(help_heading = None)]
-    pub(crate) dest: String,
-    /// Record of what is published [default: see brigade status]
-    #[arg(long, value_name = "FILE", help_heading = None)]
-    pub(crate) cache: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) connection: ConnectionArgs,
+    pub(crate) settings: SettingArgs<{ settings::URL }>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// Waiting for another run on the same cache.
 #[derive(Debug, Args)]
-pub(crate) struct LockArgs {
-    /// Wait for another run on this cache
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub(crate) lock_wait: Duration,
+pub(crate) struct PullArgs {
+    #[command(flatten)]
+    pub(crate) destinations: DestinationArgs,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs<{ settings::PULL }>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
-/// Selection of files, their headers, and the rules of deletes.
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub(crate) struct WorkArgs {
-    /// Publish only what matches: '*.html', /assets (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) include: Vec<String>,
-    /// File of --include patterns, one per line (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) include_from: Vec<PathBuf>,
-    /// Leave out what matches, and do not delete it (repeatable)
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) exclude: Vec<String>,
-    /// File of --exclude patterns, one per line (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) exclude_from: Vec<PathBuf>,
-    /// Follow links to targets inside DIR; =all: to any target
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "inside")]
-    #[arg(hide_possible_values = true)]
-    pub(crate) follow_symlinks: Option<FollowHow>,
-    /// Header for every object: 'Name: value' (repeatable)
-    #[arg(long, value_name = "LINE", value_parser = header)]
-    pub(crate) header: Vec<(String, String)>,
-    /// Upload every file again, even if unchanged
-    #[arg(long)]
-    pub(crate) force: bool,
-    /// First run: adopt (default), overwrite, refuse, mirror
-    #[arg(long, value_name = "HOW", default_value = "adopt")]
-    #[arg(hide_default_value = true, hide_possible_values = true)]
-    pub(crate) first_run: FirstRunHow,
-    /// Base URL to print for files that are not published yet
-    #[arg(long, value_name = "URL", value_parser = base_url)]
-    pub(crate) fallback_url: Option<String>,
-    /// Delete nothing; report published files gone from DIR
-    #[arg(long, help_heading = "Deletes")]
-    pub(crate) no_delete: bool,
-    /// Delete nothing if more files are gone [default: if DIR has
-    /// fewer than half as many files as published, or none of them]
-    #[arg(long, value_name = "N|P%", value_parser = max_delete, help_heading = "Deletes")]
-    pub(crate) max_delete: Option<MaxDelete>,
-    /// Allow an empty DIR, deleting everything
-    #[arg(long, help_heading = "Deletes")]
-    pub(crate) allow_empty: bool,
-    /// Also delete what another DIR published with this cache
-    #[arg(long, help_heading = "Deletes")]
-    pub(crate) allow_new_root: bool,
+pub(crate) struct UploadsArgs {
+    #[command(flatten)]
+    pub(crate) destinations: DestinationArgs,
+    /// Abort the uploads that this cache started
+    #[arg(long, help_heading = None)]
+    pub(crate) abort: bool,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs<{ settings::UPLOADS }>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
-/// Concurrency, sizes and retries.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Speed")]
-pub(crate) struct SpeedArgs {
-    /// Files, threads and connections at a time
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(crate) batch_size: usize,
-    /// Bytes read and sent at a time
-    #[arg(long, value_name = "SIZE", default_value = "8KiB")]
-    pub(crate) chunk_size: ByteSize,
-    /// Size of the parts of a multipart upload
-    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
-    pub(crate) part_size: ByteSize,
-    /// Larger files become multipart uploads
-    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
-    pub(crate) part_threshold: ByteSize,
-    /// Retries of a failed request
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub(crate) retries: u32,
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
 }
 
-impl Default for SpeedArgs {
-    fn default() -> Self {
-        let part = ByteSize::mib(16);
-        Self {
-            batch_size: 10,
-            chunk_size: ByteSize::kib(8),
-            part_size: part,
-            part_threshold: part,
-            retries: 5,
-        }
-    }
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Check every line; read no secret and send no request
+    Check {
+        #[command(flatten)]
+        file: FileArgs,
+    },
+    /// Print each setting with its value, and where that came from; secrets are hidden
+    Show {
+        /// Destinations in the configuration file [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<OsString>,
+        /// Also print settings that have their default
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        file: FileArgs,
+    },
 }
 
-/// Endpoint, region, credentials and URLs of the bucket.
+/// Destinations, by URL or by name.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Connection (default: the AWS_* variables, then ~/.aws)")]
-pub(crate) struct ConnectionArgs {
-    /// URL of the store [default: AWS, by region]
-    #[arg(long, value_name = "URL")]
-    pub(crate) endpoint_url: Option<String>,
-    /// Region of the bucket [default with an endpoint: us-east-1]
-    #[arg(long)]
-    pub(crate) region: Option<String>,
-    /// Profile in ~/.aws: credentials, region, endpoint
-    #[arg(long, value_name = "NAME")]
-    pub(crate) profile: Option<String>,
-    /// Public base URL of the bucket, for the URLs that are printed
-    #[arg(long, value_name = "URL", value_parser = base_url)]
-    pub(crate) public_url: Option<String>,
-    /// Use BUCKET.host instead of host/BUCKET with an endpoint
-    #[arg(long)]
-    pub(crate) virtual_host: bool,
-    /// Certificates (PEM) to trust in addition to the system's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
+pub(crate) struct DestinationArgs {
+    /// Destination: s3://BUCKET or s3://BUCKET/PREFIX, or names in the configuration file [default: all
+    /// in the file]
+    #[arg(value_name = "DEST | NAME", help_heading = None)]
+    pub(crate) targets: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
+}
+
+/// The configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct FileArgs {
+    /// Configuration file [default: brigade.toml here, if it is there]
+    #[arg(long, value_name = "FILE", help_heading = None)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -287,70 +225,22 @@ pub(crate) struct OutputArgs {
     /// List and log what is done (-v), log every request (-vv)
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
+    /// Append the log to a file, with times, instead of stderr
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum VerifyHow {
-    Ack,
-    List,
-    Content,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum FollowHow {
-    Inside,
-    All,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum FirstRunHow {
-    Adopt,
-    Overwrite,
-    Refuse,
-    Mirror,
-}
-
-fn base_url(text: &str) -> Result<String, String> {
-    let absolute = text.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
-    if absolute {
-        Ok(text.to_owned())
-    } else {
-        Err("use an absolute URL without a query, such as https://cdn.example.com".to_owned())
-    }
-}
-
-fn header(line: &str) -> Result<(String, String), String> {
-    let (name, value) = line.split_once(':').ok_or("write it as 'Name: value'")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
-fn max_delete(text: &str) -> Result<MaxDelete, String> {
-    let why = "use a number of files, such as 100, or a percentage from 0% to 100%";
-    let Some(percent) = text.strip_suffix('%') else {
-        return text.parse().map(MaxDelete::Count).map_err(|_| why.to_owned());
-    };
-    match percent.parse::<f64>() {
-        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(MaxDelete::Share(percent / 100.0)),
-        _ => Err(why.to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn max_delete_is_a_count_or_a_share() {
-        assert_eq!(max_delete("10"), Ok(MaxDelete::Count(10)));
-        assert_eq!(max_delete("2.5%"), Ok(MaxDelete::Share(0.025)));
-        for wrong in ["", "-1", "101%", "half", "NaN%", "1.5"] {
-            assert!(max_delete(wrong).is_err(), "{wrong}");
+impl Command {
+    /// Returns the flags of output; `None` for commands that print a text alone.
+    pub(crate) fn output(&self) -> Option<&OutputArgs> {
+        match self {
+            Self::Sync(args) | Self::Plan(args) => Some(&args.output),
+            Self::Status(args) => Some(&args.output),
+            Self::Verify(args) => Some(&args.output),
+            Self::Url(args) => Some(&args.output),
+            Self::Pull(args) => Some(&args.output),
+            Self::Uploads(args) => Some(&args.output),
+            Self::Config(_) | Self::Completions { .. } | Self::Man => None,
         }
-    }
-
-    #[test]
-    fn a_header_is_a_name_and_a_value() {
-        assert_eq!(header("Cache-Control: a, b"), Ok(("Cache-Control".into(), "a, b".into())));
-        assert!(header("nothing").is_err());
     }
 }

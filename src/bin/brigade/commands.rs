@@ -1,10 +1,12 @@
 //! The subcommands, a file each, and what they share.
 
+pub(crate) mod config;
+mod each;
 mod events;
+pub(crate) mod man;
 pub(crate) mod pull;
 mod record;
 mod run_tracker;
-mod shared_state;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod uploads;

@@ -1,4 +1,4 @@
-//! The destination of a command: its connection, its URLs and its cache.
+//! A destination of a command: its configuration, its connection and its cache.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,12 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bucket_brigade::{
-    AwsEnvironment, CacheManager, CancelToken, Credentials, Engine, EngineConfig, ErrorKind, Operation,
-    RetryPolicy, S3Address, S3Backend, S3Config, StorageError,
+    CacheManager, CancelToken, Config, Engine, ErrorKind, Operation, S3Address, S3Backend, StorageError,
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::args::{ConnectionArgs, DestinationArgs, SpeedArgs};
 use crate::text;
 
 /// Characters of the destination that are kept in the name of its cache.
@@ -22,43 +20,32 @@ const NAME_LENGTH: usize = 64;
 /// Interval at which a command that waits for the lock checks whether it was stopped.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The destination of a command, from its arguments and the environment.
+/// A destination, from its configuration and the environment.
 pub(crate) struct Destination {
-    config: S3Config,
+    pub(crate) config: Config,
     pub(crate) address: S3Address,
     pub(crate) cache_path: PathBuf,
-    profile: Option<String>,
+    /// Its name in the configuration file, or its URL.
+    pub(crate) label: String,
     quiet: bool,
 }
 
 impl Destination {
     /// Reads the settings, but no credentials. Sends no request.
-    pub(crate) fn from_args(args: &DestinationArgs) -> Result<Self, StorageError> {
-        let connection = &args.connection;
-        let mut config = config_for(&args.dest, connection)?;
-        if let Some(url) = &connection.public_url {
-            config = config.public_url(url);
-        }
+    pub(crate) fn new(mut config: Config, quiet: bool) -> Result<Self, StorageError> {
         let address = config.address()?;
-        let cache_path = match &args.cache {
-            Some(path) => path.clone(),
+        let cache_path = match config.cache_path()? {
+            Some(path) => path,
             None => state_folder(&|name| std::env::var_os(name))?.join(cache_name(&address.destination())),
         };
-        Ok(Self {
-            config,
-            address,
-            cache_path,
-            profile: connection.profile.clone(),
-            quiet: args.output.quiet,
-        })
+        config.set_from("cache", &cache_path, "default of the command")?;
+        let label = config.name().map_or_else(|| url_of(&config), str::to_owned);
+        Ok(Self { config, address, cache_path, label, quiet })
     }
 
-    /// Opens the cache for writing, and creates it if it does not exist. Waits up to `wait` for another run.
-    pub(crate) fn open_cache(
-        &self,
-        wait: Duration,
-        stop: &CancelToken,
-    ) -> Result<CacheManager, StorageError> {
+    /// Opens the cache for writing, and creates it if it does not exist. Waits up to `lock_wait` for another run.
+    pub(crate) fn open_cache(&self, stop: &CancelToken) -> Result<CacheManager, StorageError> {
+        let wait = self.config.lock_wait()?;
         let (began, mut is_noted) = (Instant::now(), self.quiet);
         loop {
             let left = wait.saturating_sub(began.elapsed());
@@ -121,52 +108,31 @@ impl Destination {
         StorageError::new(kind, Operation::Cache, why).with_path(&self.cache_path)
     }
 
-    /// Starts the workers and sets up the store, with credentials from the environment.
-    pub(crate) fn connect(
-        &self,
-        speed: &SpeedArgs,
-        headers: &[(String, String)],
-    ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        connect_with(self.with_credentials(self.config.clone())?, speed, headers)
+    /// Starts the workers and sets up the store, with credentials.
+    pub(crate) fn connect(&self) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+        let engine = self.config.engine()?;
+        let backend = self.config.backend(&engine)?;
+        Ok((engine, backend))
     }
 
-    /// Sets up the store of the state at another URL, with the same connection and credentials; `None` if the URL is
-    /// that of the destination itself.
-    pub(crate) fn connect_state(
-        &self,
-        engine: &Engine,
-        url: &str,
-        args: &DestinationArgs,
-        speed: &SpeedArgs,
-    ) -> Result<Option<Arc<S3Backend>>, StorageError> {
-        let is_wrong = |error: StorageError| StorageError::config("--state", error.message());
-        let config = config_for(url, &args.connection).map_err(is_wrong)?;
-        if config.address().map_err(is_wrong)?.destination() == self.address.destination() {
-            return Ok(None);
-        }
-        let config = self.with_credentials(config.retry(retry_policy(speed)))?;
-        S3Backend::new(engine, config).map(|backend| Some(Arc::new(backend)))
-    }
-
-    fn with_credentials(&self, config: S3Config) -> Result<S3Config, StorageError> {
-        let aws = aws_environment(self.profile.as_deref());
-        let renew = move || aws.credentials();
-        Ok(config.credentials(renew()?).renew_credentials(renew))
-    }
-
-    /// Returns true if the environment has no credentials that can be used.
+    /// Returns true if no credentials can be found.
     pub(crate) fn lacks_credentials(&self) -> bool {
-        aws_environment(self.profile.as_deref()).credentials().is_err()
+        self.config.credentials().is_err()
     }
 
     /// The same with placeholder credentials, for commands that send no request.
-    pub(crate) fn connect_offline(
-        &self,
-        speed: &SpeedArgs,
-        headers: &[(String, String)],
-    ) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-        connect_with(self.config.clone().credentials(Credentials::new("nobody", "nothing")), speed, headers)
+    pub(crate) fn connect_offline(&self) -> Result<(Engine, Arc<S3Backend>), StorageError> {
+        let engine = self.config.engine()?;
+        let backend = self.config.backend_without_credentials(&engine)?;
+        Ok((engine, backend))
     }
+}
+
+/// Returns `s3://BUCKET/PREFIX`.
+fn url_of(config: &Config) -> String {
+    let part = |name| config.get(name).unwrap_or_default();
+    let (bucket, prefix) = (part("bucket"), part("prefix"));
+    if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") }
 }
 
 /// Returns the cache, or the error that it does not exist.
@@ -180,48 +146,6 @@ pub(crate) fn require_cache(
     })
 }
 
-/// Returns the settings of a URL at the endpoint that the flags, the environment and the profile name.
-fn config_for(url: &str, connection: &ConnectionArgs) -> Result<S3Config, StorageError> {
-    let aws = aws_environment(connection.profile.as_deref());
-    let mut config = S3Config::for_url(url)?;
-    if let Some(endpoint) = flag_or(connection.endpoint_url.as_ref(), || aws.endpoint_url())? {
-        config = config.endpoint(endpoint);
-    }
-    if let Some(region) = flag_or(connection.region.as_ref(), || aws.region())? {
-        config = config.region(region);
-    }
-    if let Some(path) = flag_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
-        config = config.ca_file(path);
-    }
-    Ok(if connection.virtual_host { config.path_style(false) } else { config })
-}
-
-fn connect_with(
-    config: S3Config,
-    speed: &SpeedArgs,
-    headers: &[(String, String)],
-) -> Result<(Engine, Arc<S3Backend>), StorageError> {
-    let engine = EngineConfig::new().workers(speed.batch_size).build()?;
-    let mut config = config
-        .chunk_size(usize::try_from(speed.chunk_size.as_u64()).unwrap_or(usize::MAX))
-        .part_size(speed.part_size.as_u64())
-        .part_threshold(speed.part_threshold.as_u64())
-        .retry(retry_policy(speed));
-    for (name, value) in headers {
-        config = config.header(name, value);
-    }
-    let backend = Arc::new(S3Backend::new(&engine, config)?);
-    Ok((engine, backend))
-}
-
-fn retry_policy(speed: &SpeedArgs) -> RetryPolicy {
-    RetryPolicy::default().with_attempts(speed.retries.saturating_add(1))
-}
-
-fn aws_environment(profile: Option<&str>) -> AwsEnvironment {
-    profile.into_iter().fold(AwsEnvironment::from_env(), AwsEnvironment::profile)
-}
-
 /// Returns the directory of the caches, below `XDG_STATE_HOME` or `~/.local/state`.
 fn state_folder(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, StorageError> {
     let path = |name| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -232,14 +156,6 @@ fn state_folder(lookup: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, St
         let why = "neither XDG_STATE_HOME nor HOME is set: set one, or use --cache FILE";
         StorageError::config("cache", why)
     })
-}
-
-/// Returns the value of a flag if it was given, else that of the environment or the profile.
-fn flag_or<T: Clone>(
-    flag: Option<&T>,
-    other: impl FnOnce() -> Result<Option<T>, StorageError>,
-) -> Result<Option<T>, StorageError> {
-    if let Some(flag) = flag { Ok(Some(flag.clone())) } else { other() }
 }
 
 /// Resolves a path as `canonicalize` does, but its last components need not exist.

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::io;
 
-use bucket_brigade::{ErrorKind, Operation, RescanOutcome, RescanReport, StopReason, StorageError};
+use bucket_brigade::{
+    ErrorKind, Operation, RescanOutcome, RescanReport, Setting, StopReason, StorageError, all_settings,
+};
 
 /// Everything is published, or there was nothing to do.
 pub(crate) const DONE: u8 = 0;
@@ -48,9 +50,15 @@ pub(crate) fn code_of_error(error: &StorageError) -> u8 {
 /// Returns the exit code of the gravest of several errors; `None` if there are none.
 pub(crate) fn code_of_errors(errors: &[StorageError]) -> Option<u8> {
     let codes: Vec<u8> = errors.iter().map(code_of_error).collect();
-    // The order of the exit codes in the help: what the user can correct comes first.
+    Some(gravest(&codes)).filter(|code| *code != DONE)
+}
+
+/// Returns the gravest of several exit codes.
+pub(crate) fn gravest(codes: &[u8]) -> u8 {
+    // The order of the exit codes in the help: what the user can correct comes first. A signal ends everything.
+    let signal = codes.iter().copied().find(|code| *code >= 128);
     let order = [CONFIGURATION, CREDENTIALS, REFUSED, SUPERSEDED, UNAVAILABLE, FAILED];
-    order.into_iter().find(|code| codes.contains(code))
+    signal.or_else(|| order.into_iter().find(|code| codes.contains(code))).unwrap_or(DONE)
 }
 
 /// Returns the exit code of a run that returned a report.
@@ -65,32 +73,6 @@ pub(crate) fn code_of_report(report: &RescanReport) -> u8 {
         _ => FAILED,
     }
 }
-
-/// Settings of the library, and where the command takes them from.
-const SETTINGS: [(&str, &str); 22] = [
-    ("workers", "--batch-size"),
-    ("batch_size", "--batch-size"),
-    ("chunk_size", "--chunk-size"),
-    ("part_size", "--part-size"),
-    ("part_threshold", "--part-threshold"),
-    ("region", "--region, AWS_REGION, and region in ~/.aws/config"),
-    ("endpoint", "--endpoint-url, AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"),
-    ("ca_file", "--ca-file, AWS_CA_BUNDLE, and ca_bundle in ~/.aws/config"),
-    ("access_key", "AWS_ACCESS_KEY_ID and the profile"),
-    ("secret_key", "AWS_SECRET_ACCESS_KEY and the profile"),
-    ("session_token", "AWS_SESSION_TOKEN and the profile"),
-    ("cache", "--cache"),
-    ("bucket", "DEST"),
-    ("bucket_prefix", "DEST"),
-    ("header", "--header"),
-    ("include", "--include and --include-from"),
-    ("exclude", "--exclude and --exclude-from"),
-    ("order", "--order"),
-    ("wait", "--wait"),
-    ("lease", "--lease"),
-    ("publisher", "--publisher"),
-    ("tree", "--tree"),
-];
 
 /// Returns the operating system's error that caused this one.
 pub(crate) fn os_error(error: &StorageError) -> Option<&io::Error> {
@@ -132,14 +114,38 @@ pub(crate) fn advice(error: &StorageError) -> Option<String> {
 
 /// Returns where the setting comes from that a message such as `region: missing` begins with.
 fn setting_advice(message: &str) -> Option<String> {
-    let field = message.split(':').next().unwrap_or_default();
-    if field == "state" && !message.contains("--state") {
-        return Some("the flag is --state".to_owned());
-    }
-    let (_, flags) = SETTINGS.iter().find(|(name, _)| *name == field)?;
+    let mut places: Vec<String> = match message.split(':').next().unwrap_or_default() {
+        "bucket" | "bucket_prefix" => vec!["DEST".to_owned()],
+        "access_key" => vec!["AWS_ACCESS_KEY_ID".to_owned(), "the profile".to_owned()],
+        "secret_key" => vec!["AWS_SECRET_ACCESS_KEY".to_owned(), "the profile".to_owned()],
+        "session_token" => vec!["AWS_SESSION_TOKEN".to_owned(), "the profile".to_owned()],
+        // An engine has as many workers as a batch has files.
+        "workers" => vec!["--batch-size".to_owned()],
+        field => {
+            let is_field = |setting: &&Setting| setting.error_field() == field || setting.name() == field;
+            let settings = all_settings().map(|(_, setting)| setting).filter(is_field);
+            settings.flat_map(places_of).collect()
+        }
+    };
     // The texts of this command name the flag themselves.
-    let first = flags.split([' ', ',']).next().unwrap_or_default();
-    (!message.contains(first)).then(|| format!("check {flags}"))
+    places.retain(|place| !message.contains(place.as_str()));
+    (!places.is_empty() && !message.contains("--")).then(|| format!("check {}", listed(&places)))
+}
+
+/// Returns the flag of a setting, its variables, and its field in a profile.
+fn places_of(setting: &Setting) -> Vec<String> {
+    let variables = setting.variables_read().iter().map(|name| (*name).to_owned());
+    let profile = Some(setting.profile_field()).filter(|field| !field.is_empty());
+    let profile = profile.map(|field| format!("{field} in ~/.aws/config"));
+    std::iter::once(setting.flag()).chain(variables).chain(profile).collect()
+}
+
+/// Joins places: `a`, `a and b`, `a, b and c`.
+fn listed(places: &[String]) -> String {
+    match places.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => places.concat(),
+    }
 }
 
 fn advice_for_kind(error: &StorageError) -> Option<&'static str> {

@@ -1,6 +1,8 @@
 //! The log on standard error.
 
+use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 
 use bucket_brigade::StorageError;
 use env_logger::{Builder, Target, WriteStyle};
@@ -33,9 +35,21 @@ pub(crate) fn start_logging(output: &OutputArgs, display: &Display) -> Result<()
         2 => builder.filter_level(LevelFilter::Warn).filter_module("bucket_brigade", LevelFilter::Debug),
         _ => builder.filter_level(LevelFilter::Trace),
     };
-    builder.target(Target::Pipe(Box::new(Lines(display.clone())))).write_style(WriteStyle::Always);
+    match &output.log_file {
+        Some(path) => {
+            builder.target(Target::Pipe(Box::new(open_log(path)?))).write_style(WriteStyle::Never);
+            // A file is read later: without -v it has what was done, with times.
+            if output.verbose == 0 && std::env::var_os("RUST_LOG").is_none() {
+                builder.filter_module("bucket_brigade", LevelFilter::Info);
+            }
+        }
+        None => {
+            builder.target(Target::Pipe(Box::new(Lines(display.clone())))).write_style(WriteStyle::Always);
+        }
+    }
     let quiet = output.quiet;
-    if quiet || (output.verbose == 0 && std::env::var_os("RUST_LOG").is_none()) {
+    let is_plain = output.log_file.is_none();
+    if is_plain && (quiet || output.verbose == 0 && std::env::var_os("RUST_LOG").is_none()) {
         builder.format(move |to, record| write_plain(to, record, quiet));
     }
     builder.try_init().map_err(|error| {
@@ -63,6 +77,13 @@ fn write_plain(to: &mut env_logger::fmt::Formatter, record: &Record<'_>, quiet: 
     write!(to, "{style}{name}:{style:#} {text}")?;
     let _ = record.key_values().visit(&mut Pairs(to));
     writeln!(to)
+}
+
+/// Opens the file of `--log-file` to append to it.
+fn open_log(path: &Path) -> Result<File, StorageError> {
+    File::options().append(true).create(true).open(path).map_err(|error| {
+        StorageError::config("--log-file", format!("{}: {error}", path.display())).with_source(error)
+    })
 }
 
 /// Writes the key-values of a record after its message.

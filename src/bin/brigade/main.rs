@@ -11,6 +11,7 @@ mod parse;
 mod printable;
 mod progress;
 mod stop;
+mod targets;
 mod text;
 
 use std::io::{self, Write};
@@ -20,7 +21,8 @@ use bucket_brigade::{ErrorKind, Operation, StorageError};
 use serde::Serialize;
 
 use crate::args::Command;
-use crate::commands::{pull, status, sync, uploads, url, verify};
+use crate::commands::{config, man, pull, status, sync, uploads, url, verify};
+use crate::destination::Destination;
 use crate::progress::Display;
 
 fn main() -> ExitCode {
@@ -33,22 +35,11 @@ fn main() -> ExitCode {
 }
 
 fn run_command(command: &Command) -> Result<u8, StorageError> {
-    let output = match command {
-        Command::Sync(args) | Command::Plan(args) => &args.destination.output,
-        Command::Status(args) => &args.output,
-        Command::Verify(args) => &args.destination.output,
-        Command::Url(args) => &args.destination.output,
-        Command::Pull(args) => &args.destination.output,
-        Command::Uploads(args) => &args.destination.output,
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut parse::command(), "brigade", &mut script);
-            return check_output(io::stdout().write_all(&script)).map(|()| exit::DONE);
-        }
-    };
-    let display = Display::new(output.quiet);
-    logging::start_logging(output, &display)?;
-    let result = match command {
+    let display = Display::new(command.output().is_some_and(|output| output.quiet));
+    if let Some(output) = command.output() {
+        logging::start_logging(output, &display)?;
+    }
+    match command {
         Command::Sync(args) if !args.dry_run => sync::sync(args, &display),
         Command::Sync(args) | Command::Plan(args) => sync::plan(args, &display),
         Command::Status(args) => status::status(args),
@@ -56,21 +47,14 @@ fn run_command(command: &Command) -> Result<u8, StorageError> {
         Command::Verify(args) => verify::verify(args, &display),
         Command::Pull(args) => pull::pull(args, &display),
         Command::Uploads(args) => uploads::uploads(args),
-        Command::Completions { .. } => Ok(exit::DONE),
-    };
-    // A sync prints its own object on an error, with what it had done before.
-    let is_printed = matches!(command, Command::Sync(args) if !args.dry_run);
-    if let (Err(error), false) = (&result, is_printed)
-        && output.json
-    {
-        match command {
-            Command::Sync(_) | Command::Plan(_) => {
-                print_json(&json::failed_plan(error, &json::PartialRun::default()))?;
-            }
-            _ => print_json(&json::failed_query(error))?,
+        Command::Config(args) => config::config(args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut parse::command(), "brigade", &mut script);
+            check_output(io::stdout().write_all(&script)).map(|()| exit::DONE)
         }
+        Command::Man => man::man(),
     }
-    result
 }
 
 /// Returns the error of a write to standard output. A closed pipe is none: the reader has what it wanted.
@@ -82,6 +66,20 @@ fn check_output(result: io::Result<()>) -> Result<(), StorageError> {
         }
         _ => Ok(()),
     }
+}
+
+/// An object with the name of its destination in the configuration file, if it has one.
+#[derive(Serialize)]
+struct Named<'a, T: Serialize> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(flatten)]
+    object: T,
+}
+
+/// Prints the object of a destination as one line of JSON.
+fn print_json_of(destination: &Destination, object: &impl Serialize) -> Result<(), StorageError> {
+    print_json(&Named { name: destination.config.name(), object })
 }
 
 /// Prints an object as one line of JSON.

@@ -2,45 +2,41 @@
 
 use std::ffi::OsString;
 
+use bucket_brigade::all_settings;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
+use crate::args::settings::COMMANDS;
 
-/// Flags that a command accepts, so that the flags of one command also work for another, but that have no effect
-/// there. Its help does not show them.
-const WITHOUT_EFFECT: [(&str, &[&str]); 5] = [
-    (
-        "plan",
-        &[
-            "dry_run",
-            "fallback_url",
-            "verify",
-            "deadline",
-            "header",
-            "chunk_size",
-            "json_events",
-            "wait",
-            "lease",
-            "single_writer",
-            "take_over",
-            "on_conflict",
-            "publisher",
-        ],
-    ),
-    ("status", &["ca_file", "public_url", "virtual_host", "quiet", "verbose"]),
-    ("url", &["ca_file", "quiet", "verbose"]),
-    ("verify", &["public_url", "chunk_size", "part_size", "part_threshold"]),
-    ("uploads", &["public_url"]),
+/// Flags that are no settings and that a command accepts, so that the flags of one command also work for another, but
+/// that have no effect there. Its help does not show them.
+const WITHOUT_EFFECT: [(&str, &[&str]); 3] = [
+    ("plan", &["dry_run", "json_events"]),
+    ("status", &["quiet", "verbose"]),
+    ("url", &["quiet", "verbose"]),
 ];
 
 /// Returns the definition of the command line. The help of each command hides flags without effect.
 pub(crate) fn command() -> clap::Command {
-    WITHOUT_EFFECT.iter().fold(Cli::command(), |all, (name, flags)| {
+    let hide = |command: clap::Command, flag: &str| command.mut_arg(flag, |arg| arg.hide(true));
+    let all = WITHOUT_EFFECT.iter().fold(Cli::command(), |all, (name, flags)| {
+        all.mut_subcommand(name, |command| flags.iter().fold(command, |command, flag| hide(command, flag)))
+    });
+    let all = COMMANDS.iter().fold(all, |all, name| {
+        // `plan` has the arguments of `sync`.
+        let of = if *name == "plan" { "sync" } else { name };
+        let settings =
+            all_settings().map(|(_, setting)| setting).filter(|setting| setting.is_accepted_by(of));
+        let hidden = settings.filter(|setting| !setting.applies_to(name));
         all.mut_subcommand(name, |command| {
-            flags.iter().fold(command, |command, flag| command.mut_arg(flag, |arg| arg.hide(true)))
+            hidden.fold(command, |command, setting| hide(command, setting.name()))
         })
-    })
+    });
+    // A pull has no state of its own that it could prefer.
+    let place =
+        "Where the record of what is published lies: bucket (under\nDEST; default), or s3://BUCKET/PREFIX";
+    all.mut_subcommand("pull", |command| command.mut_arg("state", |arg| arg.help(place)))
 }
 
 /// Parses the command line of this process. Prints help or an error and exits if there is nothing to run.

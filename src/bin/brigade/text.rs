@@ -49,6 +49,11 @@ pub(crate) fn print_note(text: &str) {
     let _ = writeln!(anstream::stderr(), "{WARN}note:{WARN:#} {}", Printable(text));
 }
 
+/// Prints the name of the destination that comes next.
+pub(crate) fn print_destination(name: &str) {
+    let _ = writeln!(anstream::stderr(), "{GOOD}{}:{GOOD:#}", Printable(name));
+}
+
 /// Prints the failures of a run, and the number of those that its list does not hold.
 pub(crate) fn print_failures(errors: &[StorageError], count: u64) {
     errors.iter().for_each(print_error);

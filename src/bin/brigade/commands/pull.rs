@@ -2,20 +2,47 @@
 
 use std::sync::Arc;
 
-use bucket_brigade::{CacheManager, ErrorKind, RemoteState, Run, StateReport, StorageBackend, StorageError};
+use bucket_brigade::{CacheManager, Config, ErrorKind, Run, StateReport, StorageBackend, StorageError};
 
-use crate::args::SpeedArgs;
-use crate::args::state::PullArgs;
-use crate::commands::shared_state;
+use crate::args::PullArgs;
+use crate::commands::each::run_each;
 use crate::destination::Destination;
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{check_output, exit, json, print_json, text};
+use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
 
 /// Pulls, and prints what the cache then holds.
 pub(crate) fn pull(args: &PullArgs, display: &Display) -> Result<u8, StorageError> {
-    let (stop, destination) = (Stop::on_signals(display)?, Destination::from_args(&args.destination)?);
-    let (state, cache) = match run_pull(args, &destination, &stop, display) {
+    let stop = Stop::on_signals(display)?;
+    let configs = targets::of_destinations(&args.destinations, &args.settings);
+    let configs = configs.and_then(|mut configs| {
+        configs.iter_mut().try_for_each(choose_state)?;
+        Ok(configs)
+    });
+    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
+    run_each(configs, &args.output, Some(&stop), print_failed, |destination| {
+        pull_one(args, &destination, &stop, display)
+    })
+}
+
+/// Sets the default of a pull, which has no use for a local state.
+fn choose_state(config: &mut Config) -> Result<(), StorageError> {
+    match config.get("state").as_deref() {
+        Some("local") if config.is_set("state") => {
+            Err(StorageError::config("--state", "use bucket or s3://BUCKET/PREFIX"))
+        }
+        Some("local") | None => config.set_from("state", "bucket", "default of pull"),
+        Some(_) => Ok(()),
+    }
+}
+
+fn pull_one(
+    args: &PullArgs,
+    destination: &Destination,
+    stop: &Stop,
+    display: &Display,
+) -> Result<u8, StorageError> {
+    let (state, cache) = match run_pull(destination, stop, display) {
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             text::print_error(&error);
             return Ok(stop.exit_code().unwrap_or(exit::FAILED));
@@ -30,25 +57,22 @@ pub(crate) fn pull(args: &PullArgs, display: &Display) -> Result<u8, StorageErro
         published: cache.published_count()?,
         state: &state,
     };
-    if args.destination.output.json {
-        print_json(&json::state::pulled_object(&pulled))?;
-    } else if !args.destination.output.quiet {
+    if args.output.json {
+        print_json_of(destination, &json::state::pulled_object(&pulled))?;
+    } else if !args.output.quiet {
         check_output(text::state::print_pulled(&pulled))?;
     }
     Ok(exit::DONE)
 }
 
 fn run_pull(
-    args: &PullArgs,
     destination: &Destination,
     stop: &Stop,
     display: &Display,
 ) -> Result<(StateReport, CacheManager), StorageError> {
-    let speed = SpeedArgs::default();
-    let (engine, backend) = destination.connect(&speed, &[])?;
-    let state = shared_state::place(&args.state, destination, &engine, &args.destination, &speed)?;
-    let state = args.tree.iter().fold(state.unwrap_or_default(), RemoteState::tree);
-    let cache = destination.open_cache(args.lock.lock_wait, &stop.token)?;
+    let (engine, backend) = destination.connect()?;
+    let state = destination.config.remote_state(&engine)?.unwrap_or_default();
+    let cache = destination.open_cache(&stop.token)?;
     let backend: Arc<dyn StorageBackend> = backend;
     let follower = Follower::start(display, "pulling", u64::MAX);
     let run = Run::new()

@@ -2,23 +2,28 @@
 
 use bucket_brigade::StorageError;
 
-use crate::args::DestinationArgs;
+use crate::args::{OutputArgs, StatusArgs};
+use crate::commands::each::run_each;
 use crate::commands::record::Record;
 use crate::destination::Destination;
-use crate::{check_output, exit, json, print_json, text};
+use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
 
 /// Prints what is published, and what is pending.
-pub(crate) fn status(args: &DestinationArgs) -> Result<u8, StorageError> {
-    let destination = Destination::from_args(args)?;
-    let record = Record::open(&destination, None)?;
+pub(crate) fn status(args: &StatusArgs) -> Result<u8, StorageError> {
+    let configs = targets::of_destinations(&args.destinations, &args.settings);
+    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
+    run_each(configs, &args.output, None, print_failed, |destination| status_of(&destination, &args.output))
+}
+
+fn status_of(destination: &Destination, output: &OutputArgs) -> Result<u8, StorageError> {
+    let record = Record::open(destination, None)?;
     let (held, state) = (record.contents()?, record.state()?);
     let held = held.as_ref().map(|(summary, pending)| (summary, pending.as_slice()));
-    let (destination, path) =
-        (destination.address.destination(), destination.cache_path.display().to_string());
-    if args.output.json {
-        print_json(&json::queries::status_object(&destination, &path, held, state.as_ref()))?;
+    let (name, path) = (destination.address.destination(), destination.cache_path.display().to_string());
+    if output.json {
+        print_json_of(destination, &json::queries::status_object(&name, &path, held, state.as_ref()))?;
     } else {
-        check_output(text::print_status(&destination, &path, held, state.as_ref()))?;
+        check_output(text::print_status(&name, &path, held, state.as_ref()))?;
     }
     Ok(exit::DONE)
 }

@@ -6,18 +6,24 @@ use bucket_brigade::{ErrorKind, KeyState, RemoteKey, Resolved, StorageError};
 use serde_json::{Value, json};
 
 use crate::args::UrlArgs;
+use crate::commands::each::run_each;
 use crate::commands::record::Record;
 use crate::destination::Destination;
 use crate::printable::Printable;
-use crate::{check_output, exit, json, print_json, text};
+use crate::{check_output, exit, json, print_json, targets, text};
 
 /// Prints the URL of each key, a line each: of the object if the record says that it is published, else of the file.
 pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
+    let configs = targets::of_one(&args.dest, &args.file, &args.settings).map(|config| vec![config]);
+    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
+    run_each(configs, &args.output, None, print_failed, |destination| urls_of(args, &destination))
+}
+
+fn urls_of(args: &UrlArgs, destination: &Destination) -> Result<u8, StorageError> {
     for key in &args.keys {
         RemoteKey::new(key)?;
     }
-    let destination = Destination::from_args(&args.destination)?;
-    let record = match Record::open(&destination, args.fallback_url.as_deref()) {
+    let record = match Record::open(destination, destination.config.get("fallback_url").as_deref()) {
         // The URL of a given key is known without a record.
         Err(error) if error.kind() == ErrorKind::CacheLocked && !args.all => {
             text::print_note("another program has locked the cache: the URLs do not show what is published");
@@ -26,7 +32,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
         other => other?,
     };
     if args.all {
-        return print_all(&record, args.destination.output.json).map(|()| exit::DONE);
+        return print_all(&record, args.output.json).map(|()| exit::DONE);
     }
     let mut lines = Vec::new();
     for key in &args.keys {
@@ -36,7 +42,7 @@ pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
             (None, _) => Line::without_record(key, destination.address.get_url(key), "unpublished"),
         });
     }
-    if args.destination.output.json {
+    if args.output.json {
         print_json(&lines.iter().map(Line::to_json).collect::<Vec<_>>())?;
     } else {
         let mut out = io::stdout().lock();

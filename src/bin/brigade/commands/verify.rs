@@ -2,29 +2,28 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bucket_brigade::{
     CacheManager, CancelToken, ErrorKind, Run, StorageBackend, StorageError, Verify, VerifyReport,
 };
 
 use crate::args::VerifyArgs;
+use crate::commands::each::run_each;
 use crate::destination::{Destination, require_cache};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{check_output, exit, json, print_json, text};
+use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
 
 /// Opens the cache for writing, to record in it what differs. Opens it for reading if it cannot be written.
 fn open_cache_to_update(
     destination: &Destination,
-    wait: Duration,
     stop: &CancelToken,
     repair: bool,
 ) -> Result<CacheManager, StorageError> {
     if !destination.has_cache()? {
         return require_cache(None, destination);
     }
-    match destination.open_cache(wait, stop) {
+    match destination.open_cache(stop) {
         // To repair is to record: without a cache that can be written there is no use in looking.
         Err(error) if is_unwritable(&error) && !repair => {
             require_cache(destination.read_cache()?, destination)
@@ -42,7 +41,20 @@ fn is_unwritable(error: &StorageError) -> bool {
 /// Compares, and prints what is missing, different or unknown.
 pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
-    let (found, is_recorded) = match run_verify(args, &stop, display) {
+    let configs = targets::of_destinations(&args.destinations, &args.settings);
+    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
+    run_each(configs, &args.output, Some(&stop), print_failed, |destination| {
+        verify_one(args, &destination, &stop, display)
+    })
+}
+
+fn verify_one(
+    args: &VerifyArgs,
+    destination: &Destination,
+    stop: &Stop,
+    display: &Display,
+) -> Result<u8, StorageError> {
+    let (found, is_recorded) = match run_verify(args, destination, stop, display) {
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             text::print_error(&error);
             return Ok(stop.exit_code().unwrap_or(exit::FAILED));
@@ -50,9 +62,9 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
         other => other?,
     };
     text::print_failures(&found.failed, found.failed_count);
-    if args.destination.output.json {
-        print_json(&json::verify_report(&found))?;
-    } else if !args.destination.output.quiet {
+    if args.output.json {
+        print_json_of(destination, &json::verify_report(&found))?;
+    } else if !args.output.quiet {
         check_output(text::print_verification(&found, is_recorded))?;
     } else if !found.is_good() {
         text::print_note(&text::verification_summary(&found));
@@ -67,12 +79,12 @@ pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, Storage
 /// Runs the verification. Returns the report, and whether the cache has recorded it.
 fn run_verify(
     args: &VerifyArgs,
+    destination: &Destination,
     stop: &Stop,
     display: &Display,
 ) -> Result<(VerifyReport, bool), StorageError> {
-    let destination = Destination::from_args(&args.destination)?;
-    let cache = open_cache_to_update(&destination, args.lock.lock_wait, &stop.token, args.repair)?;
-    let (engine, backend) = destination.connect(&args.speed, &[])?;
+    let cache = open_cache_to_update(destination, &stop.token, args.repair)?;
+    let (engine, backend) = destination.connect()?;
     let backend: Arc<dyn StorageBackend> = backend;
     let how = if args.content { Verify::Content } else { Verify::List };
     let follower = Follower::start(display, "listing", u64::MAX);

@@ -1,0 +1,316 @@
+//! The values given for one destination, and where each came from.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use crate::backend::s3::address::split_url;
+use crate::backend::s3::auth::providers::AwsEnvironment;
+use crate::error::StorageError;
+use crate::settings::definitions::{all_settings, find_setting};
+use crate::settings::nearest::did_you_mean;
+use crate::settings::parts::Parts;
+use crate::settings::reference::Reference;
+use crate::settings::setting::Setting;
+use crate::text::Printable;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// [`Config::set`].
+    Program,
+    /// A place of a configuration file.
+    File { path: PathBuf, line: usize },
+    /// A flag, a variable or a profile.
+    Named(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program => f.write_str("the program"),
+            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
+            Self::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A value as it was given.
+#[derive(Clone)]
+pub(crate) enum Given {
+    Plain(OsString),
+    /// Wiped from memory when dropped.
+    Secret(Zeroizing<String>),
+    Elsewhere(Reference),
+}
+
+/// The settings of one destination, by name. Nothing is read, opened or sent until it is used, by [`open`](crate::open) or
+/// one of the methods below. [`all_settings`](crate::all_settings) lists the names; the chapter
+/// [`settings`](crate::guide::settings) describes them.
+///
+/// With the feature `config`.
+///
+/// ```no_run
+/// use bucket_brigade::{Config, open};
+/// # fn main() -> Result<(), bucket_brigade::StorageError> {
+/// let mut config = Config::new();
+/// config.set("bucket", "releases")?;
+/// config.set("region", "eu-central-1")?;
+/// config.set("credentials", "chain")?;
+/// config.set("root", "/srv/site")?;
+/// config.set("cache", "/var/lib/site/releases.cache")?;
+/// let report = open(&config)?.rescan_with(&config.run()?)?;
+/// println!("{} uploaded", report.uploaded_count);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Default)]
+pub struct Config {
+    pub(crate) name: Option<String>,
+    given: BTreeMap<&'static str, Vec<(Given, Origin)>>,
+}
+
+/// A setting of a [`Config`], as [`Config::entries`] shows it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConfigEntry {
+    /// The setting.
+    pub setting: &'static Setting,
+    /// The value, with secrets hidden; the default if none is given, and `None` if there is no default.
+    pub value: Option<String>,
+    /// Where it came from: a file and line, a flag, a variable, `default`.
+    pub origin: String,
+}
+
+impl Config {
+    /// A configuration with nothing set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The name of its destination in a configuration file.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Sets a setting. A list gets one more item; anything else is replaced.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no such setting, with the nearest name, or if the value
+    /// is wrong, with what is allowed.
+    pub fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> Result<(), StorageError> {
+        self.set_plain(name, value.as_ref(), Origin::Program)
+    }
+
+    /// As [`set`](Self::set), with what errors and [`entries`](Self::entries) say that the value came from, such as
+    /// `--part-size`.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn set_from(
+        &mut self,
+        name: &str,
+        value: impl AsRef<OsStr>,
+        origin: impl Into<String>,
+    ) -> Result<(), StorageError> {
+        self.set_plain(name, value.as_ref(), Origin::Named(origin.into()))
+    }
+
+    /// Sets `bucket` and `prefix` from `s3://BUCKET/PREFIX`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is not such a URL.
+    pub fn set_url(&mut self, url: &str, origin: impl Into<String>) -> Result<(), StorageError> {
+        let ((bucket, prefix), origin) = (split_url(url)?, origin.into());
+        self.set_from("bucket", bucket, origin.as_str())?;
+        if prefix.is_empty() { Ok(()) } else { self.set_from("prefix", prefix, origin) }
+    }
+
+    fn set_plain(&mut self, name: &str, value: &OsStr, origin: Origin) -> Result<(), StorageError> {
+        let setting = setting_of(name)?;
+        setting.check(value).map_err(|why| StorageError::config(name, shown_with(setting, value, &why)))?;
+        let given = if setting.is_secret() {
+            Given::Secret(Zeroizing::new(value.to_string_lossy().into_owned()))
+        } else {
+            Given::Plain(value.to_owned())
+        };
+        self.put(setting, given, origin);
+        Ok(())
+    }
+
+    /// Puts a checked value.
+    pub(crate) fn put(&mut self, setting: &'static Setting, value: Given, origin: Origin) {
+        let values = self.given.entry(setting.name).or_default();
+        if !setting.is_list() {
+            values.clear();
+        }
+        values.push((value, origin));
+    }
+
+    /// Returns true if a setting was given.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// Returns the value of a setting, or its default; `None` if it has none, is a secret or stands elsewhere.
+    pub fn get(&self, name: &str) -> Option<String> {
+        match self.given.get(name).and_then(|values| values.last()) {
+            Some((Given::Plain(value), _)) => Some(value.to_string_lossy().into_owned()),
+            Some((Given::Secret(_) | Given::Elsewhere(_), _)) => None,
+            None => {
+                find_setting(name).map(|setting| setting.default.to_owned()).filter(|value| !value.is_empty())
+            }
+        }
+    }
+
+    /// Returns every setting with its value, the default included.
+    pub fn entries(&self) -> Vec<ConfigEntry> {
+        all_settings().flat_map(|(_, setting)| self.entries_of(setting)).collect()
+    }
+
+    fn entries_of(&self, setting: &'static Setting) -> Vec<ConfigEntry> {
+        let Some(values) = self.given.get(setting.name) else {
+            let value = Some(setting.default.to_owned()).filter(|value| !value.is_empty());
+            return vec![ConfigEntry { setting, value, origin: "default".to_owned() }];
+        };
+        let entry = |(value, origin): &(Given, Origin)| {
+            let value = Some(shown_value(value));
+            ConfigEntry { setting, value, origin: origin.to_string() }
+        };
+        values.iter().map(entry).collect()
+    }
+
+    /// Sets endpoint, region and certificates from the variables of AWS's tools and the profile in `~/.aws`, where they are
+    /// not set yet. [`open`](crate::open) does so if `credentials` is `environment` or `chain`.
+    ///
+    /// # Errors
+    /// As [`AwsEnvironment::region`].
+    pub fn fill_from_env(&mut self) -> Result<(), StorageError> {
+        let aws = self.aws_environment()?;
+        for (name, value) in [
+            ("endpoint_url", aws.endpoint_url()?.map(OsString::from)),
+            ("region", aws.region()?.map(OsString::from)),
+            ("ca_file", aws.ca_bundle()?.map(PathBuf::into_os_string)),
+        ] {
+            if let Some(value) = value.filter(|_| !self.is_set(name)) {
+                self.set_plain(name, &value, Origin::Named("the environment or ~/.aws".to_owned()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the environment of AWS's tools with the profile of this configuration.
+    pub(crate) fn aws_environment(&self) -> Result<AwsEnvironment, StorageError> {
+        let profile = self.text("profile")?;
+        Ok(profile.iter().fold(AwsEnvironment::from_env(), |aws, name| aws.profile(name.as_str())))
+    }
+
+    /// Returns the text of a setting, if it was given.
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<Zeroizing<String>>, StorageError> {
+        let Some((value, origin)) = self.given.get(name).and_then(|values| values.last()) else {
+            return Ok(None);
+        };
+        let text = match value {
+            Given::Plain(value) => Ok(Zeroizing::new(value.to_string_lossy().into_owned())),
+            Given::Secret(value) => Ok(value.clone()),
+            Given::Elsewhere(place) => place.resolve(),
+        };
+        text.map(Some).map_err(|why| wrong_value(name, &why, origin))
+    }
+
+    /// Returns true if the value of a setting stands elsewhere, so that it may change.
+    pub(crate) fn is_elsewhere(&self, name: &str) -> bool {
+        let values = self.given.get(name).into_iter().flatten();
+        values.into_iter().any(|(value, _)| matches!(value, Given::Elsewhere(_)))
+    }
+
+    /// Puts all values into their parts, in the order of the definitions. Secrets are in none: they are read by name.
+    pub(crate) fn parts(&self) -> Result<Parts, StorageError> {
+        let mut parts = Parts::default();
+        for (_, setting) in all_settings().filter(|(_, setting)| !setting.is_secret()) {
+            for (value, origin) in self.given.get(setting.name).into_iter().flatten() {
+                let result = match value {
+                    Given::Plain(value) => setting.apply(&mut parts, value),
+                    Given::Secret(_) => Ok(()),
+                    Given::Elsewhere(place) => {
+                        let text = place.resolve().map_err(|why| wrong_value(setting.name, &why, origin))?;
+                        let checked = setting.check(text.as_str());
+                        checked.map_err(|why| wrong_value(setting.name, &why, origin))?;
+                        setting.apply(&mut parts, OsStr::new(text.as_str()))
+                    }
+                };
+                result.map_err(|error| with_origin(setting.name, &error, origin))?;
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Adds to an error about a setting where its value came from.
+    pub(crate) fn explain(&self, error: StorageError) -> StorageError {
+        let field = error.message().split(':').next().unwrap_or_default();
+        let named = all_settings().map(|(_, setting)| setting).find(|setting| setting.field == field);
+        let origin = named.and_then(|setting| self.given.get(setting.name)?.last());
+        match origin {
+            Some((_, origin @ Origin::File { .. })) => error.advise(&format!("it is set in {origin}")),
+            _ => error,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given = self.given.keys().filter_map(|name| find_setting(name));
+        let entries = given.flat_map(|setting| self.entries_of(setting));
+        f.debug_map().entries(entries.map(|entry| (entry.setting.name, entry.value))).finish()
+    }
+}
+
+/// Returns the setting of a name, or the error with the nearest one.
+fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
+    find_setting(name).ok_or_else(|| {
+        let known = all_settings().map(|(_, setting)| setting.name);
+        let why = format!("there is no such setting{}", did_you_mean(name, known));
+        StorageError::config(&Printable(name).to_string(), why)
+    })
+}
+
+/// Returns the text of an error about a value, quoting it unless it is a secret.
+pub(crate) fn shown_with(setting: &Setting, value: &OsStr, why: &str) -> String {
+    let value = value.to_string_lossy();
+    if setting.is_secret() || value.contains('@') || value.is_empty() || why.contains(&*value) {
+        return why.to_owned();
+    }
+    format!("{:?}: {why}", Printable(&value).to_string())
+}
+
+fn shown_value(value: &Given) -> String {
+    match value {
+        Given::Elsewhere(place) => place.to_string(),
+        Given::Secret(_) => "(hidden)".to_owned(),
+        Given::Plain(value) => without_password(&value.to_string_lossy()),
+    }
+}
+
+/// Hides what stands before the `@` of a URL.
+fn without_password(value: &str) -> String {
+    match value.split_once("://").zip(value.rsplit_once('@')) {
+        Some(((scheme, _), (_, host))) => format!("{scheme}://(hidden)@{host}"),
+        None => value.to_owned(),
+    }
+}
+
+fn wrong_value(name: &str, why: &str, origin: &Origin) -> StorageError {
+    StorageError::config(name, format!("{why} ({origin})"))
+}
+
+/// Gives an error about a value the name of its setting and where the value came from.
+fn with_origin(name: &str, error: &StorageError, origin: &Origin) -> StorageError {
+    let message = error.message();
+    let why = message.split_once(": ").map_or(message, |(_, why)| why);
+    match origin {
+        Origin::File { .. } => wrong_value(name, why, origin),
+        _ => StorageError::config(name, why),
+    }
+}

@@ -1,0 +1,63 @@
+//! Values with a form of their own.
+
+use crate::error::StorageError;
+use crate::rescan::config::MaxDelete;
+use crate::settings::parts::{Parts, StatePlace};
+
+/// Reads `100` or `10%`.
+pub(crate) fn parse_max_delete(text: &str) -> Result<MaxDelete, StorageError> {
+    let wrong = || {
+        let why = "use a number of files, such as 100, or a percentage from 0% to 100%";
+        StorageError::config("max_delete", why)
+    };
+    let Some(percent) = text.strip_suffix('%') else {
+        return text.parse().map(MaxDelete::Count).map_err(|_| wrong());
+    };
+    match percent.parse::<f64>() {
+        Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(MaxDelete::Share(percent / 100.0)),
+        _ => Err(wrong()),
+    }
+}
+
+/// Reads `local`, `bucket` or the URL of a prefix.
+pub(crate) fn parse_state_place(text: &str) -> Result<StatePlace, StorageError> {
+    match text {
+        "local" => Ok(StatePlace::Local),
+        "bucket" => Ok(StatePlace::Bucket),
+        url if url.starts_with("s3://") => Ok(StatePlace::At(url.to_owned())),
+        _ => Err(StorageError::config("state", "use local, bucket or s3://BUCKET/PREFIX")),
+    }
+}
+
+/// Adds the header of a line such as `Cache-Control: no-cache`.
+pub(crate) fn add_header(parts: &mut Parts, line: &str) -> Result<(), StorageError> {
+    let (name, value) =
+        line.split_once(':').ok_or_else(|| StorageError::config("header", "write it as 'Name: value'"))?;
+    let (name, value) = (name.trim(), value.trim());
+    parts.s3(|s3| s3.header(name, value));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_delete_is_a_count_or_a_share() {
+        assert_eq!(parse_max_delete("10").unwrap(), MaxDelete::Count(10));
+        assert_eq!(parse_max_delete("2.5%").unwrap(), MaxDelete::Share(0.025));
+        for wrong in ["", "-1", "101%", "half", "NaN%", "1.5"] {
+            assert!(parse_max_delete(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_state_is_local_in_the_bucket_or_at_a_url() {
+        assert_eq!(parse_state_place("local").unwrap(), StatePlace::Local);
+        assert_eq!(parse_state_place("bucket").unwrap(), StatePlace::Bucket);
+        assert_eq!(parse_state_place("s3://b/p").unwrap(), StatePlace::At("s3://b/p".to_owned()));
+        for wrong in ["", "Bucket", "b/p", "https://b"] {
+            assert!(parse_state_place(wrong).is_err(), "{wrong}");
+        }
+    }
+}
