@@ -51,3 +51,122 @@ pub fn all_settings() -> impl Iterator<Item = (&'static str, &'static Setting)> 
 pub fn find_setting(name: &str) -> Option<&'static Setting> {
     all_settings().map(|(_, setting)| setting).find(|setting| setting.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::settings::parts::Parts;
+
+    /// Everything that settings can change, as text.
+    fn fingerprint(parts: &Parts) -> String {
+        let (rescan, run) = (&parts.rescan, &parts.run);
+        format!(
+            "{:?}",
+            (
+                (
+                    &parts.bucket,
+                    &parts.root,
+                    &parts.cache,
+                    &parts.fallback_url,
+                    parts.lock_wait,
+                    &parts.s3,
+                    parts.retry
+                ),
+                (&parts.place, &parts.remote, parts.source, run.deadline, run.force, run.verify),
+                (rescan.batch_size, rescan.parts_in_flight, rescan.whole_file_digest, rescan.max_delete),
+                (rescan.delete, rescan.allow_empty, rescan.allow_new_root, rescan.follow_symlinks),
+                (
+                    &rescan.include,
+                    &rescan.exclude,
+                    rescan.first_run,
+                    rescan.catalog,
+                    parts.engine.worker_count()
+                ),
+            )
+        )
+    }
+
+    fn applied(setting: &Setting, value: &str) -> Parts {
+        let mut parts = Parts::default();
+        setting
+            .apply(&mut parts, OsStr::new(value))
+            .unwrap_or_else(|error| panic!("{}: {error}", setting.name));
+        parts
+    }
+
+    #[test]
+    fn names_flags_and_texts_are_complete_and_unique() {
+        let (mut names, mut flags) = (BTreeSet::new(), BTreeSet::new());
+        for (_, setting) in all_settings() {
+            assert!(names.insert(setting.name) && flags.insert(setting.flag()), "{}", setting.name);
+            assert!(!setting.help.is_empty() && !setting.help.ends_with('.'), "{}", setting.name);
+            let longest = setting.help.lines().map(str::len).max().unwrap_or_default();
+            assert!(longest <= 66, "{}: {longest} characters", setting.name);
+            assert!(!setting.example.is_empty(), "{}", setting.name);
+            let is_no = setting.flag().starts_with("--no-");
+            assert_eq!(
+                is_no && setting.is_switch(),
+                setting.is_switch() && setting.default == "true",
+                "{}",
+                setting.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_stated_as_default_is_the_default() {
+        let none = fingerprint(&Parts::default());
+        for (_, setting) in all_settings().filter(|(_, setting)| !setting.default.is_empty()) {
+            // The number of files in a batch is that of the engine's workers unless it is set.
+            let parts = applied(setting, setting.default);
+            let expected = if setting.name == "batch_size" {
+                none.replacen("(None, None, false", "(Some(10), None, false", 1)
+            } else {
+                none.clone()
+            };
+            assert_eq!(fingerprint(&parts), expected, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_example_is_allowed_and_changes_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("patterns");
+        std::fs::write(&file, "*.map\n").unwrap();
+        let none = fingerprint(&Parts::default());
+        for (_, setting) in all_settings() {
+            assert_eq!(setting.check(setting.example), Ok(()), "{}", setting.name);
+            if setting.is_secret() || setting.name == "profile" {
+                continue;
+            }
+            let is_read = setting.name.ends_with("_from");
+            let example = if is_read { file.to_str().unwrap() } else { setting.example };
+            assert_ne!(fingerprint(&applied(setting, example)), none, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_range_are_allowed_and_what_lies_beyond_is_not() {
+        use crate::settings::kind::Kind::{Number, Size, Time};
+        for (_, setting) in all_settings() {
+            let (least, most, unit) = match setting.kind {
+                Number(least, most, _) => (least, most, ""),
+                Size(least, most, _) => (least, most, "B"),
+                Time(least, most, _) => (least, most, "s"),
+                _ => continue,
+            };
+            let check = |number: u64| setting.check(format!("{number}{unit}"));
+            assert_eq!(check(least), Ok(()), "{}", setting.name);
+            if least > 0 {
+                assert!(check(least - 1).is_err(), "{}", setting.name);
+            }
+            if most < u64::MAX {
+                assert_eq!(check(most), Ok(()), "{}", setting.name);
+                assert!(check(most + 1).is_err(), "{}", setting.name);
+            }
+        }
+    }
+}

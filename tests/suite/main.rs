@@ -35,6 +35,8 @@ mod publishers;
 mod regressions;
 mod reserved;
 mod runs;
+#[cfg(feature = "config")]
+mod settings;
 mod shared_state;
 mod shared_state_deletes;
 mod shared_state_doubt;

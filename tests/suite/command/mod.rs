@@ -43,9 +43,10 @@ pub(crate) struct Ended {
 }
 
 impl Shell {
-    /// With nothing set.
+    /// With nothing set, on a machine that is no instance of a cloud.
     pub(crate) fn bare() -> Self {
         Self { home: tempfile::tempdir().unwrap(), variables: Vec::new() }
+            .set("AWS_EC2_METADATA_DISABLED", "true")
     }
 
     /// With what reaches the store of a world, by way of its proxy.
