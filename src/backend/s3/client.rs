@@ -97,7 +97,7 @@ impl Client {
         };
         Ok(Self {
             connections: Connections::new(&limits, tls),
-            signer: Signer::new(settings.address.bucket.region()),
+            signer: Signer::new(settings.address.bucket.region(), "s3"),
             credentials: RenewableCredentials::new(settings.credentials.clone(), settings.renewal.clone()),
             scheme,
             host: settings.address.host.clone(),
