@@ -91,6 +91,7 @@
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
 //! | warn | `uploads that were left open may not be aborted; …` | `error` |
+//! | warn | `the credentials could not be renewed; …` (once for each that expire) | `error` |
 //! | warn | `http endpoint: …` (once a backend, unless it is on this machine) | `bucket`, `host` |
 //! | warn | `the cache can be forged: …` (when it is opened) | `path` |
 //! | warn | `the end of a failed rescan is not recorded` | `error` |

@@ -6,3 +6,4 @@ pub(crate) mod providers;
 pub(crate) mod renewal;
 pub(crate) mod secret;
 pub(crate) mod sign;
+pub(crate) mod signed_with;

@@ -118,6 +118,11 @@ impl S3Config {
     /// refuses the current ones, on the thread of the refused request. If it returns others, the request is
     /// retried with them. Without it, refused credentials end the run.
     ///
+    /// If the time at which they expire is known ([`Credentials::with_expiry`]), it is also called by one request from
+    /// 5 minutes before that time, while the others go on with the current ones. If it fails, a warning is logged once
+    /// and it is called again a minute later at the earliest. Once they have expired, requests wait for new ones, and
+    /// fail if there are none.
+    ///
     /// ```
     /// use bucket_brigade::{Credentials, S3Config};
     /// let config = S3Config::new("releases").renew_credentials(Credentials::from_env);
