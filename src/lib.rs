@@ -136,7 +136,7 @@ pub use backend::s3::S3Backend;
 pub use backend::s3::address::S3Address;
 pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
-pub use backend::s3::auth::providers::AwsEnvironment;
+pub use backend::s3::auth::{chain::CredentialChain, providers::AwsEnvironment};
 pub use backend::s3::config::S3Config;
 pub use backend::{Deleted, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};

@@ -1,6 +1,10 @@
 //! Credentials, their sources and renewal, and the signature of a request.
 
+#[cfg(feature = "profiles")]
+pub(crate) mod chain;
 pub(crate) mod credentials;
+#[cfg(feature = "profiles")]
+pub(crate) mod profiles;
 #[cfg(feature = "profiles")]
 pub(crate) mod providers;
 pub(crate) mod renewal;

@@ -8,6 +8,8 @@ use http::HeaderMap;
 use s3::bucket::Bucket;
 
 use crate::backend::s3::address::{S3Address, split_url};
+#[cfg(feature = "profiles")]
+use crate::backend::s3::auth::chain::CredentialChain;
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::renewal::Renewal;
 use crate::backend::s3::checks::{check_base_url, check_bucket, check_endpoint, is_aws, resolve_region};
@@ -134,6 +136,16 @@ impl S3Config {
     ) -> Self {
         self.renewal = Some(Renewal(Arc::new(renew)));
         self
+    }
+
+    /// Takes the credentials of a chain now, and new ones from it before they expire or when the store refuses them.
+    /// With the feature `profiles`.
+    ///
+    /// # Errors
+    /// Those of [`CredentialChain::credentials`].
+    #[cfg(feature = "profiles")]
+    pub fn credential_chain(self, chain: CredentialChain) -> Result<Self, StorageError> {
+        Ok(self.credentials(chain.credentials()?).renew_credentials(move || chain.credentials()))
     }
 
     /// True: `endpoint/bucket/key` (path-style); false: `bucket.endpoint/key` (virtual-hosted-style). Default:
