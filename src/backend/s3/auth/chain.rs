@@ -162,3 +162,28 @@ fn keys_of_credentials_file(walk: &Walk<'_>) -> Result<Answer, StorageError> {
 fn keys_of_config_file(walk: &Walk<'_>) -> Result<Answer, StorageError> {
     walk.profile.keys_of_config_file().map(Answer::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inside::support::http::{FakeHttp, reply};
+
+    #[test]
+    fn a_relative_uri_is_asked_at_the_endpoint_of_ecs() {
+        let answer = r#"{"AccessKeyId":"ECS","SecretAccessKey":"s","Token":"t"}"#;
+        let ecs = FakeHttp::start(move |_| reply(200, answer));
+        let variables = |name: &str| match name {
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI" => Some("/v2/credentials/id?a=b".into()),
+            // The relative one precedes.
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI" => Some("http://example.com".into()),
+            _ => None,
+        };
+        let mut chain = CredentialChain::new(AwsEnvironment::with_lookup(variables));
+        assert_eq!(chain.limits.container, "http://169.254.170.2");
+        chain.limits.container = ecs.url();
+        let credentials = chain.credentials().unwrap();
+        assert_eq!((credentials.access_key(), credentials.session_token()), ("ECS", Some("t")));
+        assert_eq!(credentials.expiry(), None);
+        assert_eq!(ecs.asked()[0].target, "/v2/credentials/id?a=b");
+    }
+}

@@ -224,3 +224,35 @@ impl WholeProfile {
         self.config.keys()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_taken_as_it_is_written() {
+        let ini = parse_ini("[default]\naws_secret_access_key = s/+\\=#1\n").unwrap();
+        assert_eq!(own_setting(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
+    }
+
+    #[test]
+    fn keys_of_both_files_stay_apart_and_the_credentials_file_precedes_for_other_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, section: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            ProfileFile::read((Some(path), section.to_owned())).unwrap()
+        };
+        let credentials = file("credentials", "x", "[x]\nrole_arn = first\n");
+        let config =
+            "[profile x]\nrole_arn = second\nregion = r\naws_access_key_id = K\naws_secret_access_key = s\n";
+        let profile = WholeProfile::new("x", credentials, file("config", "profile x", config));
+        assert_eq!(profile.value("role_arn").as_deref(), Some("first"));
+        assert_eq!(profile.value("region").as_deref(), Some("r"));
+        assert!(profile.exists() && profile.has_keys());
+        assert!(profile.keys_of_credentials_file().unwrap().unwrap_err().ends_with("secret_access_key"));
+        assert_eq!(profile.keys_of_config_file().unwrap().unwrap().access_key(), "K");
+        let login = file("login", "x", "[x]\nlogin_session = s\n");
+        assert_eq!(login.lacks(), "it has login_session, which is not supported");
+    }
+}

@@ -356,12 +356,6 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_taken_as_it_is_written() {
-        let ini = parse_ini(CREDENTIALS).unwrap();
-        assert_eq!(own_setting(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
-    }
-
-    #[test]
     fn indented_files_are_read_as_others_read_them() {
         let credentials = "[default]\n  aws_access_key_id = A\n  aws_secret_access_key = S\n";
         let config = "[profile default]\n  region = r-1\n  # of ours\n  s3 =\n    region = not-this\n  endpoint_url = http://e\n";

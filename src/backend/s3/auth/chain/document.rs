@@ -97,3 +97,25 @@ pub(crate) fn parse_time(text: &str) -> Option<SystemTime> {
 pub(crate) fn time_of_millis(millis: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_the_tools_of_aws_write_them() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_580_472_000);
+        for text in [
+            "2020-01-31T12:00:00Z",
+            "2020-01-31T12:00:00UTC",
+            "2020-01-31T13:00:00+01:00",
+            "2020-01-31T12:00:00.000Z",
+        ] {
+            assert_eq!(parse_time(text), Some(noon), "{text}");
+        }
+        for text in ["", "soon", "2020-01-31", "2020-13-31T12:00:00Z"] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+        assert_eq!(time_of_millis(1_580_472_000_000), Some(noon));
+    }
+}

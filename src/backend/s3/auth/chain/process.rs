@@ -174,3 +174,68 @@ fn is_readable(output: &ChildStdout, wait: Duration) -> io::Result<bool> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn shell(script: &str, limit: Duration) -> Result<String, String> {
+        let words = ["sh", "-c", script].map(str::to_owned);
+        run(&words, limit).map(|printed| String::from_utf8(printed.to_vec()).unwrap())
+    }
+
+    /// Returns whether a process is there. One that was killed and is not waited for yet is a zombie.
+    fn is_running(pid: &str) -> bool {
+        let state = Command::new("ps").args(["-o", "stat=", "-p", pid.trim()]).output().unwrap();
+        let state = String::from_utf8(state.stdout).unwrap();
+        !state.trim().is_empty() && !state.trim().starts_with('Z')
+    }
+
+    #[test]
+    fn n_a_process_that_hangs_is_killed_with_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let limit = Duration::from_millis(500);
+        for script in [
+            // It prints, and hangs; its child has the pipe, too.
+            "echo CANARY; sleep 1000 & echo $! > FILE; wait",
+            // It closes its output, and hangs.
+            "echo CANARY; exec >/dev/null; sleep 1000 & echo $! > FILE; wait",
+        ] {
+            let began = Instant::now();
+            let error = shell(&script.replace("FILE", file.to_str().unwrap()), limit).unwrap_err();
+            assert_eq!(error, "sh did not end within 0.5 s");
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+            let pid = std::fs::read_to_string(&file).unwrap();
+            let until = Instant::now() + Duration::from_secs(30);
+            while is_running(&pid) {
+                assert!(Instant::now() < until, "{pid} still runs");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn n_a_process_that_leaves_its_pipe_to_another_has_ended_all_the_same() {
+        let began = Instant::now();
+        let printed = shell("echo $$; sleep 5 & echo all", HOUR).unwrap();
+        assert!(printed.ends_with("all\n"), "{printed}");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn i8_output_without_end_is_cut_off_and_its_process_killed() {
+        let error = shell("while :; do echo CANARYCANARYCANARYCANARYCANARY; done", HOUR).unwrap_err();
+        assert_eq!(error, "sh printed more than 64 KiB");
+        let fits = shell("head -c 65536 /dev/zero", HOUR).unwrap();
+        assert_eq!(fits.len(), MAX_OUTPUT);
+    }
+
+    #[test]
+    fn it_reads_nothing_and_its_errors_are_discarded() {
+        assert_eq!(shell("cat; echo CANARY >&2; echo all", HOUR).unwrap(), "all\n");
+        assert_eq!(shell("exit 7", HOUR).unwrap_err(), "sh failed (exit status: 7)");
+    }
+}

@@ -244,3 +244,26 @@ fn refusal(place: &str, response: &PlainResponse, text: &str, secrets: &Secrets)
         .with_request_id(request_id.map(|id| id.text(secrets)))
         .retryable(is_busy(response))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sts_is_asked_in_the_region_and_only_in_what_is_a_region() {
+        for (region, host) in [
+            ("us-east-1", "https://sts.amazonaws.com"),
+            ("eu-central-1", "https://sts.eu-central-1.amazonaws.com"),
+            ("cn-north-1", "https://sts.cn-north-1.amazonaws.com.cn"),
+        ] {
+            assert_eq!(aws_endpoint("sts", region).unwrap(), host);
+        }
+        assert_eq!(
+            aws_endpoint("portal.sso", "us-east-1").unwrap(),
+            "https://portal.sso.us-east-1.amazonaws.com"
+        );
+        for region in ["", "evil.example.com/", "a b"] {
+            assert!(aws_endpoint("sts", region).is_err(), "{region}");
+        }
+    }
+}

@@ -78,7 +78,7 @@ impl Walk<'_> {
                 Err(error) => error.is_retryable(),
             };
             if !may_help || attempt == ATTEMPTS {
-                return result.map_err(|error| unreachable_place(place, error));
+                return result.map_err(|error| unreachable_place(place, &error));
             }
             std::thread::sleep(self.limits.pause * 2_u32.pow(attempt - 1));
             attempt += 1;
@@ -101,8 +101,8 @@ pub(crate) fn misconfigured(place: impl Display, why: impl Display) -> StorageEr
     StorageError::new(ErrorKind::Config, Operation::Configure, format!("{place}: {why}"))
 }
 
-fn unreachable_place(place: &str, error: StorageError) -> StorageError {
-    failed(place, error.message()).retryable(error.is_retryable()).with_source(error)
+fn unreachable_place(place: &str, error: &StorageError) -> StorageError {
+    failed(place, error.repeated().message()).retryable(error.is_retryable())
 }
 
 /// Reads a token from a file, without the line end.
