@@ -50,9 +50,10 @@
 //!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight.
 //! - No global state, no signal handler, no logger. The only threads are the engine's own, one recorder per run, one
 //!   with a stack of 256 KiB for each large file in flight (at most [`RescanConfig::parts_in_flight`]), and
-//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time).
-//!   Environment variables are read only by functions named `from_env`, except that on macOS `SSL_CERT_FILE` and
-//!   `SSL_CERT_DIR` are read to find the trusted certificates.
+//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, and
+//!   one per request for credentials). No process is started, except a `credential_process` by `CredentialChain`.
+//!   Environment variables are read only by functions named `from_env` and what they return, except that on macOS
+//!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates.
 //!
 //! # Many readers
 //!

@@ -62,7 +62,7 @@ impl Home {
     fn environment(&self) -> AwsEnvironment {
         let variables = self.variables.clone();
         let environment = AwsEnvironment::with_lookup(move |name| variables.get(name).cloned());
-        self.profile.iter().fold(environment, |environment, name| environment.profile(name))
+        self.profile.iter().fold(environment, AwsEnvironment::profile)
     }
 
     fn chain(&self) -> CredentialChain {
@@ -99,14 +99,13 @@ fn key_of(credentials: bucket_brigade::Credentials) -> String {
         let header = asked.header("authorization").unwrap();
         let key = header.split("Credential=").nth(1).unwrap().split('/').next().unwrap();
         let token = asked.header("x-amz-security-token").unwrap_or_default();
-        *sink.lock().unwrap() = format!("{key} {token}").trim().to_owned();
+        format!("{key} {token}").trim().clone_into(&mut sink.lock().unwrap());
         reply(404, "<Error><Code>NoSuchBucket</Code></Error>")
     });
     let config = S3Config::new("b").endpoint(store.url()).credentials(credentials);
     let backend = S3Backend::new(&Engine::new().unwrap(), config).unwrap();
     backend.delete_file("k").unwrap_err();
-    let seen = seen.lock().unwrap().clone();
-    seen
+    seen.lock().unwrap().clone()
 }
 
 fn rfc3339(when: SystemTime) -> String {
@@ -168,8 +167,9 @@ fn signer(asked: &Asked, secret: &str) -> (String, String) {
     for needed in ["host", "x-amz-date"] {
         assert!(signed.split(';').any(|name| name == needed), "{signed}");
     }
-    let lines: String =
+    let lines: Vec<_> =
         signed.split(';').map(|name| format!("{name}:{}\n", asked.header(name).unwrap())).collect();
+    let lines = lines.concat();
     let payload = hex::encode(Sha256::digest(&asked.body));
     let canonical = format!("{}\n{}\n\n{lines}\n{signed}\n{payload}", asked.method, asked.target);
     let date = asked.header("x-amz-date").unwrap();
@@ -405,7 +405,7 @@ fn sts_is_reached_over_tls_with_a_certificate_authority_of_its_own() {
     assert_eq!(leaks(), Vec::<String>::new());
 }
 
-/// The names of stored SSO tokens: SHA-1 of "corp" and of "https://corp", as `sha1sum` prints them.
+/// The names of stored SSO tokens: SHA-1 of the session and of the start URL, as `sha1sum` prints them.
 const CORP: &str = ".aws/sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
 const CORP_URL: &str = ".aws/sso/cache/17da54e8ec4ee05390f1915bb3ef5fea7ebd238e.json";
 

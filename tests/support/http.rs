@@ -1,6 +1,7 @@
 //! An HTTP server that answers as a function says, and keeps what it was asked. It closes each connection.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -116,7 +117,7 @@ pub fn reply(status: u16, body: &str) -> Vec<u8> {
 pub fn chunked(status: u16, body: &str) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 {status} Said\r\nTransfer-Encoding: chunked\r\n\r\n");
     for chunk in body.as_bytes().chunks(7) {
-        answer += &format!("{:x};x=y\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).unwrap());
+        write!(answer, "{:x};x=y\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).unwrap()).unwrap();
     }
     (answer + "0\r\n\r\n").into_bytes()
 }

@@ -25,8 +25,11 @@ use crate::backend::s3::auth::providers::AwsEnvironment;
 use crate::backend::s3::http::plain::PlainClient;
 use crate::error::StorageError;
 
+/// A place, asked on a walk.
+type Place = fn(&Walk<'_>) -> Result<Answer, StorageError>;
+
 /// The places of a walk in their order, behind the variables that hold keys.
-const PLACES: [fn(&Walk<'_>) -> Result<Answer, StorageError>; 8] = [
+const PLACES: [Place; 8] = [
     role::of_profile,
     web_identity::of_variables_or_profile,
     sso::of_profile,
@@ -68,7 +71,7 @@ const PLACES: [fn(&Walk<'_>) -> Result<Answer, StorageError>; 8] = [
 ///   `https://sts.amazonaws.com`), or at `AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL`, or the `endpoint_url` of the
 ///   profile or of its `services`. The region is that of [`AwsEnvironment::region`].
 /// - A container's endpoint must be https, or http on this machine or at 169.254.170.2, 169.254.170.23 or
-///   [fd00:ec2::23].
+///   `[fd00:ec2::23]`.
 /// - A process is started without a shell: its line is split into words as a POSIX shell does. Its input is empty, its
 ///   errors are discarded, it may print 64 KiB and run for 60 s. Then it is killed, and its process group with it.
 /// - Profiles that need a code of a device (`mfa_serial`) are errors, and SSO tokens are neither made nor refreshed.

@@ -100,7 +100,10 @@ pub(crate) fn assume_role_with_web_identity(
     let mut fields = role.fields("AssumeRoleWithWebIdentity");
     fields.push(("WebIdentityToken", token.to_owned()));
     let body = form(&fields);
-    fields.iter_mut().for_each(|(_, value)| zeroize::Zeroize::zeroize(value));
+    // The token's copy among the fields is the last one.
+    if let Some((_, token)) = fields.pop() {
+        drop(Zeroizing::new(token));
+    }
     let url = format!("{}/", endpoint.base);
     let request = PlainRequest {
         method: Method::POST,
