@@ -47,7 +47,7 @@
 //! - An interrupted multipart upload is resumed if its file is unchanged, and aborted otherwise. None whose upload ID
 //!   was received stays open after the next successful rescan. Uploads that others started are never touched.
 //! - Time is limited. A request has idle timeouts and a deadline that grows with its body, retries are limited by
-//!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight.
+//!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight (and for a renewal of credentials).
 //! - No global state, no signal handler, no logger. The only threads are the engine's own, one recorder per run, one
 //!   with a stack of 256 KiB for each large file in flight (at most [`RescanConfig::parts_in_flight`]), and
 //!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, and

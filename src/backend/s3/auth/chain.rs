@@ -74,6 +74,7 @@ const PLACES: [Place; 8] = [
 ///   `[fd00:ec2::23]`.
 /// - A process is started without a shell: its line is split into words as a POSIX shell does. Its input is empty, its
 ///   errors are discarded, it may print 64 KiB and run for 60 s. Then it is killed, and its process group with it.
+/// - A run that is cancelled waits for a request or a process that is under way, within these limits.
 /// - Profiles that need a code of a device (`mfa_serial`) are errors, and SSO tokens are neither made nor refreshed.
 /// - No error shows a secret, or what a process has printed.
 ///

@@ -117,8 +117,8 @@ impl AwsEnvironment {
     /// Returns `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's `region`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a file cannot be read, is not in the format of AWS's files, or lacks the selected
-    /// profile.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a file cannot be read, is not in the format of AWS's files, or
+    /// lacks the selected profile.
     pub fn region(&self) -> Result<Option<String>, StorageError> {
         match self.first_variable(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
             Some(region) => Ok(Some(region)),
@@ -225,7 +225,7 @@ impl AwsEnvironment {
     /// configuration file.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that names each place and what it lacks; no error quotes a file.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names each place and what it lacks; no error quotes a file.
     pub fn credentials(&self) -> Result<Credentials, StorageError> {
         let mut looked = Vec::new();
         // A profile that was selected must not lose to variables that happen to be set.
@@ -251,8 +251,8 @@ impl AwsEnvironment {
             "credentials",
             format!(
                 "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. \
-                 Roles, processes, SSO, containers and instance metadata are not asked here, as CredentialChain does; `aws configure export-credentials --format env` \
-                 prints keys for them"
+                 Roles, processes, SSO, containers and instance metadata are not asked here (CredentialChain asks them); \
+                 `aws configure export-credentials --format env` prints keys for them"
             ),
         ))
     }
