@@ -47,12 +47,13 @@
 //! - An interrupted multipart upload is resumed if its file is unchanged, and aborted otherwise. None whose upload ID
 //!   was received stays open after the next successful rescan. Uploads that others started are never touched.
 //! - Time is limited. A request has idle timeouts and a deadline that grows with its body, retries are limited by
-//!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight.
+//!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight (and for a renewal of credentials).
 //! - No global state, no signal handler, no logger. The only threads are the engine's own, one recorder per run, one
 //!   with a stack of 256 KiB for each large file in flight (at most [`RescanConfig::parts_in_flight`]), and
-//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time).
-//!   Environment variables are read only by functions named `from_env`, except that on macOS `SSL_CERT_FILE` and
-//!   `SSL_CERT_DIR` are read to find the trusted certificates.
+//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, and
+//!   one per request for credentials). No process is started, except a `credential_process` by `CredentialChain`.
+//!   Environment variables are read only by functions named `from_env` and what they return, except that on macOS
+//!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates.
 //!
 //! # Many readers
 //!
@@ -91,6 +92,7 @@
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
 //! | warn | `uploads that were left open may not be aborted; …` | `error` |
+//! | warn | `the credentials could not be renewed; …` (once for each that expire) | `error` |
 //! | warn | `http endpoint: …` (once a backend, unless it is on this machine) | `bucket`, `host` |
 //! | warn | `the cache can be forged: …` (when it is opened) | `path` |
 //! | warn | `the end of a failed rescan is not recorded` | `error` |
@@ -137,7 +139,7 @@ pub use backend::s3::S3Backend;
 pub use backend::s3::address::S3Address;
 pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
-pub use backend::s3::auth::providers::AwsEnvironment;
+pub use backend::s3::auth::{chain::CredentialChain, providers::AwsEnvironment};
 pub use backend::s3::config::S3Config;
 pub use backend::{Deleted, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};

@@ -27,7 +27,7 @@ pub enum ErrorKind {
     /// The answer violates the protocol.
     Protocol = 15,
 
-    /// The credentials were refused: unknown key, wrong signature, expired token.
+    /// The credentials were refused (unknown key, wrong signature, expired token), or could not be fetched.
     Credentials = 20,
     /// The credentials are valid, but are not allowed to do this.
     AccessDenied = 21,

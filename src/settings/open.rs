@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::backend::local::LocalBackend;
 use crate::backend::s3::S3Backend;
 use crate::backend::s3::address::{S3Address, split_url};
+use crate::backend::s3::auth::chain::CredentialChain;
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::config::S3Config;
 use crate::engine::Engine;
@@ -227,8 +228,15 @@ impl Config {
         }
         match source {
             CredentialSource::Keys => self.keys(),
-            CredentialSource::Environment | CredentialSource::Chain => self.aws_environment()?.credentials(),
+            CredentialSource::Environment => self.aws_environment()?.credentials(),
+            CredentialSource::Chain => self.chain()?.credentials(),
         }
+    }
+
+    fn chain(&self) -> Result<CredentialChain, StorageError> {
+        let chain = CredentialChain::new(self.aws_environment()?);
+        let ca_file = self.parts()?.ca_file;
+        Ok(ca_file.into_iter().fold(chain, CredentialChain::ca_file))
     }
 
     /// Adds the credentials, and the function that renews them if they may change.

@@ -54,6 +54,7 @@ pub(crate) struct Parts {
     /// The first setting that has no meaning while the state is local.
     pub(crate) needs_state: Option<&'static str>,
     pub(crate) source: CredentialSource,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Default for Parts {
@@ -73,6 +74,7 @@ impl Default for Parts {
             remote: RemoteState::new(),
             needs_state: None,
             source: CredentialSource::Keys,
+            ca_file: None,
         }
     }
 }

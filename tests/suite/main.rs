@@ -21,6 +21,8 @@ mod command;
 mod conformance;
 mod contents;
 mod crash;
+#[cfg(feature = "profiles")]
+mod credentials;
 mod files;
 mod keys;
 mod large;

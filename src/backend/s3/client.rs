@@ -21,9 +21,9 @@ use log::Level;
 use ureq::{Body, SendBody};
 
 use crate::backend::s3::acknowledgement;
-use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::renewal::RenewableCredentials;
 use crate::backend::s3::auth::sign::{Signable, Signer, amz_date};
+use crate::backend::s3::auth::signed_with::SignedWith;
 use crate::backend::s3::config::S3Settings;
 use crate::backend::s3::errors::{self, FailedResponse};
 use crate::backend::s3::http::body::{BodySink, TimedBody, with_own_limits};
@@ -69,21 +69,6 @@ struct Signed {
     secrets: Arc<Secrets>,
 }
 
-/// The credentials and the clock offset that a request was signed with.
-struct SignedWith {
-    credentials: Arc<Credentials>,
-    /// Seconds that the store's clock was assumed to be ahead of ours.
-    ahead: i64,
-}
-
-impl SignedWith {
-    /// Returns the time of day at the store.
-    fn store_time(&self, here: SystemTime) -> SystemTime {
-        let by = Duration::from_secs(self.ahead.unsigned_abs());
-        if self.ahead < 0 { here - by } else { here + by }
-    }
-}
-
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
         let scheme = settings.address.bucket.scheme();
@@ -97,7 +82,7 @@ impl Client {
         };
         Ok(Self {
             connections: Connections::new(&limits, tls),
-            signer: Signer::new(settings.address.bucket.region()),
+            signer: Signer::new(settings.address.bucket.region(), "s3"),
             credentials: RenewableCredentials::new(settings.credentials.clone(), settings.renewal.clone()),
             scheme,
             host: settings.address.host.clone(),
@@ -177,9 +162,10 @@ impl Client {
         sink: Option<BodySink<'_>>,
         request_id: &mut String,
     ) -> Result<S3Response, StorageError> {
-        // Again: it may have waited at the gate.
+        let ahead = self.ahead.load(Relaxed);
+        let used = SignedWith::next(context, request.operation, &self.credentials, ahead)?;
+        // Again: it may have waited at the gate, or for new credentials.
         let limit = context.check_send(request.operation)?;
-        let used = SignedWith { credentials: self.credentials.current(), ahead: self.ahead.load(Relaxed) };
         let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
         let mut timed = TimedBody::new(context, request, body);
         let first_try = attempt == 1;
@@ -398,6 +384,7 @@ fn cannot_be_sent(field: &str) -> StorageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::s3::auth::credentials::Credentials;
     use crate::backend::s3::config::S3Config;
     use crate::clock::{CancelToken, SystemClock};
     use crate::engine::gate::Gate;

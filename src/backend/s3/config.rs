@@ -8,6 +8,8 @@ use http::HeaderMap;
 use s3::bucket::Bucket;
 
 use crate::backend::s3::address::{S3Address, split_url};
+#[cfg(feature = "profiles")]
+use crate::backend::s3::auth::chain::CredentialChain;
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::renewal::Renewal;
 use crate::backend::s3::checks::{check_base_url, check_bucket, check_endpoint, is_aws, resolve_region};
@@ -131,6 +133,11 @@ impl S3Config {
     /// refuses the current ones, on the thread of the refused request. If it returns others, the request is
     /// retried with them. Without it, refused credentials end the run.
     ///
+    /// If the time at which they expire is known ([`Credentials::with_expiry`]), it is also called by one request from
+    /// 5 minutes before that time, while the others go on with the current ones. If it fails, a warning is logged once
+    /// and it is called again a minute later at the earliest. Once they have expired, requests wait for new ones, and
+    /// fail if there are none.
+    ///
     /// ```
     /// use bucket_brigade::{Credentials, S3Config};
     /// let config = S3Config::new("releases").renew_credentials(Credentials::from_env);
@@ -142,6 +149,16 @@ impl S3Config {
     ) -> Self {
         self.renewal = Some(Renewal(Arc::new(renew)));
         self
+    }
+
+    /// Takes the credentials of a chain now, and new ones from it before they expire or when the store refuses them.
+    /// With the feature `profiles`.
+    ///
+    /// # Errors
+    /// Those of [`CredentialChain::credentials`].
+    #[cfg(feature = "profiles")]
+    pub fn credential_chain(self, chain: CredentialChain) -> Result<Self, StorageError> {
+        Ok(self.credentials(chain.credentials()?).renew_credentials(move || chain.credentials()))
     }
 
     /// True: `endpoint/bucket/key` (path-style); false: `bucket.endpoint/key` (virtual-hosted-style). Default:

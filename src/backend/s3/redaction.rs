@@ -44,7 +44,8 @@ impl Secrets {
         Self::of(all.into_iter().flatten())
     }
 
-    fn of<'a>(all: impl IntoIterator<Item = &'a str>) -> Self {
+    /// Makes a set of any secrets.
+    pub(crate) fn of<'a>(all: impl IntoIterator<Item = &'a str>) -> Self {
         let long = all.into_iter().filter(|secret| secret.len() >= MIN_SECRET_BYTES);
         let mut all: Vec<_> = long.map(|secret| Zeroizing::new(secret.to_owned())).collect();
         // The signature is part of the header, so the longest is replaced first.

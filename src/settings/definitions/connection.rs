@@ -110,7 +110,10 @@ pub(super) const GROUP: Group = Group {
         )
         .example("IQoJb3JpZ2luX2Vj")
         .section(HERE),
-        Setting::new("ca_file", Kind::Path(|parts, path| parts.s3(|s3| s3.ca_file(path))), "Certificates (PEM) to trust in addition to the system's")
+        Setting::new("ca_file", Kind::Path(|parts, path| {
+                parts.ca_file = Some(path.clone());
+                parts.s3(|s3| s3.ca_file(path));
+            }), "Certificates (PEM) to trust in addition to the system's")
             .on(REQUESTS)
             .accepted_by(ALL)
             .example("ca.pem")

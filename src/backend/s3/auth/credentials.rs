@@ -1,6 +1,7 @@
 //! The credentials that requests are signed with.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use crate::backend::s3::auth::secret::Secret;
 use crate::error::StorageError;
@@ -8,8 +9,8 @@ use crate::error::StorageError;
 /// A token that fits into the output buffer of a connection, which takes headers whole.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// An access key, its secret key and, for temporary credentials, a session token. They are wiped from memory when
-/// dropped and appear in no `Debug` text.
+/// An access key, its secret key and, for temporary credentials, a session token and the time at which they expire.
+/// They are wiped from memory when dropped and appear in no `Debug` text.
 ///
 /// ```
 /// use bucket_brigade::Credentials;
@@ -21,12 +22,14 @@ pub struct Credentials {
     access_key: Secret,
     secret_key: Secret,
     session_token: Option<Secret>,
+    expiry: Option<SystemTime>,
 }
 
 impl Credentials {
-    /// Makes credentials without a session token.
+    /// Makes credentials without a session token, which do not expire.
     pub fn new(access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
-        Self { access_key: Secret::new(access_key), secret_key: Secret::new(secret_key), session_token: None }
+        let (access_key, secret_key) = (Secret::new(access_key), Secret::new(secret_key));
+        Self { access_key, secret_key, session_token: None, expiry: None }
     }
 
     /// Adds the session token of temporary credentials.
@@ -35,8 +38,22 @@ impl Credentials {
         self
     }
 
+    /// Sets the time at which temporary credentials expire. They are renewed from five minutes before it
+    /// ([`S3Config::renew_credentials`](crate::S3Config::renew_credentials)). Default: it is not known, and they are
+    /// renewed when the store refuses them.
+    pub fn with_expiry(mut self, expiry: SystemTime) -> Self {
+        self.expiry = Some(expiry);
+        self
+    }
+
+    /// Returns the time at which they expire, if it is known.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.expiry
+    }
+
     /// Reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if it is set, `AWS_SESSION_TOKEN` from the
-    /// environment. `AwsEnvironment` (feature `profiles`) also reads the profiles in `~/.aws`.
+    /// environment. With the feature `profiles`, `AwsEnvironment` also reads the profiles in `~/.aws`, and
+    /// `CredentialChain` fetches temporary credentials from the places that the AWS SDKs know.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names the missing variable.

@@ -5,14 +5,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ini::{Ini, ParseOption, Properties};
-
 use crate::backend::s3::auth::credentials::Credentials;
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::backend::s3::auth::profiles::{
+    KEYS, Profile, ProfileFile, WholeProfile, build_credentials, config_section, own_setting, place_of,
+    read_ini, section_of,
+};
+use crate::error::StorageError;
 
-const KEYS: [&str; 3] = ["aws_access_key_id", "aws_secret_access_key", "aws_session_token"];
-/// Other sources of credentials that a profile may name; none is supported.
-const UNSUPPORTED_SOURCES: [&str; 6] = [
+/// Other sources of credentials that a profile may name. Only the chain follows them.
+const SOURCES_OF_THE_CHAIN: [&str; 6] = [
     "role_arn",
     "credential_process",
     "sso_session",
@@ -25,8 +26,9 @@ type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
 /// Credentials, region and endpoint from the places that the AWS CLI reads: the `AWS_*` variables, then the profiles
 /// in `~/.aws/credentials` and `~/.aws/config` (or the files that `AWS_SHARED_CREDENTIALS_FILE` and `AWS_CONFIG_FILE`
-/// name). Each call reads variables and files again, so it returns new credentials once they are there. Roles, single
-/// sign-on (SSO) and instance metadata are not supported.
+/// name). Each call reads variables and files again, so it returns new credentials once they are there. It sends no
+/// request and starts no process: roles, processes, single sign-on (SSO), containers and instance metadata are the
+/// business of [`CredentialChain`](crate::CredentialChain).
 ///
 /// With the feature `profiles`.
 ///
@@ -62,7 +64,15 @@ impl AwsEnvironment {
         Self::with_lookup(|name| std::env::var_os(name))
     }
 
-    fn with_lookup(lookup: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
+    /// Takes the variables from a function instead, which returns the value of the variable that it is given. For
+    /// programs that keep their settings elsewhere, and for tests.
+    ///
+    /// ```
+    /// use bucket_brigade::AwsEnvironment;
+    /// let aws = AwsEnvironment::with_lookup(|name| (name == "AWS_REGION").then(|| "eu-central-1".into()));
+    /// assert_eq!(aws.region().unwrap().as_deref(), Some("eu-central-1"));
+    /// ```
+    pub fn with_lookup(lookup: impl Fn(&str) -> Option<OsString> + Send + Sync + 'static) -> Self {
         Self { lookup: Arc::new(lookup), profile: None }
     }
 
@@ -73,19 +83,24 @@ impl AwsEnvironment {
         self
     }
 
+    /// Returns whether a profile was selected, so that variables must not come before it.
+    pub(crate) fn has_selected_profile(&self) -> bool {
+        self.profile.is_some()
+    }
+
     /// Returns a variable that is set and not empty.
-    fn path(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         (self.lookup)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 
-    fn text(&self, name: &str) -> Result<Option<String>, StorageError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, StorageError> {
         match self.path(name) {
             None => Ok(None),
             Some(value) => value
                 .into_os_string()
                 .into_string()
                 .map(Some)
-                .map_err(|_| setting_error(name, "the value is not UTF-8")),
+                .map_err(|_| StorageError::config(name, "the value is not UTF-8")),
         }
     }
 
@@ -102,8 +117,8 @@ impl AwsEnvironment {
     /// Returns `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's `region`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if a file cannot be read, is not in the format of AWS's files, or lacks the selected
-    /// profile.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a file cannot be read, is not in the format of AWS's files, or
+    /// lacks the selected profile.
     pub fn region(&self) -> Result<Option<String>, StorageError> {
         match self.first_variable(&["AWS_REGION", "AWS_DEFAULT_REGION"])? {
             Some(region) => Ok(Some(region)),
@@ -135,7 +150,7 @@ impl AwsEnvironment {
         }
     }
 
-    fn home(&self) -> Option<PathBuf> {
+    pub(crate) fn home(&self) -> Option<PathBuf> {
         self.path("HOME")
     }
 
@@ -147,7 +162,7 @@ impl AwsEnvironment {
         self.file("AWS_CONFIG_FILE", "config")
     }
 
-    fn profile_name(&self) -> Result<String, StorageError> {
+    pub(crate) fn profile_name(&self) -> Result<String, StorageError> {
         match &self.profile {
             Some(name) => Ok(name.clone()),
             None => Ok(self
@@ -175,16 +190,34 @@ impl AwsEnvironment {
             found = Profile::from_section(&ini, &section);
         }
         // Without any file the default profile is empty; a profile that was named must exist.
-        if known || name == "default" {
-            return Ok(found);
-        }
-        let places = self.profile_places(&name).map(|(path, section)| {
-            format!(
-                "[{section}] in {}",
-                path.map_or_else(|| "~/.aws".to_owned(), |path| path.display().to_string())
-            )
-        });
-        Err(setting_error("profile", &format!("there is no {}", places.join(" and no "))))
+        if known || name == "default" { Ok(found) } else { Err(self.missing_profile(&name)) }
+    }
+
+    fn missing_profile(&self, name: &str) -> StorageError {
+        let places = self.profile_places(name).map(|(path, section)| place_of(path.as_deref(), &section));
+        StorageError::config("profile", format!("there is no {}", places.join(" and no ")))
+    }
+
+    /// Returns a profile from both files.
+    ///
+    /// # Errors
+    /// As [`region`](Self::region).
+    pub(crate) fn whole_profile(&self, name: &str) -> Result<WholeProfile, StorageError> {
+        let [credentials, config] = self.profile_places(name);
+        let profile = WholeProfile::new(name, ProfileFile::read(credentials)?, ProfileFile::read(config)?);
+        if profile.exists() || name == "default" { Ok(profile) } else { Err(self.missing_profile(name)) }
+    }
+
+    /// Returns the endpoint of a service for a profile, such as `STS`: `AWS_ENDPOINT_URL_STS`, `AWS_ENDPOINT_URL`, that
+    /// of the profile's `services`, or the profile's own.
+    pub(crate) fn service_endpoint(
+        &self,
+        profile: &WholeProfile,
+        service: &str,
+    ) -> Result<Option<String>, StorageError> {
+        let own = format!("AWS_ENDPOINT_URL_{service}");
+        let variable = self.first_variable(&[&own, "AWS_ENDPOINT_URL"])?;
+        Ok(variable.or_else(|| profile.service_endpoint(&service.to_ascii_lowercase())))
     }
 
     /// Returns the credentials of the first place that has them: the variables `AWS_ACCESS_KEY_ID`,
@@ -192,7 +225,7 @@ impl AwsEnvironment {
     /// configuration file.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] that names each place and what it lacks; no error quotes a file.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names each place and what it lacks; no error quotes a file.
     pub fn credentials(&self) -> Result<Credentials, StorageError> {
         let mut looked = Vec::new();
         // A profile that was selected must not lose to variables that happen to be set.
@@ -214,22 +247,23 @@ impl AwsEnvironment {
             }
         }
         let looked = looked.join("\n  - ");
-        Err(setting_error(
+        Err(StorageError::config(
             "credentials",
-            &format!(
+            format!(
                 "none were found. Looked at:\n  - {looked}\nSet the two variables, or write a profile with `aws configure`. \
-                 Roles, SSO and instance metadata are not supported; `aws configure export-credentials --format env` \
-                 prints keys for them"
+                 Roles, processes, SSO, containers and instance metadata are not asked here (CredentialChain asks them); \
+                 `aws configure export-credentials --format env` prints keys for them"
             ),
         ))
     }
 
-    fn variables(&self) -> Result<Option<Credentials>, StorageError> {
+    /// Returns the keys of the variables, if they are set.
+    pub(crate) fn variables(&self) -> Result<Option<Credentials>, StorageError> {
         let (id, secret) = (self.text("AWS_ACCESS_KEY_ID")?, self.text("AWS_SECRET_ACCESS_KEY")?);
         let half = |set: &str, missing: &str| {
-            Err(setting_error(
+            Err(StorageError::config(
                 "credentials",
-                &format!("{set} is set and {missing} is not: set both, or none to use a profile"),
+                format!("{set} is set and {missing} is not: set both, or none to use a profile"),
             ))
         };
         // Half a pair is a mistake: the profile would silently be used instead.
@@ -242,23 +276,6 @@ impl AwsEnvironment {
             }
         }
     }
-}
-
-fn build_credentials(id: String, secret: String, token: Option<String>) -> Credentials {
-    let credentials = Credentials::new(id, secret);
-    match token {
-        Some(token) => credentials.with_session_token(token),
-        None => credentials,
-    }
-}
-
-fn setting_error(field: &str, why: &str) -> StorageError {
-    StorageError::new(ErrorKind::Config, Operation::Configure, format!("{field}: {why}"))
-}
-
-/// Returns the section of a profile in the configuration file. The default profile has no prefix there.
-fn config_section(name: &str) -> String {
-    if name == "default" { name.to_owned() } else { format!("profile {name}") }
 }
 
 /// Returns the keys in a section of a file, or the reason why there are none.
@@ -274,99 +291,11 @@ fn read_credentials(path: &Path, section: &str) -> Result<Result<Credentials, St
         return Ok(Ok(build_credentials(id, secret, token)));
     }
     // Names the other source that the profile has, which explains why it works with AWS's tools.
-    let other = UNSUPPORTED_SOURCES.into_iter().find(|way| own_setting(properties, way).is_some());
+    let other = SOURCES_OF_THE_CHAIN.into_iter().find(|way| own_setting(properties, way).is_some());
     Ok(Err(other.map_or_else(
         || "no aws_access_key_id and aws_secret_access_key".to_owned(),
-        |way| format!("it has {way}, which is not supported"),
+        |way| format!("it has {way}, which only CredentialChain follows"),
     )))
-}
-
-/// Reads a file as AWS's tools write it; `None` if there is none.
-fn read_ini(path: &Path) -> Result<Option<Ini>, StorageError> {
-    let cannot = |why: &str| StorageError::new(ErrorKind::Config, Operation::Configure, why).with_path(path);
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(cannot("it cannot be read").with_source(error)),
-    };
-    // The parser's error is dropped: it may quote a secret.
-    let why = "not a profile file: it has lines that are neither [section] nor key = value";
-    parse_ini(&text).map(Some).ok_or_else(|| cannot(why))
-}
-
-fn parse_ini(text: &str) -> Option<Ini> {
-    // As botocore reads them: a secret may hold quotes, backslashes and `#`, and nested settings are indented.
-    let options = ParseOption {
-        enabled_quote: false,
-        enabled_escape: false,
-        enabled_preserve_key_leading_whitespace: true,
-        ..ParseOption::default()
-    };
-    Ini::load_from_str_opt(text, options).ok()
-}
-
-/// Returns a section. The default profile may be written `[profile default]`, too.
-fn section_of<'a>(ini: &'a Ini, section: &str) -> Option<&'a Properties> {
-    let other = if section == "default" { Some("profile default") } else { None };
-    ini.section(Some(section)).or_else(|| other.and_then(|other| ini.section(Some(other))))
-}
-
-/// Lists the settings of a section: parent, name and value. The parent is a setting without a value; its settings are
-/// indented deeper.
-fn settings(section: &Properties) -> impl Iterator<Item = (Option<String>, &str, String)> {
-    let mut above: Option<(usize, String)> = None;
-    section.iter().map(move |(key, value)| {
-        let (name, value) = (key.trim(), value.trim());
-        let indent = key.len() - key.trim_start().len();
-        // No deeper than the parent: its settings have ended.
-        if above.as_ref().is_some_and(|(outer, _)| indent <= *outer) {
-            above = None;
-        }
-        let parent = above.as_ref().map(|(_, name)| name.clone());
-        if parent.is_none() && value.is_empty() {
-            above = Some((indent, name.to_owned()));
-        }
-        (parent, name, value.to_owned())
-    })
-}
-
-/// Returns a setting below `parent`, or of the section itself.
-fn find_setting(section: &Properties, parent: Option<&str>, name: &str) -> Option<String> {
-    let mut found = settings(section);
-    found
-        .find(|(above, key, value)| above.as_deref() == parent && *key == name && !value.is_empty())
-        .map(|found| found.2)
-}
-
-/// Returns a setting of the section itself.
-fn own_setting(section: &Properties, name: &str) -> Option<String> {
-    find_setting(section, None, name)
-}
-
-/// The settings of a profile other than its keys.
-#[derive(Default)]
-struct Profile {
-    own: Properties,
-    /// The section `services` that the profile names.
-    services: Properties,
-}
-
-impl Profile {
-    fn from_section(ini: &Ini, section: &str) -> Self {
-        let mine = section_of(ini, section).cloned().unwrap_or_default();
-        let services = own_setting(&mine, "services")
-            .and_then(|name| ini.section(Some(format!("services {name}"))).cloned());
-        Self { own: mine, services: services.unwrap_or_default() }
-    }
-
-    fn value(&self, key: &str) -> Option<String> {
-        own_setting(&self.own, key)
-    }
-
-    /// Returns the endpoint for S3, or the one for all services.
-    fn endpoint(&self) -> Option<String> {
-        find_setting(&self.services, Some("s3"), "endpoint_url").or_else(|| self.value("endpoint_url"))
-    }
 }
 
 #[cfg(test)]
@@ -424,12 +353,6 @@ mod tests {
         assert_eq!(read(&home, None), (text("r2"), text("http://e"), true));
         let home = home.set("AWS_REGION", "r1").set("AWS_ENDPOINT_URL_S3", "http://s3");
         assert_eq!(read(&home, None), (text("r1"), text("http://s3"), true));
-    }
-
-    #[test]
-    fn a_secret_is_taken_as_it_is_written() {
-        let ini = parse_ini(CREDENTIALS).unwrap();
-        assert_eq!(own_setting(ini.section(Some("default")).unwrap(), KEYS[1]).as_deref(), Some("s/+\\=#1"));
     }
 
     #[test]

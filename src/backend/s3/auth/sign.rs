@@ -1,4 +1,5 @@
-//! AWS Signature Version 4. The canonical request is built here, the rest with rust-s3's primitives.
+//! AWS Signature Version 4. The keys are derived with rust-s3. Its other primitives know the service `s3` only, and
+//! the credentials of a role come from `sts`.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -7,6 +8,7 @@ use hmac::Mac;
 use http::{HeaderMap, HeaderName};
 use s3::region::Region;
 use s3::signing;
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::backend::s3::auth::credentials::Credentials;
@@ -22,16 +24,18 @@ pub(crate) struct Signable<'a> {
     pub(crate) path: &'a str,
     /// Percent-encoded and sorted, without the question mark.
     pub(crate) query: &'a str,
-    /// All of these are signed, except those that proxies rewrite. They include `host`, `x-amz-date` and `x-amz-content-sha256`.
+    /// All of these are signed, except those that proxies rewrite. They include `host` and `x-amz-date`, and for S3
+    /// `x-amz-content-sha256`.
     pub(crate) headers: &'a HeaderMap,
     /// Hexadecimal SHA-256 of the body.
     pub(crate) payload: &'a str,
 }
 
-/// Signs requests to one region. Caches the derived key, which is valid for a day.
+/// Signs requests to one service in one region. Caches the derived key, which is valid for a day.
 #[derive(Debug)]
 pub(crate) struct Signer {
     region: Region,
+    service: &'static str,
     cached: Mutex<Option<DayKey>>,
 }
 
@@ -54,8 +58,9 @@ impl Drop for DayKey {
 }
 
 impl Signer {
-    pub(crate) fn new(region: Region) -> Self {
-        Self { region, cached: Mutex::new(None) }
+    /// `service` is the name that is signed, such as `s3`.
+    pub(crate) fn new(region: Region, service: &'static str) -> Self {
+        Self { region, service, cached: Mutex::new(None) }
     }
 
     /// Returns the value of the `Authorization` header.
@@ -65,12 +70,14 @@ impl Signer {
         when: SystemTime,
         request: &Signable<'_>,
     ) -> Result<String, StorageError> {
-        let when = OffsetDateTime::from(when);
         let (canonical, signed) = canonical_request(request)?;
-        let text = signing::string_to_sign(&when, &self.region, &canonical).map_err(cannot_be_signed)?;
-        let signature = self.sign_text(credentials.secret_key(), &when, &text)?;
-        signing::authorization_header(credentials.access_key(), &when, &self.region, &signed, &signature)
-            .map_err(cannot_be_signed)
+        let date = amz_date(when);
+        let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
+        let hash = hex::encode(Sha256::digest(canonical));
+        let text = format!("{ALGORITHM}\n{date}\n{scope}\n{hash}");
+        let signature = self.sign_text(credentials.secret_key(), &OffsetDateTime::from(when), &text)?;
+        let key = credentials.access_key();
+        Ok(format!("{ALGORITHM} Credential={key}/{scope},SignedHeaders={signed},Signature={signature}"))
     }
 
     /// Returns the signature of a text, in hexadecimal.
@@ -78,7 +85,8 @@ impl Signer {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials change when they are renewed, the key also changes every day.
         if !cached.as_ref().is_some_and(|kept| kept.day == when.date() && kept.secret == secret) {
-            let key = signing::signing_key(when, secret, &self.region, "s3").map_err(cannot_be_signed)?;
+            let key =
+                signing::signing_key(when, secret, &self.region, self.service).map_err(cannot_be_signed)?;
             *cached = Some(DayKey { day: when.date(), secret: secret.to_owned(), key: key.into() });
         }
         let key = cached.as_ref().map(|kept| kept.key.as_slice()).unwrap_or_default();
@@ -87,6 +95,8 @@ impl Signer {
         Ok(hex::encode(mac.finalize().into_bytes()))
     }
 }
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// A header that proxies rewrite on the way, those of GCS among them: a signature that covers it is refused there.
 const UNSIGNED: HeaderName = http::header::ACCEPT_ENCODING;
@@ -155,7 +165,7 @@ mod tests {
             })
             .collect();
         let request = Signable { method, path, query, headers: &headers, payload };
-        let value = Signer::new(Region::UsEast1).authorization(&credentials, when, &request).unwrap();
+        let value = Signer::new(Region::UsEast1, "s3").authorization(&credentials, when, &request).unwrap();
         assert!(value.starts_with(
             "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
         ));
@@ -183,6 +193,60 @@ mod tests {
             signature("GET", "/", "max-keys=2&prefix=J", EMPTY_SHA256, &[]),
             "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"
         );
+    }
+
+    /// The example of "Create a signed AWS API request" (IAM's `ListUsers`), and `get-vanilla` and
+    /// `post-x-www-form-urlencoded` of the test suite of Signature Version 4.
+    #[test]
+    fn the_published_vectors_of_other_services_come_out() {
+        const FORM: &str = "application/x-www-form-urlencoded";
+        let credentials = Credentials::new("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
+        // 30 August 2015, 12:36:00 UTC.
+        let when = SystemTime::UNIX_EPOCH + Duration::from_secs(1_440_938_160);
+        let charset = format!("{FORM}; charset=utf-8");
+        let of_form = hex::encode(Sha256::digest("Param1=value1"));
+        let list_users = "Action=ListUsers&Version=2010-05-08";
+        for (service, host, method, query, content_type, payload, signature) in [
+            (
+                "iam",
+                "iam.amazonaws.com",
+                "GET",
+                list_users,
+                Some(charset.as_str()),
+                EMPTY_SHA256,
+                "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7",
+            ),
+            (
+                "service",
+                "example.amazonaws.com",
+                "GET",
+                "",
+                None,
+                EMPTY_SHA256,
+                "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+            ),
+            (
+                "service",
+                "example.amazonaws.com",
+                "POST",
+                "",
+                Some(FORM),
+                of_form.as_str(),
+                "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+            ),
+        ] {
+            let date = amz_date(when);
+            let given = [("host", Some(host)), ("x-amz-date", Some(&date)), ("content-type", content_type)];
+            let headers: HeaderMap = given
+                .into_iter()
+                .filter_map(|(name, value)| {
+                    Some((HeaderName::from_static(name), HeaderValue::from_str(value?).unwrap()))
+                })
+                .collect();
+            let request = Signable { method, path: "/", query, headers: &headers, payload };
+            let value = Signer::new(Region::UsEast1, service).authorization(&credentials, when, &request);
+            assert_eq!(value.unwrap().rsplit_once("Signature=").unwrap().1, signature, "{service} {method}");
+        }
     }
 
     /// Amazon S3 API Reference, "Signature Calculations for the Authorization Header", task 1: each header's name in

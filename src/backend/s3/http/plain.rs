@@ -1,0 +1,349 @@
+//! Small requests for credentials, each on a connection of its own.
+//!
+//! # Architecture
+//! - [`PlainClient`] makes an agent for each request, because there are few of them, at many hosts.
+//! - [`SealedTransport`] stands above TLS and hides secrets from ureq, which logs all bytes at TRACE level. On the way
+//!   out it replaces placeholders with secret headers and the body. On the way in it takes the body out, which holds
+//!   credentials, and leaves as many asterisks.
+//! - [`Exchange`] is what the transport and the caller share about one request; [`BodyTaker`] finds the body.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use ureq::Agent;
+use ureq::tls::TlsConfig;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+};
+use zeroize::Zeroizing;
+
+use crate::backend::s3::errors;
+use crate::backend::s3::http::dns::CachingResolver;
+use crate::backend::s3::http::thread_context::HiddenHeader;
+use crate::backend::s3::http::tls;
+use crate::backend::s3::redaction::Secrets;
+use crate::error::{ErrorKind, Operation, StorageError};
+
+/// The bytes of the longest answer.
+pub(crate) const MAX_ANSWER: usize = 64 * 1024;
+/// The bytes of the longest body that is sent. It goes out in one write, together with nothing else.
+pub(crate) const MAX_BODY: usize = 64 * 1024;
+
+/// A request for credentials.
+pub(crate) struct PlainRequest<'a> {
+    pub(crate) method: Method,
+    /// An absolute URL without secrets.
+    pub(crate) url: &'a str,
+    pub(crate) headers: Vec<(&'static str, &'a str)>,
+    /// Headers that are never logged.
+    pub(crate) secret_headers: Vec<(&'static str, &'a str)>,
+    /// At most [`MAX_BODY`] bytes; never logged.
+    pub(crate) body: &'a str,
+}
+
+impl<'a> PlainRequest<'a> {
+    pub(crate) fn get(url: &'a str) -> Self {
+        Self { method: Method::GET, url, headers: Vec::new(), secret_headers: Vec::new(), body: "" }
+    }
+}
+
+/// The answer to a request for credentials.
+pub(crate) struct PlainResponse {
+    pub(crate) status: StatusCode,
+    /// May hold new credentials, and the secrets of the request.
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+/// Sends requests for credentials.
+#[derive(Debug, Clone)]
+pub(crate) struct PlainClient {
+    ca_file: Option<PathBuf>,
+}
+
+impl PlainClient {
+    /// `ca_file` adds to the system's trusted certificates.
+    pub(crate) fn new(ca_file: Option<PathBuf>) -> Self {
+        Self { ca_file }
+    }
+
+    /// Sends a request once and reads the answer, in `limit` at most.
+    ///
+    /// # Errors
+    /// Those of the connection, with their kind. Any status is an answer.
+    pub(crate) fn send(
+        &self,
+        request: &PlainRequest<'_>,
+        limit: Duration,
+    ) -> Result<PlainResponse, StorageError> {
+        let exchange = Arc::new(Mutex::new(Exchange::new(request)));
+        let signed = request_with_placeholders(request, &lock(&exchange))?;
+        let host = signed.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let tls = if signed.uri().scheme_str() == Some("https") {
+            Some(tls::tls_config(self.ca_file.as_deref())?)
+        } else {
+            None
+        };
+        let failed = |error| errors::from_transport(Operation::Configure, &host, error);
+        let mut response = Self::agent(tls, limit, exchange.clone()).run(signed).map_err(failed)?;
+        let reading = response.body_mut().with_config().limit(MAX_ANSWER as u64);
+        let asterisks = reading.read_to_vec().map_err(failed)?;
+        let mut exchange = lock(&exchange);
+        let mut body = std::mem::take(&mut exchange.taker.body);
+        if body.len() < asterisks.len() {
+            let why = format!("{host}: invalid HTTP response");
+            return Err(StorageError::new(ErrorKind::Protocol, Operation::Configure, why));
+        }
+        body.truncate(asterisks.len());
+        Ok(PlainResponse { status: response.status(), body })
+    }
+
+    /// Makes the agent of one request.
+    fn agent(tls: Option<TlsConfig>, limit: Duration, exchange: Arc<Mutex<Exchange>>) -> Agent {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .tls_config(tls.unwrap_or_default())
+            // A redirect would send secrets to another host.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // ureq would read proxy variables from the environment.
+            .proxy(None)
+            .user_agent(concat!("bucket-brigade/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .max_idle_connections(0)
+            .max_idle_connections_per_host(0)
+            // A placeholder must stand in one piece of output: it is replaced there.
+            .output_buffer_size(2 * MAX_BODY)
+            .input_buffer_size(16 * 1024)
+            .timeout_global(Some(limit))
+            .build();
+        let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
+        let connector = connector.chain(SealingConnector(exchange));
+        Agent::with_parts(config, connector, CachingResolver::new(limit))
+    }
+}
+
+/// Returns a request whose secrets are placeholders.
+fn request_with_placeholders(
+    request: &PlainRequest<'_>,
+    exchange: &Exchange,
+) -> Result<Request<Vec<u8>>, StorageError> {
+    let unfit = |what: &str| {
+        let why = format!("{what} cannot be sent in a request");
+        StorageError::new(ErrorKind::Config, Operation::Configure, why)
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let value = HeaderValue::from_str(value).map_err(|_| unfit(name))?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    for ((name, secret), hidden) in request.secret_headers.iter().zip(&exchange.hidden) {
+        // The placeholder can always be sent; its secret may not be fit for a header.
+        HeaderValue::from_str(secret).map_err(|_| unfit(name))?;
+        let value = HeaderValue::from_bytes(hidden.placeholder()).map_err(|_| unfit(name))?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    if request.body.len() > MAX_BODY {
+        return Err(unfit("a body of more than 64 KiB"));
+    }
+    let has_body = !request.body.is_empty();
+    let body = exchange.hidden.last().filter(|_| has_body).map(|hidden| hidden.placeholder().to_vec());
+    let body = body.unwrap_or_default();
+    if request.method != Method::GET {
+        headers.insert(http::header::CONTENT_LENGTH, body.len().into());
+    }
+    let built = Request::builder().method(&request.method).uri(request.url).body(body);
+    let mut built = built.map_err(|_| unfit("the URL"))?;
+    *built.headers_mut() = headers;
+    Ok(built)
+}
+
+/// The state of one request.
+struct Exchange {
+    /// The secret headers in their order, then the body if there is one.
+    hidden: Vec<HiddenHeader>,
+    /// The secrets that the head of the answer must not repeat.
+    secrets: Secrets,
+    taker: BodyTaker,
+}
+
+impl Exchange {
+    fn new(request: &PlainRequest<'_>) -> Self {
+        let mut hidden: Vec<_> =
+            request.secret_headers.iter().map(|(name, value)| HiddenHeader::new(name, value)).collect();
+        if !request.body.is_empty() {
+            hidden.push(HiddenHeader::new("body", request.body));
+        }
+        let secrets = request.secret_headers.iter().map(|(_, value)| *value);
+        Self { hidden, secrets: Secrets::of(secrets), taker: BodyTaker::default() }
+    }
+
+    /// Hides what has come in behind the first `known` bytes of the input.
+    fn seal_input(&mut self, buffers: &mut dyn Buffers, known: usize) {
+        let mut input = Zeroizing::new(buffers.input().to_vec());
+        self.taker.take(&mut input[known..]);
+        self.secrets.overwrite_in(&mut input);
+        // ureq's input buffer cannot be changed in place: the input is taken out and put back.
+        buffers.input_consume(input.len());
+        buffers.input_append_buf()[..input.len()].copy_from_slice(&input);
+        buffers.input_appended(input.len());
+    }
+}
+
+fn lock(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
+    exchange.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The part of a response that the next byte belongs to.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Head,
+    /// A body whose length the head tells, or that lasts until the connection ends.
+    Body,
+    /// The line with the size of a chunk.
+    Size,
+    /// A chunk that has this many bytes left.
+    Chunk(u64),
+    /// The line end behind a chunk.
+    ChunkEnd,
+    Trailer,
+}
+
+/// Takes the body out of a response.
+#[derive(Default)]
+struct BodyTaker {
+    part: Part,
+    /// The head so far, or the line with a chunk's size.
+    text: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl BodyTaker {
+    /// Replaces the bytes of the body by asterisks.
+    fn take(&mut self, input: &mut [u8]) {
+        if self.body.capacity() == 0 {
+            // It never grows, or a copy of the credentials would stay behind in memory.
+            self.body.reserve_exact(MAX_ANSWER + 1);
+        }
+        for byte in input {
+            match self.part {
+                Part::Head => self.take_head(*byte),
+                Part::Body => self.take_byte(byte),
+                Part::Size => self.take_size(*byte),
+                Part::Chunk(left) => {
+                    self.take_byte(byte);
+                    self.part = if left > 1 { Part::Chunk(left - 1) } else { Part::ChunkEnd };
+                }
+                Part::ChunkEnd if *byte == b'\n' => self.part = Part::Size,
+                Part::ChunkEnd | Part::Trailer => {}
+            }
+        }
+    }
+
+    fn take_byte(&mut self, byte: &mut u8) {
+        // What is longer is refused anyway.
+        if self.body.len() <= MAX_ANSWER {
+            self.body.push(*byte);
+        }
+        *byte = b'*';
+    }
+
+    fn take_head(&mut self, byte: u8) {
+        self.text.push(byte);
+        // The parser accepts bare line feeds, too.
+        if !(self.text.ends_with(b"\n\r\n") || self.text.ends_with(b"\n\n")) {
+            return;
+        }
+        let head = String::from_utf8_lossy(&self.text).to_ascii_lowercase();
+        let is_chunked = head.lines().any(|line| {
+            line.strip_prefix("transfer-encoding:").is_some_and(|value| value.contains("chunked"))
+        });
+        let is_interim = head.split(' ').nth(1).is_some_and(|status| status.starts_with('1'));
+        self.text.clear();
+        self.part = match (is_interim, is_chunked) {
+            (true, _) => Part::Head,
+            (false, true) => Part::Size,
+            (false, false) => Part::Body,
+        };
+    }
+
+    fn take_size(&mut self, byte: u8) {
+        if byte != b'\n' {
+            self.text.push(byte);
+            return;
+        }
+        let line = String::from_utf8_lossy(&self.text).into_owned();
+        let size = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16);
+        self.text.clear();
+        // ureq refuses a size that is none, so what follows is not read; it is hidden all the same.
+        self.part = match size {
+            Ok(0) => Part::Trailer,
+            Ok(size) => Part::Chunk(size),
+            Err(_) => Part::Body,
+        };
+    }
+}
+
+/// Wraps the connection, above TLS, in a [`SealedTransport`].
+struct SealingConnector(Arc<Mutex<Exchange>>);
+
+impl std::fmt::Debug for SealingConnector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealingConnector")
+    }
+}
+
+impl<In: Transport> Connector<In> for SealingConnector {
+    type Out = SealedTransport<In>;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(|inner| SealedTransport { inner, exchange: self.0.clone() }))
+    }
+}
+
+/// Hides the secrets of a request and the body of its answer from ureq.
+struct SealedTransport<In> {
+    inner: In,
+    exchange: Arc<Mutex<Exchange>>,
+}
+
+impl<In: Transport> std::fmt::Debug for SealedTransport<In> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SealedTransport").field(&self.inner).finish()
+    }
+}
+
+impl<In: Transport> Transport for SealedTransport<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let output = &mut self.inner.buffers().output()[..amount];
+        lock(&self.exchange).hidden.retain(|hidden| !hidden.reveal(output));
+        self.inner.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let known = self.inner.buffers().input().len();
+        let progress = self.inner.await_input(timeout)?;
+        if progress {
+            lock(&self.exchange).seal_input(self.inner.buffers(), known);
+        }
+        Ok(progress)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
