@@ -50,8 +50,10 @@
 //!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight.
 //! - No global state, no signal handler, no logger. The only threads are the engine's own, one recorder per run, one
 //!   with a stack of 256 KiB for each large file in flight (at most [`RescanConfig::parts_in_flight`]), and
-//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time).
-//!   Environment variables are read only by functions named `from_env`, except that on macOS `SSL_CERT_FILE` and
+//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time,
+//!   and one for the name of its proxy).
+//!   Environment variables are read only by functions named for it (`from_env`,
+//!   [`NetworkConfig::proxy_from_env`]), except that on macOS `SSL_CERT_FILE` and
 //!   `SSL_CERT_DIR` are read to find the trusted certificates.
 //!
 //! # Many readers
@@ -137,6 +139,9 @@ pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
 pub use backend::s3::auth::providers::AwsEnvironment;
 pub use backend::s3::config::S3Config;
+pub use backend::s3::http::bandwidth::Bandwidth;
+pub use backend::s3::http::network::NetworkConfig;
+pub use backend::s3::http::tls::TlsVersion;
 pub use backend::{Deleted, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};
 pub use crossbeam_channel::Receiver;

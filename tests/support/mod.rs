@@ -18,8 +18,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
-    CacheManager, Credentials, Engine, EngineConfig, Event, Observer, RescanConfig, RescanOrchestrator,
-    S3Backend, S3Config, StorageBackend, VirtualClock,
+    CacheManager, Credentials, Engine, EngineConfig, Event, NetworkConfig, Observer, RescanConfig,
+    RescanOrchestrator, S3Backend, S3Config, StorageBackend, VirtualClock,
 };
 use tempfile::TempDir;
 
@@ -172,7 +172,12 @@ impl World {
     }
 
     pub fn s3_config(&self) -> S3Config {
-        self.ca_file.iter().fold(s3_config_at(&self.proxy.endpoint()), S3Config::ca_file)
+        s3_config_at(&self.proxy.endpoint()).network(self.network())
+    }
+
+    /// The settings of connections to the proxy.
+    pub fn network(&self) -> NetworkConfig {
+        self.ca_file.iter().fold(NetworkConfig::new(), NetworkConfig::ca_file)
     }
 
     pub fn backend(&self) -> Arc<S3Backend> {

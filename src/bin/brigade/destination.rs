@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bucket_brigade::{
-    AwsEnvironment, CacheManager, CancelToken, Credentials, Engine, EngineConfig, ErrorKind, Operation,
-    RetryPolicy, S3Address, S3Backend, S3Config, StorageError,
+    AwsEnvironment, CacheManager, CancelToken, Credentials, Engine, EngineConfig, ErrorKind, NetworkConfig,
+    Operation, RetryPolicy, S3Address, S3Backend, S3Config, StorageError,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -191,7 +191,7 @@ fn config_for(url: &str, connection: &ConnectionArgs) -> Result<S3Config, Storag
         config = config.region(region);
     }
     if let Some(path) = flag_or(connection.ca_file.as_ref(), || aws.ca_bundle())? {
-        config = config.ca_file(path);
+        config = config.network(NetworkConfig::new().ca_file(path));
     }
     Ok(if connection.virtual_host { config.path_style(false) } else { config })
 }
