@@ -2,9 +2,11 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod jumping_clock;
 pub mod logs;
 pub mod memory_store;
 pub mod oracle;
+pub mod proxies;
 pub mod proxy;
 pub mod seaweedfs;
 pub mod server;
@@ -173,6 +175,11 @@ impl World {
 
     pub fn s3_config(&self) -> S3Config {
         s3_config_at(&self.proxy.endpoint()).network(self.network())
+    }
+
+    /// The certificate of the authority that the proxy's is of; empty without TLS.
+    pub fn ca_pem(&self) -> String {
+        self.ca_file.as_ref().map(|path| fs::read_to_string(path).unwrap()).unwrap_or_default()
     }
 
     /// The settings of connections to the proxy.

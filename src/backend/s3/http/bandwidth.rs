@@ -198,11 +198,8 @@ impl Pace {
         };
         let began = context.clock.now();
         let end = self.bandwidth.take(self.now(context.clock), rate, bytes);
-        loop {
-            // The rate may have changed during the wait.
-            let Some(rate) = self.bandwidth.get() else {
-                break;
-            };
+        // The rate may change during the wait.
+        while let Some(rate) = self.bandwidth.get() {
             let left = self.bandwidth.wait_for(self.now(context.clock), rate, end);
             if left.is_zero() {
                 break;
@@ -240,7 +237,13 @@ pub(crate) fn is_free(length: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::clock::CancelToken;
+    use crate::engine::gate::Gate;
+    use crate::inside::support::jumping_clock::JumpingClock;
+    use crate::observe::trace::Trace;
 
     const MIB: u64 = 1 << 20;
 
@@ -306,5 +309,39 @@ mod tests {
         assert_eq!(pace(Bandwidth::per_second(16 * 1024)).piece(1 << 20), 4096);
         assert_eq!(pace(Bandwidth::per_second(MIB)).piece(8192), 8192);
         assert_eq!(pace(Bandwidth::unlimited()).piece(1 << 20), 1 << 20);
+    }
+    /// Runs `step` in ten threads, each with a context on this clock.
+    fn in_ten_streams(clock: &JumpingClock, step: impl Fn(&RequestContext<'_>) + Sync) {
+        let (gate, trace, cancel) = (Gate::new(10), Trace::default(), CancelToken::new());
+        let context = RequestContext {
+            cancel: &cancel,
+            deadline: None,
+            clock,
+            gate: &gate,
+            trace: &trace,
+            fence: None,
+        };
+        thread::scope(|scope| {
+            for _ in 0..10 {
+                scope.spawn(|| step(&context));
+            }
+        });
+    }
+
+    #[test]
+    fn no_stream_waits_longer_than_a_piece_of_each() {
+        let (clock, bandwidth) = (JumpingClock::default(), Bandwidth::per_second(MIB));
+        let pace = Pace::new(bandwidth, &clock);
+        let longest = Mutex::new(Duration::ZERO);
+        in_ten_streams(&clock, |context| {
+            for _ in 0..50 {
+                let waited = pace.pass(context, 8192, || Ok(())).unwrap();
+                let mut longest = longest.lock().unwrap();
+                *longest = waited.max(*longest);
+            }
+        });
+        assert_eq!(clock.elapsed(), Duration::from_secs(50 * 10 * 8192) / (1 << 20));
+        let ten_pieces = Duration::from_secs_f64(10.0 * 8192.0 / MIB as f64);
+        assert!(*longest.lock().unwrap() <= ten_pieces, "{longest:?}");
     }
 }

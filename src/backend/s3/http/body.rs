@@ -156,3 +156,86 @@ impl Read for TimedBody<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::backend::s3::http::bandwidth::Bandwidth;
+    use crate::clock::{CancelToken, Clock, VirtualClock};
+    use crate::engine::gate::Gate;
+    use crate::observe::trace::Trace;
+    use crate::request_context::Fence;
+
+    const MIB: usize = 1 << 20;
+    const SLOWEST: u64 = 16 * 1024;
+
+    /// A claim that is lost at a time of the clock.
+    struct LostAt<'a>(Duration, &'a VirtualClock);
+
+    impl Fence for LostAt<'_> {
+        fn check(&self, _: Operation) -> Result<Option<Duration>, StorageError> {
+            Ok(None)
+        }
+
+        fn remaining(&self) -> Duration {
+            self.0.saturating_sub(self.1.now())
+        }
+
+        fn note_unanswered(&self) {}
+    }
+
+    /// Reads a body of this length after `owed` bytes were taken; returns the time that it took.
+    fn read(
+        owed: usize,
+        length: usize,
+        kind: BodyContent,
+        fence: Option<Duration>,
+    ) -> (std::io::Result<usize>, Duration) {
+        let (clock, cancel, gate, trace) =
+            (VirtualClock::new(), CancelToken::new(), Gate::new(1), Trace::default());
+        let lost = fence.map(|at| LostAt(at, &clock));
+        let fence = lost.as_ref().map(|fence| fence as &dyn Fence);
+        let context = RequestContext {
+            cancel: &cancel,
+            deadline: None,
+            clock: &clock,
+            gate: &gate,
+            trace: &trace,
+            fence,
+        };
+        let pace = Pace::new(Bandwidth::per_second(SLOWEST), &clock);
+        pace.count(&context, owed as u64);
+        let plain = S3Request::plain(Operation::Upload, Method::PUT, "k", "/k".to_owned(), String::new());
+        let request = S3Request { length: length as u64, content: kind, ..plain };
+        let mut inner = std::io::repeat(1).take(length as u64);
+        let mut body = TimedBody::new(&context, &request, &mut inner, Some(&pace));
+        let result = body.read_to_end(&mut Vec::new());
+        (result, clock.now())
+    }
+
+    #[test]
+    fn waiting_counts_for_no_time_limit_of_the_body() {
+        let (result, took) = read(64 * MIB, MIB, BodyContent::FileSent, None);
+        assert_eq!((result.unwrap(), took), (MIB, Duration::from_secs(65 * 64)));
+        assert!(took > time_limit(MIB as u64));
+    }
+
+    #[test]
+    fn claim_that_is_lost_ends_a_wait() {
+        let (result, took) = read(64 * MIB, MIB, BodyContent::FileSent, Some(Duration::from_secs(100)));
+        let error = result.unwrap_err().downcast::<StorageError>().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!((100.0..101.0).contains(&took.as_secs_f64()), "{took:?}");
+    }
+
+    /// The head of the state is stored in time, however much is waiting.
+    #[test]
+    fn short_body_of_the_protocol_never_waits_and_a_long_one_does() {
+        let (result, took) = read(64 * MIB, 128 * 1024, BodyContent::Internal, None);
+        assert_eq!((result.unwrap(), took), (128 * 1024, Duration::ZERO));
+        let (result, took) = read(0, MIB, BodyContent::Internal, None);
+        assert_eq!((result.unwrap(), took), (MIB, Duration::from_secs(64)));
+    }
+}

@@ -37,7 +37,7 @@ const MAX_USER_AGENT_BYTES: usize = 256;
 /// | The proxy | The error |
 /// |---|---|
 /// | cannot be reached, does not answer, closes the connection, refuses the host (403, SOCKS "not allowed"), cannot reach it (5xx) | [`Connect`](crate::ErrorKind::Connect): retried, and five in a row are an outage |
-/// | wants another user name or password (407) | [`Config`](crate::ErrorKind::Config): ends the run at its first request |
+/// | wants another user name or password (407, 401) | [`Config`](crate::ErrorKind::Config): ends the run at its first request |
 /// | has a certificate that is not trusted (`https://` proxies) | [`Tls`](crate::ErrorKind::Tls): the same |
 #[derive(Debug, Clone, Default)]
 pub struct NetworkConfig(Arc<Fields>);

@@ -187,13 +187,11 @@ impl ProxyVariables {
                 lookup(name).filter(|value| !value.is_empty()).map(|value| (*name, value))
             };
             let (name, value) = names.iter().find_map(set)?;
-            match value.into_string() {
-                Ok(value) => Some((name, value)),
-                Err(_) => {
-                    unreadable = Some(name);
-                    None
-                }
+            let text = value.into_string();
+            if text.is_err() {
+                unreadable = Some(name);
             }
+            Some((name, text.ok()?))
         };
         let in_cgi = lookup("REQUEST_METHOD").is_some();
         let http_names: &[_] = if in_cgi { &["http_proxy"] } else { &["http_proxy", "HTTP_PROXY"] };

@@ -120,8 +120,9 @@ pub(crate) fn http_connect(
     }
     match parsed.code.unwrap_or_default() {
         200..=299 => Ok(()),
-        407 => Err(talk.login_refused(&offered_schemes(parsed.headers))),
-        status @ (401 | 403 | 405) => Err(talk.unreached(&format!(
+        // tinyproxy answers 401 to a wrong password.
+        status @ (401 | 407) => Err(talk.login_refused(&offered_schemes(status, parsed.headers))),
+        status @ (403 | 405) => Err(talk.unreached(&format!(
             "refused a connection to {target} ({status}): it must allow CONNECT to this host and port"
         ))),
         status @ 500..=599 => Err(talk.unreached(&format!("could not connect to {target} ({status})"))),
@@ -172,7 +173,7 @@ fn read_exact(stream: &mut impl Read, into: &mut [u8], talk: &Talk<'_>) -> Resul
 }
 
 /// Returns the status and how the proxy wants to be logged in to, if that is not `Basic`.
-fn offered_schemes(headers: &[httparse::Header<'_>]) -> String {
+fn offered_schemes(status: u16, headers: &[httparse::Header<'_>]) -> String {
     let offers = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("proxy-authenticate"));
     let scheme = |header: &httparse::Header<'_>| {
         let text = String::from_utf8_lossy(header.value);
@@ -181,9 +182,9 @@ fn offered_schemes(headers: &[httparse::Header<'_>]) -> String {
     };
     let schemes: Vec<String> = offers.map(scheme).filter(|scheme| !scheme.is_empty()).take(5).collect();
     if schemes.is_empty() || schemes.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) {
-        return "407".to_owned();
+        return status.to_string();
     }
-    format!("407, it accepts only {}, and Basic is all that is supported here", schemes.join(", "))
+    format!("{status}, it accepts only {}, and Basic is all that is supported here", schemes.join(", "))
 }
 
 /// Asks a SOCKS5 proxy for a connection.
@@ -359,6 +360,7 @@ mod tests {
             (b"HTTP/1.1 200", Connect, "closed the connection"),
             (b"SSH-2.0-x\r\n\r\n", Connect, "did not answer in HTTP"),
             (b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=x\r\n\r\n", Config, "asks for a user name"),
+            (b"HTTP/1.0 401 No\r\n\r\n", Config, "(401)"),
             (b"HTTP/1.1 407 No\r\nproxy-authenticate: NTLM\r\n\r\n", Config, "accepts only NTLM"),
         ] {
             let (found, error) = refused("http://h:3128", says);
