@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bucket_brigade::{CacheManager, Credentials, Engine, PartPlan, RescanOrchestrator, S3Backend, S3Config};
+use bucket_brigade::{
+    CacheManager, Credentials, Engine, NetworkConfig, PartPlan, RescanOrchestrator, S3Backend, S3Config,
+};
 
 mod common;
 #[path = "../tests/support/server.rs"]
@@ -244,7 +246,7 @@ fn client(root: &str, cache: &str, endpoint: &str, ca: &str, chunk: usize, part:
         .credentials(Credentials::new(ACCESS_KEY, SECRET_KEY))
         .chunk_size(chunk)
         .part_size(part);
-    let config = if ca.is_empty() { config } else { config.ca_file(ca) };
+    let config = if ca.is_empty() { config } else { config.network(NetworkConfig::new().ca_file(ca)) };
     let backend = Arc::new(S3Backend::new(&engine, config)?);
     let site = RescanOrchestrator::new(&engine, root, backend, CacheManager::open(cache)?)?;
     let report = site.rescan()?;

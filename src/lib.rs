@@ -50,9 +50,11 @@
 //!   [`RetryPolicy`], and a cancelled run waits at most 3 s for requests in flight (and for a renewal of credentials).
 //! - No global state, no signal handler, no logger. The only threads are the engine's own, one recorder per run, one
 //!   with a stack of 256 KiB for each large file in flight (at most [`RescanConfig::parts_in_flight`]), and
-//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, and
-//!   one per request for credentials). No process is started, except a `credential_process` by `CredentialChain`.
-//!   Environment variables are read only by functions named `from_env` and what they return, except that on macOS
+//!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, one
+//!   for the name of its proxy, and one per request for credentials). No process is started, except a
+//!   `credential_process` by `CredentialChain` and the command of a secret in a configuration file.
+//!   Environment variables are read only by functions named for it (`from_env` and what they return,
+//!   [`NetworkConfig::proxy_from_env`], a value that a configuration file takes from a variable), except that on macOS
 //!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates.
 //!
 //! # Many readers
@@ -141,6 +143,9 @@ pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
 pub use backend::s3::auth::{chain::CredentialChain, providers::AwsEnvironment};
 pub use backend::s3::config::S3Config;
+pub use backend::s3::http::bandwidth::Bandwidth;
+pub use backend::s3::http::network::NetworkConfig;
+pub use backend::s3::http::tls::TlsVersion;
 pub use backend::{Deleted, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};
 pub use crossbeam_channel::Receiver;

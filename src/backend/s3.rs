@@ -5,7 +5,7 @@
 //!   one function of `operations`.
 //! - `operations`: one file per S3 operation. Builds requests, retries them, reads the responses.
 //! - `client`: signs one request, sends it once, and turns the response into a result.
-//! - `http`: connections, DNS, TLS, and the secret headers that only the wire sees.
+//! - `http`: connections, proxies, DNS, TLS, the rate, and the secret headers that only the wire sees.
 //! - `auth`: credentials, their renewal, the signature.
 //! - `state_objects`: calls the operations for the state that lies with the bucket.
 //! - `standalone`: runs the operations for a caller that has no rescan.
@@ -19,7 +19,7 @@ mod client;
 pub(crate) mod config;
 mod errors;
 mod headers;
-mod http;
+pub(crate) mod http;
 mod operations;
 mod redaction;
 mod request;

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::backend::s3::address::split_url;
 use crate::backend::s3::auth::providers::AwsEnvironment;
+use crate::backend::s3::http::network::NetworkConfig;
 use crate::error::StorageError;
 use crate::settings::definitions::{all_settings, find_setting};
 use crate::settings::nearest::did_you_mean;
@@ -69,6 +70,8 @@ pub(crate) enum Given {
 #[derive(Clone, Default)]
 pub struct Config {
     pub(crate) name: Option<String>,
+    /// The proxy is that of the environment if none is given.
+    proxy_from_env: bool,
     given: BTreeMap<&'static str, Vec<(Given, Origin)>>,
 }
 
@@ -154,10 +157,11 @@ impl Config {
         self.given.contains_key(name)
     }
 
-    /// Returns the value of a setting, or its default; `None` if it has none, is a secret or stands elsewhere.
+    /// Returns the value of a setting, or its default; `None` if it has none, is a secret or stands elsewhere. User and
+    /// password of a URL are hidden.
     pub fn get(&self, name: &str) -> Option<String> {
         match self.given.get(name).and_then(|values| values.last()) {
-            Some((Given::Plain(value), _)) => Some(value.to_string_lossy().into_owned()),
+            Some((Given::Plain(value), _)) => Some(without_password(&value.to_string_lossy())),
             Some((Given::Secret(_) | Given::Elsewhere(_), _)) => None,
             None => {
                 find_setting(name).map(|setting| setting.default.to_owned()).filter(|value| !value.is_empty())
@@ -201,6 +205,11 @@ impl Config {
         Ok(())
     }
 
+    /// Takes the proxy from the environment, as [`NetworkConfig::proxy_from_env`] reads it, where `proxy` is not set.
+    pub fn proxy_from_env(&mut self) {
+        self.proxy_from_env = true;
+    }
+
     /// Returns the environment of AWS's tools with the profile of this configuration.
     pub(crate) fn aws_environment(&self) -> Result<AwsEnvironment, StorageError> {
         let profile = self.text("profile")?;
@@ -229,6 +238,10 @@ impl Config {
     /// Puts all values into their parts, in the order of the definitions. Secrets are in none: they are read by name.
     pub(crate) fn parts(&self) -> Result<Parts, StorageError> {
         let mut parts = Parts::default();
+        // A proxy that is given comes later, and takes its place.
+        if self.proxy_from_env {
+            parts.network(NetworkConfig::proxy_from_env);
+        }
         for (_, setting) in all_settings().filter(|(_, setting)| !setting.is_secret()) {
             for (value, origin) in self.given.get(setting.name).into_iter().flatten() {
                 let result = match value {

@@ -3,6 +3,7 @@
 mod connection;
 mod deletes;
 mod destination;
+mod network;
 mod selection;
 mod speed;
 mod state;
@@ -26,7 +27,7 @@ pub(crate) struct Group {
 }
 
 /// All groups, in the order of the manual.
-pub(crate) const GROUPS: [&Group; 7] = [
+pub(crate) const GROUPS: [&Group; 8] = [
     &destination::GROUP,
     &selection::GROUP,
     &uploads::GROUP,
@@ -34,6 +35,7 @@ pub(crate) const GROUPS: [&Group; 7] = [
     &state::GROUP,
     &speed::GROUP,
     &connection::GROUP,
+    &network::GROUP,
 ];
 
 /// Returns every setting with the title of its group, in the order of the manual.
@@ -75,6 +77,7 @@ mod tests {
                     &parts.s3,
                     parts.retry
                 ),
+                (&parts.network, &parts.client_certificate, &parts.client_key),
                 (&parts.place, &parts.remote, parts.source, run.deadline, run.force, run.verify),
                 (rescan.batch_size, rescan.parts_in_flight, rescan.whole_file_digest, rescan.max_delete),
                 (rescan.delete, rescan.allow_empty, rescan.allow_new_root, rescan.follow_symlinks),

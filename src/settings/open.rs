@@ -234,9 +234,7 @@ impl Config {
     }
 
     fn chain(&self) -> Result<CredentialChain, StorageError> {
-        let chain = CredentialChain::new(self.aws_environment()?);
-        let ca_file = self.parts()?.ca_file;
-        Ok(ca_file.into_iter().fold(chain, CredentialChain::ca_file))
+        Ok(CredentialChain::new(self.aws_environment()?).network(self.parts()?.network))
     }
 
     /// Adds the credentials, and the function that renews them if they may change.
@@ -270,7 +268,14 @@ fn s3_config(parts: &Parts) -> Result<S3Config, StorageError> {
     if parts.bucket.is_empty() {
         return Err(missing("bucket", "the bucket to publish to"));
     }
-    Ok(parts.s3.clone().with_bucket(&parts.bucket).retry(parts.retry))
+    let network = match (&parts.client_certificate, &parts.client_key) {
+        (Some(certificate), key) => {
+            parts.network.clone().client_certificate(certificate, key.as_ref().unwrap_or(certificate))
+        }
+        (None, Some(_)) => return Err(missing("client_certificate", "the certificate of client_key")),
+        (None, None) => parts.network.clone(),
+    };
+    Ok(parts.s3.clone().with_bucket(&parts.bucket).retry(parts.retry).network(network))
 }
 
 fn missing(name: &str, what: &str) -> StorageError {

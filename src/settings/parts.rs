@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::backend::s3::config::S3Config;
+use crate::backend::s3::http::network::NetworkConfig;
 use crate::engine::EngineConfig;
 use crate::error::StorageError;
 use crate::rescan::bucket_state::settings::RemoteState;
@@ -54,7 +55,9 @@ pub(crate) struct Parts {
     /// The first setting that has no meaning while the state is local.
     pub(crate) needs_state: Option<&'static str>,
     pub(crate) source: CredentialSource,
-    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) network: NetworkConfig,
+    pub(crate) client_certificate: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 impl Default for Parts {
@@ -74,7 +77,9 @@ impl Default for Parts {
             remote: RemoteState::new(),
             needs_state: None,
             source: CredentialSource::Keys,
-            ca_file: None,
+            network: NetworkConfig::new(),
+            client_certificate: None,
+            client_key: None,
         }
     }
 }
@@ -83,6 +88,11 @@ impl Parts {
     /// Changes the S3 backend's configuration.
     pub(crate) fn s3(&mut self, change: impl FnOnce(S3Config) -> S3Config) {
         self.s3 = change(self.s3.clone());
+    }
+
+    /// Changes the settings of connections.
+    pub(crate) fn network(&mut self, change: impl FnOnce(NetworkConfig) -> NetworkConfig) {
+        self.network = change(self.network.clone());
     }
 
     /// Changes the configuration of the rescan.

@@ -1,5 +1,7 @@
 //! Values with a form of their own.
 
+use bytesize::ByteSize;
+
 use crate::error::StorageError;
 use crate::rescan::config::MaxDelete;
 use crate::settings::parts::{Parts, StatePlace};
@@ -17,6 +19,15 @@ pub(crate) fn parse_max_delete(text: &str) -> Result<MaxDelete, StorageError> {
         Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(MaxDelete::Share(percent / 100.0)),
         _ => Err(wrong()),
     }
+}
+
+/// Reads a rate such as `10MB/s` or `512KiB`.
+pub(crate) fn parse_rate(text: &str, least: u64) -> Result<u64, StorageError> {
+    let wrong = |why: &str| StorageError::config("bandwidth", why);
+    let size = text.trim().strip_suffix("/s").unwrap_or(text);
+    let size: ByteSize =
+        size.parse().map_err(|_| wrong("use bytes per second, such as 10MB/s or 512KiB/s"))?;
+    if size.as_u64() < least { Err(wrong("use 16KiB/s or more")) } else { Ok(size.as_u64()) }
 }
 
 /// Reads `local`, `bucket` or the URL of a prefix.
@@ -48,6 +59,15 @@ mod tests {
         assert_eq!(parse_max_delete("2.5%").unwrap(), MaxDelete::Share(0.025));
         for wrong in ["", "-1", "101%", "half", "NaN%", "1.5"] {
             assert!(parse_max_delete(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_bytes_per_second() {
+        assert_eq!(parse_rate("10MB/s", 1).unwrap(), 10_000_000);
+        assert_eq!(parse_rate("512KiB", 1).unwrap(), 512 * 1024);
+        for wrong in ["", "fast", "1KiB/s", "10MB/m"] {
+            assert!(parse_rate(wrong, 16 * 1024).is_err(), "{wrong}");
         }
     }
 

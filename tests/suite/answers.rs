@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bucket_brigade::{
-    CacheManager, Credentials, ErrorKind, RescanConfig, RescanOrchestrator, RescanOutcome, RetryPolicy, Run,
-    S3Backend, StopReason, Verify,
+    CacheManager, Credentials, ErrorKind, NetworkConfig, RescanConfig, RescanOrchestrator, RescanOutcome,
+    RetryPolicy, Run, S3Backend, StopReason, Verify,
 };
 
 use crate::network::{acquainted, answer, both, heals, rescan, site_with};
@@ -292,7 +292,10 @@ fn n14b_certificate_of_another_name_or_time_is_an_error_and_never_local_only() {
     for (says, ca) in cases {
         let upstream = world.server.as_ref().unwrap().addr();
         let proxy = FaultProxy::start_tls(upstream, ca.server_config());
-        let config = world.s3_config().endpoint(proxy.endpoint()).ca_file(ca.write_into(folder.path()));
+        let config = world
+            .s3_config()
+            .endpoint(proxy.endpoint())
+            .network(NetworkConfig::new().ca_file(ca.write_into(folder.path())));
         let backend = Arc::new(S3Backend::new(&world.engine, config).unwrap());
         let cache = CacheManager::open(folder.path().join(says)).unwrap();
         let site =

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bucket_brigade::{
-    AwsEnvironment, Clock, CredentialChain, ErrorKind, RescanOutcome, S3Config, StopReason, StorageError,
+    AwsEnvironment, Clock, CredentialChain, ErrorKind, NetworkConfig, RescanOutcome, S3Config, StopReason,
+    StorageError,
 };
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
@@ -399,7 +400,7 @@ fn sts_is_reached_over_tls_with_a_certificate_authority_of_its_own() {
     let home = home.set("AWS_ENDPOINT_URL_STS", tls.endpoint());
     let error = home.error();
     assert!(error.message().contains("invalid peer certificate"), "{error}");
-    let chain = home.chain().ca_file(&file);
+    let chain = home.chain().network(NetworkConfig::new().ca_file(&file));
     chain.credentials().unwrap();
     home.set("AWS_CA_BUNDLE", &file).found();
     assert_eq!(leaks(), Vec::<String>::new());

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
-    ErrorKind, Event, Observer, Progress, RescanConfig, RescanOrchestrator, RescanOutcome, Run, S3Backend,
-    StorageBackend,
+    ErrorKind, Event, NetworkConfig, Observer, Progress, RescanConfig, RescanOrchestrator, RescanOutcome,
+    Run, S3Backend, StorageBackend,
 };
 use sha2::{Digest, Sha256};
 
@@ -334,7 +334,10 @@ fn over_tls_a_chunk_is_one_write() {
     let (ca, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
     let server = S3Server::start_tls(world.store.service(), ca.server_config());
     let config = |chunk: usize| {
-        let s3 = world.s3_config().endpoint(server.endpoint()).ca_file(ca.write_into(folder.path()));
+        let s3 = world
+            .s3_config()
+            .endpoint(server.endpoint())
+            .network(NetworkConfig::new().ca_file(ca.write_into(folder.path())));
         s3.part_threshold(8 << 20).part_size(8 << 20).chunk_size(chunk)
     };
     for chunk in [8 * 1024, 16 * 1024] {
@@ -364,7 +367,10 @@ fn over_tls_a_large_file_uses_few_connections() {
     world.write_random("f", 65 * MIB, 1);
     let (ca, folder) = (TestCa::new(), tempfile::tempdir().unwrap());
     let server = S3Server::start_tls(world.store.service(), ca.server_config());
-    let s3 = world.s3_config().endpoint(server.endpoint()).ca_file(ca.write_into(folder.path()));
+    let s3 = world
+        .s3_config()
+        .endpoint(server.endpoint())
+        .network(NetworkConfig::new().ca_file(ca.write_into(folder.path())));
     let s3 = s3.part_threshold(8 << 20).part_size(8 << 20);
     let site =
         world.orchestrator_on(Arc::new(S3Backend::new(&world.engine, s3).unwrap()), RescanConfig::new());

@@ -128,7 +128,10 @@ fn complete_may_take_longer_than_other_answers() {
     let slow = || Rule::new(Fault::Delay(Duration::from_millis(1500)));
     world.proxy.add(slow().method("POST").path_contains("?uploadId="));
     let limit = Duration::from_millis(500);
-    let s3 = world.s3_config().part_threshold(8 << 20).idle_timeout(limit).answer_timeout(limit);
+    let s3 = world
+        .s3_config()
+        .part_threshold(8 << 20)
+        .network(world.network().idle_timeout(limit).answer_timeout(limit));
     let s3 = s3.retry(RetryPolicy::default().with_attempts(1));
     let backend = S3Backend::new(&world.engine, s3).unwrap();
     backend.upload_file(&world.path("f"), "f").unwrap();

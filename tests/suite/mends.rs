@@ -840,7 +840,10 @@ fn answer_that_puts_off_many_keys_is_one_outage() {
 #[test]
 fn n02_silent_server_is_found_out_by_the_preflight_with_one_try() {
     let world = World::new();
-    let site = site_with(&world, world.s3_config().answer_timeout(std::time::Duration::from_millis(300)));
+    let site = site_with(
+        &world,
+        world.s3_config().network(world.network().answer_timeout(std::time::Duration::from_millis(300))),
+    );
     for n in 0..30 {
         world.write(&format!("f{n:02}"), "x");
     }

@@ -70,9 +70,9 @@ fn n01_reset_in_the_middle_of_a_body_sends_that_file_again() {
 #[test]
 fn n02_server_that_stands_still_is_a_timeout_that_names_its_phase() {
     both(|world| {
-        let limits = world.s3_config().idle_timeout(Duration::from_millis(400));
-        let limits =
-            limits.answer_timeout(Duration::from_millis(400)).retry(RetryPolicy::default().with_attempts(2));
+        let limit = Duration::from_millis(400);
+        let limits = world.s3_config().network(world.network().idle_timeout(limit).answer_timeout(limit));
+        let limits = limits.retry(RetryPolicy::default().with_attempts(2));
         let site = site_with(&world, limits);
         acquainted(&world, &site);
         world.write_random("large body", 14 * MIB, 1);
@@ -93,7 +93,7 @@ fn n02_server_that_stands_still_is_a_timeout_that_names_its_phase() {
 #[test]
 fn n03_dripped_answer_is_ended_by_its_deadline() {
     both(|world| {
-        let limits = world.s3_config().answer_timeout(Duration::from_millis(500));
+        let limits = world.s3_config().network(world.network().answer_timeout(Duration::from_millis(500)));
         let site = site_with(&world, limits.retry(RetryPolicy::default().with_attempts(2)));
         acquainted(&world, &site);
         world.write("f", "x");

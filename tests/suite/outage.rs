@@ -202,7 +202,7 @@ fn n2_silent_server_is_a_timeout_that_names_its_phase() {
     world.proxy.add(Rule::new(Fault::Stall));
     let config = world
         .s3_config()
-        .answer_timeout(Duration::from_millis(200))
+        .network(world.network().answer_timeout(Duration::from_millis(200)))
         .retry(RetryPolicy::default().with_attempts(1));
     let backend = Arc::new(S3Backend::new(&world.engine, config).unwrap());
     let error = bucket_brigade::StorageBackend::upload_file(&*backend, &world.path("a"), "a").unwrap_err();

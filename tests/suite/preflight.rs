@@ -302,7 +302,7 @@ fn head_that_something_in_between_answers_for_is_an_outage() {
 #[test]
 fn n02_server_that_refuses_the_head_and_then_is_silent_is_asked_once_more() {
     let world = with_files(2);
-    let config = world.s3_config().answer_timeout(Duration::from_millis(300));
+    let config = world.s3_config().network(world.network().answer_timeout(Duration::from_millis(300)));
     let backend = Arc::new(S3Backend::new(&world.engine, config).unwrap());
     let site = world.orchestrator_on(backend, RescanConfig::new());
     deny(&world, HEAD);

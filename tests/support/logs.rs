@@ -72,9 +72,12 @@ pub fn rows_of(sent: &[u8]) -> String {
     rows
 }
 
+/// The start of what an HTTP proxy gets as user and password: Base64 of `user.proxy:s`.
+pub const PROXY_LOGIN: &str = "dXNlci5wcm94eTpz";
+
 /// The secret that a text contains, if any.
 pub fn leak_in(text: &str) -> Option<&'static str> {
-    ["Signature=", "AWS4-HMAC-SHA256", SECRET_KEY, SESSION_TOKEN, NEXT_TOKEN]
+    ["Signature=", "AWS4-HMAC-SHA256", SECRET_KEY, SESSION_TOKEN, NEXT_TOKEN, PROXY_LOGIN]
         .into_iter()
         .find(|secret| text.contains(secret))
 }

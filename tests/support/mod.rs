@@ -3,9 +3,11 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod http;
+pub mod jumping_clock;
 pub mod logs;
 pub mod memory_store;
 pub mod oracle;
+pub mod proxies;
 pub mod proxy;
 pub mod seaweedfs;
 pub mod server;
@@ -19,8 +21,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
-    CacheManager, Credentials, Engine, EngineConfig, Event, Observer, RescanConfig, RescanOrchestrator,
-    S3Backend, S3Config, StorageBackend, VirtualClock,
+    CacheManager, Credentials, Engine, EngineConfig, Event, NetworkConfig, Observer, RescanConfig,
+    RescanOrchestrator, S3Backend, S3Config, StorageBackend, VirtualClock,
 };
 use tempfile::TempDir;
 
@@ -173,7 +175,17 @@ impl World {
     }
 
     pub fn s3_config(&self) -> S3Config {
-        self.ca_file.iter().fold(s3_config_at(&self.proxy.endpoint()), S3Config::ca_file)
+        s3_config_at(&self.proxy.endpoint()).network(self.network())
+    }
+
+    /// The certificate of the authority that the proxy's is of; empty without TLS.
+    pub fn ca_pem(&self) -> String {
+        self.ca_file.as_ref().map(|path| fs::read_to_string(path).unwrap()).unwrap_or_default()
+    }
+
+    /// The settings of connections to the proxy.
+    pub fn network(&self) -> NetworkConfig {
+        self.ca_file.iter().fold(NetworkConfig::new(), NetworkConfig::ca_file)
     }
 
     pub fn backend(&self) -> Arc<S3Backend> {

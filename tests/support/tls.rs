@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{ALL_VERSIONS, ServerConfig, SupportedProtocolVersion};
 
 /// A certificate authority, and a server configuration with a certificate that it has signed.
 pub struct TestCa {
     pem: String,
     config: Arc<ServerConfig>,
+    certificate: CertificateDer<'static>,
+    private: PrivateKeyDer<'static>,
 }
 
 impl TestCa {
@@ -40,7 +43,7 @@ impl TestCa {
         params.is_ca = if is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::NoCa };
         let certificate = params.self_signed(&key).expect("it signs itself");
         let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Self { pem: certificate.pem(), config: server_config(certificate.der().clone(), private) }
+        Self::of(certificate.pem(), certificate.der().clone(), private)
     }
 
     fn made(names: &[&str], expired: bool) -> Self {
@@ -58,12 +61,26 @@ impl TestCa {
         }
         let server = server.signed_by(&server_key, &issuer).expect("the authority signs");
         let private = PrivateKeyDer::Pkcs8(server_key.serialize_der().into());
-        Self { pem: ca.pem(), config: server_config(server.der().clone(), private) }
+        Self::of(ca.pem(), server.der().clone(), private)
+    }
+
+    fn of(pem: String, certificate: CertificateDer<'static>, private: PrivateKeyDer<'static>) -> Self {
+        let config = server_config(certificate.clone(), private.clone_key(), ALL_VERSIONS, None);
+        Self { pem, config, certificate, private }
     }
 
     /// The configuration for a server.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         self.config.clone()
+    }
+
+    /// The configuration for a server of these versions of TLS that asks clients for a certificate.
+    pub fn server_config_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Arc<ServerConfig> {
+        server_config(self.certificate.clone(), self.private.clone_key(), versions, verifier)
     }
 
     /// Writes the authority's certificate into a folder and returns its path.
@@ -74,13 +91,19 @@ impl TestCa {
     }
 }
 
-fn server_config(certificate: CertificateDer<'static>, private: PrivateKeyDer<'static>) -> Arc<ServerConfig> {
+fn server_config(
+    certificate: CertificateDer<'static>,
+    private: PrivateKeyDer<'static>,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Arc<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the versions are supported")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], private)
-        .expect("the key is the certificate's");
-    Arc::new(config)
+        .with_protocol_versions(versions)
+        .expect("the versions are supported");
+    let config = match verifier {
+        Some(verifier) => config.with_client_cert_verifier(verifier),
+        None => config.with_no_client_auth(),
+    };
+    Arc::new(config.with_single_cert(vec![certificate], private).expect("the key is the certificate's"))
 }

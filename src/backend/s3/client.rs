@@ -26,10 +26,10 @@ use crate::backend::s3::auth::sign::{Signable, Signer, amz_date};
 use crate::backend::s3::auth::signed_with::SignedWith;
 use crate::backend::s3::config::S3Settings;
 use crate::backend::s3::errors::{self, FailedResponse};
+use crate::backend::s3::http::bandwidth::Pace;
 use crate::backend::s3::http::body::{BodySink, TimedBody, with_own_limits};
 use crate::backend::s3::http::thread_context::HiddenHeader;
-use crate::backend::s3::http::tls;
-use crate::backend::s3::http::transport::{Connections, TransportLimits};
+use crate::backend::s3::http::transport::{Connections, TransportSizes};
 use crate::backend::s3::redaction::{Secrets, truncated};
 use crate::backend::s3::request::{REQUEST_ID, S3Request, S3Response, header, http_date};
 use crate::backend::s3::xml::{self, ErrorBody};
@@ -50,6 +50,7 @@ const MAX_OFFSET: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// Signs and sends the requests to one bucket.
 pub(crate) struct Client {
     connections: Connections,
+    pace: Option<Pace>,
     signer: Signer,
     credentials: RenewableCredentials,
     scheme: String,
@@ -72,16 +73,12 @@ struct Signed {
 impl Client {
     pub(crate) fn new(engine: &Engine, settings: &S3Settings) -> Result<Self, StorageError> {
         let scheme = settings.address.bucket.scheme();
-        let tls = if scheme == "https" { Some(tls::tls_config(settings.ca_file.as_deref())?) } else { None };
-        let limits = TransportLimits {
-            connections: engine.workers(),
-            chunk_size: settings.chunk_size,
-            connect: settings.connect_timeout,
-            idle: settings.idle_timeout,
-            response: settings.answer_timeout,
-        };
+        let network = &settings.network;
+        let sizes = TransportSizes { connections: engine.workers(), chunk_size: settings.chunk_size };
+        let pace = network.bandwidth.clone().map(|bandwidth| Pace::new(bandwidth, &**engine.clock()));
         Ok(Self {
-            connections: Connections::new(&limits, tls),
+            connections: Connections::new(network, sizes, scheme == "https")?,
+            pace,
             signer: Signer::new(settings.address.bucket.region(), "s3"),
             credentials: RenewableCredentials::new(settings.credentials.clone(), settings.renewal.clone()),
             scheme,
@@ -167,11 +164,11 @@ impl Client {
         // Again: it may have waited at the gate, or for new credentials.
         let limit = context.check_send(request.operation)?;
         let Signed { request: signed, hidden, secrets } = self.sign_request(context, request, &used)?;
-        let mut timed = TimedBody::new(context, request, body);
+        let mut timed = TimedBody::new(context, request, body, self.pace.as_ref());
         let first_try = attempt == 1;
         let (result, cut_off) =
             self.connections.run_request(context, request, first_try, hidden, &secrets.clone(), |agent| {
-                let signed = with_own_limits(request, limit, agent, signed);
+                let signed = with_own_limits(request, limit, self.pace.is_some(), agent, signed);
                 let sent = if request.length == 0 {
                     agent.run(signed)
                 } else {
@@ -227,6 +224,9 @@ impl Client {
             // An error without its body is still an error: its status says which.
             other => other.unwrap_or_default(),
         };
+        if let Some(pace) = &self.pace {
+            pace.settle(context, request.operation, response.body.len() as u64);
+        }
         self.check_status(request, response, context.clock.wall(), used)
     }
 
@@ -238,7 +238,7 @@ impl Client {
         body: &mut dyn Read,
         sink: BodySink<'_>,
     ) -> Result<(), StorageError> {
-        let mut timed = TimedBody::new(context, request, body);
+        let mut timed = TimedBody::new(context, request, body, self.pace.as_ref());
         let result = sink(&mut timed)
             .map_err(|error| self.transport_error(request.operation, ureq::Error::from(error)));
         if result.is_err() {

@@ -1,8 +1,6 @@
 //! The settings of an S3 backend, and their defaults.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderMap;
 use s3::bucket::Bucket;
@@ -14,6 +12,7 @@ use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::renewal::Renewal;
 use crate::backend::s3::checks::{check_base_url, check_bucket, check_endpoint, is_aws, resolve_region};
 use crate::backend::s3::headers::check_headers;
+use crate::backend::s3::http::network::{NetworkConfig, NetworkSettings};
 use crate::error::StorageError;
 use crate::key::Prefix;
 use crate::retry::RetryPolicy;
@@ -50,15 +49,12 @@ pub struct S3Config {
     public_url: Option<String>,
     headers: Vec<(String, String)>,
     checksum_header: Option<bool>,
-    ca_file: Option<PathBuf>,
     chunk_size: usize,
     part_threshold: u64,
     part_size: u64,
     largest_object: u64,
     retry: RetryPolicy,
-    idle_timeout: Duration,
-    connect_timeout: Duration,
-    answer_timeout: Duration,
+    network: NetworkConfig,
 }
 
 impl S3Config {
@@ -75,15 +71,12 @@ impl S3Config {
             public_url: None,
             headers: Vec::new(),
             checksum_header: None,
-            ca_file: None,
             chunk_size: 8 * 1024,
             part_threshold: DEFAULT_PART_SIZE,
             part_size: DEFAULT_PART_SIZE,
             largest_object: LARGEST_OBJECT,
             retry: RetryPolicy::default(),
-            idle_timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(120),
+            network: NetworkConfig::default(),
         }
     }
 
@@ -198,12 +191,6 @@ impl S3Config {
         self
     }
 
-    /// A PEM file of certificates to trust in addition to the system's.
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
-        self
-    }
-
     /// The bytes that are read from a file and written to the connection at a time, 4 KiB to 1 MiB. Default
     /// 8 KiB. Each connection holds one such buffer.
     ///
@@ -251,22 +238,9 @@ impl S3Config {
         self
     }
 
-    /// The longest time without a byte on a connection before the request times out. Default 30 s.
-    pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.idle_timeout = limit;
-        self
-    }
-
-    /// The longest wait for a connection, the TLS handshake included. Default 5 s.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.connect_timeout = limit;
-        self
-    }
-
-    /// The longest wait for a response after the request is sent. Default 120 s: when the wait begins, up to
-    /// 4 MB may still be in the socket's buffer.
-    pub fn answer_timeout(mut self, limit: Duration) -> Self {
-        self.answer_timeout = limit;
+    /// The settings of connections: proxies, TLS, rate, time limits.
+    pub fn network(mut self, network: NetworkConfig) -> Self {
+        self.network = network;
         self
     }
 
@@ -313,31 +287,18 @@ impl S3Config {
                 return Err(StorageError::config(field, format!("{bytes} is not from 8 MiB to 5 GiB")));
             }
         }
-        // ureq takes a limit of zero for "at once": no request would succeed.
-        for (field, limit) in [
-            ("idle_timeout", self.idle_timeout),
-            ("connect_timeout", self.connect_timeout),
-            ("answer_timeout", self.answer_timeout),
-        ] {
-            if limit.is_zero() {
-                return Err(StorageError::config(field, "must not be zero"));
-            }
-        }
         Ok(S3Settings {
             checksum_header: self.checksum_header.unwrap_or_else(|| is_aws(&address.bucket.region().host())),
             address,
             credentials,
             renewal: self.renewal,
             headers: check_headers(&self.headers)?,
-            ca_file: self.ca_file,
             chunk_size: self.chunk_size,
             part_threshold: self.part_threshold,
             part_size: self.part_size,
             largest_object: self.largest_object,
             retry: self.retry,
-            idle_timeout: self.idle_timeout,
-            connect_timeout: self.connect_timeout,
-            answer_timeout: self.answer_timeout,
+            network: self.network.check()?,
         })
     }
 }
@@ -349,15 +310,12 @@ pub(crate) struct S3Settings {
     pub(crate) renewal: Option<Renewal>,
     pub(crate) headers: HeaderMap,
     pub(crate) checksum_header: bool,
-    pub(crate) ca_file: Option<PathBuf>,
     pub(crate) chunk_size: usize,
     pub(crate) part_threshold: u64,
     pub(crate) part_size: u64,
     pub(crate) largest_object: u64,
     pub(crate) retry: RetryPolicy,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) answer_timeout: Duration,
+    pub(crate) network: NetworkSettings,
 }
 
 #[cfg(test)]
@@ -389,7 +347,7 @@ mod tests {
             (config().part_size((8 << 20) - 1), "part_size: "),
             (config().part_threshold((5 << 30) + 1), "part_threshold: "),
             (config().header("x-amz-meta-brigade-upload", "x"), "header: "),
-            (config().idle_timeout(Duration::ZERO), "idle_timeout: "),
+            (config().network(NetworkConfig::new().proxy("ftp://h")), "proxy: "),
         ] {
             let Err(error) = config.validate() else { panic!("{field} passed") };
             assert!(error.message().starts_with(field), "{field}: {error}");

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 
 use crate::backend::WRITES_RACED;
+use crate::backend::s3::http::tunnel::ProxyError;
 use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{REQUEST_ID, header};
 use crate::backend::s3::xml::ErrorBody;
@@ -259,6 +260,13 @@ fn from_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
         Ok(ours) => return ours,
         Err(error) => error,
     };
+    let error = match error.downcast::<ProxyError>() {
+        Ok(proxy) => {
+            let error = StorageError::new(proxy.kind, operation, proxy.text);
+            return if proxy.without_address { error.without_address() } else { error };
+        }
+        Err(error) => error,
+    };
     let kind = match error.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::HostUnreachable
@@ -283,6 +291,12 @@ fn from_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
             "the server's certificate is that of an authority (CA:TRUE), which cannot identify a server: make it with \
              basicConstraints=critical,CA:FALSE, or let it sign one for the server",
         ),
+        ErrorKind::Tls if error.to_string().contains("alert: ProtocolVersion") => {
+            lost.advise("the server accepts none of the TLS versions that are offered: min_tls sets the lowest")
+        }
+        ErrorKind::Tls if error.to_string().contains("alert: CertificateRequired") => {
+            lost.advise("the server asks for a certificate: set client_certificate")
+        }
         ErrorKind::Tls => lost.advise(TLS_ADVICE),
         // rustls reports the end of a connection during the handshake without a text; others have one.
         ErrorKind::Network if error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none() => {

@@ -121,6 +121,7 @@ fn finish<const COMMAND: usize>(
 /// Sets what is not set from the environment, and the command's own defaults.
 pub(crate) fn add_environment(config: &mut Config) -> Result<(), StorageError> {
     config.fill_from_env()?;
+    config.proxy_from_env();
     let has_keys = ["access_key_id", "secret_access_key"].iter().any(|name| config.is_set(name));
     if !has_keys && !config.is_set("credentials") {
         config.set_from("credentials", "chain", "default of the command")?;

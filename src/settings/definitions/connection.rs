@@ -110,41 +110,5 @@ pub(super) const GROUP: Group = Group {
         )
         .example("IQoJb3JpZ2luX2Vj")
         .section(HERE),
-        Setting::new("ca_file", Kind::Path(|parts, path| {
-                parts.ca_file = Some(path.clone());
-                parts.s3(|s3| s3.ca_file(path));
-            }), "Certificates (PEM) to trust in addition to the system's")
-            .on(REQUESTS)
-            .accepted_by(ALL)
-            .example("ca.pem")
-            .variables(&["AWS_CA_BUNDLE"], "ca_bundle")
-            .section(HERE),
-        Setting::new(
-            "connect_timeout",
-            Kind::Time(1, 3600, |parts, limit| parts.s3(|s3| s3.connect_timeout(limit))),
-            "Longest wait for a connection, the TLS handshake included",
-        )
-        .on(REQUESTS)
-        .default("5s")
-        .example("10s")
-        .section(HERE),
-        Setting::new(
-            "idle_timeout",
-            Kind::Time(1, 3600, |parts, limit| parts.s3(|s3| s3.idle_timeout(limit))),
-            "Longest time without a byte on a connection",
-        )
-        .on(REQUESTS)
-        .default("30s")
-        .example("1m")
-        .section(HERE),
-        Setting::new(
-            "answer_timeout",
-            Kind::Time(1, 3600, |parts, limit| parts.s3(|s3| s3.answer_timeout(limit))),
-            "Longest wait for a response after a request is sent",
-        )
-        .on(REQUESTS)
-        .default("2m")
-        .example("5m")
-        .section(HERE),
     ],
 };

@@ -17,11 +17,11 @@ mod walk;
 mod web_identity;
 
 use std::fmt;
-use std::path::PathBuf;
 
 use crate::backend::s3::auth::chain::walk::{Answer, Limits, Walk};
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::providers::AwsEnvironment;
+use crate::backend::s3::http::network::NetworkConfig;
 use crate::backend::s3::http::plain::PlainClient;
 use crate::error::StorageError;
 
@@ -64,7 +64,7 @@ const PLACES: [Place; 8] = [
 /// # What it does
 /// - Only [`credentials`](Self::credentials) works, on the calling thread; nothing is kept between two calls. Files and
 ///   variables are read anew each time, so a token file that was replaced counts.
-/// - Requests are never redirected, use no proxy, and read answers of 64 KiB at most. A request to STS, SSO or a
+/// - Requests are never redirected, and read answers of 64 KiB at most. A request to STS, SSO or a
 ///   container's endpoint takes 10 s at most and is tried three times if the server cannot be reached or fails (5xx,
 ///   429). Instance metadata has one try, 1 s in all.
 /// - STS is asked at `https://sts.REGION.amazonaws.com` (in us-east-1, and without a region, at
@@ -91,7 +91,7 @@ const PLACES: [Place; 8] = [
 #[derive(Clone)]
 pub struct CredentialChain {
     environment: AwsEnvironment,
-    ca_file: Option<PathBuf>,
+    network: NetworkConfig,
     limits: Limits,
 }
 
@@ -99,7 +99,7 @@ impl fmt::Debug for CredentialChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CredentialChain")
             .field("environment", &self.environment)
-            .field("ca_file", &self.ca_file)
+            .field("network", &self.network)
             .finish_non_exhaustive()
     }
 }
@@ -107,13 +107,14 @@ impl fmt::Debug for CredentialChain {
 impl CredentialChain {
     /// Reads variables and profiles from `environment`.
     pub fn new(environment: AwsEnvironment) -> Self {
-        Self { environment, ca_file: None, limits: Limits::default() }
+        Self { environment, network: NetworkConfig::new(), limits: Limits::default() }
     }
 
-    /// A PEM file of certificates to trust in addition to the system's, for requests over https. Default:
-    /// [`AwsEnvironment::ca_bundle`].
-    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
+    /// The proxy, the certificates and the user agent of requests to STS and SSO; the same as for the store, usually.
+    /// Requests to a container's endpoint and to the instance metadata never use a proxy. Its time limits and rate have no
+    /// effect. Default: no proxy, and the certificates of [`AwsEnvironment::ca_bundle`] beside the system's.
+    pub fn network(mut self, network: NetworkConfig) -> Self {
+        self.network = network;
         self
     }
 
@@ -150,11 +151,11 @@ impl CredentialChain {
 
     fn walk(&self) -> Result<Walk<'_>, StorageError> {
         let profile = self.environment.whole_profile(&self.environment.profile_name()?)?;
-        let ca_file = match &self.ca_file {
-            Some(path) => Some(path.clone()),
-            None => self.environment.ca_bundle()?,
-        };
-        let client = PlainClient::new(ca_file);
+        let mut network = self.network.clone();
+        if let Some(path) = self.environment.ca_bundle()?.filter(|_| !network.has_ca_file()) {
+            network = network.ca_file(path);
+        }
+        let client = PlainClient::new(network.check()?);
         Ok(Walk { environment: &self.environment, profile, client, limits: &self.limits })
     }
 }

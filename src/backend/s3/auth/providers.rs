@@ -139,7 +139,7 @@ impl AwsEnvironment {
     }
 
     /// Returns `AWS_CA_BUNDLE`, or the profile's `ca_bundle`: a file for
-    /// [`S3Config::ca_file`](crate::S3Config::ca_file).
+    /// [`NetworkConfig::ca_file`](crate::NetworkConfig::ca_file).
     ///
     /// # Errors
     /// As [`region`](Self::region).

@@ -7,22 +7,23 @@
 //!   credentials, and leaves as many asterisks.
 //! - [`Exchange`] is what the transport and the caller share about one request; [`BodyTaker`] finds the body.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use ureq::Agent;
+use ureq::config::Config;
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
 };
 use zeroize::Zeroizing;
 
 use crate::backend::s3::errors;
+use crate::backend::s3::http::dial::{DialConnector, RouteResolver};
 use crate::backend::s3::http::dns::CachingResolver;
-use crate::backend::s3::http::thread_context::HiddenHeader;
-use crate::backend::s3::http::tls;
+use crate::backend::s3::http::network::NetworkSettings;
+use crate::backend::s3::http::thread_context::{HiddenHeader, OutsideOfRequest};
 use crate::backend::s3::redaction::Secrets;
 use crate::error::{ErrorKind, Operation, StorageError};
 
@@ -41,11 +42,20 @@ pub(crate) struct PlainRequest<'a> {
     pub(crate) secret_headers: Vec<(&'static str, &'a str)>,
     /// At most [`MAX_BODY`] bytes; never logged.
     pub(crate) body: &'a str,
+    /// It goes to this machine or its host, so never to a proxy.
+    pub(crate) is_direct: bool,
 }
 
 impl<'a> PlainRequest<'a> {
     pub(crate) fn get(url: &'a str) -> Self {
-        Self { method: Method::GET, url, headers: Vec::new(), secret_headers: Vec::new(), body: "" }
+        Self {
+            method: Method::GET,
+            url,
+            headers: Vec::new(),
+            secret_headers: Vec::new(),
+            body: "",
+            is_direct: false,
+        }
     }
 }
 
@@ -59,13 +69,12 @@ pub(crate) struct PlainResponse {
 /// Sends requests for credentials.
 #[derive(Debug, Clone)]
 pub(crate) struct PlainClient {
-    ca_file: Option<PathBuf>,
+    network: NetworkSettings,
 }
 
 impl PlainClient {
-    /// `ca_file` adds to the system's trusted certificates.
-    pub(crate) fn new(ca_file: Option<PathBuf>) -> Self {
-        Self { ca_file }
+    pub(crate) fn new(network: NetworkSettings) -> Self {
+        Self { network }
     }
 
     /// Sends a request once and reads the answer, in `limit` at most.
@@ -80,13 +89,12 @@ impl PlainClient {
         let exchange = Arc::new(Mutex::new(Exchange::new(request)));
         let signed = request_with_placeholders(request, &lock(&exchange))?;
         let host = signed.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let tls = if signed.uri().scheme_str() == Some("https") {
-            Some(tls::tls_config(self.ca_file.as_deref())?)
-        } else {
-            None
-        };
+        let is_https = signed.uri().scheme_str() == Some("https");
+        let agent = self.agent(request.is_direct, is_https, limit, exchange.clone())?;
         let failed = |error| errors::from_transport(Operation::Configure, &host, error);
-        let mut response = Self::agent(tls, limit, exchange.clone()).run(signed).map_err(failed)?;
+        // A request of a run may be under way on this thread: what happens here is not part of it.
+        let _outside = OutsideOfRequest::enter();
+        let mut response = agent.run(signed).map_err(failed)?;
         let reading = response.body_mut().with_config().limit(MAX_ANSWER as u64);
         let asterisks = reading.read_to_vec().map_err(failed)?;
         let mut exchange = lock(&exchange);
@@ -100,28 +108,46 @@ impl PlainClient {
     }
 
     /// Makes the agent of one request.
-    fn agent(tls: Option<TlsConfig>, limit: Duration, exchange: Arc<Mutex<Exchange>>) -> Agent {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .tls_config(tls.unwrap_or_default())
-            // A redirect would send secrets to another host.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            // ureq would read proxy variables from the environment.
-            .proxy(None)
-            .user_agent(concat!("bucket-brigade/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .max_idle_connections(0)
-            .max_idle_connections_per_host(0)
-            // A placeholder must stand in one piece of output: it is replaced there.
-            .output_buffer_size(2 * MAX_BODY)
-            .input_buffer_size(16 * 1024)
-            .timeout_global(Some(limit))
-            .build();
-        let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
-        let connector = connector.chain(SealingConnector(exchange));
-        Agent::with_parts(config, connector, CachingResolver::new(limit))
+    fn agent(
+        &self,
+        is_direct: bool,
+        is_https: bool,
+        limit: Duration,
+        exchange: Arc<Mutex<Exchange>>,
+    ) -> Result<Agent, StorageError> {
+        let network = if is_direct { self.network.without_proxies() } else { self.network.clone() };
+        // The client certificate is for the store alone, so servers get the settings without it.
+        let (_, tls) = network.tls(is_https)?;
+        let resolver = RouteResolver {
+            servers: CachingResolver::new(limit),
+            proxies: CachingResolver::new(limit),
+            rules: network.proxies.clone(),
+        };
+        let config = agent_config(&network, limit, tls);
+        let dial = DialConnector::new(resolver.clone(), network.user_agent.clone(), config.clone());
+        let connector = dial.chain(RustlsConnector::default()).chain(SealingConnector(exchange));
+        Ok(Agent::with_parts(config, connector, resolver))
     }
+}
+
+fn agent_config(network: &NetworkSettings, limit: Duration, tls: TlsConfig) -> Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .tls_config(tls)
+        // A redirect would send secrets to another host.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        // ureq would read proxy variables from the environment.
+        .proxy(None)
+        .user_agent(&network.user_agent)
+        .accept_encoding("identity")
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0)
+        // A placeholder must stand in one piece of output: it is replaced there.
+        .output_buffer_size(2 * MAX_BODY)
+        .input_buffer_size(16 * 1024)
+        .timeout_global(Some(limit))
+        .build()
 }
 
 /// Returns a request whose secrets are placeholders.

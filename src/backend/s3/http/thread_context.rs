@@ -138,6 +138,24 @@ impl HiddenHeader {
     }
 }
 
+/// Takes the state of the request under way on this thread away, until it is dropped.
+#[cfg(feature = "profiles")]
+pub(crate) struct OutsideOfRequest(Option<ThreadContext>);
+
+#[cfg(feature = "profiles")]
+impl OutsideOfRequest {
+    pub(crate) fn enter() -> Self {
+        Self(THREAD_CONTEXT.take())
+    }
+}
+
+#[cfg(feature = "profiles")]
+impl Drop for OutsideOfRequest {
+    fn drop(&mut self) {
+        THREAD_CONTEXT.set(self.0.take());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ureq::unversioned::transport::LazyBuffers;

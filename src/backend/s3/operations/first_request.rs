@@ -56,7 +56,7 @@ pub(crate) fn list_one(s3: &S3Backend, context: &RequestContext<'_>) -> Result<(
 }
 
 fn time_limit(s3: &S3Backend) -> Duration {
-    TIMEOUT.min(s3.settings.answer_timeout)
+    TIMEOUT.min(s3.settings.network.answer_timeout)
 }
 
 /// Sends a first request, with retries.

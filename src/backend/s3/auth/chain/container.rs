@@ -33,6 +33,7 @@ pub(crate) fn of_variables(walk: &Walk<'_>) -> Result<Answer, StorageError> {
     };
     let token = authorization(walk)?;
     let mut request = PlainRequest::get(&url);
+    request.is_direct = true;
     request.headers.push(("accept", "application/json"));
     request.secret_headers.extend(token.iter().map(|token| ("authorization", token.as_str())));
     let response = walk.send(place, &request)?;

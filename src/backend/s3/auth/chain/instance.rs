@@ -86,6 +86,7 @@ impl Service<'_> {
             headers: vec![("x-aws-ec2-metadata-token-ttl-seconds", TOKEN_SECONDS)],
             secret_headers: Vec::new(),
             body: "",
+            is_direct: true,
         };
         let response = self.send(&request).map_err(|error| match error.kind() {
             ErrorKind::Timeout => self.no_answer(),
@@ -110,6 +111,7 @@ impl Service<'_> {
     fn get(&self, path: &str, token: &Secret) -> Result<PlainResponse, StorageError> {
         let url = format!("{}{path}", self.base);
         let mut request = PlainRequest::get(&url);
+        request.is_direct = true;
         request.secret_headers.push(("x-aws-ec2-metadata-token", token.expose()));
         self.send(&request).map_err(|error| {
             let why = error.repeated().message().to_owned();

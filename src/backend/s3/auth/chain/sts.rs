@@ -84,6 +84,7 @@ pub(crate) fn assume_role(
         headers: vec![("host", endpoint.host()), ("content-type", FORM), ("x-amz-date", &date)],
         secret_headers: tokens.into_iter().chain([("authorization", authorization.as_str())]).collect(),
         body: &body,
+        is_direct: false,
     };
     let secrets = Secrets::new(source, &authorization);
     let response = walk.send(&role.place, &request)?;
@@ -112,6 +113,7 @@ pub(crate) fn assume_role_with_web_identity(
         // The token itself is the proof: this request has no signature.
         secret_headers: Vec::new(),
         body: &body,
+        is_direct: false,
     };
     let response = walk.send(&role.place, &request)?;
     read_answer(&role.place, &response, &Secrets::of([token]))
