@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use bucket_brigade::all_settings;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
@@ -46,6 +46,13 @@ pub(crate) fn parse() -> Cli {
 
 fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let args: Vec<OsString> = args.into_iter().collect();
+    // The value must follow `=`: clap takes a separate one for DIR.
+    let is_separate_value =
+        |pair: &[OsString]| pair[0] == "--follow-symlinks" && (pair[1] == "all" || pair[1] == "inside");
+    if args.windows(2).any(is_separate_value) {
+        let tip = "write --follow-symlinks=all with =, or --follow-symlinks alone";
+        return Err(command().error(ErrorKind::InvalidValue, tip));
+    }
     let matches = command().try_get_matches_from(&args);
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| with_tip(error, &args))
 }
@@ -67,15 +74,7 @@ const FOREIGN_FLAGS: [(&str, &str); 9] = [
 fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
     let given = given.split(['=', ' ']).next().unwrap_or_default().to_owned();
-    // The value must follow `=`: clap takes a separate one for DIR.
-    let is_separate_value = args
-        .windows(2)
-        .any(|pair| pair[0] == "--follow-symlinks" && (pair[1] == "all" || pair[1] == "inside"));
-    let tip = match FOREIGN_FLAGS.iter().find(|(flag, _)| *flag == given) {
-        Some((_, here)) => Some(*here),
-        None if is_separate_value => Some("write --follow-symlinks=all with =, or --follow-symlinks alone"),
-        None => None,
-    };
+    let tip = FOREIGN_FLAGS.iter().find(|(flag, _)| *flag == given).map(|(_, here)| *here);
     let Some(tip) = tip else { return without_opposite_suggestion(error) };
     error.remove(ContextKind::SuggestedArg);
     error.remove(ContextKind::Usage);
@@ -129,7 +128,7 @@ mod tests {
         assert!(said("--content-type=text/html").contains("tip: use --header 'Content-Type: TYPE'"));
         let args = ["brigade", "sync", "--follow-symlinks", "all", ".", "s3://b"].map(OsString::from);
         let text = parse_from(args).unwrap_err().to_string();
-        assert!(text.contains("tip: write --follow-symlinks=all with ="), "{text}");
+        assert!(text.contains("write --follow-symlinks=all with ="), "{text}");
         assert!(said("--no-deletes").contains("similar argument exists: '--no-delete'"));
         assert!(said("--excludes").contains("similar argument exists: '--exclude'"));
     }
