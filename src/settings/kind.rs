@@ -85,6 +85,7 @@ impl Kind {
         }
         let text = text_of(value)?;
         match self {
+            Self::Secret if text.is_empty() => Err("it is empty".to_owned()),
             Self::Switch(_) => parse_switch(text).map(drop),
             Self::Number(least, most, _) => parse_number(text, least..=most).map(drop),
             Self::Size(least, most, _) => parse_size(text, least..=most).map(drop),

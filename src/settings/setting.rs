@@ -48,10 +48,11 @@ pub struct Setting {
     pub(crate) variables: &'static [&'static str],
     pub(crate) profile_field: &'static str,
     pub(crate) field: &'static str,
+    pub(crate) is_rare: bool,
 }
 
 impl Setting {
-    /// A setting without a default, for `[rescan]`, with a flag of its own name. `help` has at most 64 characters a line.
+    /// A setting without a default, for `[rescan]`, with a flag of its own name.
     pub(crate) const fn new(name: &'static str, kind: Kind, help: &'static str) -> Self {
         Self {
             name,
@@ -68,6 +69,7 @@ impl Setting {
             variables: &[],
             profile_field: "",
             field: name,
+            is_rare: false,
         }
     }
 
@@ -127,6 +129,12 @@ impl Setting {
     /// The name that errors of the library begin with, if it is another one.
     pub(crate) const fn field(mut self, name: &'static str) -> Self {
         self.field = name;
+        self
+    }
+
+    /// Few need it: the short help leaves it out.
+    pub(crate) const fn rare(mut self) -> Self {
+        self.is_rare = true;
         self
     }
 
@@ -211,6 +219,11 @@ impl Setting {
             ("", _) => "NAME",
             (name, _) => name,
         }
+    }
+
+    /// Returns true if few need it, so that a short help leaves it out.
+    pub fn is_rare(&self) -> bool {
+        self.is_rare
     }
 
     /// Returns true if a command has a flag for it that has an effect.

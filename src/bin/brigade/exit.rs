@@ -114,8 +114,11 @@ pub(crate) fn advice(error: &StorageError) -> Option<String> {
 
 /// Returns where the setting comes from that a message such as `region: missing` begins with.
 fn setting_advice(message: &str) -> Option<String> {
+    if message.contains("set state to bucket") {
+        return Some("use --state bucket or --state s3://BUCKET/PREFIX".to_owned());
+    }
     let mut places: Vec<String> = match message.split(':').next().unwrap_or_default() {
-        "bucket" | "bucket_prefix" => vec!["DEST".to_owned()],
+        "bucket" | "bucket_prefix" | "prefix" => vec!["DEST".to_owned()],
         "access_key" => vec!["AWS_ACCESS_KEY_ID".to_owned(), "the profile".to_owned()],
         "secret_key" => vec!["AWS_SECRET_ACCESS_KEY".to_owned(), "the profile".to_owned()],
         "session_token" => vec!["AWS_SESSION_TOKEN".to_owned(), "the profile".to_owned()],
@@ -137,7 +140,9 @@ fn places_of(setting: &Setting) -> Vec<String> {
     let variables = setting.variables_read().iter().map(|name| (*name).to_owned());
     let profile = Some(setting.profile_field()).filter(|field| !field.is_empty());
     let profile = profile.map(|field| format!("{field} in ~/.aws/config"));
-    std::iter::once(setting.flag()).chain(variables).chain(profile).collect()
+    // Some are no flags, but in files or parts of DEST.
+    let flag = Some(setting.flag()).filter(|_| setting.applies_to("sync") || setting.applies_to("pull"));
+    flag.into_iter().chain(variables).chain(profile).collect()
 }
 
 /// Joins places: `a`, `a and b`, `a, b and c`.

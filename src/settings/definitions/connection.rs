@@ -47,7 +47,9 @@ pub(super) const GROUP: Group = Group {
             Kind::Switch(|parts, yes| parts.s3(|s3| s3.path_style(!yes))),
             "Use BUCKET.host instead of host/BUCKET with an endpoint",
         )
-        .on(ALL)
+        .on(&["sync", "plan", "verify", "url", "pull", "uploads"])
+        .accepted_by(ALL)
+        .rare()
         .example("true")
         .detail(
             "Default: on for AWS, off at other endpoints and for buckets with a dot in their name. `false` is path-style.",
@@ -67,6 +69,7 @@ pub(super) const GROUP: Group = Group {
         .on(REQUESTS)
         .value_name("WHERE")
         .default("keys")
+        .rare()
         .example("chain")
         .detail(
             "`keys` takes those that are given with `access_key_id` and `secret_access_key`. `environment` reads the \

@@ -25,7 +25,7 @@ pub(super) const GROUP: Group = Group {
                 parts.rescan(|rescan| rescan.max_delete(limit));
                 Ok(())
             }),
-            "Delete nothing if more files are gone [default: if DIR has\nfewer than half as many files as published, or none of them]",
+            "Delete nothing if more files are gone [default: if DIR has fewer than half as many files as published, or none of them]",
         )
         .on(SYNC)
         .value_name("N|P%")

@@ -59,6 +59,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(REQUESTS)
         .default("10s")
+        .rare()
         .example("1m")
         .detail("With `0s` it does not wait.")
         .section(Section::Rescan),
@@ -88,6 +89,7 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync", "url"])
         .accepted_by(SYNC)
         .value_name("URL")
+        .rare()
         .example("https://origin.example.com")
         .detail("It is the base URL of `root`.")
         .section(HERE),

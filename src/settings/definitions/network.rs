@@ -23,7 +23,7 @@ pub(super) const GROUP: Group = Group {
                 parts.network(|network| network.proxy(url));
                 Ok(())
             }),
-            "Proxy for all connections: http, https, socks5 or socks5h\n[default: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY]",
+            "Proxy for all connections: http, https, socks5 or socks5h [default: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY]",
         )
         .on(REQUESTS)
         .value_name("URL")
@@ -46,6 +46,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(REQUESTS)
         .value_name("HOSTS")
+        .rare()
         .example(".internal.example.com,10.0.0.0/8")
         .detail("A name stands for all names below it; `*` for all hosts.")
         .section(HERE),
@@ -73,6 +74,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(REQUESTS)
         .value_name("TEXT")
+        .rare()
         .example("release-tool/1.2")
         .section(HERE),
         Setting::new(
@@ -91,6 +93,7 @@ pub(super) const GROUP: Group = Group {
             "Certificate (PEM) for servers that ask for one",
         )
         .on(REQUESTS)
+        .rare()
         .example("client.pem")
         .detail("With the certificates that lead to its authority.")
         .section(HERE),
@@ -100,6 +103,7 @@ pub(super) const GROUP: Group = Group {
             "Its private key [default: in the same file]",
         )
         .on(REQUESTS)
+        .rare()
         .example("client.key")
         .detail("PKCS#8, PKCS#1 or SEC1, without a passphrase.")
         .field("client_certificate")
@@ -115,6 +119,7 @@ pub(super) const GROUP: Group = Group {
         .on(REQUESTS)
         .value_name("VERSION")
         .default("1.2")
+        .rare()
         .example("1.3")
         .section(HERE),
         Setting::new(
@@ -124,6 +129,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(REQUESTS)
         .default("5s")
+        .rare()
         .example("10s")
         .section(HERE),
         Setting::new(
@@ -133,6 +139,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(REQUESTS)
         .default("30s")
+        .rare()
         .example("1m")
         .section(HERE),
         Setting::new(
@@ -142,6 +149,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(REQUESTS)
         .default("2m")
+        .rare()
         .example("5m")
         .section(HERE),
     ],

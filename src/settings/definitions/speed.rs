@@ -31,6 +31,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(&["sync"])
         .accepted_by(SYNC)
+        .rare()
         .example("4")
         .detail("At most `batch_size`."),
         Setting::new(
@@ -70,6 +71,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(SYNC)
         .default("5TiB")
+        .rare()
         .example("5GiB")
         .detail("A larger file is an error that names it; it is not read."),
         Setting::new(
@@ -85,7 +87,7 @@ pub(super) const GROUP: Group = Group {
         .example("2"),
         Setting::new(
             "deadline",
-            Kind::Time(1, u64::MAX, |parts, after| parts.run(|run| run.deadline(after))),
+            Kind::Time(0, u64::MAX, |parts, after| parts.run(|run| run.deadline(after))),
             "Stop after this long, such as 10m; the rest stays pending",
         )
         .on(&["sync"])

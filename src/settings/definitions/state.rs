@@ -20,7 +20,7 @@ pub(super) const GROUP: Group = Group {
                 parts.place = parse_state_place(text)?;
                 Ok(())
             }),
-            "Keep the record of what is published here: local (the cache;\ndefault), bucket (under DEST), or s3://BUCKET/PREFIX",
+            "Keep the record of what is published here: local (the cache; default), bucket (under DEST), or s3://BUCKET/PREFIX",
         )
         .on(&["sync", "plan", "pull"])
         .default("local")
@@ -69,6 +69,7 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync"])
         .accepted_by(SYNC)
         .default("5m")
+        .rare()
         .example("2m")
         .detail("In whole seconds. A run renews its claim by itself. After a crash, others publish once this and 30 s more have passed."),
         Setting::new(
@@ -117,6 +118,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(&["sync"])
         .accepted_by(SYNC)
+        .rare()
         .example("release job")
         .detail(
             "The command's default is the job of GitHub Actions (from `GITHUB_REPOSITORY`, `GITHUB_RUN_ID` and \

@@ -52,7 +52,7 @@ pub(super) const GROUP: Group = Group {
                 };
                 parts.run(|run| run.verify(how));
             }),
-            "Check the result by ack (the store's responses; default),\nlist (a listing), or content (download and hash)",
+            "Check the result by ack (the store's responses; default), list (a listing), or content (download and hash)",
         )
         .on(&["sync"])
         .accepted_by(SYNC)
@@ -70,6 +70,7 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync"])
         .accepted_by(SYNC)
         .default("false")
+        .rare()
         .example("true")
         .detail("It reads each large file once more: about 0.7 s of one core per GiB."),
         Setting::new(
@@ -79,6 +80,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(&["sync"])
         .accepted_by(SYNC)
+        .rare()
         .example("true")
         .detail("The header is `x-amz-checksum-sha256`. Bodies are protected either way."),
         Setting::new(
@@ -90,6 +92,7 @@ pub(super) const GROUP: Group = Group {
         .accepted_by(SYNC)
         .flag_name("no_catalog")
         .default("true")
+        .rare()
         .example("false")
         .detail("The catalog is what other processes read; see [`Catalog`](crate::Catalog)."),
     ],

@@ -110,7 +110,7 @@ fn addresses_are_as_they_are_asked_for() {
     assert_eq!(url(&public).code(0).out, "https://cdn/site/a%20b\n");
     url(&[]).code(2).says("region: missing").says("--region, AWS_REGION");
     url(&["--profile", "typo"]).code(2).says("there is no [typo] in ");
-    url(&["--fallback-url", "files"]).code(2).says("use an absolute URL without a query");
+    url(&["--fallback-url", "files"]).code(2).says("is no absolute URL without a query: write https://HOST");
     url(&["--endpoint-url", "ftp://h"]).code(2).says("endpoint: \"ftp://h\"");
 }
 

@@ -128,8 +128,8 @@ fn wrong_directories_and_destinations_are_refused_by_name() {
     sync(&root, "my/bucket").code(2).says("\"my/bucket\" does not begin with s3://; write s3://BUCKET");
     sync(&root, "s3:///my/bucket").code(2).says("names no bucket");
     sync(&root, "s3://my bucket/x").code(2).says("bucket: \"my bucket\"");
-    sync(&root, "s3://bucket/a//b").code(2).says("bucket_prefix");
-    sync(&root, "s3://bucket/../x").code(2).says("bucket_prefix");
+    sync(&root, "s3://bucket/a//b").code(2).says("prefix: \"a//b\"");
+    sync(&root, "s3://bucket/../x").code(2).says("prefix: \"a//b\"");
     assert!(!shell.path(".local").exists(), "nothing is left of what could not begin");
     shell.run(&[]).code(2).says("Usage: brigade");
     shell.run(&["sync"]).code(2).says("<DIR>");

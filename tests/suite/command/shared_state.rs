@@ -332,7 +332,7 @@ fn the_state_may_lie_in_another_place() {
     // Whoever looks in the wrong place is told the right one.
     let three = Runner::new(&world, &[("a", "1")]);
     let lies = "the state of this destination lies at s3://bucket/state/";
-    three.sync(&[]).code(2).says(lies).says("the flag is --state\n");
+    three.sync(&[]).code(2).says(lies).says("check --state\n");
     three.sync(&["--state", "s3://bucket/other"]).code(2).says(lies);
     three.ask("pull", &[]).code(2).says(lies);
     three.ask("pull", at).code(0).shows("2 keys, 2 changed");
@@ -363,7 +363,7 @@ fn flags_of_the_state_need_a_state_in_the_bucket() {
     for flag in flags {
         for command in ["sync", "plan"] {
             let args = [&["--state", "local"], flag].concat();
-            let told = one.of_tree(command, &args).code(2).says("it needs --state bucket or --state s3://");
+            let told = one.of_tree(command, &args).code(2).says("use --state bucket or --state s3://");
             told.says(flag[0]);
         }
     }

@@ -163,7 +163,7 @@ fn headers_sizes_and_numbers_reach_the_store() {
     let parts = world.proxy.requests().iter().filter(|seen| seen.target.contains("partNumber=")).count();
     assert_eq!(parts, 3);
     for (wrong, says) in [
-        (["--part-size", "5KiB"], "part_size: 5120 is not from 8 MiB"),
+        (["--part-size", "5KiB"], "part_size: \"5KiB\": use 8MiB to 5GiB"),
         (["--part-threshold", "9GiB"], "part_threshold"),
         (["--chunk-size", "1"], "chunk_size"),
         (["--chunk-size", "many"], "many"),

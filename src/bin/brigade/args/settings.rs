@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use bucket_brigade::{Config, Setting, StorageError, all_settings};
-use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::builder::OsStringValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -48,6 +48,12 @@ impl<const COMMAND: usize> FromArgMatches for SettingArgs<COMMAND> {
             |name: &str| matches.value_source(name).is_some_and(|from| from == ValueSource::CommandLine);
         let mut given = Vec::new();
         for (_, setting) in Self::settings().filter(|(_, setting)| is_given(setting.name())) {
+            if setting.is_switch() {
+                // A flag is the opposite of the default.
+                let value = if setting.default_value() == "true" { "false" } else { "true" };
+                given.push((setting, OsString::from(value)));
+                continue;
+            }
             let values = matches.get_many::<OsString>(setting.name()).into_iter().flatten();
             given.extend(values.map(|value| (setting, value.clone())));
         }
@@ -62,20 +68,14 @@ impl<const COMMAND: usize> FromArgMatches for SettingArgs<COMMAND> {
 
 /// Returns the flag of a setting.
 fn arg_of(group: &'static str, setting: &'static Setting) -> Arg {
-    let is_no = setting.flag().starts_with("--no-");
     let arg = Arg::new(setting.name())
         .long(setting.flag().trim_start_matches('-').to_owned())
         .help(help_of(setting))
         .help_heading(group)
+        .hide_short_help(setting.is_rare())
         .value_name(setting.value_name_in_help());
     if setting.is_switch() {
-        // A flag without a value; `=false` takes back what a file says.
-        return arg
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true")
-            .hide_possible_values(true)
-            .value_parser(switch_parser(is_no));
+        return arg.action(ArgAction::SetTrue);
     }
     // The only flag whose value may be left out.
     let arg = match setting.name() {
@@ -83,7 +83,8 @@ fn arg_of(group: &'static str, setting: &'static Setting) -> Arg {
         _ => arg,
     };
     let action = if setting.is_list() { ArgAction::Append } else { ArgAction::Set };
-    arg.action(action).value_parser(value_parser(setting))
+    // The value is checked with all others, so that --json reports it, too.
+    arg.action(action).value_parser(OsStringValueParser::new())
 }
 
 /// Returns the help, with the default if the text does not state one.
@@ -94,18 +95,6 @@ fn help_of(setting: &Setting) -> String {
         || setting.is_switch()
         || setting.name() == "follow_symlinks";
     if is_stated { help.to_owned() } else { format!("{help} [default: {default}]") }
-}
-
-/// Reads the value of a switch; that of `--no-x=true` is false.
-fn switch_parser(is_no: bool) -> ValueParser {
-    let parser = PossibleValuesParser::new(["true", "false"]);
-    parser.map(move |text| OsString::from(if (text == "true") == is_no { "false" } else { "true" })).into()
-}
-
-/// Checks the form of a value, and keeps it as it was written.
-fn value_parser(setting: &'static Setting) -> ValueParser {
-    let check = |value: OsString| setting.check(&value).map(|()| value);
-    OsStringValueParser::new().try_map(check).into()
 }
 
 #[cfg(test)]
@@ -159,14 +148,5 @@ mod tests {
                 assert_eq!(entry.origin, setting.flag());
             }
         }
-    }
-
-    #[test]
-    fn a_switch_is_taken_back_by_its_value() {
-        let get = |flag: &str, name: &str| parsed("sync", &[flag.to_owned()]).unwrap().get(name);
-        assert_eq!(get("--allow-new-root=false", "allow_new_root").as_deref(), Some("false"));
-        assert_eq!(get("--no-delete=false", "delete").as_deref(), Some("true"));
-        assert_eq!(get("--no-delete", "delete").as_deref(), Some("false"));
-        assert!(parsed("sync", &["--no-delete=maybe".to_owned()]).is_err());
     }
 }
