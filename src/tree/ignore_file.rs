@@ -7,6 +7,8 @@
 //! A file that cannot be used is an error of the run: what it was meant to hold back must not be published.
 
 mod pattern;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::Read;
@@ -89,13 +91,14 @@ fn compile(bytes: &[u8]) -> Result<Gitignore, (Option<usize>, String)> {
         (Some(line), "it is not UTF-8".to_owned())
     })?;
     let mut builder = GitignoreBuilder::new("");
+    builder.allow_unclosed_class(false);
     // Editors on Windows put a byte order mark in front.
     let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
     for (number, line) in (1..).zip(lines) {
         let wrong = |why: &dyn std::fmt::Display| (Some(number), format!("{line:?}: {why}"));
-        let Some(pattern) = pattern::translate(line).map_err(|why| wrong(&why))? else { continue };
-        builder.allow_unclosed_class(false);
-        builder.add_line(None, &pattern).map_err(|error| wrong(&error))?;
+        for pattern in pattern::translate(line).map_err(|why| wrong(&why))? {
+            builder.add_line(None, &pattern).map_err(|error| wrong(&error))?;
+        }
     }
     builder.build().map_err(|error| (None, error.to_string()))
 }

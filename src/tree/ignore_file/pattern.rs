@@ -7,15 +7,41 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Returns the line in the syntax of the crate `ignore`, `None` if it holds no pattern, or what is wrong with it.
-pub(super) fn translate(line: &str) -> Result<Option<String>, String> {
+/// Returns the patterns of a line in the syntax of the crate `ignore`, none if it is a comment, or what is wrong with it.
+pub(super) fn translate(line: &str) -> Result<Vec<String>, String> {
     let line = trim_spaces(line);
     if line.is_empty() || line.starts_with('#') {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    if line == "!" {
-        return Err("a pattern must follow the !".to_owned());
+    if matches!(line, "!" | "/" | "!/") || line.contains("//") {
+        return Err("it names no file; write a name on each side of a /".to_owned());
     }
+    if let Some(lines) = split_at_stars(line) {
+        let patterns = lines.iter().map(|line| translate(line)).collect::<Result<Vec<_>, _>>();
+        return patterns.map(|patterns| patterns.concat());
+    }
+    translate_pattern(line).map(|pattern| vec![pattern])
+}
+
+/// Returns what `a**/b` and `/a**` mean to git, in lines without such stars. Its manual says that stars beside a name are
+/// plain ones. But git compares what precedes the first of them on its own, so the others stand at a beginning.
+fn split_at_stars(line: &str) -> Option<[String; 2]> {
+    let (sign, body) = line.strip_prefix('!').map_or(("", line), |body| ("!", body));
+    let (body, end) = body.strip_suffix('/').map_or((body, ""), |body| (body, "/"));
+    let (name, stars) = body.split_at(body.find(['*', '?', '[', '\\'])?);
+    let rest = stars.trim_start_matches('*');
+    let is_run = stars.len() > rest.len() + 1 && (rest.is_empty() || rest.starts_with('/'));
+    if !is_run || !body.contains('/') || name.is_empty() || name.ends_with('/') {
+        return None;
+    }
+    let name = name.strip_prefix('/').unwrap_or(name);
+    Some(match rest.strip_prefix('/') {
+        Some(rest) => [format!("{sign}/{name}{rest}{end}"), format!("{sign}/{name}*/**/{rest}{end}")],
+        None => [format!("{sign}/{name}*{end}"), format!("{sign}/{name}*/**{end}")],
+    })
+}
+
+fn translate_pattern(line: &str) -> Result<String, String> {
     let (mut chars, mut written) = (line.chars().peekable(), String::with_capacity(line.len()));
     while let Some(char) = chars.next() {
         match char {
@@ -36,7 +62,7 @@ pub(super) fn translate(line: &str) -> Result<Option<String>, String> {
             other => written.push(other),
         }
     }
-    Ok(Some(written))
+    Ok(written)
 }
 
 /// Removes the spaces at the end of a line, as git does: those that no backslash escapes.
@@ -168,6 +194,7 @@ mod tests {
     fn lines_are_written_so_that_only_what_git_gives_a_meaning_has_one() {
         for (line, written) in [
             ("# a comment", None),
+            ("", None),
             ("   ", None),
             ("a  ", Some("a")),
             ("a\\ ", Some("a{ }")),
@@ -183,16 +210,20 @@ mod tests {
             ("[a-c-e]", Some("{\\-,\\a,\\b,\\c,\\e}")),
             ("[[:digit:]_]", Some("{\\0,\\1,\\2,\\3,\\4,\\5,\\6,\\7,\\8,\\9,\\_}")),
         ] {
-            assert_eq!(translate(line).unwrap().as_deref(), written, "{line:?}");
+            assert_eq!(translate(line).unwrap(), written.into_iter().collect::<Vec<_>>(), "{line:?}");
         }
-        let negated = translate("[!a]").unwrap().unwrap();
+        assert_eq!(translate("!a**/b/").unwrap(), ["!/ab/", "!/a*/**/b/"]);
+        assert_eq!(translate("a/b**").unwrap(), ["/a/b*", "/a/b*/**"]);
+        let negated = translate("[!a]").unwrap().concat();
         assert!(negated.starts_with("{[!\0-\x7f],\\\x01") && !negated.contains(['/', 'a']), "{negated}");
     }
 
     #[test]
     fn lines_that_git_would_let_match_nothing_are_wrong() {
         for (line, why) in [
-            ("!", "a pattern must follow"),
+            ("!", "it names no file"),
+            ("!/", "it names no file"),
+            ("a//b", "it names no file"),
             ("a\\", "escapes nothing"),
             ("[a", "has no ]"),
             ("[]", "has no ]"),
