@@ -87,7 +87,7 @@ impl IgnoreRules {
 /// Compiles the lines of an ignore file. The error has the number of the line, if a single one is wrong.
 fn compile(bytes: &[u8]) -> Result<Gitignore, (Option<usize>, String)> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
         (Some(line), "it is not UTF-8".to_owned())
     })?;
     let mut builder = GitignoreBuilder::new("");

@@ -32,7 +32,9 @@ fn done(report: &RescanReport) -> [Vec<String>; 3] {
         report.deleted.clone(),
         report.kept.iter().map(|kept| format!("{}: {}", kept.key, kept.reason.as_str())).collect::<Vec<_>>(),
     ];
-    done.iter_mut().for_each(|keys| keys.sort());
+    for keys in &mut done {
+        keys.sort();
+    }
     done
 }
 

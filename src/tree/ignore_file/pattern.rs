@@ -156,7 +156,7 @@ impl Class {
             ":xdigit:" => u8::is_ascii_hexdigit,
             _ => return Err(format!("[{name}] is no class of characters; write one such as [:alpha:]")),
         };
-        (0..128).filter(|byte| holds(byte)).for_each(|byte| self.members[usize::from(byte)] = true);
+        (0..128).filter(holds).for_each(|byte| self.members[usize::from(byte)] = true);
         Ok(())
     }
 

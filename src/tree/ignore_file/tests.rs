@@ -331,7 +331,7 @@ fn file_that_cannot_be_used_is_an_error_with_its_path_and_line() {
 fn what_is_no_regular_file_is_an_error_and_a_fifo_does_not_hang() {
     let outside = tree(&[("rules", "a\n")]);
     let place = |root: &Path| root.join("sub/.brigadeignore");
-    let kinds: [(&dyn Fn(&Path), &str); 4] = [
+    let kinds: [(Make<'_>, &str); 4] = [
         (&|root| fs::create_dir(place(root)).unwrap(), "it is not a regular file"),
         (&|root| make_fifo(&place(root)), "it is not a regular file"),
         (&|root| symlink("../rules", place(root)).unwrap(), "it is a symbolic link, and none are followed"),
@@ -357,13 +357,16 @@ fn what_is_no_regular_file_is_an_error_and_a_fifo_does_not_hang() {
 fn file_that_may_not_be_read_is_an_error() {
     let root = tree(&[(".brigadeignore", "a\n"), ("a", "")]);
     let path = root.path().join(IGNORE_FILE);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&path).is_ok() {
         eprintln!("skipped: this user may read everything");
         return;
     }
     assert!(refusal(root.path(), FollowSymlinks::No).contains("Permission denied"));
 }
+
+/// Makes the ignore file of the folder `sub` of a tree.
+type Make<'a> = &'a dyn Fn(&Path);
 
 fn make_fifo(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
