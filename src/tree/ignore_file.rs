@@ -12,10 +12,11 @@ mod tests;
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use crate::error::StorageError;
@@ -28,6 +29,9 @@ pub(crate) const IGNORE_FILE: &str = ".brigadeignore";
 /// The most bytes of an ignore file.
 const MOST_BYTES: u64 = 1024 * 1024;
 
+/// A FIFO in its place is not waited for.
+const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
+
 /// The rules of one ignore file, for the paths below its folder.
 #[derive(Debug)]
 pub(crate) struct IgnoreRules {
@@ -36,28 +40,32 @@ pub(crate) struct IgnoreRules {
 }
 
 impl IgnoreRules {
-    /// Reads the ignore file of a folder, given by its path below the root.
+    /// Reads the ignore file of a folder that is being listed, given by its descriptor and by its path below the root.
     ///
     /// # Errors
     /// With the file's path, and the number of a line that is no pattern.
-    pub(crate) fn read(root: &Folder, folder: &Path) -> Result<Self, StorageError> {
-        Self::open(root, folder).unwrap_or_else(|error| Err(unreadable(root, folder, error)))
+    pub(crate) fn read(root: &Folder, folder: &Path, listed: BorrowedFd<'_>) -> Result<Self, StorageError> {
+        // From the descriptor: another folder may have taken its path meanwhile.
+        let opened = match openat(listed, IGNORE_FILE, OPEN_FLAGS | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::LOOP) => root.open_below(&folder.join(IGNORE_FILE), OPEN_FLAGS),
+            opened => opened,
+        };
+        let rules = opened.and_then(|opened| Self::of_file(root, folder, opened));
+        rules.unwrap_or_else(|error| Err(unreadable(root, folder, error)))
     }
 
     /// The same; `None` if the folder has none, or is none that the walk enters.
     fn find(root: &Folder, folder: &Path) -> Result<Option<Self>, StorageError> {
-        match Self::open(root, folder) {
+        let opened = root.open_below(&folder.join(IGNORE_FILE), OPEN_FLAGS);
+        match opened.and_then(|opened| Self::of_file(root, folder, opened)) {
             Ok(rules) => rules.map(Some),
             Err(error) if is_absent(error) || matches!(error, Errno::LOOP | Errno::XDEV) => Ok(None),
             Err(error) => Err(unreadable(root, folder, error)),
         }
     }
 
-    /// Opens and reads the file. The outer error is that of the opening.
-    fn open(root: &Folder, folder: &Path) -> Result<Result<Self, StorageError>, Errno> {
-        // NONBLOCK: a FIFO is not waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let opened = root.open_below(&folder.join(IGNORE_FILE), flags)?;
+    /// Reads and compiles an open ignore file. The outer error is the system's.
+    fn of_file(root: &Folder, folder: &Path, opened: OwnedFd) -> Result<Result<Self, StorageError>, Errno> {
         let stat = fstat(&opened)?;
         if !file_type(&stat).is_file() {
             return Ok(Err(wrong_file(root, folder, "it is not a regular file")));

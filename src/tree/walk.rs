@@ -150,8 +150,9 @@ impl Walk<'_> {
         };
         let mut level = Level { path, place, rules: None };
         let (mut entries, has_rules) = self.read_names(&mut listed, &level)?;
+        let folder = listed.fd()?;
         if has_rules {
-            match IgnoreRules::read(self.root, &level.path) {
+            match IgnoreRules::read(self.root, &level.path, folder) {
                 Ok(rules) => level.rules = Some(rules),
                 Err(error) => {
                     let bad = Entry { name: OsString::new(), found: InFolder::BadIgnoreFile(error) };
@@ -159,7 +160,6 @@ impl Walk<'_> {
                 }
             }
         }
-        let folder = listed.fd()?;
         entries.retain_mut(|entry| {
             if let InFolder::Listed(kind) = entry.found {
                 entry.found = self.classify_entry(folder, &level, &level.path.join(&entry.name), kind);
