@@ -86,6 +86,9 @@ pub struct RescanConfig {
     pub(crate) follow_symlinks: FollowSymlinks,
     pub(crate) include: Vec<String>,
     pub(crate) exclude: Vec<String>,
+    pub(crate) ignore_files: bool,
+    pub(crate) min_size: Option<u64>,
+    pub(crate) max_size: Option<u64>,
     pub(crate) first_run: FirstRun,
     pub(crate) fallback: Option<Arc<dyn StorageBackend>>,
     pub(crate) catalog: bool,
@@ -105,6 +108,9 @@ impl Default for RescanConfig {
             follow_symlinks: FollowSymlinks::No,
             include: Vec::new(),
             exclude: Vec::new(),
+            ignore_files: true,
+            min_size: None,
+            max_size: None,
             first_run: FirstRun::Adopt,
             fallback: None,
             catalog: true,
@@ -218,6 +224,45 @@ impl RescanConfig {
         Ok(self)
     }
 
+    /// Reads files named `.brigadeignore` in the root and in any folder below it. Default true. Their lines have the
+    /// syntax and the effect of those of git's `.gitignore`:
+    ///
+    /// - A pattern without `/`, except at its end, is matched against each name below the file's folder, any other
+    ///   against the path from there. `*`, `?`, `[a-z]` and `**` are as in git. Braces have no meaning.
+    /// - `name/` is a folder only. `!pattern` takes back what an earlier line ignores, the last line that matches counts,
+    ///   and files in deeper folders come first. What lies below an ignored folder cannot be taken back.
+    /// - Empty lines and lines that begin with `#` are ignored. `\` makes the next character a plain one.
+    ///
+    /// Ignored files are left out as excluded ones are: if one was published before, its object is kept and reported. So
+    /// are the files named `.brigadeignore` themselves. [`include`](Self::include) and [`exclude`](Self::exclude) come
+    /// on top: a file is published if they admit it and no line ignores it. Where links are followed, the path by name
+    /// and the real one count.
+    ///
+    /// An ignore file has 1 MiB of UTF-8 at most. One that cannot be read, is no regular file (or is a symbolic link,
+    /// where none are followed), or has a line that is no pattern ends the rescan with
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), file and line, before anything is sent. Lines that git would
+    /// silently let match nothing, such as `[a` or `a\`, count as wrong; so do characters between brackets that are not
+    /// ASCII.
+    pub fn ignore_files(mut self, yes: bool) -> Self {
+        self.ignore_files = yes;
+        self
+    }
+
+    /// Sets the size in bytes of the largest file that is published. Default: none. Larger files are left out and
+    /// counted ([`RescanReport::outside_sizes`](crate::RescanReport::outside_sizes)). If one was published before, its
+    /// object stays as it is, and is reported as [`KeptReason::OutsideSizes`](crate::KeptReason::OutsideSizes).
+    pub fn max_size(mut self, bytes: u64) -> Self {
+        self.max_size = Some(bytes);
+        self
+    }
+
+    /// Sets the size in bytes of the smallest file that is published, at most [`max_size`](Self::max_size). Default: 0.
+    /// Smaller files are left out as larger ones are.
+    pub fn min_size(mut self, bytes: u64) -> Self {
+        self.min_size = Some(bytes);
+        self
+    }
+
     /// Sets the policy of the first run for objects that exist already. Default: [`FirstRun::Adopt`].
     pub fn first_run(mut self, policy: FirstRun) -> Self {
         self.first_run = policy;
@@ -249,6 +294,12 @@ impl RescanConfig {
         self
     }
 
+    /// Compiles what decides which files are published.
+    pub(crate) fn filter(&self) -> Result<Filter, StorageError> {
+        let patterns = Filter::new(&self.include, &self.exclude)?;
+        Ok(patterns.with_ignore_files(self.ignore_files).with_sizes(self.min_size, self.max_size))
+    }
+
     pub(crate) fn check(&self, workers: usize) -> Result<(), StorageError> {
         if let Some(parts) = self.parts_in_flight.filter(|parts| !(1..=workers).contains(parts)) {
             let why = format!("{parts} is not from 1 to the engine's {workers} workers");
@@ -256,6 +307,12 @@ impl RescanConfig {
         }
         if let Some(size) = self.batch_size.filter(|size| !(1..=10_000).contains(size)) {
             return Err(StorageError::config("batch_size", format!("{size} is not from 1 to 10,000")));
+        }
+        if let (Some(min), Some(max)) = (self.min_size, self.max_size)
+            && min > max
+        {
+            let why = format!("{max} is less than min_size, {min}: no file has such a size");
+            return Err(StorageError::config("max_size", why));
         }
         self.state.as_ref().map_or(Ok(()), RemoteState::check)?;
         // Not a number is in no range, so it is refused too.
@@ -353,6 +410,9 @@ mod tests {
         assert!(error.message().starts_with("batch_size: "));
         let error = RescanConfig::new().max_delete(MaxDelete::Share(f64::NAN)).check(10).unwrap_err();
         assert!(error.message().starts_with("max_delete: "));
+        let error = RescanConfig::new().min_size(10).max_size(9).check(10).unwrap_err();
+        assert_eq!(error.message(), "max_size: 9 is less than min_size, 10: no file has such a size");
+        assert!(RescanConfig::new().min_size(9).max_size(9).check(10).is_ok());
         let error = RescanConfig::new().parts_in_flight(11).check(10).unwrap_err();
         assert_eq!(error.message(), "parts_in_flight: 11 is not from 1 to the engine's 10 workers");
     }

@@ -102,7 +102,7 @@ impl RescanOrchestrator {
         config: RescanConfig,
     ) -> Result<Self, StorageError> {
         config.check(engine.workers())?;
-        let filter = Filter::new(&config.include, &config.exclude)?;
+        let filter = config.filter()?;
         let destination = backend.destination();
         cache.bind(&destination)?;
         cache.use_urls_of(backend.clone(), config.fallback.clone());

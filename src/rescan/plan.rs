@@ -11,6 +11,7 @@
 //! All of it runs on the thread of the rescan. No request is sent.
 
 pub(crate) mod content;
+mod left;
 mod private_files;
 mod root;
 mod totals;
@@ -25,7 +26,7 @@ use crate::key::MAX_KEY_BYTES;
 use crate::request_context::RequestContext;
 use crate::rescan::config::RescanConfig;
 use crate::rescan::delete::evidence::Evidence;
-use crate::rescan::delete::guard::{self, Allowed, Counts};
+use crate::rescan::delete::guard;
 use crate::rescan::plan::private_files::PrivateFiles;
 use crate::rescan::plan::root::{own_files, refuse_empty};
 pub(crate) use crate::rescan::plan::totals::Plan;
@@ -36,6 +37,7 @@ use crate::state::records::{Pending, PendingKind, Published};
 use crate::state::rows::Row;
 use crate::state::store::Write;
 use crate::tree::diff::{Change, classify, merge};
+use crate::tree::exclusions::Exclusions;
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
 use crate::tree::source::Source;
@@ -91,8 +93,9 @@ pub(crate) fn plan(input: &PlanInput<'_>, report: &mut RescanReport) -> Result<P
             known: input.known,
             root_device: input.root_device,
             config: input.config,
-            filter: input.filter,
+            exclusions: Exclusions::new(input.root, input.filter),
             skipped: HashSet::new(),
+            outside_sizes: false,
             ancestor: None,
         },
         writes: Vec::new(),
@@ -123,22 +126,6 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// A run without deletes over a tree that has shrunk proves nothing: what it leaves still counts as published.
-    fn judge_left(&mut self) -> Result<(), StorageError> {
-        let config = self.input.config;
-        if config.delete {
-            return Ok(());
-        }
-        let gone = self.plan.left;
-        let counts = Counts { gone, removed: gone, ..self.plan.counts() };
-        let allowed = Allowed { max_delete: None, empty: config.allow_empty };
-        self.plan.left_in_doubt = guard::too_many(counts, allowed).is_some();
-        if self.input.dry_run || self.plan.left_in_doubt == self.left_in_doubt {
-            return Ok(());
-        }
-        self.input.cache.apply(&[CacheManager::left_in_doubt(self.plan.left_in_doubt)])
-    }
-
     /// Merges the cache's rows and the files of the walk, both in key order, and decides for each key.
     fn run(&mut self) -> Result<(), StorageError> {
         let rows = self.input.cache.rows();
@@ -166,16 +153,20 @@ impl Planner<'_> {
             Err(_) => Ordering::Less,
         };
         for (row, file) in merge(rows, files, order) {
-            note.try_iter().for_each(|other| self.record_found(other));
+            note.try_iter().try_for_each(|other| self.record_found(other))?;
+            let file = self.admit_size(file);
             self.plan_key(row.transpose()?, file)?;
             self.input.request_context.check(Operation::Walk)?;
         }
-        note.try_iter().for_each(|other| self.record_found(other));
+        note.try_iter().try_for_each(|other| self.record_found(other))?;
         self.flush_writes(0)
     }
 
     /// Records an item of the walk that is not a regular file.
-    fn record_found(&mut self, found: Found) {
+    ///
+    /// # Errors
+    /// An ignore file cannot be used. It may be the one that says what must not be published, so the run ends.
+    fn record_found(&mut self, found: Found) -> Result<(), StorageError> {
         match found {
             Found::Failed(error) => {
                 // Files may be missing from the walk without being gone: this run deletes nothing.
@@ -189,8 +180,20 @@ impl Planner<'_> {
                 }
                 self.report.add_skipped(skip);
             }
+            Found::IgnoreFile => self.evidence.exclusions.expect_ignore_files(),
+            Found::BadIgnoreFile(error) => return Err(error),
             Found::File(_) => {}
         }
+        Ok(())
+    }
+
+    /// Returns the file of a key, unless its size leaves it out.
+    fn admit_size(&mut self, file: Option<FileEntry>) -> Option<FileEntry> {
+        let admits = |file: &FileEntry| self.input.filter.admits_size(file.stat.size);
+        let left_out = file.as_ref().is_some_and(|file| !admits(file));
+        self.report.outside_sizes += u64::from(left_out);
+        self.evidence.outside_sizes = left_out;
+        file.filter(|_| !left_out)
     }
 
     /// Decides what is to be done for one key, from its records (`row`) and its file on disk.

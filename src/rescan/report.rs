@@ -1,5 +1,6 @@
 //! The report of a rescan.
 
+mod kept;
 mod publication;
 mod verification;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, StorageError};
 use crate::observe::metrics::MetricsSnapshot;
+pub use crate::rescan::report::kept::{Kept, KeptReason};
 pub use crate::rescan::report::publication::{PublishedBy, StateReport};
 pub use crate::rescan::report::verification::VerifyReport;
 use crate::state::records::PendingKind;
@@ -156,54 +158,6 @@ pub struct Uploaded {
     pub kind: PendingKind,
 }
 
-/// A published object that is kept although its file was not found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Kept {
-    /// Its key.
-    pub key: String,
-    /// The reason.
-    pub reason: KeptReason,
-}
-
-/// The reason why an object is kept although its file was not found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeptReason {
-    /// Its path, or a folder above it, is now a symbolic link or a special file.
-    Skipped,
-    /// Its folder is on another device than before: probably a file system is not mounted.
-    OtherDevice,
-    /// Another root published it, or the root is now another folder on another device. Set `allow_new_root` to
-    /// delete it.
-    OtherRoot,
-    /// Deletes are switched off ([`RescanConfig::delete`](crate::RescanConfig::delete)).
-    DeletesOff,
-    /// Its path is excluded now, no longer included, or has the reserved name `.brigade`.
-    Excluded,
-    /// An upload of it got no response, and its file is gone. The object may exist, and nothing proves that it is ours.
-    Unsettled,
-    /// An upload of it got no response, and its file is gone. The key holds an object that no run of this cache stored.
-    NotOurs,
-}
-
-impl KeptReason {
-    /// The reason in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Skipped => "its path is now a link or a special file",
-            Self::OtherDevice => "its folder is on another device than before",
-            Self::OtherRoot => "another root published it",
-            Self::DeletesOff => "deletes are switched off",
-            Self::Excluded => "its path is excluded now",
-            Self::Unsettled => {
-                "its file is gone, and an upload without a response may have stored the object; run verify to find out"
-            }
-            Self::NotOurs => "its file is gone, and the object was stored by somebody else",
-        }
-    }
-}
-
 /// The comparison of the tree with the objects under the prefix, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -268,7 +222,7 @@ pub struct RescanReport {
     pub failed_count: u64,
     /// The failures, up to [`REPORT_LIST_LIMIT`], each with its key or path and the reason.
     pub failed: Vec<StorageError>,
-    /// Objects kept although their files were not found.
+    /// Objects kept although their files were not found, or are left out now.
     pub kept_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub kept: Vec<Kept>,
@@ -276,6 +230,9 @@ pub struct RescanReport {
     pub skipped_count: u64,
     /// The same, up to [`REPORT_LIST_LIMIT`].
     pub skipped: Vec<Skip>,
+    /// Files left out because of their size ([`RescanConfig::min_size`](crate::RescanConfig::min_size),
+    /// [`RescanConfig::max_size`](crate::RescanConfig::max_size)).
+    pub outside_sizes: u64,
     /// Keys with work left to do.
     pub pending: u64,
     /// Multipart uploads that are left open. The next rescan resumes or aborts them. If the store does not permit
@@ -322,6 +279,7 @@ impl RescanReport {
             kept: Vec::new(),
             skipped_count: 0,
             skipped: Vec::new(),
+            outside_sizes: 0,
             pending: 0,
             open_uploads: 0,
             adoption: None,
@@ -341,7 +299,7 @@ impl RescanReport {
 
     /// Resets what a second pass over the tree counts anew. Returns how many objects were missing or different.
     pub(crate) fn reset_for_second_pass(&mut self) -> u64 {
-        (self.scanned, self.unchanged) = (0, 0);
+        (self.scanned, self.unchanged, self.outside_sizes) = (0, 0, 0);
         // What was settled for good is not found again.
         self.kept.retain(|kept| kept.reason == KeptReason::NotOurs);
         (self.kept_count, self.skipped_count) = (self.kept.len() as u64, 0);

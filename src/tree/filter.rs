@@ -1,4 +1,4 @@
-//! Include and exclude patterns: they decide which files of a tree are published.
+//! The settings that decide which files of a tree are published: include and exclude patterns, ignore files, sizes.
 
 use std::path::Path;
 
@@ -6,12 +6,17 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::StorageError;
 use crate::key::is_reserved;
+use crate::tree::ignore_file::IGNORE_FILE;
 
-/// The include and exclude patterns. A pattern that matches a folder matches everything below it.
+/// The include and exclude patterns, and what else leaves out files. A pattern that matches a folder matches everything
+/// below it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     include: Option<GlobSet>,
     exclude: Option<GlobSet>,
+    ignore_files: bool,
+    min_size: Option<u64>,
+    max_size: Option<u64>,
 }
 
 impl Filter {
@@ -21,7 +26,27 @@ impl Filter {
         Ok(Self {
             include: compile_patterns("include", include)?,
             exclude: compile_patterns("exclude", exclude)?,
+            ..Self::default()
         })
+    }
+
+    /// Sets whether ignore files are read. None of them is published then.
+    pub(crate) fn with_ignore_files(self, yes: bool) -> Self {
+        Self { ignore_files: yes, ..self }
+    }
+
+    /// Sets the sizes of the smallest and the largest file that is published.
+    pub(crate) fn with_sizes(self, min: Option<u64>, max: Option<u64>) -> Self {
+        Self { min_size: min, max_size: max, ..self }
+    }
+
+    pub(crate) fn reads_ignore_files(&self) -> bool {
+        self.ignore_files
+    }
+
+    /// Returns true if a file of this size is published.
+    pub(crate) fn admits_size(&self, size: u64) -> bool {
+        self.min_size.is_none_or(|min| size >= min) && self.max_size.is_none_or(|max| size <= max)
     }
 
     /// Returns true if there are no patterns.
@@ -38,9 +63,15 @@ impl Filter {
         self.include.as_ref().is_none_or(|include| matches_or_contains(include, key))
     }
 
-    /// Returns true if a pattern excludes this path and all below it.
+    /// Returns true if a pattern excludes this path and all below it, or if it is that of an ignore file.
     pub(crate) fn excludes(&self, path: &str) -> bool {
-        self.exclude.as_ref().is_some_and(|exclude| matches_or_contains(exclude, path))
+        self.is_ignore_file(Path::new(path))
+            || self.exclude.as_ref().is_some_and(|exclude| matches_or_contains(exclude, path))
+    }
+
+    /// Returns true if this is the path of an ignore file that is read.
+    fn is_ignore_file(&self, path: &Path) -> bool {
+        self.ignore_files && path.file_name().is_some_and(|name| name == IGNORE_FILE)
     }
 }
 
@@ -146,6 +177,19 @@ mod tests {
         let both = filter(&["assets"], &["*.psd"]);
         assert!(both.admits("assets/a.png") && !both.admits("assets/a.psd") && !both.admits("b.png"));
         assert!(!both.excludes("assets") && Filter::default().admits("anything"));
+    }
+
+    #[test]
+    fn ignore_files_are_excluded_while_they_are_read_and_sizes_are_inclusive() {
+        let plain = filter(&[".brigadeignore"], &[]);
+        let reading = plain.clone().with_ignore_files(true);
+        for key in [".brigadeignore", "a/b/.brigadeignore"] {
+            assert!(plain.admits(key) && !reading.admits(key) && reading.excludes_path(Path::new(key)));
+        }
+        assert!(Filter::default().with_ignore_files(true).admits("a/.brigadeignore2"));
+        let sized = Filter::default().with_sizes(Some(2), Some(4));
+        assert_eq!([0, 1, 2, 4, 5].map(|size| sized.admits_size(size)), [false, false, true, true, false]);
+        assert!(Filter::default().admits_size(0) && Filter::default().admits_size(u64::MAX));
     }
 
     #[test]

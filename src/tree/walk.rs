@@ -1,23 +1,25 @@
 //! Walks a tree: returns every file below a root in key order, and follows only the symbolic links that the root
 //! allows.
 
+mod skip;
+
 use std::cmp::Ordering;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, FileType, Stat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
 use rustix::io::Errno;
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::{MAX_KEY_BYTES, RemoteKey, is_reserved};
-use crate::text::PrintablePath;
 use crate::tree::filter::Filter;
 use crate::tree::folder::{Folder, file_type};
+use crate::tree::ignore_file::{IGNORE_FILE, IgnoreRules, IgnoredPaths};
 use crate::tree::version::{FileEntry, FileStat, Version};
+pub use crate::tree::walk::skip::{Skip, SkipReason};
 
 /// One item of the walk.
 #[derive(Debug)]
@@ -29,71 +31,19 @@ pub(crate) enum Found {
     Unnamable(StorageError),
     /// An entry that could not be read. Files may be missing from the walk, so this run deletes nothing.
     Failed(StorageError),
-}
-
-/// A directory entry that is not published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Skip {
-    /// Its path below the root.
-    pub path: PathBuf,
-    /// The reason.
-    pub reason: SkipReason,
-}
-
-impl fmt::Display for Skip {
-    /// The path, with control characters and bytes that are not UTF-8 escaped, and the reason.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", PrintablePath(&self.path), self.reason.as_str())
-    }
-}
-
-/// The reason why a directory entry is not published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// A symbolic link, where none are followed.
-    Symlink,
-    /// A symbolic link that leads out of the root, where only those inside are followed.
-    Outside,
-    /// A symbolic link that leads to itself or to a folder that contains it.
-    Loop,
-    /// A symbolic link whose target does not exist.
-    Dangling,
-    /// The cache file or its catalog.
-    Own,
-    /// A file or folder named `.brigade`, or a link into such a folder. The state of the bucket's publishers lies under
-    /// that name.
-    Reserved,
-    /// A FIFO, socket or device.
-    Special,
-    /// A file whose size is reported as 0 although it has content, as in `/proc`.
-    Sizeless,
-}
-
-impl SkipReason {
-    /// The reason in words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Symlink => "a symbolic link is not followed",
-            Self::Outside => "a symbolic link that leads out of the tree is not followed",
-            Self::Loop => "a symbolic link that leads back to itself or to a folder that contains it",
-            Self::Dangling => "a symbolic link that leads nowhere",
-            Self::Own => "it is the cache of what is published, or its catalog",
-            Self::Reserved => "the name .brigade is reserved for the state in the bucket",
-            Self::Special => "not a regular file",
-            Self::Sizeless => "its size is reported as 0 but it has content, as files in /proc do",
-        }
-    }
+    /// The folder that comes next has an ignore file.
+    IgnoreFile,
+    /// An ignore file that cannot be used: nobody knows what must not be published.
+    BadIgnoreFile(StorageError),
 }
 
 /// Walks the folder in key order: directories sort as `name/`. Errors are items, so a directory that cannot be read
-/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` excludes or that have a reserved name
-/// are not read, and files that it does not include are left out.
+/// does not end the walk. Keys may have up to `longest` bytes. Paths that `filter` or an ignore file excludes or that have
+/// a reserved name are not read, and files that `filter` does not include are left out. Sizes are left to the caller.
 pub(crate) fn walk<'a>(root: &'a Folder, longest: usize, filter: &'a Filter) -> Walk<'a> {
     let root_itself = Entry { name: OsString::new(), found: InFolder::Folder };
-    let first = Listing { path: PathBuf::new(), place: None, entries: vec![root_itself].into_iter() };
-    Walk { root, longest, filter, begun: vec![first] }
+    let first = Listing { level: Level::default(), entries: vec![root_itself].into_iter() };
+    Walk { root, longest, filter, begun: vec![first], ignored: IgnoredPaths::new(root) }
 }
 
 /// An iterator over a tree. One folder is open at a time, and only while it is listed.
@@ -103,15 +53,25 @@ pub(crate) struct Walk<'a> {
     filter: &'a Filter,
     /// The folders from the root to the current one, with the entries of each that are still to come.
     begun: Vec<Listing>,
+    /// For the real paths of what was reached through links.
+    ignored: IgnoredPaths<'a>,
 }
 
 /// The entries of a folder.
 struct Listing {
+    level: Level,
+    entries: std::vec::IntoIter<Entry>,
+}
+
+/// A folder that is listed.
+#[derive(Default)]
+struct Level {
     /// Its path below the root.
     path: PathBuf,
     /// Its place, if symbolic links are followed.
     place: Option<Place>,
-    entries: std::vec::IntoIter<Entry>,
+    /// What its ignore file says, if it has one.
+    rules: Option<IgnoreRules>,
 }
 
 /// The real place of a folder that was possibly reached through symbolic links.
@@ -129,13 +89,17 @@ struct Entry {
 
 /// The kind of a directory entry.
 enum InFolder {
+    /// Its name leaves it in, and nothing else has been asked yet.
+    Listed(FileType),
     Folder,
     File(FileStat),
     Unnamable,
     Skipped(SkipReason),
     Failed(Errno),
-    /// The filter leaves it out, and the walk does not mention it.
+    /// The filter or an ignore file leaves it out, and the walk does not mention it.
     Excluded,
+    IgnoreFile,
+    BadIgnoreFile(StorageError),
 }
 
 impl Iterator for Walk<'_> {
@@ -148,7 +112,7 @@ impl Iterator for Walk<'_> {
                 self.begun.pop();
                 continue;
             };
-            let path = listing.path.join(name);
+            let path = listing.level.path.join(name);
             match found {
                 InFolder::Folder => match self.list(path.clone()) {
                     Ok(listing) => self.begun.push(listing),
@@ -166,7 +130,9 @@ impl Iterator for Walk<'_> {
                 InFolder::Unnamable => return Some(self.unnamable(&path)),
                 InFolder::Skipped(reason) => return Some(skipped(path, reason)),
                 InFolder::Failed(error) => return Some(Found::Failed(self.read_error(&path, error))),
-                InFolder::Excluded => {}
+                InFolder::IgnoreFile => return Some(Found::IgnoreFile),
+                InFolder::BadIgnoreFile(error) => return Some(Found::BadIgnoreFile(error)),
+                InFolder::Excluded | InFolder::Listed(_) => {}
             }
         }
     }
@@ -174,7 +140,7 @@ impl Iterator for Walk<'_> {
 
 impl Walk<'_> {
     /// Lists a folder, its entries in key order.
-    fn list(&self, path: PathBuf) -> rustix::io::Result<Listing> {
+    fn list(&mut self, path: PathBuf) -> rustix::io::Result<Listing> {
         let mut listed = self.root.list(&path)?;
         let place = if self.root.follows_links() {
             let real = self.root.resolve_links(&path).ok().filter(|real| *real != path);
@@ -182,42 +148,67 @@ impl Walk<'_> {
         } else {
             None
         };
-        let mut entries = Vec::new();
+        let mut level = Level { path, place, rules: None };
+        let (mut entries, has_rules) = self.read_names(&mut listed, &level)?;
+        let folder = listed.fd()?;
+        if has_rules {
+            match IgnoreRules::read(self.root, &level.path, folder) {
+                Ok(rules) => level.rules = Some(rules),
+                Err(error) => {
+                    let bad = Entry { name: OsString::new(), found: InFolder::BadIgnoreFile(error) };
+                    return Ok(Listing { level, entries: vec![bad].into_iter() });
+                }
+            }
+        }
+        entries.retain_mut(|entry| {
+            if let InFolder::Listed(kind) = entry.found {
+                entry.found = self.classify_entry(folder, &level, &level.path.join(&entry.name), kind);
+            }
+            !matches!(entry.found, InFolder::Excluded)
+        });
+        entries.sort_unstable_by(|a, b| {
+            let is_folder = |entry: &Entry| matches!(entry.found, InFolder::Folder);
+            name_order((a.name.as_bytes(), is_folder(a)), (b.name.as_bytes(), is_folder(b)))
+        });
+        if has_rules {
+            entries.insert(0, Entry { name: OsString::new(), found: InFolder::IgnoreFile });
+        }
+        Ok(Listing { level, entries: entries.into_iter() })
+    }
+
+    /// Reads the names in a folder, without those that the filter excludes. All of them are known before any is
+    /// classified, because one may be that of an ignore file. Returns true as well if there is one.
+    fn read_names(&self, listed: &mut Dir, level: &Level) -> rustix::io::Result<(Vec<Entry>, bool)> {
+        let (mut entries, mut has_rules) = (Vec::new(), false);
         while let Some(entry) = listed.read() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." {
                 continue;
             }
+            has_rules |= self.filter.reads_ignore_files() && name == IGNORE_FILE.as_bytes();
             let name = OsStr::from_bytes(name).to_owned();
-            let found =
-                self.classify_entry(listed.fd()?, place.as_ref(), &path.join(&name), entry.file_type());
+            // Both paths count, so a link is no way around a pattern.
+            let by_name = self.decide_by_name(&level.path.join(&name));
+            let decided =
+                by_name.or_else(|| level.real_path(&name).and_then(|real| self.decide_by_name(&real)));
+            let found = decided.unwrap_or(InFolder::Listed(entry.file_type()));
             if !matches!(found, InFolder::Excluded) {
                 entries.push(Entry { name, found });
             }
         }
-        entries.sort_unstable_by(|a, b| {
-            let is_folder = |entry: &Entry| matches!(entry.found, InFolder::Folder);
-            name_order((a.name.as_bytes(), is_folder(a)), (b.name.as_bytes(), is_folder(b)))
-        });
-        Ok(Listing { path, place, entries: entries.into_iter() })
+        Ok((entries, has_rules))
     }
 
     /// Returns the kind of an entry of an open folder.
     fn classify_entry(
-        &self,
+        &mut self,
         folder: BorrowedFd<'_>,
-        place: Option<&Place>,
+        level: &Level,
         path: &Path,
         listed: FileType,
     ) -> InFolder {
         let name = path.file_name().unwrap_or_default();
-        let real = place.and_then(|place| place.real.as_ref()).map(|folder| folder.join(name));
-        // Both paths count, so a link is no way around a pattern.
-        let by_name = self.decide_by_name(path);
-        if let Some(decided) = by_name.or_else(|| real.and_then(|real| self.decide_by_name(&real))) {
-            return decided;
-        }
         let stat = || statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
         let kind = match listed {
             // Not every file system returns the type with the name.
@@ -228,16 +219,57 @@ impl Walk<'_> {
             known => known,
         };
         if kind.is_symlink() && self.root.follows_links() {
-            let real = self.root.resolve_links(path).ok();
-            if let Some(decided) = real.and_then(|real| self.decide_by_name(&real)) {
-                return decided;
-            }
-            return match self.stat_target(path, place) {
-                Ok(stat) => self.classify_kind(path, file_type(&stat), || Ok(stat)),
-                Err(other) => other,
-            };
+            return self.classify_link(level, path);
         }
-        self.classify_kind(path, kind, stat)
+        let ignored = self.decide_by_rules(level, path, None, kind.is_dir());
+        ignored.unwrap_or_else(|| self.classify_kind(path, kind, stat))
+    }
+
+    /// Returns the kind of what a link leads to.
+    fn classify_link(&mut self, level: &Level, path: &Path) -> InFolder {
+        let real = self.root.resolve_links(path).ok();
+        if let Some(decided) = real.as_ref().and_then(|real| self.decide_by_name(real)) {
+            return decided;
+        }
+        let target = self.stat_target(path, level.place.as_ref());
+        let is_dir = target.as_ref().is_ok_and(|stat| file_type(stat).is_dir());
+        if let Some(decided) = self.decide_by_rules(level, path, real.as_deref(), is_dir) {
+            return decided;
+        }
+        match target {
+            Ok(stat) => self.classify_kind(path, file_type(&stat), || Ok(stat)),
+            Err(other) => other,
+        }
+    }
+
+    /// Returns what an entry is if an ignore file says that it is not published, or cannot be used. Of what was reached
+    /// through a link, the path by name, the place of the link and the place of its `target` count.
+    fn decide_by_rules(
+        &mut self,
+        level: &Level,
+        path: &Path,
+        target: Option<&Path>,
+        is_dir: bool,
+    ) -> Option<InFolder> {
+        if !self.filter.reads_ignore_files() {
+            return None;
+        }
+        // No folder above is ignored, or the walk would not be here. The rules of deeper ones come first.
+        let levels = std::iter::once(level).chain(self.begun.iter().rev().map(|listing| &listing.level));
+        let decided =
+            levels.filter_map(|level| level.rules.as_ref()).find_map(|rules| rules.decide(path, is_dir));
+        if decided == Some(true) {
+            return Some(InFolder::Excluded);
+        }
+        let place = path.file_name().and_then(|name| level.real_path(name));
+        for real in place.as_deref().into_iter().chain(target) {
+            match self.ignored.contain(real, is_dir) {
+                Ok(true) => return Some(InFolder::Excluded),
+                Ok(false) => {}
+                Err(error) => return Some(InFolder::BadIgnoreFile(error)),
+            }
+        }
+        None
     }
 
     /// Returns what an entry is if one of the names in its path says that it is not published.
@@ -257,7 +289,7 @@ impl Walk<'_> {
             Errno::NOENT | Errno::NOTDIR => InFolder::Skipped(SkipReason::Dangling),
             other => InFolder::Failed(other),
         })?;
-        let above = self.begun.iter().filter_map(|listing| listing.place.as_ref()).chain(folder);
+        let above = self.begun.iter().filter_map(|listing| listing.level.place.as_ref()).chain(folder);
         // Entering a folder again that the walk is inside of would never end.
         let is_above = file_type(&stat).is_dir()
             && above.map(|place| place.identity).any(|identity_above| identity_above == identity(&stat));
@@ -310,6 +342,13 @@ impl Walk<'_> {
     }
 }
 
+impl Level {
+    /// Returns the real path of an entry, if links lead to its folder.
+    fn real_path(&self, name: &OsStr) -> Option<PathBuf> {
+        Some(self.place.as_ref()?.real.as_ref()?.join(name))
+    }
+}
+
 fn identity(stat: &Stat) -> (u64, u64) {
     let found = FileStat::of(stat);
     (found.device, found.inode)
@@ -321,7 +360,8 @@ fn skipped(path: PathBuf, reason: SkipReason) -> Found {
 
 impl Version {
     /// Reads the regular files of a directory tree, without digests, and leaves out what has the reserved name
-    /// `.brigade`. No file's content is read.
+    /// `.brigade`. No file's content is read: files named `.brigadeignore` are entries like all others, and leave out
+    /// nothing.
     ///
     /// # Errors
     /// The first directory or file that cannot be read, with its path. A version with gaps would look like one with
@@ -335,8 +375,8 @@ impl Version {
         for found in walk(&folder, MAX_KEY_BYTES, &filter) {
             match found {
                 Found::File(entry) => entries.push(entry),
-                Found::Skipped(_) | Found::Unnamable(_) => {}
-                Found::Failed(error) => return Err(error),
+                Found::Skipped(_) | Found::Unnamable(_) | Found::IgnoreFile => {}
+                Found::Failed(error) | Found::BadIgnoreFile(error) => return Err(error),
             }
         }
         Ok(Self::new(entries).seen_at(seen))

@@ -25,6 +25,7 @@ mod crash;
 #[cfg(feature = "profiles")]
 mod credentials;
 mod files;
+mod ignore;
 mod keys;
 mod large;
 mod large_faults;

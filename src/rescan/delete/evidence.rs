@@ -10,7 +10,7 @@ use crate::rescan::delete::guard::{self, Missing, Mount};
 use crate::rescan::report::KeptReason;
 use crate::state::cache::binding::KnownRoot;
 use crate::state::records::Published;
-use crate::tree::filter::Filter;
+use crate::tree::exclusions::Exclusions;
 use crate::tree::folder::{Folder, is_absent};
 use crate::tree::version::FileStat;
 
@@ -21,15 +21,17 @@ pub(crate) struct Evidence<'a> {
     /// The device that the root is on now.
     pub(crate) root_device: u64,
     pub(crate) config: &'a RescanConfig,
-    pub(crate) filter: &'a Filter,
+    pub(crate) exclusions: Exclusions<'a>,
     /// Keys whose path is a symbolic link or a special file.
     pub(crate) skipped: HashSet<String>,
+    /// The file of the key that is decided now is there, and too small or too large.
+    pub(crate) outside_sizes: bool,
     /// The last folder that was asked for, and its result: neighbouring keys ask for the same one.
     pub(crate) ancestor: Option<(PathBuf, Option<u64>)>,
 }
 
 impl Evidence<'_> {
-    /// Returns the reason to keep an object whose file was not found, if there is one.
+    /// Returns the reason to keep an object whose file was not found, or is left out, if there is one.
     pub(crate) fn reason_to_keep(
         &mut self,
         key: &str,
@@ -38,7 +40,8 @@ impl Evidence<'_> {
         // The key itself and each folder above it.
         let mut paths = std::iter::once(key).chain(key.rmatch_indices('/').map(|(at, _)| &key[..at]));
         let missing = Missing {
-            excluded: !self.filter.admits(key),
+            excluded: self.exclusions.contain(key)?,
+            outside_sizes: self.outside_sizes,
             skipped: paths.any(|path| self.skipped.contains(path)),
             of_another_root: published.root != self.known.number || self.known.moved,
             new_root_is_allowed: self.config.allow_new_root,

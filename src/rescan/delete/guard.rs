@@ -22,8 +22,10 @@ pub(crate) fn may_be_published(holds_a_file: bool, published: u64, empty_is_allo
     reason = "each is a fact of its own, and a row of the table below has them all"
 )]
 pub(crate) struct Missing {
-    /// Its path is excluded now, no longer included, or has a reserved name.
+    /// Its path is excluded or ignored now, no longer included, or has a reserved name.
     pub(crate) excluded: bool,
+    /// Its file is there, and smaller or larger than what is published.
+    pub(crate) outside_sizes: bool,
     /// Its path, or a folder above it, is now a symbolic link or a special file.
     pub(crate) skipped: bool,
     /// Another root published it, or the root is now another folder on another device.
@@ -63,10 +65,14 @@ pub(crate) fn reason_to_keep<E>(
     missing: Missing,
     mount: impl FnOnce() -> Result<Mount, E>,
 ) -> Result<Option<KeptReason>, E> {
-    let Missing { excluded, skipped, of_another_root, new_root_is_allowed, deletes_are_off } = missing;
+    let Missing { excluded, outside_sizes, skipped, .. } = missing;
+    let Missing { of_another_root, new_root_is_allowed, deletes_are_off, .. } = missing;
     // The order counts: the report shows the first reason only.
     if excluded {
         return Ok(Some(KeptReason::Excluded));
+    }
+    if outside_sizes {
+        return Ok(Some(KeptReason::OutsideSizes));
     }
     if skipped {
         return Ok(Some(KeptReason::Skipped));
@@ -181,6 +187,7 @@ mod tests {
 
     const GONE: Missing = Missing {
         excluded: false,
+        outside_sizes: false,
         skipped: false,
         of_another_root: false,
         new_root_is_allowed: false,
@@ -191,11 +198,23 @@ mod tests {
     /// All cases of a published file that is not found any more: may its object be deleted?
     #[test]
     fn i3_object_whose_file_is_gone_is_kept_for_each_of_these_reasons() {
-        use KeptReason::{DeletesOff, Excluded, OtherDevice, OtherRoot, Skipped};
+        use KeptReason::{DeletesOff, Excluded, OtherDevice, OtherRoot, OutsideSizes, Skipped};
         let elsewhere = Mount { above: Some(9), root: 7, ..HERE };
         for (why, missing, mount, expected) in [
             ("it was removed", GONE, HERE, None),
             ("a new pattern excludes it", Missing { excluded: true, ..GONE }, HERE, Some(Excluded)),
+            (
+                "it grew too large, of another root",
+                Missing { outside_sizes: true, of_another_root: true, ..GONE },
+                elsewhere,
+                Some(OutsideSizes),
+            ),
+            (
+                "it is excluded, and too large",
+                Missing { excluded: true, outside_sizes: true, ..GONE },
+                HERE,
+                Some(Excluded),
+            ),
             ("its folder became a link", Missing { skipped: true, ..GONE }, HERE, Some(Skipped)),
             ("another folder published it", Missing { of_another_root: true, ..GONE }, HERE, Some(OtherRoot)),
             (

@@ -12,6 +12,7 @@ use crate::rescan::first_run::adopt::{AdoptionSink, FileState, adopt};
 use crate::rescan::plan::Plan;
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::records::{Pending, PendingKind, Published};
+use crate::tree::exclusions::Exclusions;
 use crate::tree::filter::Filter;
 use crate::tree::folder::{file_type, is_absent};
 use crate::tree::version::FileStat;
@@ -24,7 +25,10 @@ pub(crate) fn preview(
     report: &mut RescanReport,
 ) -> Result<(), StorageError> {
     let mirrors = first_run.policy == FirstRun::Mirror;
-    let mut preview = Preview { first_run, filter, mirrors, plan, report, adopted: BTreeSet::new() };
+    let mut exclusions = Exclusions::new(&first_run.context.root, filter);
+    exclusions.expect_ignore_files();
+    let adopted = BTreeSet::new();
+    let mut preview = Preview { first_run, filter, exclusions, mirrors, plan, report, adopted };
     let found = adopt(first_run.engine, first_run.context, first_run.transfers, &mut preview);
     let adopted = preview.adopted;
     let mut index = 0;
@@ -40,6 +44,7 @@ pub(crate) fn preview(
 struct Preview<'a> {
     first_run: &'a FirstRunContext<'a>,
     filter: &'a Filter,
+    exclusions: Exclusions<'a>,
     mirrors: bool,
     plan: &'a mut Plan,
     report: &'a mut RescanReport,
@@ -55,9 +60,9 @@ impl Preview<'_> {
     }
 
     /// Returns the state of the file of an object, as it is on disk.
-    fn file_state(&self, object: &Listed) -> Result<FileState, StorageError> {
+    fn file_state(&mut self, object: &Listed) -> Result<FileState, StorageError> {
         // Checked first: a listed key is no path to be trusted.
-        if RemoteKey::new(object.key.clone()).is_err() || !self.filter.admits(&object.key) {
+        if RemoteKey::new(object.key.clone()).is_err() || self.exclusions.contain(&object.key)? {
             return Ok(FileState::NoFile);
         }
         let (published, pending) = self.first_run.cache.records(&object.key)?;
@@ -82,22 +87,26 @@ impl Preview<'_> {
         if cfg!(target_os = "macos") && !root.lists_exactly(path).ok()? {
             return None;
         }
-        file_type(&stat).is_file().then(|| FileStat::of(&stat))
+        let is_published = file_type(&stat).is_file() && self.filter.admits_size(FileStat::of(&stat).size);
+        is_published.then(|| FileStat::of(&stat))
     }
 
     /// Returns the reason why the object of a key without a file would be kept.
-    fn reason_to_keep(&self, key: &str) -> Option<KeptReason> {
-        if !self.filter.admits(key) {
-            return Some(KeptReason::Excluded);
+    fn reason_to_keep(&mut self, key: &str) -> Result<Option<KeptReason>, StorageError> {
+        if self.exclusions.contain(key)? {
+            return Ok(Some(KeptReason::Excluded));
         }
         let gone = match self.first_run.context.root.stat(Path::new(key)) {
+            Ok(stat) if file_type(&stat).is_file() && !self.filter.admits_size(FileStat::of(&stat).size) => {
+                return Ok(Some(KeptReason::OutsideSizes));
+            }
             Ok(stat) => file_type(&stat).is_dir(),
             Err(error) => is_absent(error),
         };
         if !gone {
-            return Some(KeptReason::Skipped);
+            return Ok(Some(KeptReason::Skipped));
         }
-        (!self.first_run.delete).then_some(KeptReason::DeletesOff)
+        Ok((!self.first_run.delete).then_some(KeptReason::DeletesOff))
     }
 }
 
@@ -126,9 +135,13 @@ impl AdoptionSink for Preview<'_> {
             return;
         }
         self.plan.published += 1;
-        if let Some(reason) = self.reason_to_keep(&object.key) {
-            self.report.add_kept(object.key, reason);
-            return;
+        match self.reason_to_keep(&object.key) {
+            Ok(None) => {}
+            Ok(Some(reason)) => return self.report.add_kept(object.key, reason),
+            Err(error) => {
+                self.plan.blocked = true;
+                return self.report.add_failed(error.with_key(object.key));
+            }
         }
         self.plan.removed += 1;
         self.plan.gone += 1;

@@ -12,14 +12,28 @@ use crate::tree::walk::{Found, walk};
 
 /// Refuses a root without a single file if files were published from it: probably a disk is not mounted.
 pub(crate) fn refuse_empty(input: &PlanInput<'_>, published: u64) -> Result<(), StorageError> {
-    let mut found = walk(input.root, input.key_room(), input.filter);
-    // The first file, or the first entry that cannot be read, ends the search.
-    let holds_a_file = found.any(|found| !matches!(found, Found::Skipped(_) | Found::Unnamable(_)));
+    let (mut holds_a_file, mut left_out) = (false, false);
+    for found in walk(input.root, input.key_room(), input.filter) {
+        match found {
+            Found::Skipped(_) | Found::Unnamable(_) => {}
+            Found::IgnoreFile => left_out = true,
+            Found::File(file) if !input.filter.admits_size(file.stat.size) => left_out = true,
+            // The first file, or the first entry that cannot be read, ends the search.
+            Found::File(_) | Found::Failed(_) => {
+                holds_a_file = true;
+                break;
+            }
+            Found::BadIgnoreFile(error) => return Err(error),
+        }
+    }
     if guard::may_be_published(holds_a_file, published, false) {
         return Ok(());
     }
-    let what =
-        if input.filter.is_trivial() { "it holds no file" } else { "include and exclude leave no file" };
+    let what = match (left_out, input.filter.is_trivial()) {
+        (true, _) => "patterns, ignore files and sizes leave no file",
+        (false, true) => "it holds no file",
+        (false, false) => "include and exclude leave no file",
+    };
     let why = format!(
         "{what}, but {published} are published: is it mounted? Nothing was deleted; allow_empty permits it"
     );
