@@ -82,5 +82,34 @@ pub(super) const GROUP: Group = Group {
              contains it, or that leads nowhere, is always skipped. What is excluded at its real place is left out behind \
              a link, too.",
         ),
+        Setting::new(
+            "ignore_files",
+            Kind::Switch(|parts, yes| parts.rescan(|rescan| rescan.ignore_files(yes))),
+            "Read no .brigadeignore files",
+        )
+        .on(SYNC)
+        .flag_name("no_ignore")
+        .default("true")
+        .example("false")
+        .detail(
+            "A `.brigadeignore`, in the root or in any folder below, leaves out files as a `.gitignore` does. One that \
+             cannot be read, or has a pattern that is not valid, is an error before anything is sent.",
+        ),
+        Setting::new(
+            "max_size",
+            Kind::Size(0, u64::MAX, |parts, bytes| parts.rescan(|rescan| rescan.max_size(bytes))),
+            "Leave out files larger than this",
+        )
+        .on(SYNC)
+        .example("100MiB")
+        .detail("They are counted in the report."),
+        Setting::new(
+            "min_size",
+            Kind::Size(0, u64::MAX, |parts, bytes| parts.rescan(|rescan| rescan.min_size(bytes))),
+            "Leave out files smaller than this",
+        )
+        .on(SYNC)
+        .example("1KiB")
+        .detail("They are counted in the report."),
     ],
 };

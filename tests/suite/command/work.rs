@@ -107,7 +107,7 @@ fn f5_empty_directory_is_refused_until_it_is_allowed() {
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(4).says("it has no files").says("--allow-empty");
     world.write("a", "1");
-    shell.sync(&world, &["--exclude", "*"]).code(4).says("--include and --exclude leave no files");
+    shell.sync(&world, &["--exclude", "*"]).code(4).says("patterns, ignore files and sizes leave no files");
     shell.sync(&world, &[]).code(0);
     world.remove("a");
     shell.sync(&world, &[]).code(4).says("is it mounted?");

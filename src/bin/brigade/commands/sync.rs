@@ -38,9 +38,9 @@ fn refuse_empty(destination: &Destination, report: &RescanReport) -> Result<(), 
     if !is_empty || config.get("allow_empty").as_deref() == Some("true") {
         return Ok(());
     }
-    let filtered =
-        ["include", "exclude", "include_from", "exclude_from"].iter().any(|name| config.is_set(name));
-    let why = if filtered { "--include and --exclude leave no files" } else { "it has no files" };
+    let filters = ["include", "exclude", "include_from", "exclude_from", "max_size", "min_size"];
+    let is_filtered = report.outside_sizes > 0 || filters.iter().any(|name| config.is_set(name));
+    let why = if is_filtered { "patterns, ignore files and sizes leave no files" } else { "it has no files" };
     let why = format!("{why}; nothing was uploaded or deleted. If that is right, use --allow-empty");
     Err(StorageError::new(ErrorKind::RootEmpty, Operation::Rescan, why).with_path(root_of(destination)?))
 }
