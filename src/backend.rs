@@ -11,6 +11,7 @@
 
 pub(crate) mod adapter;
 mod condition;
+mod due_headers;
 mod journal;
 mod listing;
 pub(crate) mod local;
@@ -24,6 +25,8 @@ mod transfers;
 use std::path::Path;
 
 pub(crate) use self::condition::{Condition, WRITES_RACED, is_weak, quoted};
+pub(crate) use self::due_headers::DueHeaders;
+pub(crate) use self::due_headers::HeadersDigest;
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
 pub(crate) use self::listing::STATE_HEAD;

@@ -137,6 +137,7 @@ pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
 pub use backend::s3::auth::providers::AwsEnvironment;
 pub use backend::s3::config::S3Config;
+pub use backend::s3::headers::rules::HeaderRule;
 pub use backend::{Deleted, Journal, Listed, Page, Receipt, StorageBackend, Transfers, Upload};
 pub use clock::{CancelToken, Clock, SystemClock, VirtualClock};
 pub use crossbeam_channel::Receiver;

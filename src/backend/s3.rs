@@ -18,7 +18,7 @@ pub(crate) mod checks;
 mod client;
 pub(crate) mod config;
 mod errors;
-mod headers;
+pub(crate) mod headers;
 mod http;
 mod operations;
 mod redaction;
@@ -43,9 +43,9 @@ use crate::backend::s3::operations::{
     put_object,
 };
 use crate::backend::{
-    Assembly, Begun, Condition, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled,
-    StateObjects, StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage,
-    sealed,
+    Assembly, Begun, Condition, Creation, Deleted, DueHeaders, Finished, Page, PartUpload, Receipt,
+    Reconciled, StateObjects, StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName,
+    UploadPage, sealed,
 };
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
@@ -225,8 +225,8 @@ impl Transfers for S3Backend {
         first_request::list_one(self, context)
     }
 
-    fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
-        headers::headers_digest(self, key)
+    fn headers_of(&self, key: &RemoteKey) -> Result<DueHeaders, StorageError> {
+        headers::due_headers(self, key)
     }
 
     fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {

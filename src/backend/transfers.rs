@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::condition::Condition;
+use crate::backend::due_headers::DueHeaders;
 use crate::backend::listing::Page;
 use crate::backend::proof::Proof;
 use crate::backend::sealed;
@@ -56,9 +57,9 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn preflight(&self, context: &RequestContext<'_>) -> Result<(), StorageError>;
 
-    /// Returns a digest of the headers that the object of a key gets.
+    /// Returns the headers that the object of a key gets.
     #[doc(hidden)]
-    fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError>;
+    fn headers_of(&self, key: &RemoteKey) -> Result<DueHeaders, StorageError>;
 
     /// Uploads a file whose digest is known, in one request.
     #[doc(hidden)]

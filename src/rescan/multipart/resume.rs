@@ -15,7 +15,7 @@ pub(crate) fn resume_or_create(
     opening: Opening,
 ) -> Result<Opened, StorageError> {
     worker.context.check_running()?;
-    let headers = worker.transfers()?.headers_of(&worker.key)?;
+    let headers = worker.transfers()?.headers_of(&worker.key)?.digest;
     let recorded = worker.cache.open_uploads(worker.key.as_str())?;
     let mut found = None;
     for open in recorded.iter().rev() {
