@@ -37,8 +37,8 @@ pub(crate) use self::state_objects::{
     StatePlace,
 };
 pub(crate) use self::transfers::{
-    Assembly, Begun, Creation, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart,
-    StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token,
+    Assembly, Begun, Copied, Creation, Finished, HeaderCopy, ListedPart, ListedUpload, PartUpload,
+    Reconciled, SentPart, StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token,
 };
 pub use self::transfers::{Deleted, Receipt, Transfers, Upload};
 use crate::error::StorageError;

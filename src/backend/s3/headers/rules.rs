@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use globset::GlobSet;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use crate::backend::s3::headers::{MAX_HEADERS_BYTES, ObjectHeaders, check_header, is_stored};
 use crate::error::StorageError;
