@@ -22,6 +22,7 @@ mod conformance;
 mod contents;
 mod crash;
 mod files;
+mod headers;
 mod keys;
 mod large;
 mod large_faults;

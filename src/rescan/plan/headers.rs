@@ -3,7 +3,7 @@
 use crate::backend::{DueHeaders, StorageBackend, Transfers, is_weak};
 use crate::error::StorageError;
 use crate::key::RemoteKey;
-use crate::state::records::Published;
+use crate::state::records::{Pending, PendingKind, Published};
 
 /// Returns the headers that the object of a key is due; `None` from a backend that stores none.
 pub(crate) fn due_headers(
@@ -16,6 +16,21 @@ pub(crate) fn due_headers(
 /// Returns true if a published object has other headers than it is due.
 pub(crate) fn have_changed(due: Option<DueHeaders>, there: &Published) -> bool {
     due.is_some_and(|due| due.differ_from(there.headers))
+}
+
+/// Returns the work for an object that was just taken over, if it is due headers by the settings.
+pub(crate) fn headers_to_do(backend: &dyn StorageBackend, key: &str, taken: &Published) -> Option<Pending> {
+    let key = RemoteKey::new(key).ok()?;
+    let due = due_headers(backend, &key).ok()?;
+    let Published { stat, not_racy, digest, .. } = *taken;
+    let kind = PendingKind::Headers;
+    have_changed(due, taken).then_some(Pending {
+        kind,
+        stat,
+        not_racy,
+        digest: Some(digest),
+        attempted: false,
+    })
 }
 
 /// Returns the `ETag` on which an object can be copied in place; `None` if its file has to be sent again.
