@@ -173,7 +173,6 @@ fn p1_killed_among_copies_the_next_run_brings_the_rest_in_line() {
             done.store(true, Ordering::SeqCst);
         }
     });
-    // Files are racy for the child, whose clock is real: it looks at them a while after they were written.
     let test = "headers_shared::p1_killed_among_copies_the_next_run_brings_the_rest_in_line";
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])

@@ -150,3 +150,56 @@ fn rewrite(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::state::cache::CacheManager;
+
+    const FORMATS: [(&[u8], u8); 3] = [
+        (include_bytes!("../../../tests/support/format2.cache"), 2),
+        (include_bytes!("../../../tests/support/format3.cache"), 3),
+        (include_bytes!("../../../tests/support/format4.cache"), 4),
+    ];
+
+    fn published(path: &Path) -> Vec<Published> {
+        let cache = CacheManager::open(path).unwrap();
+        cache.rows().filter_map(|row| row.unwrap().published).collect()
+    }
+
+    #[test]
+    fn headers_are_unknown_after_an_upgrade_and_everything_else_is_as_it_was() {
+        for (bytes, format) in FORMATS {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("cache");
+            fs::write(&path, bytes).unwrap();
+            let records = published(&path);
+            assert_eq!((records.len(), published(&path)), (6, records.clone()), "format {format}");
+            // The file of format 4 has a record of a file that was sent in that format.
+            let known: Vec<_> = records.iter().filter_map(|record| record.headers).collect();
+            assert_eq!(known, if format == 4 { vec![[1, 2, 3, 4, 5, 6, 7, 8]] } else { Vec::new() });
+            assert!(records.iter().all(|record| record.known_digest().is_some() && record.etag.is_some()));
+        }
+    }
+
+    /// A record that cannot be read leaves the file as it is.
+    #[test]
+    fn upgrade_is_one_transaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache");
+        fs::write(&path, FORMATS[1].0).unwrap();
+        let store = RedbStore::open(&path).unwrap();
+        let damage = |transaction: &WriteTransaction| -> Result<(), redb::Error> {
+            transaction.open_table(PUBLISHED)?.insert("zz", [1, 2].as_slice())?;
+            Ok(())
+        };
+        store.write(damage).unwrap();
+        let before = store.rows(PUBLISHED, None, 10).unwrap();
+        assert!(upgrade_records(&store, 3).is_err());
+        assert_eq!(store.rows(PUBLISHED, None, 10).unwrap(), before);
+        assert_eq!(store.meta(META_FORMAT).unwrap(), Some(vec![3]));
+    }
+}

@@ -85,13 +85,13 @@ impl HeaderRules {
             return Ok(known.clone());
         }
         let is_explicit = self.common.keys().any(is_stored) || !kind.1.is_empty();
-        let made = Arc::new(make(self.merged(&kind.1), is_explicit)?);
+        let headers = Arc::new(make(self.merged(&kind.1), is_explicit)?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_REMEMBERED {
             known.clear();
         }
-        known.insert(kind, made.clone());
-        Ok(made)
+        known.insert(kind, headers.clone());
+        Ok(headers)
     }
 
     /// Merges the headers of these rules, in order, into those of every object.
@@ -150,8 +150,8 @@ mod tests {
     fn headers(rules: &HeaderRules, key: &str) -> Vec<String> {
         let due = |is_explicit| DueHeaders { digest: [0; 32], is_explicit };
         let make = |headers, is_explicit| Ok::<_, ()>(ObjectHeaders { headers, due: due(is_explicit) });
-        let made = rules.of(key, "text/html", make).unwrap();
-        let lines = made.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+        let of_key = rules.of(key, "text/html", make).unwrap();
+        let lines = of_key.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
         let mut lines: Vec<_> = lines.collect();
         lines.sort_unstable();
         lines
