@@ -18,12 +18,12 @@ use bucket_brigade::{
 mod common;
 #[path = "../tests/support/memory_store.rs"]
 mod memory_store;
-#[allow(dead_code, clippy::unwrap_used, reason = "it is made for tests")]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it is made for tests")]
 #[path = "../tests/support/seaweedfs.rs"]
 mod seaweedfs;
 #[path = "../tests/support/server.rs"]
 mod server;
-#[allow(dead_code, clippy::unwrap_used, reason = "it is made for tests")]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it is made for tests")]
 #[path = "../tests/support/signed.rs"]
 mod signed;
 use common::{BUCKET, Result, Server, make_tree, path_arg, print_figures, show, wait_out_racy_window};

@@ -15,6 +15,8 @@ use crate::support::seaweedfs;
 use crate::support::{BUCKET, PREFIX, World};
 
 const MIB: usize = 1024 * 1024;
+/// The names that rules match.
+const PAGE: &str = ".html";
 const LARGE: usize = 9 * MIB;
 
 /// Pages and scripts, none racy.
@@ -127,7 +129,7 @@ fn changed_rule_copies_the_objects_that_it_matches_and_sends_no_content() {
     assert_eq!((world.store.puts().len(), world.store.copies().len()), (0, 20));
     assert_eq!((report.metrics.bytes_hashed, report.metrics.headers_updated), (0, 20));
     for key in world.keys() {
-        let expected = key.ends_with(".html").then(|| "max-age=60".to_owned());
+        let expected = key.ends_with(PAGE).then(|| "max-age=60".to_owned());
         assert_eq!(cache_control(&world, &key), expected, "{key}");
     }
     let after = object(&world, "d0/p00.html");
@@ -242,7 +244,7 @@ fn store_without_copies_gets_the_files_again_and_is_asked_no_more() {
     assert!(report.uploaded.iter().all(|sent| sent.kind == PendingKind::Modified));
     let asked = copies(&world).len();
     assert!((1..=12).contains(&asked), "{asked} copies, with 10 workers");
-    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(".html")));
+    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(PAGE)));
     let warned = world.logged(log::Level::Warn);
     assert_eq!(warned.iter().filter(|text| text.contains("refuses to copy")).count(), 1, "{warned:?}");
     check_idle(&world, &site);
@@ -269,7 +271,7 @@ fn objects_that_are_not_copied_are_sent_again_one_by_one() {
     // The error in a 200 may come after the copy, and is retried.
     assert_eq!((counts(&report), report.failed_count), ((10, 2, 2), 0), "{report:?}");
     assert_eq!((report.metrics.retries, copies(&world).len()), (1, 13));
-    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(".html")));
+    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(PAGE)));
     check_idle(&world, &site);
 }
 
@@ -285,7 +287,7 @@ fn object_that_somebody_changed_or_deleted_is_sent_as_a_modified_file() {
     let site = site(&world, &[pages("no-cache")]);
     let report = rescan(&world, &site);
     assert_eq!((counts(&report), report.failed_count), ((1, 3, 0), 0), "{report:?}");
-    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(".html")));
+    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(PAGE)));
     check_idle(&world, &site);
 }
 
@@ -386,7 +388,7 @@ fn copy_without_an_answer_stays_pending_and_is_settled_by_the_next_run() {
     world.proxy.clear_rules();
     let report = rescan(&world, &site);
     assert_eq!((report.outcome, report.pending, report.failed_count), (RescanOutcome::Published, 0, 0));
-    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(".html")));
+    assert!(world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(PAGE)));
     check_idle(&world, &site);
 }
 

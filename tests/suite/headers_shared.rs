@@ -14,6 +14,8 @@ use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::Seen;
 use crate::support::{PREFIX, World, s3_config_at};
 
+/// The names that rules match.
+const PAGE: &str = ".html";
 const FILES: [(&str, &str); 3] = [("a.html", "1"), ("b.html", "2"), ("c.js", "3")];
 
 fn pages(value: &str) -> HeaderRule {
@@ -110,7 +112,7 @@ fn file_is_sent_again_under_the_claim_where_the_store_does_not_copy() {
     let report = publish_with(&one, &[pages("no-cache")]);
     assert_eq!(counts(&report), (RescanOutcome::Published, 0, 2, 0), "{report:?}");
     assert_eq!(report.headers_resent_count, 2);
-    let is_file = |seen: &Seen| seen.target.ends_with(".html") && seen.header("x-amz-copy-source").is_none();
+    let is_file = |seen: &Seen| seen.target.ends_with(PAGE) && seen.header("x-amz-copy-source").is_none();
     let sent: Vec<_> = world.proxy.requests().into_iter().filter(is_file).collect();
     assert!(sent.len() == 2 && sent.iter().all(|seen| seen.header("if-match").is_some()), "{sent:?}");
     let two = Machine::new(&world, &FILES);
@@ -126,7 +128,7 @@ fn keys_are_named_before_they_are_copied() {
     requests(&world);
     publish_with(&one, &[pages("no-cache")]);
     let sent = requests(&world);
-    let first = sent.iter().position(|line| line.ends_with(".html")).unwrap();
+    let first = sent.iter().position(|line| line.ends_with(PAGE)).unwrap();
     let claimed = sent[..first].iter().filter(|line| *line == "PUT .brigade/head").count();
     assert_eq!((sent[0].as_str(), claimed), ("GET .brigade/head", 1), "{sent:?}");
 }
