@@ -119,7 +119,8 @@ fn serve(lacks_copy: bool) -> Result<()> {
     // Real ones would cost the store an MD5 of each object.
     store.etags(ETags::MadeUp);
     store.lacks_copy(lacks_copy);
-    println!("{}", S3Server::start(store.service()).endpoint());
+    let server = S3Server::start(store.service());
+    println!("{}", server.endpoint());
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }

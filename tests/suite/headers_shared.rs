@@ -98,7 +98,10 @@ fn copy_of_an_object_that_somebody_changed_is_a_conflict() {
     let report = publish_with(&one, &[pages("no-cache")]);
     assert_eq!(counts(&report), (RescanOutcome::Partial, 1, 0, 1), "{report:?}");
     assert_eq!((report.failed[0].kind(), report.failed[0].key()), (ErrorKind::Conflict, Some("a.html")));
-    assert_eq!((copies(&world), world.objects()["a.html"].as_slice()), (vec!["b.html".to_owned()], b"of somebody else".as_slice()));
+    assert_eq!(
+        (copies(&world), world.objects()["a.html"].as_slice()),
+        (vec!["b.html".to_owned()], b"of somebody else".as_slice())
+    );
 }
 
 /// A store that does not copy: the file is sent again, on the condition that nobody changed its object.
@@ -119,7 +122,24 @@ fn file_is_sent_again_under_the_claim_where_the_store_does_not_copy() {
     assert_eq!(counts(&publish_with(&two, &[pages("no-cache")])), (RescanOutcome::Unchanged, 0, 0, 0));
 }
 
-/// The intent names the keys before they are copied, and a claim that is dead by then leaves no copy behind.
+/// Format 1 has no digests of headers. It is read, and the next publisher writes format 2, which older versions refuse.
+#[test]
+fn state_of_the_format_before_is_read_and_raised_by_the_next_publisher() {
+    let (world, key) = (World::new(), format!("{PREFIX}.brigade/head"));
+    let one = Machine::new(&world, &FILES);
+    publish_with(&one, &[]);
+    let formats =
+        |number: u32| format!("\"format\":{number},\"min_reader\":{number},\"min_writer\":{number}");
+    let head = || String::from_utf8(world.store.get(&key).unwrap().bytes.to_vec()).unwrap();
+    assert!(head().contains(&formats(2)), "{}", head());
+    world.store.put_raw(&key, head().replace(&formats(2), &formats(1)));
+    let two = Machine::new(&world, &FILES);
+    assert_eq!(counts(&publish_with(&two, &[])), (RescanOutcome::Unchanged, 0, 0, 0));
+    assert!(head().contains(&formats(1)));
+    assert_eq!(counts(&publish_with(&two, &[pages("no-cache")])), (RescanOutcome::Published, 2, 0, 0));
+    assert!(head().contains(&formats(2)));
+}
+
 #[test]
 fn keys_are_named_before_they_are_copied() {
     let world = World::new();

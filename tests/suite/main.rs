@@ -23,6 +23,7 @@ mod contents;
 mod crash;
 mod files;
 mod headers;
+mod headers_shared;
 mod keys;
 mod large;
 mod large_faults;
