@@ -11,6 +11,7 @@
 
 pub(crate) mod adapter;
 mod condition;
+mod due_headers;
 mod journal;
 mod listing;
 pub(crate) mod local;
@@ -24,6 +25,8 @@ mod transfers;
 use std::path::Path;
 
 pub(crate) use self::condition::{Condition, WRITES_RACED, is_weak, quoted};
+pub(crate) use self::due_headers::DueHeaders;
+pub(crate) use self::due_headers::HeadersDigest;
 pub(crate) use self::journal::Intent;
 pub use self::journal::Journal;
 pub(crate) use self::listing::STATE_HEAD;
@@ -34,8 +37,8 @@ pub(crate) use self::state_objects::{
     StatePlace,
 };
 pub(crate) use self::transfers::{
-    Assembly, Begun, Creation, Finished, ListedPart, ListedUpload, PartUpload, Reconciled, SentPart,
-    StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token,
+    Assembly, Begun, Copied, Creation, Finished, HeaderCopy, ListedPart, ListedUpload, PartUpload,
+    Reconciled, SentPart, StoredChecksum, StoredObject, UploadMarker, UploadName, UploadPage, new_token,
 };
 pub use self::transfers::{Deleted, Receipt, Transfers, Upload};
 use crate::error::StorageError;

@@ -82,11 +82,11 @@
 //!
 //! | Level | Message | Key-values |
 //! |---|---|---|
-//! | info | `upload started`, `delete started`, `abort started` | `operation`, `key`, `bucket`, `bytes` |
-//! | info | `upload ended`, `delete ended`, `abort ended` | those, `attempts`, `elapsed` (seconds), `outcome` (`ok` or the error), `request_id` |
+//! | info | `upload started`, `delete started`, `abort started`, `copy started` | `operation`, `key`, `bucket`, `bytes` |
+//! | info | `upload ended`, `delete ended`, `abort ended`, `copy ended` | those, `attempts`, `elapsed` (seconds), `outcome` (`ok` or the error), `request_id` |
 //! | debug | `PUT ended`, `GET ended`, `HEAD ended`, `DELETE ended`, `POST ended`: each request | the same, `operation` being the method |
 //! | debug | `trying again` | `error`, `attempt`, `wait` (seconds) |
-//! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `cause` (why the store could not be reached or could not work, the first time), `uploaded`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
+//! | info | `rescan ended` | `destination`, `outcome`, `stop_reason`, `cause` (why the store could not be reached or could not work, the first time), `uploaded`, `headers_updated`, `deleted`, `failed`, `kept`, `pending`, `elapsed` |
 //! | warn | `rescan ended with something left to do`, `Cloud sync failed` | the same |
 //! | warn | `deletes wait for a run without errors` | `pending_deletes`, `reason` |
 //! | warn | `too many files are gone: …` | `why`, `gone`, `published` |
@@ -94,6 +94,7 @@
 //! | warn | `N objects under the prefix were not published by this cache; …` (first run) | `destination` |
 //! | warn | `what lies under the prefix cannot be listed`, `the store cannot be reached` | `error` |
 //! | warn | `an upload could not be aborted; …` | `key`, `upload_id`, `error` |
+//! | warn | `the store refuses to copy objects in place: …` (once a backend) | `bucket`, `error` |
 //! | warn | `uploads that were left open may not be aborted; …` | `error` |
 //! | warn | `the credentials could not be renewed; …` (once for each that expire) | `error` |
 //! | warn | `http endpoint: …` (once a backend, unless it is on this machine) | `bucket`, `host` |
@@ -102,7 +103,7 @@
 //! | error | `rescan failed` | `destination`, `error` |
 //! | error | `an observer panicked`, `a worker's job panicked` | |
 //!
-//! `abort` aborts a multipart upload. A file that becomes a multipart upload has one pair of upload records, whose
+//! `abort` aborts a multipart upload; `copy` gives an object other headers by a copy onto itself. A file that becomes a multipart upload has one pair of upload records, whose
 //! `attempts` is 1; each of its requests has records of its own. `key` is the key without the prefix. A request that
 //! deletes many objects has two records for each of them. Control characters are escaped. Secret keys, session
 //! tokens and signatures appear in no record, at no level, of this crate or of the HTTP layer below it.
@@ -144,6 +145,7 @@ pub use backend::s3::auth::credentials::Credentials;
 #[cfg(feature = "profiles")]
 pub use backend::s3::auth::{chain::CredentialChain, providers::AwsEnvironment};
 pub use backend::s3::config::S3Config;
+pub use backend::s3::headers::rules::HeaderRule;
 pub use backend::s3::http::bandwidth::Bandwidth;
 pub use backend::s3::http::network::NetworkConfig;
 pub use backend::s3::http::tls::TlsVersion;

@@ -43,6 +43,12 @@ impl Proof {
         Self { digest: Some(digest), size, part_size: None, run: run.to_owned(), key: None }
     }
 
+    /// The proof of an object that is stored already, and keeps its content.
+    pub(crate) fn of_stored(digest: Digest, size: u64, run: &str) -> Self {
+        let part_size = digest.part_size().and_then(NonZeroU64::new);
+        Self { part_size, ..Self::of_file(digest, size, run) }
+    }
+
     /// The proof of a multipart upload, with the digest of the file if it was hashed already.
     pub(crate) fn of_parts(digest: Option<Digest>, plan: &PartPlan, run: &str) -> Self {
         Self {

@@ -18,7 +18,7 @@ pub(crate) mod checks;
 mod client;
 pub(crate) mod config;
 mod errors;
-mod headers;
+pub(crate) mod headers;
 pub(crate) mod http;
 mod operations;
 mod redaction;
@@ -38,14 +38,15 @@ use log::Level;
 use crate::backend::s3::checks::is_loopback;
 use crate::backend::s3::client::Client;
 use crate::backend::s3::config::{S3Config, S3Settings};
+use crate::backend::s3::operations::copy_object::CopySupport;
 use crate::backend::s3::operations::{
-    delete_objects, first_request, get_object, head_object, list_objects, multipart, multipart_lookup,
-    put_object,
+    copy_object, delete_objects, first_request, get_object, head_object, list_objects, multipart,
+    multipart_lookup, put_object,
 };
 use crate::backend::{
-    Assembly, Begun, Condition, Creation, Deleted, Finished, Page, PartUpload, Receipt, Reconciled,
-    StateObjects, StorageBackend, StoredObject, Transfers, Upload, UploadMarker, UploadName, UploadPage,
-    sealed,
+    Assembly, Begun, Condition, Copied, Creation, Deleted, DueHeaders, Finished, HeaderCopy, Page,
+    PartUpload, Receipt, Reconciled, StateObjects, StorageBackend, StoredObject, Transfers, Upload,
+    UploadMarker, UploadName, UploadPage, sealed,
 };
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
@@ -103,6 +104,7 @@ pub struct S3Backend {
     destination: String,
     /// Set once the store has refused `DeleteObjects`.
     lacks_bulk_delete: AtomicBool,
+    copies: CopySupport,
 }
 
 impl S3Backend {
@@ -130,6 +132,7 @@ impl S3Backend {
             bucket,
             destination,
             lacks_bulk_delete: AtomicBool::new(false),
+            copies: CopySupport::default(),
         })
     }
 
@@ -225,12 +228,24 @@ impl Transfers for S3Backend {
         first_request::list_one(self, context)
     }
 
-    fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
-        headers::headers_digest(self, key)
+    fn headers_of(&self, key: &RemoteKey) -> Result<DueHeaders, StorageError> {
+        headers::due_headers(self, key)
     }
 
     fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError> {
         put_object::put(self, context, file)
+    }
+
+    fn may_copy(&self, size: u64) -> bool {
+        copy_object::may_copy(self, size)
+    }
+
+    fn copy_in_place(
+        &self,
+        context: &RequestContext<'_>,
+        object: &HeaderCopy<'_>,
+    ) -> Result<Copied, StorageError> {
+        copy_object::copy_in_place(self, context, object)
     }
 
     fn content(

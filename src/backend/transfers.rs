@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::condition::Condition;
+use crate::backend::due_headers::DueHeaders;
 use crate::backend::listing::Page;
 use crate::backend::proof::Proof;
 use crate::backend::sealed;
@@ -56,13 +57,25 @@ pub trait Transfers: Send + Sync + sealed::Sealed {
     #[doc(hidden)]
     fn preflight(&self, context: &RequestContext<'_>) -> Result<(), StorageError>;
 
-    /// Returns a digest of the headers that the object of a key gets.
+    /// Returns the headers that the object of a key gets.
     #[doc(hidden)]
-    fn headers_of(&self, key: &RemoteKey) -> Result<[u8; 32], StorageError>;
+    fn headers_of(&self, key: &RemoteKey) -> Result<DueHeaders, StorageError>;
 
     /// Uploads a file whose digest is known, in one request.
     #[doc(hidden)]
     fn put(&self, context: &RequestContext<'_>, file: &Upload<'_>) -> Result<Receipt, StorageError>;
+
+    /// Returns whether an object of this size may be copied in place, as far as is known.
+    #[doc(hidden)]
+    fn may_copy(&self, size: u64) -> bool;
+
+    /// Gives an object the headers that it is due, by a copy onto itself.
+    #[doc(hidden)]
+    fn copy_in_place(
+        &self,
+        context: &RequestContext<'_>,
+        object: &HeaderCopy<'_>,
+    ) -> Result<Copied, StorageError>;
 
     /// Returns what a HEAD tells of the object under a key; `None` if there is none. `with_checksum` also asks for the
     /// SHA-256 that the store keeps, which needs the permission to decrypt an object that is encrypted by KMS. Without permission to read it,
@@ -149,6 +162,31 @@ pub struct Upload<'a> {
     /// The token of the run.
     pub(crate) run: &'a str,
     pub(crate) condition: &'a Condition,
+}
+
+/// An object that is to get the headers that it is due.
+#[doc(hidden)]
+pub struct HeaderCopy<'a> {
+    pub(crate) key: &'a RemoteKey,
+    /// The digest and the size of its content, which stays.
+    pub(crate) digest: &'a Digest,
+    pub(crate) size: u64,
+    /// The `ETag` that it has as far as is known. It must be a strong one.
+    pub(crate) etag: &'a str,
+    /// The token of the run.
+    pub(crate) run: &'a str,
+}
+
+/// The result of a copy in place.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Copied {
+    /// The object has the headers. Its `ETag` may be another one than before.
+    Done(Receipt),
+    /// It is gone, or another object than the one with this `ETag`.
+    Changed,
+    /// The store does not copy this object: its file has to be sent again.
+    Refused,
 }
 
 /// A multipart upload to create. Both fields are stored with its object.

@@ -155,6 +155,8 @@ pub enum Operation {
     Head = 11,
     /// Reading or writing the state in the bucket.
     State = 12,
+    /// Giving an object other headers, by a copy onto itself.
+    Copy = 13,
 }
 
 impl fmt::Display for Operation {
@@ -172,6 +174,7 @@ impl fmt::Display for Operation {
             Self::Download => "download",
             Self::Head => "head",
             Self::State => "state",
+            Self::Copy => "copy",
         })
     }
 }

@@ -21,9 +21,10 @@ pub enum Event {
     Planned {
         /// Files found.
         scanned: u64,
-        /// Files to be uploaded, or to be hashed first to see if they must be.
+        /// Files to be uploaded, or to be hashed first to see if they must be, and those whose objects get other
+        /// headers.
         to_upload: u64,
-        /// Their total size.
+        /// Their total size, without those that only get other headers.
         bytes: u64,
         /// Objects to be deleted.
         to_delete: u64,
@@ -72,6 +73,11 @@ pub enum Event {
     },
     /// A file's content turned out to be what is already published.
     Confirmed {
+        /// Its key.
+        key: String,
+    },
+    /// A file's content is what is published, and its object got other headers by a copy in place.
+    HeadersUpdated {
         /// Its key.
         key: String,
     },
@@ -219,9 +225,9 @@ pub struct Progress(Arc<Counts>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ProgressSnapshot {
-    /// Files to be uploaded.
+    /// Files to be uploaded, or whose objects get other headers.
     pub files_total: u64,
-    /// Files uploaded, or found to be unchanged after hashing.
+    /// Files uploaded, or found to be unchanged after hashing, and objects that got other headers.
     pub files_done: u64,
     /// Files that failed.
     pub files_failed: u64,

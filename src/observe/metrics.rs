@@ -45,6 +45,8 @@ counters! {
     uploads_failed,
     /// Bytes of the files uploaded and acknowledged.
     upload_bytes,
+    /// Objects that got other headers by a copy in place.
+    headers_updated,
     /// Objects deleted and acknowledged; one that was already gone counts too.
     deletes,
     /// Objects whose delete failed after all retries.

@@ -68,7 +68,7 @@ impl Context {
         if self.is_offline() { Err(given_up(Operation::Upload)) } else { Ok(()) }
     }
 
-    /// The published record of a file that this run sent or confirmed.
+    /// The published record of a file that this run sent or confirmed, without the headers of its object.
     pub(crate) fn published(
         &self,
         stat: FileStat,
@@ -77,7 +77,16 @@ impl Context {
         etag: Option<String>,
     ) -> Published {
         let with_root = stat.device == self.root_device;
-        Published { stat, not_racy, digest, whole: None, etag, root: self.known.number, with_root }
+        Published {
+            stat,
+            not_racy,
+            digest,
+            whole: None,
+            etag,
+            root: self.known.number,
+            with_root,
+            headers: None,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::rescan::context::Context;
 use crate::rescan::first_run::adopt::{AdoptionSink, FileState, adopt};
 pub(crate) use crate::rescan::first_run::preview::preview;
 use crate::rescan::first_run::survey::count_unknown;
+use crate::rescan::plan::headers::headers_to_do;
 use crate::rescan::report::{RescanReport, UnknownObjects};
 use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
@@ -121,7 +122,12 @@ impl AdoptionSink for Records<'_> {
         trace.progress.bytes_present(published.stat.size);
         trace.emit(|| Event::Adopted { key: key.clone(), bytes: published.stat.size });
         self.report.add_adopted(key.clone(), published.stat.size);
-        self.recorder.record(vec![Write::Published(key, published)]);
+        let to_do = headers_to_do(&*self.first_run.context.session.backend, &key, &published);
+        trace.progress.planned(u64::from(to_do.is_some()), 0, 0);
+        // In this order: what is published has no other work.
+        let published = Write::Published(key.clone(), published);
+        let to_do = to_do.map(|pending| Write::Pending(key, pending));
+        self.recorder.record(std::iter::once(published).chain(to_do).collect());
     }
 
     fn differs(&mut self, key: String, pending: Pending, listed: Listed) {

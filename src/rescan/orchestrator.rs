@@ -236,7 +236,7 @@ impl RescanOrchestrator {
             Ok(plan) => plan,
             Err(error) => return End::of_stopped_plan(error),
         };
-        trace.progress.planned(plan.added + plan.modified, plan.bytes, plan.removed);
+        trace.progress.planned(plan.files_to_do(), plan.bytes, plan.removed);
         emit_planned(trace, &plan, report);
         let mut end = End::default();
         // A dry run ends here, after the same check of its deletes.
@@ -288,6 +288,7 @@ impl RescanOrchestrator {
         // New files first: no modified index page refers to a file that is not published yet.
         dispatcher.upload(PendingKind::Added, report);
         dispatcher.upload(PendingKind::Modified, report);
+        dispatcher.upload(PendingKind::Headers, report);
         if dispatcher.has_obstacles() {
             let may_delete = self.delete_refusal(context, &plan, &dispatcher).is_none();
             dispatcher.clear_obstacles(may_delete, report);
@@ -383,7 +384,7 @@ impl RescanOrchestrator {
 fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {
     trace.emit(|| Event::Planned {
         scanned: report.scanned,
-        to_upload: plan.added + plan.modified,
+        to_upload: plan.files_to_do(),
         bytes: plan.bytes,
         to_delete: plan.removed,
     });

@@ -15,7 +15,7 @@ pub(crate) struct Obstructed {
 /// The results of a run so far. The rescan's thread owns it.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// Files uploaded and objects deleted.
+    /// Files uploaded, objects with other headers and objects deleted.
     pub(crate) done: u64,
     /// Files whose content turned out to be published already.
     pub(crate) confirmed: u64,
@@ -107,7 +107,8 @@ pub(crate) fn outcome_of(end: &End, report: &RescanReport) -> RescanOutcome {
         return RescanOutcome::Partial;
     }
     // A dry run has the outcome that the run would have had.
-    let planned = report.dry_run && report.uploaded_count + report.deleted_count > 0;
+    let planned = report.uploaded_count + report.headers_updated_count + report.deleted_count;
+    let planned = report.dry_run && planned > 0;
     if tally.done > 0 || planned { RescanOutcome::Published } else { RescanOutcome::Unchanged }
 }
 
@@ -139,6 +140,7 @@ pub(crate) fn log_end(
             ("stop_reason", &stop),
             ("cause", &cause),
             ("uploaded", &report.uploaded_count),
+            ("headers_updated", &report.headers_updated_count),
             ("deleted", &report.deleted_count),
             ("failed", &report.failed_count),
             ("kept", &report.kept_count),

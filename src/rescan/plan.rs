@@ -11,7 +11,9 @@
 //! All of it runs on the thread of the rescan. No request is sent.
 
 pub(crate) mod content;
+pub(crate) mod headers;
 mod left;
+mod preview;
 mod private_files;
 mod root;
 mod totals;
@@ -27,6 +29,7 @@ use crate::request_context::RequestContext;
 use crate::rescan::config::RescanConfig;
 use crate::rescan::delete::evidence::Evidence;
 use crate::rescan::delete::guard;
+use crate::rescan::plan::headers::{due_headers, have_changed};
 use crate::rescan::plan::private_files::PrivateFiles;
 use crate::rescan::plan::root::{own_files, refuse_empty};
 pub(crate) use crate::rescan::plan::totals::Plan;
@@ -40,7 +43,6 @@ use crate::tree::diff::{Change, classify, merge};
 use crate::tree::exclusions::Exclusions;
 use crate::tree::filter::Filter;
 use crate::tree::folder::Folder;
-use crate::tree::source::Source;
 use crate::tree::version::{FileEntry, FileStat, wall_nanos};
 use crate::tree::walk::{Found, Skip, SkipReason, walk};
 
@@ -238,6 +240,11 @@ impl Planner<'_> {
             (Some(Change::Removed), _, Some(published)) => {
                 self.plan_delete(&key, published, attempted, (recent, left))
             }
+            (Some(Change::Unchanged), Some(file), Some(published))
+                if have_changed(due_headers(self.input.backend, &file.key)?, published) =>
+            {
+                Some(self.plan_headers(&file, published))
+            }
             (Some(Change::Unchanged), Some(file), Some(published)) => {
                 self.report.unchanged += 1;
                 self.writes.extend(self.relocated(&key, published, &file.stat));
@@ -250,7 +257,7 @@ impl Planner<'_> {
             }
             _ => None,
         };
-        self.record_wanted(key, wanted, pending.as_ref())
+        self.record_wanted(key, wanted, (published.as_ref(), pending.as_ref()))
     }
 
     /// Returns the new record of an unchanged file whose root, or whose device number, is another one than recorded.
@@ -264,19 +271,6 @@ impl Planner<'_> {
         }
         let published = Published { stat: *stat, root, with_root, ..there.clone() };
         Some(Write::Published(key.to_owned(), published))
-    }
-
-    /// Returns true if a changed file has the published content. Used by dry runs only.
-    fn has_published_content(&mut self, key: &str, there: &Published) -> bool {
-        let source = Source::open_below(self.input.root, key);
-        let matches =
-            source.and_then(|source| content::matches_published(&self.input.request_context, &source, there));
-        matches.unwrap_or_else(|error| {
-            if !error.is_not_tried() {
-                self.report.add_failed(error);
-            }
-            false
-        })
     }
 
     /// Plans the upload of a file.
@@ -304,6 +298,14 @@ impl Planner<'_> {
         let digest = before.filter(|before| before.stat == stat).and_then(Pending::known);
         let attempted = before.is_some_and(|before| before.attempted);
         Some(Pending { kind, stat, not_racy: stat.is_not_racy(self.seen), digest, attempted })
+    }
+
+    /// Plans other headers for the object of a file that did not change.
+    fn plan_headers(&mut self, file: &FileEntry, published: &Published) -> Pending {
+        self.plan.headers += 1;
+        let (stat, not_racy) = (file.stat, file.stat.is_not_racy(self.seen));
+        let digest = published.known_digest().filter(|_| not_racy);
+        Pending { kind: PendingKind::Headers, stat, not_racy, digest, attempted: false }
     }
 
     /// Plans the delete of an object whose file was not found, unless there is a reason to keep it.
@@ -357,10 +359,10 @@ impl Planner<'_> {
         &mut self,
         key: String,
         wanted: Option<Pending>,
-        before: Option<&Pending>,
+        (published, before): (Option<&Published>, Option<&Pending>),
     ) -> Result<(), StorageError> {
         if self.input.dry_run {
-            self.add_to_preview(key, wanted);
+            self.add_to_preview(key, wanted, published);
             return Ok(());
         }
         if wanted.as_ref() != before {
@@ -379,18 +381,6 @@ impl Planner<'_> {
             self.input.cache.apply(&std::mem::take(&mut self.writes))?;
         }
         Ok(())
-    }
-
-    /// Adds what would be done to the report of a dry run.
-    fn add_to_preview(&mut self, key: String, wanted: Option<Pending>) {
-        match wanted {
-            Some(Pending { kind: PendingKind::Removed, .. }) => self.report.add_deleted(key),
-            Some(pending) if pending.kind != PendingKind::Unsettled => {
-                let url = self.input.backend.get_url(&key);
-                self.report.add_uploaded(key, url, pending.stat.size, pending.kind);
-            }
-            _ => {}
-        }
     }
 }
 

@@ -2,15 +2,16 @@
 
 mod kept;
 mod publication;
+mod refusal;
 mod verification;
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::error::{ErrorKind, StorageError};
 use crate::observe::metrics::MetricsSnapshot;
 pub use crate::rescan::report::kept::{Kept, KeptReason};
 pub use crate::rescan::report::publication::{PublishedBy, StateReport};
+pub use crate::rescan::report::refusal::{DeletesRefused, TooMany};
 pub use crate::rescan::report::verification::VerifyReport;
 use crate::state::records::PendingKind;
 use crate::tree::walk::Skip;
@@ -95,55 +96,6 @@ impl StopReason {
     }
 }
 
-/// The rule that the deletes of a run break.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TooMany {
-    /// The tree has less than half as many files as are published. Perhaps a part of it is missing.
-    Shrunk,
-    /// The tree has none of the published files. Perhaps it is the wrong tree.
-    NoneInCommon,
-    /// The deletes exceed `max_delete`, which is this number.
-    Cap(u64),
-}
-
-/// Deletes that were refused because they were too many for one run. All of them stay pending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeletesRefused {
-    /// The rule that they break.
-    pub reason: TooMany,
-    /// Published files that are gone.
-    pub removed: u64,
-    /// Files in the tree.
-    pub files: u64,
-    /// Files of the last tree that was published completely, without those that are kept. For a cap: all published
-    /// files.
-    pub published: u64,
-}
-
-impl fmt::Display for DeletesRefused {
-    /// The rule and the numbers in one clause.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reason, removed, files, published } = self;
-        let files = format!("{files} {}", if *files == 1 { "file" } else { "files" });
-        match reason {
-            TooMany::Shrunk => {
-                write!(f, "the tree has {files}, less than half of the {published} published")
-            }
-            TooMany::NoneInCommon => {
-                write!(f, "the tree ({files}) has none of the {published} published files")
-            }
-            TooMany::Cap(limit) => {
-                write!(
-                    f,
-                    "{removed} of {published} published files are gone, and at most {limit} may be deleted"
-                )
-            }
-        }
-    }
-}
-
 /// A file that was uploaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -196,7 +148,8 @@ pub struct RescanReport {
     pub blocked: bool,
     /// Set if the deletes were refused because they were too many for one run.
     pub deletes_refused: Option<DeletesRefused>,
-    /// Set for a dry run. Then `uploaded` and `deleted` hold what would have been done.
+    /// Set for a dry run. Then `uploaded`, `headers_updated` and `deleted` hold what would have
+    /// been done.
     pub dry_run: bool,
     /// Files found.
     pub scanned: u64,
@@ -208,6 +161,13 @@ pub struct RescanReport {
     pub uploaded_bytes: u64,
     /// The uploaded files, up to [`REPORT_LIST_LIMIT`], in the order in which they finished.
     pub uploaded: Vec<Uploaded>,
+    /// Objects that got other headers by a copy in place: the contents of their files did not change.
+    pub headers_updated_count: u64,
+    /// Their keys, up to [`REPORT_LIST_LIMIT`], in the order in which they were finished.
+    pub headers_updated: Vec<String>,
+    /// Those among the uploaded files whose contents did not change: they were sent again for other headers, because
+    /// their objects cannot be copied in place.
+    pub headers_resent_count: u64,
     /// Objects that held the content of their files already, and were taken over without an upload.
     pub adopted_count: u64,
     /// The sum of their sizes.
@@ -268,6 +228,9 @@ impl RescanReport {
             uploaded_count: 0,
             uploaded_bytes: 0,
             uploaded: Vec::new(),
+            headers_updated_count: 0,
+            headers_updated: Vec::new(),
+            headers_resent_count: 0,
             adopted_count: 0,
             adopted_bytes: 0,
             adopted: Vec::new(),
@@ -316,9 +279,17 @@ impl RescanReport {
     }
 
     pub(crate) fn add_uploaded(&mut self, key: String, url: String, bytes: u64, kind: PendingKind) {
+        let for_headers = kind == PendingKind::Headers;
+        let kind = if for_headers { PendingKind::Modified } else { kind };
+        self.headers_resent_count += u64::from(for_headers);
         self.uploaded_count += 1;
         self.uploaded_bytes += bytes;
         push(&mut self.uploaded, Uploaded { key, url, bytes, kind });
+    }
+
+    pub(crate) fn add_headers_updated(&mut self, key: String) {
+        self.headers_updated_count += 1;
+        push(&mut self.headers_updated, key);
     }
 
     pub(crate) fn add_adopted(&mut self, key: String, bytes: u64) {

@@ -1,15 +1,20 @@
 //! Publishes one file on one worker: opens it, hashes it, sends it in one request, and checks that it did not change.
 
+pub(crate) mod headers;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use crate::backend::{Receipt, Upload, adapter};
+use crate::backend::{Copied, DueHeaders, Receipt, Upload, adapter};
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
+use crate::request_context::RequestContext;
 use crate::rescan::bucket_state::conditional_writes::write_key;
 use crate::rescan::context::{Context, given_up, open_source, panicked};
 use crate::rescan::plan::content;
+use crate::rescan::plan::headers::{due_headers, have_changed};
+use crate::rescan::upload::headers::update_headers;
 use crate::state::records::{Pending, PendingKind, Published};
 use crate::state::store::Write;
 use crate::tree::digest::Digest;
@@ -29,12 +34,27 @@ pub(crate) struct Item {
     pub(crate) batch: Option<u64>,
 }
 
+impl Item {
+    /// Notes that the file is sent, although it was planned for its headers alone.
+    pub(crate) fn note_sent_for_headers(&mut self, context: &Context, copied: &Copied) {
+        if self.pending.kind == PendingKind::Headers {
+            context.session.trace.progress.planned(0, self.pending.stat.size, 0);
+        }
+        // Somebody else has changed the object.
+        if matches!(copied, Copied::Changed) {
+            self.pending.kind = PendingKind::Modified;
+        }
+    }
+}
+
 /// The result of an item.
 pub(crate) enum Ending {
     /// Sent and acknowledged.
     Uploaded(Published, Receipt),
     /// The published version has the same content: only the stat is to be recorded.
     Confirmed(Published),
+    /// The published version has the same content, and its object has got other headers by a copy in place.
+    HeadersUpdated(Published),
     /// Not a file that can be published.
     Skipped(SkipReason),
     Failed(StorageError),
@@ -53,8 +73,7 @@ impl Worked {
         let key = || self.item.key.as_str().to_owned();
         match &self.ending {
             Ending::Uploaded(published, receipt) => {
-                let (bytes, replaced) =
-                    (published.stat.size, self.item.pending.kind == PendingKind::Modified);
+                let (bytes, replaced) = (published.stat.size, self.item.pending.kind != PendingKind::Added);
                 trace.metrics.uploads(1);
                 trace.metrics.upload_bytes(bytes);
                 trace.progress.file_done();
@@ -69,6 +88,14 @@ impl Worked {
                 trace.progress.file_done();
                 trace.progress.bytes_present(published.stat.size);
                 trace.emit(|| Event::Confirmed { key: key() });
+            }
+            Ending::HeadersUpdated(published) => {
+                if self.item.pending.kind != PendingKind::Headers {
+                    trace.progress.bytes_present(published.stat.size);
+                }
+                trace.metrics.headers_updated(1);
+                trace.progress.file_done();
+                trace.emit(|| Event::HeadersUpdated { key: key() });
             }
             Ending::Skipped(_) => trace.progress.file_done(),
             // Nothing was sent yet. It is reported when its turn to be sent comes.
@@ -86,9 +113,9 @@ impl Worked {
     pub(crate) fn to_write(&self, before: &Pending) -> Option<Write> {
         let key = self.item.key.as_str().to_owned();
         match &self.ending {
-            Ending::Uploaded(published, _) | Ending::Confirmed(published) => {
-                Some(Write::Published(key, published.clone()))
-            }
+            Ending::Uploaded(published, _)
+            | Ending::Confirmed(published)
+            | Ending::HeadersUpdated(published) => Some(Write::Published(key, published.clone())),
             Ending::Skipped(_) => Some(Write::Settled(key)),
             // A digest saves the next run from hashing the file again.
             Ending::Failed(_) if self.item.pending != *before => {
@@ -130,14 +157,21 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     }
     let stat = *source.stat();
     let not_racy = stat.is_not_racy(seen);
+    let due = due_headers(&*context.session.backend, &item.key)?;
     // After an attempt without an answer the store may hold either version: only an upload settles that.
-    let trusted = item.published.as_ref().filter(|_| !item.pending.attempted);
-    if let Some(there) = trusted
-        && content::matches_published_parts(&request_context, &source, there)?
-    {
-        let record = context.published(stat, not_racy, there.digest, there.etag.clone());
-        return Ok(Ending::Confirmed(Published { whole: there.whole, ..record }));
-    }
+    let trusted = item.published.clone().filter(|_| !item.pending.attempted);
+    let trusted = match trusted {
+        Some(there) if is_known_to_match(&request_context, &source, item, &there)? => {
+            (item.pending.not_racy, item.pending.digest) = (not_racy, Some(there.digest));
+            let record = context.published(stat, not_racy, there.digest, there.etag.clone());
+            let record = Published { whole: there.whole, ..record };
+            if let Some(ending) = settle_same_content(context, item, &there, record, due)? {
+                return Ok(ending);
+            }
+            None
+        }
+        other => other,
+    };
     // A plain digest that is known already still holds: the file was opened with the planned stat.
     let (digest, not_racy) = match item.pending.digest.filter(|known| known.part_size().is_none()) {
         Some(digest) => (digest, item.pending.not_racy),
@@ -146,9 +180,12 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     // A file that changed while it was hashed would have a digest of two versions.
     source.check_as_opened()?;
     (item.pending.not_racy, item.pending.digest) = (not_racy, Some(digest));
-    let record = |etag| context.published(stat, not_racy, digest, etag);
-    if let Some(there) = trusted.filter(|there| there.digest == digest && there.stat.size == stat.size) {
-        return Ok(Ending::Confirmed(record(there.etag.clone())));
+    let headers = due.map(|due| due.recorded());
+    let record = |etag| Published { headers, ..context.published(stat, not_racy, digest, etag) };
+    if let Some(there) = trusted.filter(|there| there.digest == digest && there.stat.size == stat.size)
+        && let Some(ending) = settle_same_content(context, item, &there, record(there.etag.clone()), due)?
+    {
+        return Ok(ending);
     }
     if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {
         return Err(given_up(Operation::Upload));
@@ -156,6 +193,42 @@ fn try_publish(context: &Context, item: &mut Item) -> Result<Ending, StorageErro
     let receipt = send(context, &source, item, &digest)
         .inspect_err(|error| item.pending.attempted |= error.may_have_taken_effect())?;
     Ok(Ending::Uploaded(record(receipt.etag.clone()), receipt))
+}
+
+/// Returns true if the file has the published content by a digest that is known, or by one of its parts.
+fn is_known_to_match(
+    request_context: &RequestContext<'_>,
+    source: &Source,
+    item: &Item,
+    there: &Published,
+) -> Result<bool, StorageError> {
+    let is_known = item.pending.known() == Some(there.digest) && source.stat().size == there.stat.size;
+    Ok(is_known || content::matches_published_parts(request_context, source, there)?)
+}
+
+/// Ends an item that has the published content: its object may lack nothing but headers. Returns `None` if the file has to
+/// be sent for these.
+fn settle_same_content(
+    context: &Context,
+    item: &mut Item,
+    there: &Published,
+    record: Published,
+    due: Option<DueHeaders>,
+) -> Result<Option<Ending>, StorageError> {
+    if !have_changed(due, there) {
+        return Ok(Some(Ending::Confirmed(Published { headers: there.headers, ..record })));
+    }
+    if context.is_offline() || context.hash_only.load(Ordering::Relaxed) {
+        return Err(given_up(Operation::Upload));
+    }
+    let copied = update_headers(context, &item.key, there)
+        .inspect_err(|error| item.pending.attempted |= error.may_have_taken_effect())?;
+    if let Copied::Done(receipt) = copied {
+        let headers = due.map(|due| due.recorded());
+        return Ok(Some(Ending::HeadersUpdated(Published { etag: receipt.etag, headers, ..record })));
+    }
+    item.note_sent_for_headers(context, &copied);
+    Ok(None)
 }
 
 fn send(context: &Context, source: &Source, item: &Item, digest: &Digest) -> Result<Receipt, StorageError> {

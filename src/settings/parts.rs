@@ -1,5 +1,6 @@
 //! The parts that settings are put into.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub(crate) struct Parts {
     pub(crate) engine: EngineConfig,
     pub(crate) s3: S3Config,
     pub(crate) retry: RetryPolicy,
+    /// The names of headers of every object, in lower case.
+    pub(crate) common_headers: BTreeSet<String>,
     pub(crate) rescan: RescanConfig,
     pub(crate) run: Run,
     pub(crate) place: StatePlace,
@@ -71,6 +74,7 @@ impl Default for Parts {
             engine: EngineConfig::new(),
             s3: S3Config::new(""),
             retry: RetryPolicy::default(),
+            common_headers: BTreeSet::new(),
             rescan: RescanConfig::new(),
             run: Run::new(),
             place: StatePlace::Local,

@@ -1,7 +1,10 @@
 //! Values with a form of their own.
 
 use bytesize::ByteSize;
+use http::HeaderMap;
 
+use crate::backend::s3::headers::check_headers;
+use crate::backend::s3::headers::rules::{HeaderRule, HeaderRules};
 use crate::error::StorageError;
 use crate::rescan::config::MaxDelete;
 use crate::settings::parts::{Parts, StatePlace};
@@ -40,13 +43,45 @@ pub(crate) fn parse_state_place(text: &str) -> Result<StatePlace, StorageError> 
     }
 }
 
-/// Adds the header of a line such as `Cache-Control: no-cache`.
+/// Adds the header of a line such as `Cache-Control: no-cache`, for every object, or `[*.html] Cache-Control: no-cache`,
+/// for those whose keys match. A later line replaces an earlier one.
 pub(crate) fn add_header(parts: &mut Parts, line: &str) -> Result<(), StorageError> {
-    let (name, value) =
-        line.split_once(':').ok_or_else(|| StorageError::config("header", "write it as 'Name: value'"))?;
-    let (name, value) = (name.trim(), value.trim());
-    parts.s3(|s3| s3.header(name, value));
+    let (glob, name, value) = split_header(line)?;
+    let plain = vec![(name.to_owned(), value.to_owned())];
+    let is_repeated = glob.is_none() && !parts.common_headers.insert(name.to_ascii_lowercase());
+    let glob = glob.or(is_repeated.then_some("*"));
+    let Some(glob) = glob else {
+        check_headers(&plain)?;
+        parts.s3(|s3| s3.header(name, value));
+        return Ok(());
+    };
+    let rule = HeaderRule::new(glob).set(name, value);
+    HeaderRules::new(HeaderMap::new(), std::slice::from_ref(&rule))?;
+    parts.s3(|s3| s3.header_rule(rule));
     Ok(())
+}
+
+/// Splits a line into a pattern, if it begins with one in brackets, a name and a value.
+fn split_header(line: &str) -> Result<(Option<&str>, &str, &str), StorageError> {
+    let wrong = || {
+        let why = "write it as 'Name: value', or as '[GLOB] Name: value' for some files";
+        StorageError::config("headers", format!("{line:?}: {why}"))
+    };
+    let (glob, header) = match line.trim_start().strip_prefix('[') {
+        None => (None, line),
+        Some(rest) => {
+            // A pattern may hold brackets, and a value anything: what follows the pattern is a name and a colon.
+            let is_name = |header: &str| {
+                let name = header.split(':').next().unwrap_or_default();
+                header.contains(':') && !name.is_empty() && !name.contains([' ', ']'])
+            };
+            let split = rest.match_indices("] ").find(|(at, _)| is_name(rest[at + 2..].trim_start()));
+            let (at, _) = split.ok_or_else(wrong)?;
+            (Some(&rest[..at]), &rest[at + 2..])
+        }
+    };
+    let (name, value) = header.split_once(':').ok_or_else(wrong)?;
+    Ok((glob, name.trim(), value.trim()))
 }
 
 #[cfg(test)]
@@ -59,6 +94,20 @@ mod tests {
         assert_eq!(parse_max_delete("2.5%").unwrap(), MaxDelete::Share(0.025));
         for wrong in ["", "-1", "101%", "half", "NaN%", "1.5"] {
             assert!(parse_max_delete(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_have_a_pattern_in_brackets() {
+        assert_eq!(split_header("Cache-Control: a, b").unwrap(), (None, "Cache-Control", "a, b"));
+        assert_eq!(
+            split_header("[*.html] Link: <x>; a=[b] c: d").unwrap(),
+            (Some("*.html"), "Link", "<x>; a=[b] c: d")
+        );
+        assert_eq!(split_header("[[a-z]*.js] A:").unwrap(), (Some("[a-z]*.js"), "A", ""));
+        assert_eq!(split_header("[a] b] A: c").unwrap(), (Some("a] b"), "A", "c"));
+        for wrong in ["nothing", "[*.html]", "[*.html] none", "[*.html Name: x"] {
+            assert!(split_header(wrong).is_err(), "{wrong}");
         }
     }
 

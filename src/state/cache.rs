@@ -56,7 +56,7 @@ impl Drop for RescanLock {
 
 impl CacheManager {
     /// Opens the cache for writing, or creates it (mode 0600; a missing parent folder gets 0700). Checks the whole
-    /// file: about 0.3 s for a million records. A cache of the previous format is upgraded in place. A cache that
+    /// file: about 0.3 s for a million records. A cache of one of the two formats before is upgraded in place. A cache that
     /// anybody may write or replace is refused; if its group may write it, the log has a warning.
     ///
     /// If the process has a limit on file sizes (`RLIMIT_FSIZE`), a write beyond it raises SIGXFSZ, which ends a
@@ -84,7 +84,7 @@ impl CacheManager {
     /// seen. Neither the file nor its folder has to be writable. A rescan with work to do fails; dry runs succeed. The
     /// findings of a [verification](Self::verify) are not recorded.
     ///
-    /// A cache that a killed process left behind is repaired first, and one of the previous format is upgraded. If the
+    /// A cache that a killed process left behind is repaired first, and one of the two formats before is upgraded. If the
     /// file cannot be written, that is done in memory. A file without any record is an empty cache.
     ///
     /// # Errors

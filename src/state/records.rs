@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::backend::{Intent, SentPart};
+use crate::backend::{HeadersDigest, Intent, SentPart};
 use crate::tree::digest::Digest;
 use crate::tree::version::FileStat;
 
@@ -26,10 +26,13 @@ pub(crate) struct Published {
     pub(crate) root: u32,
     /// Set if the file was on the same device as its root.
     pub(crate) with_root: bool,
+    /// The digest of the headers that the object was stored with; `None` if they are not known: it was taken over, or
+    /// recorded in an earlier format.
+    pub(crate) headers: Option<HeadersDigest>,
 }
 
 impl Published {
-    /// Returns true if both records are of the same object, whatever the stats of its file.
+    /// Returns true if both records are of the same object, whatever its headers and the stats of its file.
     pub(crate) fn is_same_object(&self, other: &Self) -> bool {
         let object = |record: &Self| (record.stat.size, record.digest, record.whole, record.etag.clone());
         object(self) == object(other)
@@ -54,6 +57,8 @@ pub enum PendingKind {
     /// A request for the key got no answer, so its object may exist or not, and the file is gone. Nothing is to be
     /// sent, and the object may not be deleted now, or cannot be proved to be ours.
     Unsettled,
+    /// A published file that did not change, and whose object has other headers than the settings say.
+    Headers,
 }
 
 /// A file on disk that differs from its published version, or an object whose file is gone.
@@ -203,6 +208,7 @@ mod tests {
             etag: Some("\"tag\"".into()),
             root: 0,
             with_root: true,
+            headers: Some([3; 8]),
         };
         let bytes = encode("a/b", &record).unwrap();
         assert_eq!(decode::<Published>("a/b", &bytes), Some(record));

@@ -6,7 +6,7 @@
 //! - [`Access`]: how the database is open: for writing, for reading beside a writer, or with changes in memory only.
 //! - [`OpenFile`]: the file on disk, compared with its path before each commit.
 //! - [`Tables`]: the tables of one write transaction.
-//! - `open` opens and repairs, `upgrade` converts the previous format, `overlay` keeps changes in memory.
+//! - `open` opens and repairs, `upgrade` converts earlier formats, `overlay` keeps changes in memory.
 //!
 //! Every call into redb is guarded against panics, because redb may panic on a damaged file.
 
@@ -105,16 +105,6 @@ impl RedbStore {
                 .map(|entry| entry.map(|(key, value)| (key.value().to_owned(), value.value().to_vec())))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(Into::into)
-        })
-    }
-
-    /// Writes records that are encoded already.
-    pub(crate) fn put_encoded(&self, rows: &[(Definition, String, Vec<u8>)]) -> Result<(), StorageError> {
-        self.write(|transaction| {
-            for (table, key, bytes) in rows {
-                transaction.open_table(*table)?.insert(key.as_str(), bytes.as_slice())?;
-            }
-            Ok(())
         })
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) fn new(published: Option<&Published>, pending: Option<&Pending>) -> Self {
         let attempted = pending.is_some_and(|pending| pending.attempted);
+        // With other headers the object is still the version on disk.
+        let pending = pending.filter(|pending| published.is_none() || pending.kind != PendingKind::Headers);
         let pending = pending.map(|pending| (pending.kind, pending.into()));
         Self { published: published.map(Into::into), pending, attempted }
     }

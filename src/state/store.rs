@@ -5,7 +5,7 @@ use crate::error::StorageError;
 use crate::state::records::{OpenUpload, Pending, Published, UploadStep};
 
 /// The version of the tables and of the records in them.
-pub(crate) const FORMAT: u8 = 3;
+pub(crate) const FORMAT: u8 = 4;
 
 pub(crate) const META_FORMAT: &str = "format";
 /// A random number that changes with every change of a published or pending record.

@@ -1,4 +1,5 @@
-//! The settings that decide which files of a tree are published: include and exclude patterns, ignore files, sizes.
+//! Patterns of paths, ignore files and sizes: they decide which files of a tree are published. Other patterns say which
+//! headers files get.
 
 use std::path::Path;
 
@@ -93,8 +94,19 @@ fn matches_or_contains(set: &GlobSet, path: &str) -> bool {
     above.chain(std::iter::once(path)).any(|path| set.is_match(path))
 }
 
+/// Returns the patterns of a set that match a path or a folder above it, by their places, in order.
+pub(crate) fn matching_patterns(set: &GlobSet, path: &str) -> Vec<usize> {
+    let mut found = set.matches(path);
+    for (at, _) in path.match_indices('/') {
+        found.extend(set.matches(&path[..at]));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// Compiles the patterns of one setting; `None` if there are none.
-fn compile_patterns(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError> {
+pub(crate) fn compile_patterns(field: &str, patterns: &[String]) -> Result<Option<GlobSet>, StorageError> {
     if patterns.is_empty() {
         return Ok(None);
     }

@@ -25,6 +25,8 @@ mod crash;
 #[cfg(feature = "profiles")]
 mod credentials;
 mod files;
+mod headers;
+mod headers_shared;
 mod ignore;
 mod keys;
 mod large;

@@ -677,12 +677,16 @@ fn s5_folder_swapped_for_a_link_leads_nowhere_while_files_are_opened_and_looked_
     assert_eq!((report.failed_count, report.failed[0].kind()), (1, ErrorKind::SourceChanged));
 }
 
-/// A cache of the format before this one is read, and goes on, and one of this format is what later versions will
-/// have to read. Each was written by a program of its format: six objects published, one of them a multipart upload;
+/// A cache of a format before this one is read, and goes on, and one of this format is what later versions will have to
+/// read. The first two were written by programs of their formats, and the third is the second one after an upgrade: six objects published, one of them a multipart upload;
 /// one delete and one modified file pending, an added file that was refused, and a multipart upload that is open.
 #[test]
-fn caches_of_this_format_and_the_one_before_are_read_and_go_on() {
-    let files = [&include_bytes!("../support/format2.cache")[..], include_bytes!("../support/format3.cache")];
+fn caches_of_this_format_and_the_two_before_are_read_and_go_on() {
+    let files = [
+        &include_bytes!("../support/format2.cache")[..],
+        include_bytes!("../support/format3.cache"),
+        include_bytes!("../support/format4.cache"),
+    ];
     for bytes in files {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");

@@ -137,8 +137,8 @@ fn d14_newer_format_and_another_tree_are_refused() {
     world.store.put_raw(
         HEAD,
         head.replace(
-            "\"format\":1,\"min_reader\":1,\"min_writer\":1",
-            "\"format\":2,\"min_reader\":1,\"min_writer\":2",
+            "\"format\":2,\"min_reader\":2,\"min_writer\":2",
+            "\"format\":3,\"min_reader\":2,\"min_writer\":3",
         ),
     );
     let error = two.site(state().tree("docs")).rescan().unwrap_err();

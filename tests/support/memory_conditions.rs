@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 use s3s::dto::{
-    CompleteMultipartUploadInput, DeleteObjectInput, ETag, ETagCondition, ObjectIdentifier, PutObjectInput,
+    CompleteMultipartUploadInput, CopyObjectInput, DeleteObjectInput, ETag, ETagCondition, ObjectIdentifier,
+    PutObjectInput,
 };
 use s3s::{S3Error, S3Result, s3_error};
 
@@ -22,6 +23,8 @@ pub enum Conditional {
     Delete,
     /// The `ETag` of a key in `DeleteObjects`.
     DeleteMany,
+    /// The source of a `CopyObject`.
+    CopySource,
     /// `GetObject` and `HeadObject`.
     Read,
 }
@@ -61,6 +64,12 @@ impl Conditions {
 
     pub(super) fn of_read(if_match: Option<ETagCondition>, if_none_match: Option<ETagCondition>) -> Self {
         Self { of: Conditional::Read, if_match, if_none_match }
+    }
+
+    pub(super) fn of_copy(input: &CopyObjectInput) -> Self {
+        let (if_match, if_none_match) =
+            (input.copy_source_if_match.clone(), input.copy_source_if_none_match.clone());
+        Self { of: Conditional::CopySource, if_match, if_none_match }
     }
 
     fn is_empty(&self) -> bool {

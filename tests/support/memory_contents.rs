@@ -113,16 +113,22 @@ impl MemoryStore {
         self.state().commits.clone()
     }
 
+    /// The keys in the order in which `CopyObject` committed them.
+    pub fn copies(&self) -> Vec<String> {
+        self.state().copies.clone()
+    }
+
     /// The keys of existing objects in the order in which `DeleteObject` or `DeleteObjects` removed them.
     pub fn deletes(&self) -> Vec<String> {
         self.state().deletes.clone()
     }
 
-    /// Empties the logs of `puts`, `commits` and `deletes`.
+    /// Empties the logs of `puts`, `commits`, `copies` and `deletes`.
     pub fn clear_logs(&self) {
         let mut state = self.state();
         state.puts.clear();
         state.commits.clear();
+        state.copies.clear();
         state.deletes.clear();
     }
 }

@@ -22,18 +22,30 @@ impl MemoryStore {
         self.state().lacks_bulk_delete = lacks;
     }
 
+    /// If `lacks`, answers `CopyObject` with `NotImplemented`.
+    pub fn lacks_copy(&self, lacks: bool) {
+        self.state().lacks_copy = lacks;
+    }
+
+    /// Refuses `CopyObject` with this error code for keys with this suffix.
+    pub fn refuse_copy(&self, key_suffix: &str, code: &str) {
+        self.state().copy_refusals.push((key_suffix.to_owned(), code.to_owned()));
+    }
+
     /// Refuses `PutObject` with this error code for keys with this suffix, after their bodies have been read.
     pub fn refuse_put(&self, key_suffix: &str, code: &str) {
         self.state().refusals.push((key_suffix.to_owned(), code.to_owned()));
     }
 
-    /// Undoes `deny_delete`, `fail_delete`, `lacks_bulk_delete` and `refuse_put`.
+    /// Undoes `deny_delete`, `fail_delete`, `lacks_bulk_delete`, `lacks_copy`, `refuse_put` and `refuse_copy`.
     pub fn clear_faults(&self) {
         let mut state = self.state();
         state.undeletable.clear();
         state.failing_deletes.clear();
         state.lacks_bulk_delete = false;
+        state.lacks_copy = false;
         state.refusals.clear();
+        state.copy_refusals.clear();
     }
 
     /// Refuses `a/b` while `a` exists, and the reverse, with the error codes of `MinIO`.

@@ -149,6 +149,14 @@ impl Upload {
     }
 }
 
+/// The error for a key that a test refuses.
+fn refused(refusals: &[(String, String)], key: &str) -> S3Result<()> {
+    match refusals.iter().find(|(suffix, _)| key.ends_with(suffix.as_str())) {
+        Some((_, code)) => Err(super::error_of(code)),
+        None => Ok(()),
+    }
+}
+
 fn joined(parts: &[StoredObject]) -> Bytes {
     let mut whole = BytesMut::new();
     for part in parts {
@@ -172,12 +180,15 @@ pub(super) struct State {
     pub(super) uploads: BTreeMap<String, Upload>,
     pub(super) puts: Vec<String>,
     pub(super) commits: Vec<String>,
+    pub(super) copies: Vec<String>,
     pub(super) deletes: Vec<String>,
     pub(super) undeletable: BTreeSet<String>,
     /// Keys whose deletes fail: the error code, and how many more times.
     pub(super) failing_deletes: BTreeMap<String, (String, u32)>,
     pub(super) lacks_bulk_delete: bool,
+    pub(super) lacks_copy: bool,
     pub(super) refusals: Vec<(String, String)>,
+    pub(super) copy_refusals: Vec<(String, String)>,
     pub(super) folders_are_files: bool,
     pub(super) page_limit: Option<usize>,
     pub(super) spaces_as_plus: bool,
@@ -259,10 +270,11 @@ impl State {
     }
 
     pub(super) fn check_refusals(&self, key: &str) -> S3Result<()> {
-        match self.refusals.iter().find(|(suffix, _)| key.ends_with(suffix.as_str())) {
-            Some((_, code)) => Err(super::error_of(code)),
-            None => Ok(()),
-        }
+        refused(&self.refusals, key)
+    }
+
+    pub(super) fn check_copy_refusals(&self, key: &str) -> S3Result<()> {
+        refused(&self.copy_refusals, key)
     }
 
     pub(super) fn begin(&mut self, input: CreateMultipartUploadInput) -> String {

@@ -7,6 +7,8 @@ mod answers;
 mod conditions;
 #[path = "memory_contents.rs"]
 mod contents;
+#[path = "memory_copies.rs"]
+mod copies;
 #[path = "memory_etags.rs"]
 mod etags;
 #[path = "memory_modes.rs"]
@@ -14,6 +16,7 @@ mod modes;
 #[path = "memory_state.rs"]
 mod state;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -84,11 +87,7 @@ impl S3 for MemoryStore {
     }
 
     async fn put_object(&self, req: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let headers = req.headers.iter();
-        let headers = headers.map(|(name, value)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-        });
-        let headers = headers.collect();
+        let headers = texts_of(&req.headers);
         let mut input = req.input;
         let bytes = drain(input.body.take(), input.content_length).await?;
         check_sha256(&bytes, input.checksum_sha256.as_deref())?;
@@ -110,6 +109,12 @@ impl S3 for MemoryStore {
         let mut answer = S3Response::new(output);
         answer.headers.insert("x-amz-request-id", HeaderValue::from_static("0MEMORY0PUT0"));
         Ok(answer)
+    }
+
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+        let headers = texts_of(&req.headers);
+        let mut state = self.in_bucket(&req.input.bucket)?;
+        Ok(S3Response::new(state.copy(&self.bucket, req.input, headers)?))
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -242,6 +247,12 @@ impl S3 for MemoryStore {
         let state = self.in_bucket(&req.input.bucket)?;
         Ok(S3Response::new(answers::list_uploads(&state, req.input)))
     }
+}
+
+/// The headers of a request as texts.
+fn texts_of(headers: &http::HeaderMap) -> BTreeMap<String, String> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
 }
 
 /// Reads the whole body. s3s verifies its SHA-256 at the end of the stream, so nothing may be stored before that.

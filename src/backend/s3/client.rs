@@ -31,7 +31,7 @@ use crate::backend::s3::http::body::{BodySink, TimedBody, with_own_limits};
 use crate::backend::s3::http::thread_context::HiddenHeader;
 use crate::backend::s3::http::transport::{Connections, TransportSizes};
 use crate::backend::s3::redaction::{Secrets, truncated};
-use crate::backend::s3::request::{REQUEST_ID, S3Request, S3Response, header, http_date};
+use crate::backend::s3::request::{COPY_SOURCE, REQUEST_ID, S3Request, S3Response, header, http_date};
 use crate::backend::s3::xml::{self, ErrorBody};
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -255,8 +255,9 @@ impl Client {
         now: SystemTime,
         used: &SignedWith,
     ) -> Result<S3Response, StorageError> {
-        // A store may send status 200 to a POST before it knows the outcome, and then an error.
-        let is_error = request.method == Method::POST && xml::is_error(&response.body);
+        // A store may send status 200 to a POST or a copy before it knows the outcome, and then an error.
+        let is_early = request.method == Method::POST || request.headers.contains_key(COPY_SOURCE);
+        let is_error = is_early && xml::is_error(&response.body);
         let is_unchanged =
             response.status == StatusCode::NOT_MODIFIED && request.headers.contains_key(IF_NONE_MATCH);
         if is_unchanged || response.status.is_success() && !is_error {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use s3::bucket::Bucket;
 
 use crate::backend::s3::address::{S3Address, split_url};
@@ -12,6 +11,7 @@ use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::auth::renewal::Renewal;
 use crate::backend::s3::checks::{check_base_url, check_bucket, check_endpoint, is_aws, resolve_region};
 use crate::backend::s3::headers::check_headers;
+use crate::backend::s3::headers::rules::{HeaderRule, HeaderRules};
 use crate::backend::s3::http::network::{NetworkConfig, NetworkSettings};
 use crate::error::StorageError;
 use crate::key::Prefix;
@@ -48,6 +48,7 @@ pub struct S3Config {
     bucket_prefix: String,
     public_url: Option<String>,
     headers: Vec<(String, String)>,
+    header_rules: Vec<HeaderRule>,
     checksum_header: Option<bool>,
     chunk_size: usize,
     part_threshold: u64,
@@ -70,6 +71,7 @@ impl S3Config {
             bucket_prefix: String::new(),
             public_url: None,
             headers: Vec::new(),
+            header_rules: Vec::new(),
             checksum_header: None,
             chunk_size: 8 * 1024,
             part_threshold: DEFAULT_PART_SIZE,
@@ -184,6 +186,27 @@ impl S3Config {
         self
     }
 
+    /// Adds headers for the objects whose keys match the rule's pattern. An object gets the headers of
+    /// [`header`](Self::header) first, then those of every rule that matches its key, in the order in which the rules were
+    /// added: a later value replaces an earlier one of the same name, an empty value removes it. The headers of one object
+    /// have 4 KiB at most, whichever rules match. Objects of the state in the bucket take no rules. Default: no rules.
+    ///
+    /// A file whose headers are no longer those of its object is brought in line by the next rescan: by a copy of the
+    /// object onto itself, or, where that is not possible, by sending the file again.
+    ///
+    /// ```
+    /// use bucket_brigade::{HeaderRule, S3Config};
+    /// let config = S3Config::new("site")
+    ///     .header("Cache-Control", "public, max-age=31536000, immutable")
+    ///     .header_rule(HeaderRule::new("*.html").set("Cache-Control", "no-cache"))
+    ///     .header_rule(HeaderRule::new("/install").set("Content-Type", "text/x-shellscript"));
+    /// # let _ = config;
+    /// ```
+    pub fn header_rule(mut self, rule: HeaderRule) -> Self {
+        self.header_rules.push(rule);
+        self
+    }
+
     /// Stores objects with `x-amz-checksum-sha256`. Default: on for AWS, off elsewhere.
     /// The body is protected either way: its SHA-256 is part of the signature.
     pub fn checksum_header(mut self, yes: bool) -> Self {
@@ -292,7 +315,7 @@ impl S3Config {
             address,
             credentials,
             renewal: self.renewal,
-            headers: check_headers(&self.headers)?,
+            headers: HeaderRules::new(check_headers(&self.headers)?, &self.header_rules)?,
             chunk_size: self.chunk_size,
             part_threshold: self.part_threshold,
             part_size: self.part_size,
@@ -308,7 +331,7 @@ pub(crate) struct S3Settings {
     pub(crate) address: S3Address,
     pub(crate) credentials: Credentials,
     pub(crate) renewal: Option<Renewal>,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: HeaderRules,
     pub(crate) checksum_header: bool,
     pub(crate) chunk_size: usize,
     pub(crate) part_threshold: u64,
@@ -387,7 +410,7 @@ mod tests {
     #[test]
     fn runs_of_spaces_in_header_values_become_one() {
         let settings = config().header("Cache-Control", "public,   max-age=60 ").validate().unwrap();
-        assert_eq!(settings.headers["cache-control"], "public, max-age=60");
+        assert_eq!(settings.headers.common["cache-control"], "public, max-age=60");
     }
 
     #[test]

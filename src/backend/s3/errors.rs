@@ -200,6 +200,7 @@ fn with_advice(
                 Operation::List => "s3:ListBucket is needed",
                 Operation::Download => "s3:GetObject is needed",
                 Operation::Abort => "s3:AbortMultipartUpload is needed",
+                Operation::Copy => "s3:GetObject and s3:PutObject are needed",
                 _ => "s3:PutObject, s3:DeleteObject and s3:ListBucket are needed",
             };
             format!("the credentials may not do this in bucket \"{bucket}\": {needed}")

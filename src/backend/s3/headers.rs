@@ -1,6 +1,9 @@
 //! The headers that are stored with an object: the ones from the settings, Content-Type, checksum, upload token.
 
+pub(crate) mod rules;
+
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,11 +11,12 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
+use crate::backend::DueHeaders;
 use crate::backend::s3::S3Backend;
 use crate::error::StorageError;
 use crate::key::RemoteKey;
 
-/// Bytes of all headers from the settings together. S3 stores 2 KB of user-defined metadata (Amazon S3 User Guide,
+/// Bytes of the headers of every object together. S3 stores 2 KB of user-defined metadata (Amazon S3 User Guide,
 /// "Working with object metadata"); the rest is room for the other headers.
 const MAX_HEADERS_BYTES: usize = 4 * 1024;
 
@@ -60,7 +64,16 @@ const TYPES: [(&str, &str); 13] = [
     ("zst", "application/zstd"),
 ];
 
-/// Checks the headers of the settings and normalizes their values.
+/// Headers of a request that stores do not keep with the object.
+const NOT_STORED: [&str; 2] = ["x-amz-expected-bucket-owner", "x-amz-request-payer"];
+
+/// The headers of one kind of objects: of those that have the same media type and match the same rules.
+pub(crate) struct ObjectHeaders {
+    headers: HeaderMap,
+    due: DueHeaders,
+}
+
+/// Checks the headers of every object and normalizes their values.
 pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, StorageError> {
     let mut headers = HeaderMap::new();
     if given.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_HEADERS_BYTES {
@@ -68,26 +81,7 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
     }
     for (name, value) in given {
         let wrong = |problem: &str| StorageError::config("header", format!("{name:?}: {problem}"));
-        let header = HeaderName::try_from(name).map_err(|_| wrong("not a header name"))?;
-        // Set per request, or signed: a second value would break one or the other.
-        if RESERVED.contains(&header.as_str())
-            || header.as_str().starts_with("x-amz-checksum-")
-            || header == UPLOAD_TOKEN
-            || header == PROOF
-        {
-            return Err(wrong("it is set by this library"));
-        }
-        if header.as_str().starts_with("x-amz-server-side-encryption-customer-") {
-            return Err(wrong(
-                "customer-provided keys (SSE-C) are not supported: the key would be written to logs",
-            ));
-        }
-        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return Err(wrong("the value is not ASCII; encode it (RFC 2047)"));
-        }
-        // Stores sign runs of spaces differently (see `auth::sign`), so none are sent.
-        let value = value.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-        let value = HeaderValue::try_from(value).map_err(|_| wrong("the value cannot be sent"))?;
+        let (header, value) = check_header(name, value).map_err(wrong)?;
         // A store would keep a type of its own choice.
         if value.is_empty() && header == CONTENT_TYPE {
             return Err(wrong("it has no value; leave it out for a type by the file's name"));
@@ -100,14 +94,68 @@ pub(crate) fn check_headers(given: &[(String, String)]) -> Result<HeaderMap, Sto
     Ok(headers)
 }
 
+/// Checks a header and normalizes its value. The error is what is wrong with it.
+fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let header = HeaderName::try_from(name).map_err(|_| "not a header name")?;
+    let is_checksum = header.as_str().starts_with("x-amz-checksum-");
+    let is_of_copy = header.as_str().starts_with("x-amz-copy-source");
+    // Set per request, or signed: a second value would break one or the other.
+    if RESERVED.contains(&header.as_str())
+        || is_checksum
+        || is_of_copy
+        || header == UPLOAD_TOKEN
+        || header == PROOF
+    {
+        return Err("it is set by this library");
+    }
+    if header.as_str().starts_with("x-amz-server-side-encryption-customer-") {
+        return Err("customer-provided keys (SSE-C) are not supported: the key would be written to logs");
+    }
+    if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err("the value is not ASCII; encode it (RFC 2047)");
+    }
+    // Stores sign runs of spaces differently (see `auth::sign`), so none are sent.
+    let value = value.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let value = HeaderValue::try_from(value).map_err(|_| "the value cannot be sent")?;
+    Ok((header, value))
+}
+
 /// Returns the headers to store with the object of a key.
 pub(crate) fn object_headers(s3: &S3Backend, key: &RemoteKey) -> Result<HeaderMap, StorageError> {
-    let mut headers = s3.settings.headers.clone();
-    // A type from the settings holds for every object.
-    if !headers.contains_key(CONTENT_TYPE) {
-        set_header(&mut headers, "content-type", &content_type(key.as_str()))?;
-    }
-    Ok(headers)
+    headers_of_kind(s3, key).map(|kind| kind.headers.clone())
+}
+
+/// Returns the digest of [`object_headers`] and of the checksum setting: it changes when they do.
+pub(crate) fn due_headers(s3: &S3Backend, key: &RemoteKey) -> Result<DueHeaders, StorageError> {
+    headers_of_kind(s3, key).map(|kind| kind.due)
+}
+
+fn headers_of_kind(s3: &S3Backend, key: &RemoteKey) -> Result<Arc<ObjectHeaders>, StorageError> {
+    let media_type = media_type(key.as_str());
+    s3.settings.headers.of(key.as_str(), media_type, |mut headers, is_explicit| {
+        // A type from the settings comes first.
+        if !headers.contains_key(CONTENT_TYPE) {
+            set_header(&mut headers, "content-type", &content_type(media_type))?;
+        }
+        let digest = digest_of(&headers, s3.settings.checksum_header);
+        Ok(ObjectHeaders { headers, due: DueHeaders { digest, is_explicit } })
+    })
+}
+
+fn digest_of(headers: &HeaderMap, with_checksum: bool) -> [u8; 32] {
+    let stored = headers.iter().filter(|(name, _)| is_stored(name));
+    let mut lines: Vec<_> = stored
+        .map(|(name, value)| [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat())
+        .collect();
+    // The order of headers means nothing.
+    lines.sort_unstable();
+    // Objects without a checksum get one once it is asked for.
+    lines.push(vec![u8::from(with_checksum)]);
+    Sha256::digest(lines.concat()).into()
+}
+
+fn is_stored(name: &HeaderName) -> bool {
+    !NOT_STORED.contains(&name.as_str())
 }
 
 /// Returns the headers to store with an object of the state: those of the settings that a bucket may demand, and no
@@ -118,24 +166,10 @@ pub(crate) fn state_headers(s3: &S3Backend, content_type: &str) -> Result<Header
             || matches!(name.as_str(), "x-amz-expected-bucket-owner" | "x-amz-request-payer")
             || name == "x-amz-acl" && value.as_bytes().starts_with(b"bucket-owner-")
     };
-    let demanded = s3.settings.headers.iter().filter(|(name, value)| is_demanded(name, value));
+    let demanded = s3.settings.headers.common.iter().filter(|(name, value)| is_demanded(name, value));
     let mut headers: HeaderMap = demanded.map(|(name, value)| (name.clone(), value.clone())).collect();
     set_header(&mut headers, "content-type", content_type)?;
     Ok(headers)
-}
-
-/// Returns a digest of [`object_headers`] and the checksum setting: it changes when they do.
-pub(crate) fn headers_digest(s3: &S3Backend, key: &RemoteKey) -> Result<[u8; 32], StorageError> {
-    let headers = object_headers(s3, key)?;
-    let mut lines: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat())
-        .collect();
-    // The order of headers means nothing.
-    lines.sort_unstable();
-    // Objects without a checksum are sent again once it is asked for.
-    lines.push(vec![u8::from(s3.settings.checksum_header)]);
-    Ok(Sha256::digest(lines.concat()).into())
 }
 
 /// Adds the checksum that the store keeps with the object, if the settings ask for it.
@@ -161,15 +195,20 @@ pub(crate) fn set_header(
     Ok(())
 }
 
-/// Returns the media type for a file name. Text is UTF-8 unless the settings have another Content-Type.
-fn content_type(key: &str) -> Cow<'static, str> {
+/// Returns the media type for a file name.
+fn media_type(key: &str) -> &'static str {
     let name = key.rsplit('/').next().unwrap_or(key);
-    let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-    let listed = TYPES.iter().find(|(ours, _)| extension.as_deref() == Some(*ours));
-    let media_type = listed.map_or_else(
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    let is = |ours: &str| extension.is_some_and(|extension| extension.eq_ignore_ascii_case(ours));
+    let listed = TYPES.iter().find(|(ours, _)| is(ours));
+    listed.map_or_else(
         || mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream"),
         |(_, media_type)| media_type,
-    );
+    )
+}
+
+/// Returns the Content-Type of a media type. Text is UTF-8 unless the settings have another Content-Type.
+fn content_type(media_type: &'static str) -> Cow<'static, str> {
     if media_type.starts_with("text/") {
         format!("{media_type}; charset=utf-8").into()
     } else {
@@ -219,7 +258,7 @@ mod tests {
             (".html", "application/octet-stream"),
             ("ts", "application/octet-stream"),
         ] {
-            assert_eq!(content_type(name), expected, "{name}");
+            assert_eq!(content_type(media_type(name)), expected, "{name}");
         }
     }
 }

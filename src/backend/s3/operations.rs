@@ -1,6 +1,7 @@
 //! The operations of S3, each in the file of its S3 name. Each builds its request, retries it and reads the response.
 
 mod conditional;
+pub(crate) mod copy_object;
 pub(crate) mod delete_objects;
 mod diagnose;
 pub(crate) mod first_request;

@@ -114,5 +114,8 @@ pub(crate) fn http_date(text: Option<&str>) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
+/// The header that makes a PUT a `CopyObject`.
+pub(crate) const COPY_SOURCE: &str = "x-amz-copy-source";
+
 /// The header with the store's ID of a request.
 pub(crate) const REQUEST_ID: &str = "x-amz-request-id";

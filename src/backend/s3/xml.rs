@@ -188,6 +188,13 @@ struct CompletedBody {
     etag: Option<RawText>,
 }
 
+/// Reads the `ETag` of a copy.
+pub(crate) fn parse_copied(body: &[u8], secrets: &Secrets) -> Result<Option<String>, StorageError> {
+    let copied: CompletedBody = parse_document(body, secrets, Operation::Copy, "CopyObjectResult")?;
+    let etag = copied.etag.map(|tag| tag.etag(secrets, Operation::Copy)).transpose()?;
+    Ok(etag.filter(|tag| !tag.is_empty()))
+}
+
 /// Reads the `ETag` of a completed upload's object.
 pub(crate) fn parse_completed(body: &[u8], secrets: &Secrets) -> Result<Option<String>, StorageError> {
     let completed: CompletedBody =

@@ -1,6 +1,7 @@
 //! The JSON of reports. Field names are part of the interface: fields are added, never renamed or removed.
 //! A report is serialized without a copy of its lists, which may hold 100,000 items each.
 
+mod counts;
 pub(crate) mod queries;
 pub(crate) mod state;
 
@@ -8,14 +9,14 @@ use std::io;
 use std::path::Path;
 
 use bucket_brigade::{
-    Adoption, DeletesRefused, Kept, MetricsSnapshot, PendingKind, RescanReport, Skip, StopReason,
-    StorageError, TooMany, Uploaded, VerifyReport,
+    Adoption, DeletesRefused, Kept, MetricsSnapshot, PendingKind, RescanReport, Skip, StorageError, TooMany,
+    Uploaded, VerifyReport,
 };
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 use serde_json::{Value, json};
 
-use self::state::{StateObject, state_object};
+use self::counts::{Report, counts_at_error, report_counts};
 use crate::printable::{PrintablePath, is_hidden};
 
 /// Writes an object as JSON, with invisible characters escaped.
@@ -85,64 +86,6 @@ fn failures(errors: &[StorageError]) -> Failures<'_> {
     List(errors, to_failure)
 }
 
-/// The counts that `sync --json` and `plan --json` print.
-#[derive(Serialize)]
-struct Report<'a> {
-    outcome: &'static str,
-    stop_reason: Option<&'static str>,
-    deletes_refused: Option<Value>,
-    scanned: u64,
-    unchanged: u64,
-    uploaded: u64,
-    uploaded_bytes: u64,
-    adopted: u64,
-    adopted_bytes: u64,
-    adoption: Option<Value>,
-    deleted: u64,
-    kept: u64,
-    skipped: u64,
-    failed: Failures<'a>,
-    failed_count: u64,
-    pending: Option<u64>,
-    open_uploads: Option<u64>,
-    outage: Option<Failure>,
-    verified: Option<VerifiedObject<'a>>,
-    state: Option<StateObject<'a>>,
-    requests: u64,
-    connections: u64,
-    retries: u64,
-    elapsed_s: f64,
-}
-
-fn report_counts(report: &RescanReport) -> Report<'_> {
-    Report {
-        outcome: report.outcome.as_str(),
-        stop_reason: report.stop_reason.map(StopReason::as_str),
-        deletes_refused: report.deletes_refused.as_ref().map(refusal_json),
-        scanned: report.scanned,
-        unchanged: report.unchanged,
-        uploaded: report.uploaded_count,
-        uploaded_bytes: report.uploaded_bytes,
-        adopted: report.adopted_count,
-        adopted_bytes: report.adopted_bytes,
-        adoption: report.adoption.as_ref().map(adoption_json),
-        deleted: report.deleted_count,
-        kept: report.kept_count,
-        skipped: report.skipped_count,
-        failed: failures(&report.failed),
-        failed_count: report.failed_count,
-        pending: Some(report.pending),
-        open_uploads: Some(report.open_uploads),
-        outage: report.outage.as_ref().map(to_failure),
-        verified: report.verified.as_ref().map(verify_report),
-        state: report.state.as_ref().map(state_object),
-        requests: report.metrics.requests,
-        connections: report.metrics.connections,
-        retries: report.metrics.retries,
-        elapsed_s: report.elapsed.as_secs_f64(),
-    }
-}
-
 fn adoption_json(found: &Adoption) -> Value {
     let Adoption { listed, different, without_file, head_requests, .. } = found;
     json!({
@@ -169,6 +112,7 @@ pub(crate) struct PartialRun {
     pub(crate) elapsed_s: f64,
     pub(crate) sent: Vec<Sent>,
     pub(crate) deleted: Vec<String>,
+    pub(crate) headers_updated: Vec<String>,
     pub(crate) adopted: Vec<String>,
     pub(crate) adopted_count: u64,
     pub(crate) adopted_bytes: u64,
@@ -196,6 +140,7 @@ pub(crate) fn failed_sync<'a>(error: &'a StorageError, done: &'a PartialRun) -> 
         deleted_list: &done.deleted,
         kept_list: List(&[], kept_key),
         skipped_list: List(&[], ToString::to_string),
+        headers_updated_list: &done.headers_updated,
         adopted_list: &done.adopted,
     }
 }
@@ -208,6 +153,7 @@ pub(crate) fn failed_plan<'a>(error: &'a StorageError, done: &PartialRun) -> Pla
         delete_list: &[],
         kept_list: List(&[], kept_key),
         skipped_list: List(&[], ToString::to_string),
+        headers_updated_list: &[],
         adopted_list: &[],
     }
 }
@@ -215,36 +161,6 @@ pub(crate) fn failed_plan<'a>(error: &'a StorageError, done: &PartialRun) -> Pla
 /// Returns the object of another command that an error ended.
 pub(crate) fn failed_query(error: &StorageError) -> impl Serialize {
     counts_at_error(error, &PartialRun::default())
-}
-
-fn counts_at_error<'a>(error: &'a StorageError, done: &PartialRun) -> Report<'a> {
-    let PartialRun { scanned, metrics, elapsed_s, .. } = done;
-    Report {
-        outcome: "error",
-        stop_reason: None,
-        deletes_refused: None,
-        scanned: *scanned,
-        unchanged: 0,
-        uploaded: metrics.uploads,
-        uploaded_bytes: metrics.upload_bytes,
-        adopted: done.adopted_count,
-        adopted_bytes: done.adopted_bytes,
-        adoption: None,
-        deleted: metrics.deletes,
-        kept: 0,
-        skipped: 0,
-        failed: failures(std::slice::from_ref(error)),
-        failed_count: 1 + metrics.uploads_failed + metrics.deletes_failed,
-        pending: None,
-        open_uploads: None,
-        outage: None,
-        verified: None,
-        state: None,
-        requests: metrics.requests,
-        connections: metrics.connections,
-        retries: metrics.retries,
-        elapsed_s: *elapsed_s,
-    }
 }
 
 #[derive(Serialize)]
@@ -286,6 +202,7 @@ pub(crate) struct SyncReport<'a> {
     deleted_list: &'a [String],
     kept_list: List<'a, Kept, KeptKey<'a>>,
     skipped_list: List<'a, Skip, String>,
+    headers_updated_list: &'a [String],
     adopted_list: &'a [String],
 }
 
@@ -296,6 +213,7 @@ pub(crate) fn sync_report(done: &RescanReport) -> SyncReport<'_> {
         deleted_list: &done.deleted,
         kept_list: List(&done.kept, kept_key),
         skipped_list: List(&done.skipped, ToString::to_string),
+        headers_updated_list: &done.headers_updated,
         adopted_list: &done.adopted,
     }
 }
@@ -309,6 +227,7 @@ pub(crate) struct PlanReport<'a> {
     delete_list: &'a [String],
     kept_list: List<'a, Kept, KeptKey<'a>>,
     skipped_list: List<'a, Skip, String>,
+    headers_updated_list: &'a [String],
     adopted_list: &'a [String],
 }
 
@@ -319,6 +238,7 @@ pub(crate) fn plan_report(planned: &RescanReport) -> PlanReport<'_> {
         delete_list: &planned.deleted,
         kept_list: List(&planned.kept, kept_key),
         skipped_list: List(&planned.skipped, ToString::to_string),
+        headers_updated_list: &planned.headers_updated,
         adopted_list: &planned.adopted,
     }
 }
@@ -327,6 +247,7 @@ fn kind_name(kind: PendingKind) -> &'static str {
     match kind {
         PendingKind::Added => "added",
         PendingKind::Modified => "modified",
+        PendingKind::Headers => "headers",
         PendingKind::Removed => "removed",
         PendingKind::Unsettled => "unsettled",
         _ => "other",

@@ -54,7 +54,7 @@ fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
         return Err(command().error(ErrorKind::InvalidValue, tip));
     }
     let matches = command().try_get_matches_from(&args);
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| with_tip(error, &args))
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(with_tip)
 }
 
 /// Flags of other tools, and a tip that names the equivalent.
@@ -71,7 +71,7 @@ const FOREIGN_FLAGS: [(&str, &str); 9] = [
 ];
 
 /// Adds a tip to the error about an unknown flag that other tools have.
-fn with_tip(mut error: clap::Error, args: &[OsString]) -> clap::Error {
+fn with_tip(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return error };
     let given = given.split(['=', ' ']).next().unwrap_or_default().to_owned();
     let tip = FOREIGN_FLAGS.iter().find(|(flag, _)| *flag == given).map(|(_, here)| *here);

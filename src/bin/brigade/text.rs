@@ -124,21 +124,23 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
     writeln!(out, "{style}{outcome}{style:#} {}{generation}{why}", Printable(destination))?;
     writeln!(
         out,
-        "{}: {} uploaded ({}), {}{} unchanged, {} deleted",
+        "{}: {} uploaded ({}), {}{}{} unchanged, {} deleted",
         counted(report.scanned, "file"),
         count(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),
+        headers_clause(report, "new headers"),
         adopted_clause(report, "adopted"),
         count(report.unchanged),
         count(report.deleted_count),
     )?;
     writeln!(
         out,
-        "{} failed, {} pending, {} kept, {} skipped; cache {}",
+        "{} failed, {} pending, {} kept, {} skipped{}; cache {}",
         count(report.failed_count),
         count(report.pending),
         count(report.kept_count),
         count(report.skipped_count),
+        sizes_clause(report),
         Printable(cache),
     )?;
     writeln!(
@@ -153,6 +155,26 @@ pub(crate) fn print_summary(report: &RescanReport, destination: &str, cache: &st
         },
         report.elapsed.as_secs_f64(),
     )
+}
+
+/// Formats the number of objects that get new headers by a copy, and of those that are sent again for them.
+fn headers_clause(report: &RescanReport, what: &str) -> String {
+    let resent = match report.headers_resent_count {
+        0 => String::new(),
+        count => format!(" ({} more are sent again for that)", HumanCount(count)),
+    };
+    match report.headers_updated_count {
+        0 if resent.is_empty() => String::new(),
+        count => format!("{} {what}{resent}, ", HumanCount(count)),
+    }
+}
+
+/// Formats the number of files that are left out by their size.
+fn sizes_clause(report: &RescanReport) -> String {
+    match report.outside_sizes {
+        0 => String::new(),
+        count => format!(", {} left out by size", HumanCount(count)),
+    }
 }
 
 /// Formats the number of objects that a first run takes over, if its prefix held any.
@@ -199,6 +221,9 @@ fn write_lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()
         let sign = if file.kind == PendingKind::Modified { '~' } else { '+' };
         writeln!(out, "{sign} {} ({})", Printable(&file.key), BinaryBytes(file.bytes))?;
     }
+    for key in &report.headers_updated {
+        writeln!(out, "h {}", Printable(key))?;
+    }
     for key in &report.adopted {
         writeln!(out, "@ {}", Printable(key))?;
     }
@@ -211,9 +236,11 @@ fn write_lists(mut out: &mut impl Write, report: &RescanReport) -> io::Result<()
     for skip in &report.skipped {
         writeln!(out, "! {skip}")?;
     }
-    let done = report.uploaded.len() + report.adopted.len() + report.deleted.len();
+    let done =
+        report.uploaded.len() + report.headers_updated.len() + report.adopted.len() + report.deleted.len();
     let listed = done + report.kept.len() + report.skipped.len();
-    let done = report.uploaded_count + report.adopted_count + report.deleted_count;
+    let done =
+        report.uploaded_count + report.headers_updated_count + report.adopted_count + report.deleted_count;
     let all = done + report.kept_count + report.skipped_count;
     write_more(&mut out, all.saturating_sub(listed as u64))
 }
@@ -224,14 +251,16 @@ pub(crate) fn print_plan(report: &RescanReport) -> io::Result<()> {
     write_lists(&mut out, report)?;
     writeln!(
         out,
-        "{}: {} to upload ({}), {}{} unchanged, {} to delete, {} kept, {} failed",
+        "{}: {} to upload ({}), {}{}{} unchanged, {} to delete, {} kept{}, {} failed",
         counted(report.scanned, "file"),
         HumanCount(report.uploaded_count),
         BinaryBytes(report.uploaded_bytes),
+        headers_clause(report, "to get new headers"),
         adopted_clause(report, "to adopt"),
         HumanCount(report.unchanged),
         HumanCount(report.deleted_count),
         HumanCount(report.kept_count),
+        sizes_clause(report),
         HumanCount(report.failed_count),
     )?;
     state::write_plan(&mut out, report)?;

@@ -96,5 +96,6 @@ fn recognize(runs: &[RunRecord], pending: &Pending, object: StoredObject) -> Opt
         etag: object.etag,
         root: run.root,
         with_root: pending.stat.device == run.root_device,
+        headers: None,
     })
 }

@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
     pub(crate) pending: Pending,
     /// The cache says that it is attempted.
     pub(crate) marked: bool,
-    /// What is published now, if that may be believed; of a modified file.
+    /// What is published now, if that may be believed; of a file that was published before.
     pub(crate) published: Option<Published>,
 }
 
@@ -94,7 +94,9 @@ impl<'a> Attempts<'a> {
                 continue;
             }
             let published = match self.kind {
-                PendingKind::Modified if self.believe => self.cache.published_record(&key)?,
+                PendingKind::Modified | PendingKind::Headers if self.believe => {
+                    self.cache.published_record(&key)?
+                }
                 _ => None,
             };
             return Ok(Some(Wanted { key: RemoteKey::new(key)?, pending, marked: false, published }));

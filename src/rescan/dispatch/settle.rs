@@ -16,10 +16,15 @@ impl Dispatcher<'_> {
         let (key, batch) = (item.key.as_str().to_owned(), item.batch);
         match ending {
             Ending::Uploaded(published, receipt) => {
-                report.add_uploaded(key, receipt.url, published.stat.size, item.pending.kind);
+                let (kind, bytes) = (item.pending.kind, published.stat.size);
+                report.add_uploaded(key, receipt.url, bytes, kind);
                 self.succeeded(report);
             }
             Ending::Confirmed(_) => self.tally.confirmed += 1,
+            Ending::HeadersUpdated(_) => {
+                report.add_headers_updated(key);
+                self.succeeded(report);
+            }
             Ending::Skipped(reason) => report.add_skipped(Skip { path: key.into(), reason }),
             // It is sent, or fails once more, when it is its turn.
             Ending::Failed(_) if self.confirming => {}

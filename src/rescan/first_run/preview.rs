@@ -10,6 +10,7 @@ use crate::rescan::config::FirstRun;
 use crate::rescan::first_run::FirstRunContext;
 use crate::rescan::first_run::adopt::{AdoptionSink, FileState, adopt};
 use crate::rescan::plan::Plan;
+use crate::rescan::plan::headers::{copyable_etag, headers_to_do};
 use crate::rescan::report::{KeptReason, RescanReport};
 use crate::state::records::{Pending, PendingKind, Published};
 use crate::tree::exclusions::Exclusions;
@@ -117,6 +118,16 @@ impl AdoptionSink for Preview<'_> {
 
     fn same(&mut self, key: String, published: Published) {
         self.count_common();
+        let backend = &*self.first_run.context.session.backend;
+        if headers_to_do(backend, &key, &published).is_some() {
+            self.plan.headers += 1;
+            if copyable_etag(self.first_run.transfers, &published).is_none() {
+                // It is sent all the same.
+                self.report.headers_resent_count += 1;
+                return self.report.add_adopted(key, published.stat.size);
+            }
+            self.report.add_headers_updated(key.clone());
+        }
         self.plan.added = self.plan.added.saturating_sub(1);
         self.report.uploaded_count = self.report.uploaded_count.saturating_sub(1);
         self.report.uploaded_bytes = self.report.uploaded_bytes.saturating_sub(published.stat.size);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use crate::backend::{Receipt, UploadName};
+use crate::backend::{HeadersDigest, Receipt, UploadName};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::context::{Context, given_up, panicked};
 use crate::rescan::multipart::resume::resume_or_create;
@@ -36,12 +36,16 @@ const STACK: usize = 256 * 1024;
 pub(crate) struct MultipartFile {
     pub(crate) item: Item,
     /// The pending record that the cache holds for it.
-    recorded: Pending,
+    pub(super) recorded: Pending,
     /// The plan of now. An upload that is resumed may have another.
-    wanted: PartPlan,
-    parts: Parts,
-    /// Open, once the file was found to differ from what is published.
+    pub(super) wanted: PartPlan,
+    pub(super) parts: Parts,
+    /// Open, once the file was found to differ from what is published, in its content or its headers.
     differing: Option<Arc<Source>>,
+    /// Only the headers of its object differ.
+    pub(super) only_headers: bool,
+    /// The digest of the headers that its upload was created with.
+    headers: Option<HeadersDigest>,
     /// When its upload was created or resumed.
     began: Option<Duration>,
     /// The upload that was completed or aborted.
@@ -75,6 +79,8 @@ impl MultipartFile {
             wanted: plan,
             parts: Parts::new(plan),
             differing: None,
+            only_headers: false,
+            headers: None,
             began: None,
             closed: None,
             request_id: String::new(),
@@ -150,6 +156,9 @@ impl Coordinator {
             self.file.differing = Some(source);
             return Ok(None);
         }
+        if let Some(updated) = self.update_headers()? {
+            return Ok(Some(updated));
+        }
         match self.upload(&source) {
             Ok(receipt) => Ok(Some(self.uploaded(receipt))),
             Err(error) => {
@@ -204,7 +213,7 @@ impl Coordinator {
         let known = self.file.recorded.known();
         let known = known.filter(|known| believed.is_none_or(|there| there.part_size() == known.part_size()));
         let plan = match (believed, known) {
-            (Some(there), Some(known)) if there == known => return Ok(self.confirmed()),
+            (Some(there), Some(known)) if there == known => return self.settle_same_content(),
             (Some(there), None) => PartPlan::exactly(size, there.part_size().unwrap_or(size)),
             (None, None) if self.context().is_offline() => None,
             _ => return Ok(None),
@@ -215,7 +224,7 @@ impl Coordinator {
         let digest = if was_plain { self.file.parts.plain_digest() } else { self.file.parts.digest() };
         self.file.item.pending.digest = Some(digest);
         if believed == Some(digest) {
-            return Ok(self.confirmed());
+            return self.settle_same_content();
         }
         if self.context().is_offline() {
             return Err(given_up(Operation::Upload));
@@ -239,8 +248,8 @@ impl Coordinator {
         let opening = Opening { not_racy: file.item.pending.not_racy, parts: file.parts.clone(), gone };
         let source = source.clone();
         let opened = self.tasks.run(move |worker| resume_or_create(worker, &source, opening))?;
-        let Opened { upload, parts, completed } = opened;
-        self.file.parts = parts;
+        let Opened { upload, parts, completed, headers } = opened;
+        (self.file.parts, self.file.headers) = (parts, Some(headers.recorded()));
         self.file.began.get_or_insert(self.context().session.clock.now());
         Ok((Arc::new(upload), completed))
     }
@@ -307,28 +316,23 @@ impl Coordinator {
         }
     }
 
-    fn confirmed(&self) -> Option<Ending> {
-        let there = self.file.item.published.as_ref()?;
-        let published = self.published(there.digest, there.etag.clone());
-        Some(Ending::Confirmed(Published { whole: there.whole, ..published }))
-    }
-
     fn uploaded(&self, receipt: Receipt) -> Ending {
         let published = self.published(self.file.parts.digest(), receipt.etag.clone());
-        Ending::Uploaded(Published { whole: self.file.parts.whole, ..published }, receipt)
+        let (whole, headers) = (self.file.parts.whole, self.file.headers);
+        Ending::Uploaded(Published { whole, headers, ..published }, receipt)
     }
 
-    fn published(&self, digest: Digest, etag: Option<String>) -> Published {
+    pub(super) fn published(&self, digest: Digest, etag: Option<String>) -> Published {
         let pending = &self.file.item.pending;
         self.context().published(pending.stat, pending.not_racy, digest, etag)
     }
 
-    fn recut(&mut self, plan: PartPlan) {
+    pub(super) fn recut(&mut self, plan: PartPlan) {
         self.file.parts.recut(plan);
         self.tasks.set_left(self.file.parts.len());
     }
 
-    fn context(&self) -> &Context {
+    pub(super) fn context(&self) -> &Context {
         self.tasks.context()
     }
 }

@@ -1,6 +1,6 @@
 //! Finding and resuming a multipart upload that an earlier run left open.
 
-use crate::backend::{Journal, ListedPart, Reconciled, UploadName};
+use crate::backend::{DueHeaders, Journal, ListedPart, Reconciled, UploadName};
 use crate::error::StorageError;
 use crate::rescan::multipart::task::{EarlierCompletion, Held, Opened, Opening, Part, Parts};
 use crate::rescan::multipart::worker::Worker;
@@ -25,8 +25,8 @@ pub(crate) fn resume_or_create(
         let upload = UploadName { key: worker.key.clone(), token: open.token.clone(), upload_id };
         if opening.gone.as_ref() == Some(&open.token) {
             worker.recorder.closed(&worker.key, &open.token);
-        } else if found.is_none() && open.stat == *source.stat() && open.headers == Some(headers) {
-            found = resume(worker, source, open, upload, &opening.parts)?;
+        } else if found.is_none() && open.stat == *source.stat() && open.headers == Some(headers.digest) {
+            found = resume(worker, source, open, upload, &opening.parts, headers)?;
         } else if worker.abort(&upload) {
             worker.recorder.closed(&worker.key, &open.token);
         }
@@ -44,6 +44,7 @@ fn resume(
     open: &OpenUpload,
     upload: UploadName,
     hashed: &Parts,
+    headers: DueHeaders,
 ) -> Result<Option<Opened>, StorageError> {
     let size = open.stat.size;
     let Some(plan) = PartPlan::exactly(size, open.part_size) else {
@@ -71,7 +72,7 @@ fn resume(
     worker.tell_start(size);
     let mut known = hashed.clone();
     known.adopt(parts);
-    let opened = Opened { upload, parts: known, completed };
+    let opened = Opened { upload, parts: known, completed, headers };
     tell_resumed(worker, source, &opened);
     Ok(Some(opened))
 }

@@ -52,5 +52,6 @@ pub(crate) fn abort_unwanted_uploads(
 /// Returns whether the next run may resume it.
 fn is_wanted(cache: &CacheManager, key: &str) -> Result<bool, StorageError> {
     let pending = cache.pending_record(key)?;
-    Ok(pending.is_some_and(|pending| matches!(pending.kind, PendingKind::Added | PendingKind::Modified)))
+    let is_file = |kind| matches!(kind, PendingKind::Added | PendingKind::Modified | PendingKind::Headers);
+    Ok(pending.is_some_and(|pending| is_file(pending.kind)))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Receipt, SentPart, UploadName};
+use crate::backend::{DueHeaders, Receipt, SentPart, UploadName};
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
 
@@ -224,6 +224,8 @@ pub(crate) struct Opened {
     pub(crate) upload: UploadName,
     pub(crate) parts: Parts,
     pub(crate) completed: Option<EarlierCompletion>,
+    /// The headers that it was created with.
+    pub(crate) headers: DueHeaders,
 }
 
 /// An upload that an earlier run had completed without learning of it.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::{
-    Assembly, Begun, Creation, Finished, Intent, Journal, PartUpload, Proof, SentPart, Transfers, UploadName,
-    new_token,
+    Assembly, Begun, Copied, Creation, DueHeaders, Finished, Intent, Journal, PartUpload, Proof, SentPart,
+    Transfers, UploadName, new_token,
 };
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
@@ -18,9 +18,11 @@ use crate::rescan::bucket_state::conditional_writes::{write_key, write_part};
 use crate::rescan::context::{Context, given_up, open_source, panicked};
 use crate::rescan::multipart::queue::{MultipartQueue, Permit};
 use crate::rescan::multipart::task::{Answer, Opened, Opening, Part, Parts, Piece, Prepared, Task};
+use crate::rescan::plan::headers::copyable_etag;
+use crate::rescan::upload::headers::update_headers;
 use crate::state::cache::CacheManager;
 use crate::state::recorder::Recorder;
-use crate::state::records::Pending;
+use crate::state::records::{Pending, Published};
 use crate::tree::source::Source;
 use crate::tree::version::{FileStat, wall_nanos};
 
@@ -197,11 +199,12 @@ impl Worker {
         &self,
         source: &Source,
         opening: Opening,
-        headers: [u8; 32],
+        headers: DueHeaders,
     ) -> Result<Opened, StorageError> {
         let Opening { not_racy, parts, .. } = opening;
         let (token, stat, part_size) = (new_token(), *source.stat(), parts.plan.part_size());
-        let intent = Intent { token: token.clone(), stat, not_racy, part_size, headers };
+        let digest = headers.digest;
+        let intent = Intent { token: token.clone(), stat, not_racy, part_size, headers: digest };
         self.tell_start(stat.size);
         self.recorder.intend(&self.key, &intent)?;
         // A racy file may have changed since it was hashed, and its upload may be resumed with the new content.
@@ -222,7 +225,7 @@ impl Worker {
             // What cannot be remembered must not be left behind.
             self.abort(&upload);
         })?;
-        Ok(Opened { upload, parts, completed: None })
+        Ok(Opened { upload, parts, completed: None, headers })
     }
 
     /// Makes the object of its parts. The key is marked as attempted, durably, before the request is sent.
@@ -240,6 +243,20 @@ impl Worker {
         write_key(&self.context, &self.key, there, |request_context, condition| {
             transfers.finish(request_context, &Assembly { upload, parts, size, condition })
         })
+    }
+
+    /// Gives the object other headers by a copy in place. The key is marked as attempted, durably, before the request is
+    /// sent.
+    pub(crate) fn update_headers(
+        &self,
+        there: &Published,
+        attempted: Pending,
+    ) -> Result<Copied, StorageError> {
+        if copyable_etag(self.transfers()?, there).is_none() {
+            return Ok(Copied::Refused);
+        }
+        self.recorder.attempt(&self.key, attempted)?;
+        update_headers(&self.context, &self.key, there)
     }
 
     /// Aborts an upload, and says whether it is gone. One that may not be aborted stays recorded.

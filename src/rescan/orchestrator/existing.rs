@@ -86,8 +86,10 @@ impl RescanOrchestrator {
             Err(error) => return Err(error),
         };
         dispatcher.tally.counted_again = report.adopted_count;
-        // The files were counted before; the deletes are new.
-        context.session.trace.progress.planned(0, 0, plan.removed.saturating_sub(before.removed));
+        // The files were counted before, but for those that were taken over; the deletes are new.
+        let (headers, removed) = (plan.headers, plan.removed);
+        let progress = &context.session.trace.progress;
+        progress.planned(headers.saturating_sub(before.headers), 0, removed.saturating_sub(before.removed));
         emit_planned(&context.session.trace, &plan, report);
         Ok(plan)
     }

@@ -8,7 +8,9 @@ pub(crate) struct Plan {
     pub(crate) added: u64,
     pub(crate) modified: u64,
     pub(crate) removed: u64,
-    /// The sizes of all files to upload together.
+    /// Files that did not change, and whose objects are due other headers.
+    pub(crate) headers: u64,
+    /// The sizes of all added and modified files together.
     pub(crate) bytes: u64,
     /// Modified files that have the published size, so they may have the published content.
     pub(crate) may_be_same: u64,
@@ -34,7 +36,12 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
-        self.added + self.modified + self.removed + self.leftovers == 0
+        self.files_to_do() + self.removed + self.leftovers == 0
+    }
+
+    /// Returns the number of files that are to be uploaded, or whose objects are due other headers.
+    pub(crate) fn files_to_do(&self) -> u64 {
+        self.added + self.modified + self.headers
     }
 
     /// Returns the numbers that decide whether the deletes are too many.
@@ -46,7 +53,7 @@ impl Plan {
     /// Returns true if hashing may show that nothing has to be sent: files were only touched, or their stats were racy.
     pub(crate) fn may_need_no_store(&self) -> bool {
         self.modified > 0
-            && self.added + self.removed + self.leftovers == 0
+            && self.added + self.removed + self.headers + self.leftovers == 0
             && self.modified == self.may_be_same
     }
 }

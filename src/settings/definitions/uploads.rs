@@ -10,7 +10,7 @@ pub(super) const GROUP: Group = Group {
     title: "Uploads",
     about: "",
     settings: &[
-        Setting::new("headers", Kind::Texts(add_header), "Header for every object: 'Name: value' (repeatable)")
+        Setting::new("headers", Kind::Texts(add_header), "Header for every object: 'Name: value', or for some: '[*.html] Name: value' (repeatable)")
             .on(&["sync"])
             .accepted_by(SYNC)
             .flag_name("header")
@@ -18,8 +18,11 @@ pub(super) const GROUP: Group = Group {
             .example("Cache-Control: no-cache")
             .field("header")
             .detail(
-                "Examples: `Cache-Control`, `x-amz-storage-class`, `x-amz-meta-*`. Without one of its own, an object has \
-                 the `Content-Type` of its file's name, and text is UTF-8.",
+                "Examples: `Cache-Control`, `x-amz-storage-class`, `x-amz-meta-*`, `Content-Type`. Those of every object \
+                 come first, then those of each pattern that matches, in order; a later value replaces an earlier one, an \
+                 empty one removes it. Without one of its own, an object has the `Content-Type` of its file's name, and text \
+                 is UTF-8. If only headers differ from those that an object was stored with, it is copied onto itself with \
+                 the new ones; `plan` tells how many.",
             ),
         Setting::new("force", Kind::Switch(|parts, yes| parts.run(|run| run.force(yes))), "Upload every file again, even if unchanged")
             .on(SYNC)

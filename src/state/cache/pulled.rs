@@ -31,8 +31,8 @@ impl PulledInto {
     /// What a row says of a key's object, under a head of this generation; none if nothing is published. `there` is the
     /// record that the cache has of the key.
     fn object(self, content: KeyState, there: Option<&Published>, generation: u64) -> Option<PulledObject> {
-        let KeyState::Published { size, digest, etag, recent } = content else { return None };
-        let record = self.record(size, digest, etag, there);
+        let KeyState::Published { size, digest, etag, recent, headers } = content else { return None };
+        let record = Published { headers, ..self.record(size, digest, etag, there) };
         // A complete run since then has made it part of its tree.
         Some(PulledObject { record, is_recent: recent == Some(generation) })
     }
@@ -56,6 +56,7 @@ impl PulledInto {
             etag,
             root,
             with_root,
+            headers: None,
         }
     }
 }
@@ -155,7 +156,7 @@ impl<'a> Gathered<'a> {
             (None, None) if attempted.is_some() => Ok(()),
             (None, None) => self.push([Write::Settled(key)]),
             (Some(pulled), Some(there)) if is_same_object(&pulled.record, &there) => {
-                let is_marked_so = recent == pulled.is_recent;
+                let is_marked_so = recent == pulled.is_recent && there.headers == pulled.record.headers;
                 if is_marked_so && (attempted.is_some() || (pending.is_none() && !left)) {
                     return Ok(());
                 }
@@ -167,6 +168,7 @@ impl<'a> Gathered<'a> {
                     pulled.is_recent.then(|| Write::Recent(key.clone())),
                     left.then(|| Write::Left(key.clone())),
                 ];
+                let there = Published { headers: pulled.record.headers, ..there };
                 let records = [Write::Pulled(key.clone(), there), Write::Pending(key, pending)];
                 self.push(records.into_iter().chain(marks.into_iter().flatten()))
             }
@@ -186,6 +188,7 @@ impl<'a> Gathered<'a> {
         };
         // What is known of the file's stat stays.
         let there = there.filter(|there| is_same_object(&record, there));
+        let there = there.map(|there| Published { headers: record.headers, ..there });
         self.changed += u64::from(there.is_none());
         let mark = is_recent.then(|| Write::Recent(key.clone()));
         self.push([Write::Pulled(key, there.unwrap_or(record))].into_iter().chain(mark))
@@ -226,6 +229,7 @@ mod tests {
             etag: Some(format!("\"{}\"", hex::encode([name; 16]))),
             root: 0,
             with_root: true,
+            headers: Some([name; 8]),
         }
     }
 

@@ -93,8 +93,11 @@ impl CacheManager {
 
 fn planned_for(pending: &Pending, is_large: impl Fn(u64) -> bool) -> Option<Planned> {
     match pending.kind {
-        PendingKind::Added | PendingKind::Modified if is_large(pending.stat.size) => Some(Planned::Multipart),
-        PendingKind::Added | PendingKind::Modified => Some(Planned::Put),
+        // Headers may have to be changed by sending the file again.
+        PendingKind::Added | PendingKind::Modified | PendingKind::Headers if is_large(pending.stat.size) => {
+            Some(Planned::Multipart)
+        }
+        PendingKind::Added | PendingKind::Modified | PendingKind::Headers => Some(Planned::Put),
         PendingKind::Removed => Some(Planned::Delete),
         PendingKind::Unsettled => None,
     }
@@ -107,6 +110,7 @@ fn state_of(published: &Published, recent: Option<u64>) -> KeyState {
         digest: published.known_digest(),
         etag: published.etag.clone(),
         recent,
+        headers: published.headers,
     }
 }
 

@@ -237,6 +237,7 @@ fn code_of_kind(kind: PendingKind) -> u8 {
         PendingKind::Modified => 2,
         PendingKind::Removed => 3,
         PendingKind::Unsettled => 4,
+        PendingKind::Headers => 5,
     }
 }
 
@@ -246,6 +247,7 @@ fn kind_of_code(code: u8) -> Option<PendingKind> {
         2 => Some(PendingKind::Modified),
         3 => Some(PendingKind::Removed),
         4 => Some(PendingKind::Unsettled),
+        5 => Some(PendingKind::Headers),
         _ => None,
     }
 }

@@ -36,7 +36,7 @@ impl RedbStore {
         retry_while_locked(READERS_WAIT, || Self::open_read_only(path))
     }
 
-    /// Returns the store with its records in the current format. Upgrades the previous format; any other is an error.
+    /// Returns the store with its records in the current format. Upgrades the two formats before; any other is an error.
     pub(crate) fn in_current_format(self, path: &Path) -> Result<Self, StorageError> {
         self.file().warn_of_group();
         match self.meta(META_FORMAT)?.as_deref() {
@@ -45,7 +45,10 @@ impl RedbStore {
                 Ok(self)
             }
             Some([FORMAT]) => Ok(self),
-            Some([upgrade::FROM]) => self.upgrade(path),
+            Some([from]) if upgrade::FROM.contains(from) => {
+                let from = *from;
+                self.upgrade(path, from)
+            }
             Some(other) => {
                 let why = format!(
                     "its format is {other:?}, and this version reads {FORMAT}: use the version that wrote it, or a \
@@ -123,23 +126,23 @@ impl RedbStore {
         Ok(database.map(|database| Self::new(Access::Reading(database), opened)))
     }
 
-    /// Upgrades the previous format in the file, or in memory if the file cannot be written.
-    fn upgrade(self, path: &Path) -> Result<Self, StorageError> {
+    /// Upgrades a format before in the file, or in memory if the file cannot be written.
+    fn upgrade(self, path: &Path, from: u8) -> Result<Self, StorageError> {
         if !self.is_read_only() {
-            upgrade::upgrade_records(&self)?;
+            upgrade::upgrade_records(&self, from)?;
             return Ok(self);
         }
         // A reader opens the file for writing just for the upgrade.
         drop(self);
         match Self::open(path) {
             Ok(writing) => {
-                upgrade::upgrade_records(&writing)?;
+                upgrade::upgrade_records(&writing, from)?;
                 drop(writing);
                 Self::open_read_only(path)
             }
             Err(error) if error.kind() == ErrorKind::Cache => {
                 let overlaid = Self::open_overlaid(path)?;
-                upgrade::upgrade_records(&overlaid)?;
+                upgrade::upgrade_records(&overlaid, from)?;
                 Ok(overlaid)
             }
             Err(error) => Err(error),

@@ -70,10 +70,10 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Returns true if the published version of a key is this one, whatever its file's stat.
+    /// Returns true if the published version of a key is this one, with the same headers, whatever its file's stat.
     fn is_published_so(&self, key: &str, record: &Published) -> Result<bool, redb::Error> {
         let before = self.published.get(key)?.and_then(|bytes| decode::<Published>(key, bytes.value()));
-        Ok(before.is_some_and(|before| before.is_same_object(record)))
+        Ok(before.is_some_and(|before| before.is_same_object(record) && before.headers == record.headers))
     }
 
     fn mark_unpushed(&mut self, key: &str) -> Result<(), redb::Error> {

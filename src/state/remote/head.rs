@@ -10,7 +10,9 @@ use crate::state::remote::lease::SLACK;
 use crate::state::remote::name::{SegmentKind, SegmentName, StoreTime, Token};
 
 /// The format that this version writes, and the newest that it reads and writes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest format that this version reads. It has the same fields; its segments have no digests of headers.
+pub(crate) const OLDEST_FORMAT: u32 = 1;
 /// The longest head, in bytes of JSON.
 pub(crate) const MAX_BYTES: usize = 96 * 1024;
 /// The most deltas on a snapshot.

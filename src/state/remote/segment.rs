@@ -22,7 +22,7 @@
 //! - A block: the number of rows, the bytes of its fields, of its fields as stored, and of its hashes; the fields,
 //!   deflated unless that does not make them smaller; the hashes.
 //! - The fields of a row: a tag; what the tag calls for (size, part size, an ETag's number of parts or its text, the
-//!   generation since which the key is recent; the upload ID and the token); the number of bytes that the key shares with the row before; the rest of the key.
+//!   generation since which the key is recent, 8 bytes of the digest of the object's headers; the upload ID and the token); the number of bytes that the key shares with the row before; the rest of the key.
 //! - The hashes of a row: the SHA-256 of its digest, and its ETag if that is an MD5. They do not compress, and between
 //!   the fields they would make these compress badly: 1,000,000 rows would take 2 MB more, and twice the time to deflate.
 //! - A tag: bits 0 and 1 say what the row is, 2 and 3 the form of the digest, 4 to 6 the form of the ETag; bit 7
@@ -51,7 +51,9 @@ pub(crate) use self::row::{KeyIntent, KeyState, Planned, Row};
 pub(crate) use self::writer::{Writer, Written};
 
 const MAGIC: &[u8; 4] = b"BBSG";
-const VERSION: u8 = 1;
+/// Version 1 has no digests of headers.
+const VERSION: u8 = 2;
+const OLDEST_VERSION: u8 = 1;
 /// A block of this many bytes before compression is complete.
 const BLOCK: usize = 256 * 1024;
 /// The largest block: one byte less than a complete one, and the longest row.

@@ -630,9 +630,9 @@ mod tests {
         let refused =
             claim(Some(seen(&free())), &ClaimRequest { tree: Some("docs".to_owned()), ..request(2) });
         assert_eq!(refused, Err(Refused::Invalid(Flaw::OtherTree(None))));
-        let newer = Head { format: 2, min_writer: 2, ..free() };
+        let newer = Head { format: 3, min_writer: 3, ..free() };
         let refused = claim(Some(seen(&newer)), &request(2));
-        assert_eq!(refused, Err(Refused::Invalid(Flaw::NewerWriter { needed: 2 })));
+        assert_eq!(refused, Err(Refused::Invalid(Flaw::NewerWriter { needed: 3 })));
         for who in ["", "a\nb"] {
             let refused = claim(None, &ClaimRequest { who: who.to_owned(), ..request(2) });
             assert!(matches!(refused, Err(Refused::Invalid(_))), "{who:?}");

@@ -133,7 +133,7 @@ fn read_object(
 }
 
 /// Returns true if the `ETag` need not be an MD5. Encryption with keys of S3 itself (`AES256`) leaves it one.
-fn is_encrypted(response: &S3Response) -> bool {
+pub(crate) fn is_encrypted(response: &S3Response) -> bool {
     let by_kms = response.header("x-amz-server-side-encryption").is_some_and(|how| how != "AES256");
     by_kms || response.header("x-amz-server-side-encryption-customer-algorithm").is_some()
 }

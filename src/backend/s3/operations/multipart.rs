@@ -22,7 +22,7 @@ use crate::tree::digest::{LARGEST_PART, PartPlan};
 
 /// The wait for the response to `CompleteMultipartUpload`: the store assembles the object meanwhile, which "can take
 /// several minutes" (Amazon S3 API Reference).
-const COMPLETE_TIMEOUT: Duration = Duration::from_secs(600);
+pub(crate) const COMPLETE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Returns the parts of a file of this size; `None` if it goes in one PUT.
 pub(crate) fn plan_parts(s3: &S3Backend, size: u64) -> Result<Option<PartPlan>, StorageError> {

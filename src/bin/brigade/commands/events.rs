@@ -55,6 +55,7 @@ fn event_json(event: &Event) -> Value {
         }),
         Event::Confirmed { key } => json!({ "event": "confirmed", "key": key }),
         Event::Adopted { key, bytes } => json!({ "event": "adopted", "key": key, "bytes": bytes }),
+        Event::HeadersUpdated { key } => json!({ "event": "headers_updated", "key": key }),
         Event::Deleted { key } => json!({ "event": "deleted", "key": key }),
         Event::DeleteFailed { key, reason, kind, retryable } => json!({
             "event": "delete_failed", "key": key, "reason": reason, "code": kind.code(), "retryable": retryable,

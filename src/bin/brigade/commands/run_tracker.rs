@@ -21,6 +21,7 @@ struct Work {
     scanned: u64,
     sent: Vec<Sent>,
     deleted: Vec<String>,
+    headers_updated: Vec<String>,
     adopted: Vec<String>,
     adopted_count: u64,
     adopted_bytes: u64,
@@ -39,6 +40,7 @@ impl RunTracker {
             scanned: work.scanned,
             sent: work.sent,
             deleted: work.deleted,
+            headers_updated: work.headers_updated,
             adopted: work.adopted,
             adopted_count: work.adopted_count,
             adopted_bytes: work.adopted_bytes,
@@ -73,6 +75,9 @@ impl Work {
                 if with_lists && self.adopted.len() < REPORT_LIST_LIMIT {
                     self.adopted.push(key.clone());
                 }
+            }
+            Event::HeadersUpdated { key } if with_lists && self.headers_updated.len() < REPORT_LIST_LIMIT => {
+                self.headers_updated.push(key.clone());
             }
             Event::Deleted { key } if with_lists && self.deleted.len() < REPORT_LIST_LIMIT => {
                 self.deleted.push(key.clone());

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::key::Prefix;
 use crate::state::remote::head::{
     Claim, FORMAT, Head, Keys, MAX_BYTES, MAX_DELTAS, MAX_DOUBT, MAX_HISTORY, MAX_INLINE, MAX_INTENTS,
-    MAX_PROBES, MAX_RETIRED, Segment, Target,
+    MAX_PROBES, MAX_RETIRED, OLDEST_FORMAT, Segment, Target,
 };
 use crate::state::remote::lease::LEASES;
 use crate::state::remote::name::{MAX_NUMBER, StoreTime};
@@ -87,7 +87,7 @@ impl Head {
         check_formats(&formats, expected.publishes)?;
         let head: Self = parse(bytes)?;
         // Fields that this version does not know are those of a newer format.
-        if head.format == FORMAT {
+        if head.format <= FORMAT {
             refuse_unknown_fields(bytes, &head)?;
         }
         check(&head)?;
@@ -115,7 +115,7 @@ fn check_formats(formats: &Formats, publishes: bool) -> Result<(), Flaw> {
         return Err(Flaw::NewerWriter { needed: min_writer });
     }
     let oldest = min_reader.min(min_writer);
-    if format < FORMAT || oldest == 0 || min_reader.max(min_writer) > format {
+    if format < OLDEST_FORMAT || oldest == 0 || min_reader.max(min_writer) > format {
         return Err(damaged(format!("format {format}, for readers {min_reader}, for writers {min_writer}")));
     }
     Ok(())
@@ -124,7 +124,11 @@ fn check_formats(formats: &Formats, publishes: bool) -> Result<(), Flaw> {
 fn refuse_unknown_fields(bytes: &[u8], head: &Head) -> Result<(), Flaw> {
     let given: serde_json::Value = parse(bytes)?;
     let known = serde_json::to_value(head).map_err(|error| damaged(error.to_string()))?;
-    if given == known { Ok(()) } else { Err(damaged(format!("it has fields that format {FORMAT} has not"))) }
+    if given == known {
+        Ok(())
+    } else {
+        Err(damaged(format!("it has fields that format {} has not", head.format)))
+    }
 }
 
 fn check(head: &Head) -> Result<(), Flaw> {
@@ -467,7 +471,7 @@ mod tests {
         let text = String::from_utf8(full().encode().unwrap()).unwrap();
         assert!(
             text.starts_with(
-                r#"{"format":1,"min_reader":1,"min_writer":1,"target":{"bucket":"b","prefix":"site/"},"tree":null,"epoch":9,"beat":40,"generation":5,"order":3,"snapshot":{"stored":{"name":"snapshot/0000000000000002-01000000"#
+                r#"{"format":2,"min_reader":2,"min_writer":2,"target":{"bucket":"b","prefix":"site/"},"tree":null,"epoch":9,"beat":40,"generation":5,"order":3,"snapshot":{"stored":{"name":"snapshot/0000000000000002-01000000"#
             ),
             "{text}"
         );
@@ -584,14 +588,16 @@ mod tests {
         let cases = [
             (1, 1, 1, false, Ok(()), Ok(())),
             (1, 1, 1, true, damage, damage),
-            (2, 1, 1, true, Ok(()), Ok(())),
-            (2, 1, 2, true, Err("writer"), Ok(())),
-            (2, 2, 2, true, Err("reader"), Err("reader")),
-            (3, 2, 1, false, Err("reader"), Err("reader")),
-            (1, 2, 1, false, Err("reader"), Err("reader")),
-            (1, 1, 2, false, Err("writer"), damage),
+            (2, 2, 2, false, Ok(()), Ok(())),
+            (2, 2, 2, true, damage, damage),
+            (3, 2, 2, true, Ok(()), Ok(())),
+            (3, 2, 3, true, Err("writer"), Ok(())),
+            (3, 3, 3, true, Err("reader"), Err("reader")),
+            (4, 3, 2, false, Err("reader"), Err("reader")),
+            (2, 3, 2, false, Err("reader"), Err("reader")),
+            (2, 2, 3, false, Err("writer"), damage),
             (0, 0, 0, false, damage, damage),
-            (2, 0, 1, false, damage, damage),
+            (3, 0, 2, false, damage, damage),
         ];
         for (format, reader, writer, extra, publisher, other) in cases {
             let mut value = value();

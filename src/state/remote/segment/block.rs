@@ -91,6 +91,12 @@ impl<'a> Cursor<'a> {
         str::from_utf8(self.bytes()?).map_err(|_| "a text is not UTF-8")
     }
 
+    pub(super) fn fixed<const N: usize>(&mut self) -> Decoded<[u8; N]> {
+        let (bytes, rest) = self.fields.split_first_chunk().ok_or("a row ends early")?;
+        self.fields = rest;
+        Ok(*bytes)
+    }
+
     pub(super) fn hash<const N: usize>(&mut self) -> Decoded<[u8; N]> {
         let (hash, rest) = self.hashes.split_first_chunk().ok_or("a hash ends early")?;
         self.hashes = rest;

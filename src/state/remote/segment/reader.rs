@@ -11,7 +11,7 @@ use crate::state::remote::name::SegmentKind;
 use crate::state::remote::segment::block::{Block, Cursor, Decoded, take_number};
 use crate::state::remote::segment::row::{Content, Last, check_kind};
 use crate::state::remote::segment::{
-    Bounds, KeyIntent, KeyState, MAGIC, MAX_BLOCK, Row, SegmentError, VERSION, code,
+    Bounds, KeyIntent, KeyState, MAGIC, MAX_BLOCK, OLDEST_VERSION, Row, SegmentError, VERSION, code,
 };
 
 /// An iterator over the rows of a segment. Holds one block of them in memory.
@@ -123,7 +123,7 @@ impl<R: Read, T: Content> Reader<R, T> {
         if version > VERSION {
             return Err(Trouble::Error(SegmentError::NewerVersion(version)));
         }
-        if version != VERSION || kind != code(self.kind) {
+        if version < OLDEST_VERSION || kind != code(self.kind) {
             return Err("its kind is another".into());
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use crate::backend::HeadersDigest;
 use crate::key::RemoteKey;
 use crate::state::remote::name::{MAX_NUMBER, SegmentKind};
 use crate::state::remote::segment::block::{Block, Cursor, Decoded};
@@ -28,6 +29,8 @@ pub(crate) enum KeyState {
         /// The generation of the head under which a run that was not complete has added the key; none if the key was
         /// part of the complete tree. Once the head has a later generation, the key is part of that tree.
         recent: Option<u64>,
+        /// The digest of the object's headers; none if they are not known.
+        headers: Option<HeadersDigest>,
     },
     /// The object was deleted. In deltas only.
     Removed,
@@ -80,6 +83,8 @@ const RECENT: u8 = 1 << 7;
 const PUBLISHED: u8 = 0;
 const REMOVED: u8 = 1;
 const OPEN: u8 = 2;
+/// Since version 2.
+const PUBLISHED_WITH_HEADERS: u8 = 3;
 
 const UNKNOWN: u8 = 0;
 const WHOLE: u8 = 1;
@@ -99,11 +104,12 @@ impl Content for KeyState {
 
     fn put(&self, block: &mut Block) {
         match self {
-            Self::Published { size, digest, etag, recent } => {
+            Self::Published { size, digest, etag, recent, headers } => {
+                let what = headers.map_or(PUBLISHED, |_| PUBLISHED_WITH_HEADERS);
                 let form = Form::of(etag.as_deref());
                 let mark = recent.map_or(0, |_| RECENT);
                 let digest_form = digest_bits(digest.as_ref());
-                block.fields.push(PUBLISHED | digest_form << DIGEST_AT | form.bits() << ETAG_AT | mark);
+                block.fields.push(what | digest_form << DIGEST_AT | form.bits() << ETAG_AT | mark);
                 block.put_number(*size);
                 if let Some(digest) = digest {
                     put_digest(digest, block);
@@ -112,6 +118,8 @@ impl Content for KeyState {
                 if let Some(generation) = recent {
                     block.put_number(*generation);
                 }
+                // Not among the hashes: many objects have the same, so it compresses.
+                block.fields.extend_from_slice(headers.as_ref().map_or(&[], |headers| headers.as_slice()));
             }
             Self::Removed => block.fields.push(REMOVED),
             Self::Open { upload_id, token } => {
@@ -124,12 +132,13 @@ impl Content for KeyState {
 
     fn take(tag: u8, from: &mut Cursor<'_>) -> Decoded<Self> {
         match (tag & WHAT, tag & !WHAT) {
-            (PUBLISHED, form) => {
+            (what @ (PUBLISHED | PUBLISHED_WITH_HEADERS), form) => {
                 let size = from.number()?;
                 let digest = take_digest((form & DIGEST) >> DIGEST_AT, from)?;
                 let etag = Form::take((form & ETAG) >> ETAG_AT, from)?;
                 let recent = (form & RECENT != 0).then(|| take_generation(from)).transpose()?;
-                Ok(Self::Published { size, digest, etag, recent })
+                let headers = (what == PUBLISHED_WITH_HEADERS).then(|| from.fixed()).transpose()?;
+                Ok(Self::Published { size, digest, etag, recent, headers })
             }
             (REMOVED, 0) => Ok(Self::Removed),
             (OPEN, 0) => {

@@ -32,7 +32,7 @@ fn published(size: u64) -> KeyState {
 
 fn published_since(size: u64, recent: Option<u64>) -> KeyState {
     let digest = Some(Digest::whole([size as u8; 32]));
-    KeyState::Published { size, digest, etag: Some("e".to_owned()), recent }
+    KeyState::Published { size, digest, etag: Some("e".to_owned()), recent, headers: None }
 }
 
 fn open(upload_id: &str) -> KeyState {
@@ -89,23 +89,29 @@ fn the_layout_is_pinned() {
                 digest: Some(Digest::known([9; 32], part_size)),
                 etag: Some(format!("\"{md5}-2\"")),
                 recent: None,
+                headers: None,
             },
         ),
         state("a/c", open("u")),
         state("b", KeyState::Removed),
         state("c", published_since(2, Some(300))),
+        state(
+            "d",
+            KeyState::Published { size: 0, digest: None, etag: None, recent: Some(1), headers: Some([7; 8]) },
+        ),
     ];
     let (bytes, bounds) = delta(&rows);
-    let header = b"BBSG\x01\x01".to_vec();
-    let lengths = vec![5, 40, 40, 112];
+    let header = b"BBSG\x02\x01".to_vec();
+    let lengths = vec![6, 54, 54, 112];
     let first = b"\x14\xac\x02\x01e\x00\x03a/b".to_vec();
     let second = b"\x58\x01\x80\x80\x80\x04\x02\x02\x01c".to_vec();
     let others = b"\x02\x01u\x01t\x03\x00\x01\x00\x01b".to_vec();
     let recent = b"\x94\x02\x01e\xac\x02\x00\x01c".to_vec();
     let hashes = [vec![300_u64 as u8; 32], vec![9; 32], hex::decode(md5).unwrap(), vec![2; 32]].concat();
-    let fields = [first, second, others, recent].concat();
+    let with_headers = b"\x83\x00\x01\x07\x07\x07\x07\x07\x07\x07\x07\x00\x01d".to_vec();
+    let fields = [first, second, others, recent, with_headers].concat();
     assert_eq!(bytes, [header, lengths, fields, hashes].concat(), "{}", bytes.escape_ascii());
-    assert_eq!(bounds, Bounds { rows: 5, unpacked: 152 });
+    assert_eq!(bounds, Bounds { rows: 6, unpacked: 166 });
     assert_eq!(read(&bytes, bounds).unwrap(), rows);
 }
 
@@ -159,8 +165,11 @@ fn a_snapshot_has_no_removed_keys() {
 #[test]
 fn a_newer_version_is_told_apart_from_damage() {
     let (mut bytes, bounds) = delta(&[state("a", published(1))]);
-    bytes[4] = 2;
-    assert!(matches!(read(&bytes, bounds), Err(SegmentError::NewerVersion(2))));
+    // The version before has no digests of headers, and is read as well.
+    bytes[4] = 1;
+    assert_eq!(read(&bytes, bounds).unwrap(), [state("a", published(1))]);
+    bytes[4] = 3;
+    assert!(matches!(read(&bytes, bounds), Err(SegmentError::NewerVersion(3))));
     bytes[4] = 0;
     assert!(matches!(read(&bytes, bounds), Err(SegmentError::Damaged { .. })));
 }
@@ -235,7 +244,7 @@ fn r1_keys_are_validated_and_rows_are_in_order() {
         (b"\x02\x01u\x01t\x00\x01a\x02\x01u\x01t\x01\x00", 2, "its rows are not in order"),
         (b"\x02\x01u\x01t\x00\x01a\x01\x01\x00", 2, "its rows are not in order"),
         (&padded, 1, "a row is too long"),
-        (b"\x03\x00\x01a", 1, "an unknown tag"),
+        (b"\x03\x00\x01a", 1, "a row ends early"),
         (b"\x81\x00\x01a", 1, "an unknown tag"),
         (b"\x82\x01u\x01t\x00\x01a", 1, "an unknown tag"),
         (b"\x05\x00\x01a", 1, "an unknown tag"),
@@ -329,8 +338,10 @@ type State = (Option<KeyState>, Vec<String>);
 
 fn states() -> impl Strategy<Value = State> {
     let recent = prop::option::of(prop_oneof![0..300_u64, Just(MAX_NUMBER)]);
-    let published = (any::<u64>(), digests(), etags(), recent)
-        .prop_map(|(size, digest, etag, recent)| KeyState::Published { size, digest, etag, recent });
+    let headers = prop::option::of(any::<[u8; 8]>());
+    let published = (any::<u64>(), digests(), etags(), recent, headers).prop_map(
+        |(size, digest, etag, recent, headers)| KeyState::Published { size, digest, etag, recent, headers },
+    );
     let object =
         prop_oneof![6 => published.prop_map(Some), 2 => Just(Some(KeyState::Removed)), 1 => Just(None)];
     let uploads = prop::collection::btree_set("\\PC{0,9}", 0..3).prop_map(|ids| ids.into_iter().collect());
@@ -538,6 +549,7 @@ fn realistic_row(folder: u64, name: &str, random: &mut fastrand::Rng) -> Row<Key
         digest: Some(Digest::whole(sha256)),
         etag: Some(format!("\"{}\"", hex::encode(md5))),
         recent: None,
+        headers: Some([5; 8]),
     };
     state(&format!("assets/{folder:012x}/{name}.js"), content)
 }
