@@ -199,7 +199,7 @@ impl Config {
             ("ca_file", aws.ca_bundle()?.map(PathBuf::into_os_string)),
         ] {
             if let Some(value) = value.filter(|_| !self.is_set(name)) {
-                self.set_plain(name, &value, Origin::Named("the environment or ~/.aws".to_owned()))?;
+                self.set_plain(name, &value, Origin::Named(place_in_env(name)))?;
             }
         }
         Ok(())
@@ -296,6 +296,16 @@ pub(crate) fn shown_with(setting: &Setting, value: &OsStr, why: &str) -> String 
         return why.to_owned();
     }
     format!("{:?}: {why}", Printable(&value).to_string())
+}
+
+/// Returns the variable that has a setting, or else the profile.
+fn place_in_env(name: &str) -> String {
+    let variables = find_setting(name).map(|setting| setting.variables).unwrap_or_default();
+    let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    variables
+        .iter()
+        .find(is_set)
+        .map_or_else(|| "the profile in ~/.aws".to_owned(), |name| (*name).to_owned())
 }
 
 fn shown_value(value: &Given) -> String {

@@ -1,6 +1,7 @@
 //! The command `brigade`, as a shell sees it.
 
 mod adoption;
+mod config;
 mod connection;
 mod deploys;
 mod errors;
