@@ -292,7 +292,8 @@ fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
 /// Returns the text of an error about a value, quoting it unless it is a secret.
 pub(crate) fn shown_with(setting: &Setting, value: &OsStr, why: &str) -> String {
     let value = value.to_string_lossy();
-    if setting.is_secret() || value.contains('@') || value.is_empty() || why.contains(&*value) {
+    let is_quoted = why.starts_with('"') || why.contains(&*value);
+    if setting.is_secret() || value.contains('@') || is_quoted {
         return why.to_owned();
     }
     format!("{:?}: {why}", Printable(&value).to_string())

@@ -33,6 +33,7 @@ pub(super) const GROUP: Group = Group {
             "File of --include patterns, one per line (repeatable)",
         )
         .on(SYNC)
+        .rare()
         .example("include.txt")
         .field("include")
         .detail(
@@ -58,6 +59,7 @@ pub(super) const GROUP: Group = Group {
             "File of --exclude patterns, one per line (repeatable)",
         )
         .on(SYNC)
+        .rare()
         .example("exclude.txt")
         .field("exclude")
         .detail("Empty lines and lines that begin with `#` are ignored."),
@@ -109,6 +111,7 @@ pub(super) const GROUP: Group = Group {
             "Leave out files smaller than this",
         )
         .on(SYNC)
+        .rare()
         .example("1KiB")
         .detail("They are counted in the report."),
     ],

@@ -44,6 +44,7 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync"])
         .accepted_by(&["plan", "verify"])
         .default("8KiB")
+        .rare()
         .example("64KiB")
         .detail("64KiB saves a quarter of the CPU."),
         Setting::new(
@@ -63,6 +64,7 @@ pub(super) const GROUP: Group = Group {
         .on(SYNC)
         .accepted_by(&["verify"])
         .default("16MiB")
+        .rare()
         .example("64MiB"),
         Setting::new(
             "largest_object",

@@ -49,6 +49,7 @@ pub(super) const GROUP: Group = Group {
             "Publish an older build, and count on from its --order",
         )
         .on(SYNC)
+        .rare()
         .example("true")
         .section(Section::OneRun),
         Setting::new(
@@ -80,6 +81,7 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync"])
         .accepted_by(SYNC)
         .default("false")
+        .rare()
         .example("true")
         .detail(
             "Something else sees to it, such as the concurrency group of a CI system. Without it, a store that does not \
@@ -92,6 +94,7 @@ pub(super) const GROUP: Group = Group {
         )
         .on(&["sync"])
         .accepted_by(SYNC)
+        .rare()
         .example("true")
         .detail("If it is not gone, two runs write at the same time.")
         .section(Section::OneRun),
@@ -106,6 +109,7 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync"])
         .accepted_by(SYNC)
         .default("fail")
+        .rare()
         .example("overwrite")
         .detail("`fail` keeps the object; the file stays pending, with exit code 1."),
         Setting::new(
@@ -134,6 +138,7 @@ pub(super) const GROUP: Group = Group {
             "Name of this tree; refuse to publish over another one",
         )
         .on(&["sync", "plan", "pull"])
+        .rare()
         .example("website")
         .detail("A run with another name than the published tree has is refused, with exit code 4."),
     ],

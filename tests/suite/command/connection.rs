@@ -111,7 +111,7 @@ fn addresses_are_as_they_are_asked_for() {
     url(&[]).code(2).says("region: missing").says("--region, AWS_REGION");
     url(&["--profile", "typo"]).code(2).says("there is no [typo] in ");
     url(&["--fallback-url", "files"]).code(2).says("is no absolute URL without a query: write https://HOST");
-    url(&["--endpoint-url", "ftp://h"]).code(2).says("endpoint: \"ftp://h\"");
+    url(&["--endpoint-url", "ftp://h"]).code(2).says("endpoint_url: \"ftp://h\"");
 }
 
 /// One cache a destination, so that folders of different names can be published to one prefix.

@@ -167,10 +167,10 @@ fn headers_sizes_and_numbers_reach_the_store() {
         (["--part-threshold", "9GiB"], "part_threshold"),
         (["--chunk-size", "1"], "chunk_size"),
         (["--chunk-size", "many"], "many"),
-        (["--batch-size", "0"], "workers: 0 is not from 1 to 256"),
-        (["--header", "Host: x"], "header: \"Host\": it is set by this library"),
+        (["--batch-size", "0"], "batch_size: \"0\": use 1 to 256"),
+        (["--header", "Host: x"], "headers: \"Host\": it is set by this library"),
         (["--header", "nothing"], "'Name: value'"),
-        (["--deadline", "soon"], "--deadline"),
+        (["--deadline", "soon"], "deadline: \"soon\": use a number and a unit"),
     ] {
         shell.sync(&world, &wrong).code(2).says(says);
     }
