@@ -19,6 +19,7 @@ FLOORS = [
     "backend",
     "state",
     "rescan",
+    "settings",
 ]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms.split()}
 

@@ -209,7 +209,7 @@ struct Bytes(u64);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let unit = units.into_iter().find(|(size, _)| self.0 >= *size && self.0 % size == 0);
+        let unit = units.into_iter().find(|(size, _)| self.0 >= *size && self.0.is_multiple_of(*size));
         match unit {
             Some((size, name)) => write!(f, "{}{name}", self.0 / size),
             None => write!(f, "{}", self.0),

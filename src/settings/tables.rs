@@ -154,7 +154,7 @@ impl<'t> Reader<'t> {
     fn read_setting(&mut self, config: &mut Config, setting: &'static Setting, at: usize, value: &Value<'_>) {
         match value.get_ref() {
             DeValue::Array(items) if setting.is_list() => {
-                for item in items.iter() {
+                for item in items {
                     self.read_item(config, setting, item.span().start, item);
                 }
             }
@@ -231,7 +231,7 @@ impl<'t> Reader<'t> {
         match value.get_ref() {
             DeValue::Table(headers) => self.read_header_lines(config, None, Table(headers)),
             DeValue::Array(rules) => {
-                for rule in rules.iter() {
+                for rule in rules {
                     self.read_header_rule(config, rule);
                 }
             }
@@ -248,7 +248,7 @@ impl<'t> Reader<'t> {
                 ("set", DeValue::Table(headers)) => set = Some(Table(headers)),
                 ("match", _) => self.refuse(at, "headers: match is a text, such as \"*.html\""),
                 ("set", _) => {
-                    self.refuse(at, "headers: set is a table, such as { \"Cache-Control\" = \"no-cache\" }")
+                    self.refuse(at, "headers: set is a table, such as { \"Cache-Control\" = \"no-cache\" }");
                 }
                 _ => {
                     let hint = did_you_mean(name, ["match", "set"]);

@@ -290,7 +290,9 @@ fn secrets_that_a_program_sets_are_never_shown() {
 fn what_is_missing_or_contradictory_is_named_with_the_way_out() {
     let with = |settings: &[(&str, &str)]| {
         let mut config = Config::new();
-        settings.iter().for_each(|(name, value)| config.set(name, value).unwrap());
+        for (name, value) in settings {
+            config.set(name, value).unwrap();
+        }
         open(&config).map(drop).unwrap_err().message().to_owned()
     };
     let all =

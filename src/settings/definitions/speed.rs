@@ -80,7 +80,7 @@ pub(super) const GROUP: Group = Group {
             "retries",
             Kind::Number(0, 100, |parts, count| {
                 let attempts = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
-                parts.retry = parts.retry.clone().with_attempts(attempts);
+                parts.retry = parts.retry.with_attempts(attempts);
             }),
             "Retries of a failed request",
         )
