@@ -18,6 +18,9 @@ use crate::settings::reference::Reference;
 use crate::settings::setting::Setting;
 use crate::text::Printable;
 
+/// The settings that hold keys.
+pub(crate) const KEYS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -118,7 +121,10 @@ impl Config {
         value: impl AsRef<OsStr>,
         origin: impl Into<String>,
     ) -> Result<(), StorageError> {
-        self.set_plain(name, value.as_ref(), Origin::Named(origin.into()))
+        self.set_plain(name, value.as_ref(), Origin::Named(origin.into()))?;
+        // A flag comes after everything else.
+        self.override_credentials(&[name]);
+        Ok(())
     }
 
     /// Sets `bucket` and `prefix` from `s3://BUCKET/PREFIX`.
@@ -150,6 +156,18 @@ impl Config {
             values.clear();
         }
         values.push((value, origin));
+    }
+
+    /// Drops what another layer says about credentials, if the one that was just added says it in another way: keys
+    /// take the place of a `credentials` from before, and the other way round. `added` are the names of this layer.
+    pub(crate) fn override_credentials(&mut self, added: &[&str]) {
+        let has_keys = added.iter().any(|name| KEYS.contains(name));
+        match (has_keys, added.contains(&"credentials")) {
+            (true, false) => drop(self.given.remove("credentials")),
+            (false, true) => self.given.retain(|name, _| !KEYS.contains(name)),
+            // Both in one layer contradict each other, which is found later.
+            (true, true) | (false, false) => {}
+        }
     }
 
     /// Returns true if a setting was given.

@@ -16,7 +16,7 @@ use crate::rescan::bucket_state::settings::RemoteState;
 use crate::rescan::config::RescanConfig;
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::RescanOrchestrator;
-use crate::settings::config::Config;
+use crate::settings::config::{Config, KEYS};
 use crate::settings::parts::{CredentialSource, Parts, StatePlace};
 use crate::state::cache::CacheManager;
 
@@ -259,9 +259,6 @@ impl Config {
         })
     }
 }
-
-/// The settings that hold keys.
-const KEYS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
 
 /// Returns the configuration of the S3 backend without credentials.
 fn s3_config(parts: &Parts) -> Result<S3Config, StorageError> {

@@ -121,6 +121,8 @@ impl<'t> Reader<'t> {
     /// Reads a destination.
     pub(crate) fn read_destination(&mut self, config: &mut Config, destination: &str, value: &Value<'_>) {
         let Some(table) = self.as_table(&format!("destination.{destination}"), value) else { return };
+        let names: Vec<_> = table.entries().map(|(name, ..)| name).collect();
+        config.override_credentials(&names);
         for (name, at, value) in table.entries() {
             if name == "headers" {
                 self.read_headers(config, value);

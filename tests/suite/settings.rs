@@ -307,6 +307,16 @@ fn what_is_missing_or_contradictory_is_named_with_the_way_out() {
     assert!(with(&half).starts_with("secret_access_key: missing"));
     let both = [&half[..], &[("secret_access_key", "s"), ("credentials", "chain")]].concat();
     assert!(with(&both).starts_with("credentials: keys are given, too"));
+    let inherited = parse(
+        "[connection]\ncredentials = \"chain\"\n[destination.a]\nbucket = \"b\"\naccess_key_id = { env = \"NONE\" }\n\
+         [destination.b]\nbucket = \"b\"\n",
+    );
+    let source = |name: &str| inherited.destination(name).unwrap().get("credentials");
+    assert_eq!(
+        (source("a").as_deref(), source("b").as_deref()),
+        (Some("keys"), Some("chain")),
+        "keys take its place"
+    );
     let ordered = [&half[..], &[("secret_access_key", "s"), ("order", "3")]].concat();
     assert!(with(&ordered).starts_with("order: it needs the state in the bucket"));
     let file = parse("[destination.a]\nbucket = \"b\"\nparts_in_flight = 20\nregion = \"us-east-1\"");

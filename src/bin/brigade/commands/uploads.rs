@@ -28,7 +28,7 @@ fn uploads_of(args: &UploadsArgs, destination: &Destination) -> Result<u8, Stora
         if args.output.json {
             print_json_of(destination, &json::queries::uploads_object(&open))?;
         } else {
-            check_output(text::print_uploads(&open))?;
+            check_output(text::uploads::print_uploads(&open))?;
         }
         return Ok(exit::DONE);
     }
@@ -37,7 +37,7 @@ fn uploads_of(args: &UploadsArgs, destination: &Destination) -> Result<u8, Stora
     if args.output.json {
         print_json_of(destination, &json::queries::aborted_object(&result))?;
     } else if !args.output.quiet {
-        check_output(text::print_aborted(&result))?;
+        check_output(text::uploads::print_aborted(&result))?;
     }
     Ok(exit::code_of_errors(&result.failed).unwrap_or(exit::DONE))
 }
