@@ -80,6 +80,7 @@ mod tests {
                 (&parts.network, &parts.client_certificate, &parts.client_key),
                 (&parts.place, &parts.remote, parts.source, run.deadline, run.force, run.verify),
                 (rescan.batch_size, rescan.parts_in_flight, rescan.whole_file_digest, rescan.max_delete),
+                (rescan.ignore_files, rescan.max_size, rescan.min_size),
                 (rescan.delete, rescan.allow_empty, rescan.allow_new_root, rescan.follow_symlinks),
                 (
                     &rescan.include,

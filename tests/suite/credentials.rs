@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::network::{acquainted, heals, site_with};
 use crate::support::http::{Asked, FakeHttp, chunked, reply, until_the_end};
 use crate::support::logs::{leak_in, leaks, watch};
+use crate::support::proxies::{basic_auth, tinyproxy};
 use crate::support::proxy::FaultProxy;
 use crate::support::server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::tls::TestCa;
@@ -403,6 +404,27 @@ fn sts_is_reached_over_tls_with_a_certificate_authority_of_its_own() {
     let chain = home.chain().network(NetworkConfig::new().ca_file(&file));
     chain.credentials().unwrap();
     home.set("AWS_CA_BUNDLE", &file).found();
+    assert_eq!(leaks(), Vec::<String>::new());
+}
+
+/// What lies behind the proxy of a company is reached through it; what is on this machine or its host is not.
+#[test]
+fn sts_is_reached_through_the_proxy_and_a_container_s_endpoint_never_is() {
+    let sts = sts();
+    let config = format!("[default]\nrole_arn = R\nsource_profile = base\n[profile base]\n{KEYS}");
+    let home = Home::new(&config).set("AWS_ENDPOINT_URL_STS", sts.url());
+    let Some(proxy) = tinyproxy(&basic_auth()) else { return };
+    let network = NetworkConfig::new().proxy(proxy.url("http", true));
+    home.chain().network(network.clone()).credentials().unwrap();
+    assert_eq!(proxy.logged(&format!("CONNECT {}", sts.addr())), 1);
+    let dead =
+        home.chain().network(NetworkConfig::new().proxy("http://127.0.0.1:1")).credentials().unwrap_err();
+    assert!(dead.message().contains("proxy 127.0.0.1:1"), "{dead}");
+    let container =
+        FakeHttp::start(|_| reply(200, r#"{"AccessKeyId":"ECS","SecretAccessKey":"s","Token":"t"}"#));
+    let home = Home::new("").set("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.url());
+    home.chain().network(network).credentials().unwrap();
+    assert_eq!((container.asked().len(), proxy.logged("CONNECT ")), (1, 1));
     assert_eq!(leaks(), Vec::<String>::new());
 }
 
