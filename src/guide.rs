@@ -2,7 +2,7 @@
 //!
 //! | Chapter | |
 //! |---|---|
-//! | [`command`] | every flag of `brigade`, exit codes, JSON, events |
+//! | [`command`] | the subcommands of `brigade`, exit codes, JSON, events |
 //! | [`settings`] | every setting, for files, flags and programs |
 //! | [`operations`] | cron, systemd, CI, permissions, lifecycle rule, stores |
 //! | [`embedding`] | the library in a program: settings, results, threads, fork, catalog, servers |

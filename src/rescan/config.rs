@@ -326,7 +326,7 @@ impl RescanConfig {
 }
 
 /// Reads and checks the patterns in a file.
-fn read_patterns(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
+pub(crate) fn read_patterns(field: &str, path: &Path) -> Result<Vec<String>, StorageError> {
     let text = fs::read_to_string(path).map_err(|error| {
         StorageError::config(field, format!("{}: {error}", path.display())).with_source(error)
     })?;

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
 use crate::backend::s3::address::split_url;
 use crate::backend::s3::auth::providers::AwsEnvironment;
+use crate::backend::s3::http::bandwidth::Bandwidth;
 use crate::backend::s3::http::network::NetworkConfig;
 use crate::error::StorageError;
+use crate::rescan::config::read_patterns;
 use crate::settings::definitions::{all_settings, find_setting};
 use crate::settings::nearest::did_you_mean;
 use crate::settings::parts::Parts;
@@ -75,6 +78,8 @@ pub struct Config {
     pub(crate) name: Option<String>,
     /// The proxy is that of the environment if none is given.
     proxy_from_env: bool,
+    /// The rate, once it was needed: one for all that is made from this configuration.
+    rate: Arc<OnceLock<Bandwidth>>,
     given: BTreeMap<&'static str, Vec<(Given, Origin)>>,
 }
 
@@ -155,19 +160,66 @@ impl Config {
         if !setting.is_list() {
             values.clear();
         }
+        if setting.name == "bandwidth" {
+            self.rate = Arc::default();
+        }
         values.push((value, origin));
     }
 
     /// Drops what another layer says about credentials, if the one that was just added says it in another way: keys
-    /// take the place of a `credentials` from before, and the other way round. `added` are the names of this layer.
+    /// take the place of a `credentials` from before; `credentials` and `profile` take the place of keys. `added` are the names of this layer.
     pub(crate) fn override_credentials(&mut self, added: &[&str]) {
         let has_keys = added.iter().any(|name| KEYS.contains(name));
-        match (has_keys, added.contains(&"credentials")) {
+        let has_source = added.contains(&"credentials") || added.contains(&"profile");
+        match (has_keys, has_source) {
             (true, false) => drop(self.given.remove("credentials")),
             (false, true) => self.given.retain(|name, _| !KEYS.contains(name)),
             // Both in one layer contradict each other, which is found later.
             (true, true) | (false, false) => {}
         }
+    }
+
+    /// Drops settings of a shared state that this layer, which says that the state is local, does not have itself.
+    pub(crate) fn drop_inherited_state(&mut self, added: &[&str]) {
+        let of_state =
+            |name: &str| all_settings().any(|(group, setting)| group == "State" && setting.name == name);
+        self.given.retain(|name, _| added.contains(name) || !of_state(name));
+    }
+
+    /// Drops what no flag of a command is for, such as the order of a build for `status`. Settings that no command has a
+    /// flag for stay.
+    pub fn keep_for(&mut self, command: &str) {
+        let is_used = |setting: &Setting| setting.commands.is_empty() || setting.is_accepted_by(command);
+        self.given.retain(|name, _| find_setting(name).is_some_and(is_used));
+    }
+
+    /// Reads the values that stand in variables and files, except secrets, and the files of patterns. All that is made from
+    /// this configuration afterwards has the same values.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names the setting and where it was set.
+    pub fn resolve(&mut self) -> Result<(), StorageError> {
+        for (name, values) in &mut self.given {
+            let Some(setting) = find_setting(name).filter(|setting| !setting.is_secret()) else { continue };
+            for (value, origin) in values {
+                let Given::Elsewhere(place) = &*value else { continue };
+                let text = place.resolve().map_err(|why| wrong_value(name, &why, origin))?;
+                setting.check(text.as_str()).map_err(|why| wrong_value(name, &why, origin))?;
+                *value = Given::Plain(OsString::from(text.as_str()));
+            }
+        }
+        for (from, to) in [("include_from", "include"), ("exclude_from", "exclude")] {
+            for (path, origin) in self.given.remove(from).unwrap_or_default() {
+                let Given::Plain(path) = path else { continue };
+                let patterns = read_patterns(to, Path::new(&path));
+                let patterns = patterns.map_err(|error| with_origin(from, &error, &origin))?;
+                let values = self.given.entry(to).or_default();
+                values.extend(
+                    patterns.into_iter().map(|pattern| (Given::Plain(pattern.into()), origin.clone())),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Returns true if a setting was given.
@@ -176,10 +228,10 @@ impl Config {
     }
 
     /// Returns the value of a setting, or its default; `None` if it has none, is a secret or stands elsewhere. User and
-    /// password of a URL are hidden.
+    /// password of a proxy are hidden.
     pub fn get(&self, name: &str) -> Option<String> {
         match self.given.get(name).and_then(|values| values.last()) {
-            Some((Given::Plain(value), _)) => Some(without_password(&value.to_string_lossy())),
+            Some((Given::Plain(value), _)) => Some(shown_text(name, &value.to_string_lossy())),
             Some((Given::Secret(_) | Given::Elsewhere(_), _)) => None,
             None => {
                 find_setting(name).map(|setting| setting.default.to_owned()).filter(|value| !value.is_empty())
@@ -198,7 +250,7 @@ impl Config {
             return vec![ConfigEntry { setting, value, origin: "default".to_owned() }];
         };
         let entry = |(value, origin): &(Given, Origin)| {
-            let value = Some(shown_value(value));
+            let value = Some(shown_value(setting, value));
             ConfigEntry { setting, value, origin: origin.to_string() }
         };
         values.iter().map(entry).collect()
@@ -255,7 +307,19 @@ impl Config {
 
     /// Puts all values into their parts, in the order of the definitions. Secrets are in none: they are read by name.
     pub(crate) fn parts(&self) -> Result<Parts, StorageError> {
-        let mut parts = Parts::default();
+        self.parts_by(Err)
+    }
+
+    /// Puts all values into their parts that can be read now. Those that stand elsewhere may be missing on this machine.
+    pub(crate) fn parts_here(&self) -> Result<Parts, StorageError> {
+        self.parts_by(|_| Ok(()))
+    }
+
+    fn parts_by(
+        &self,
+        unreadable: impl Fn(StorageError) -> Result<(), StorageError>,
+    ) -> Result<Parts, StorageError> {
+        let mut parts = Parts { rate: self.rate.clone(), ..Parts::default() };
         // A proxy that is given comes later, and takes its place.
         if self.proxy_from_env {
             parts.network(NetworkConfig::proxy_from_env);
@@ -266,7 +330,13 @@ impl Config {
                     Given::Plain(value) => setting.apply(&mut parts, value),
                     Given::Secret(_) => Ok(()),
                     Given::Elsewhere(place) => {
-                        let text = place.resolve().map_err(|why| wrong_value(setting.name, &why, origin))?;
+                        let text = match place.resolve() {
+                            Ok(text) => text,
+                            Err(why) => {
+                                unreadable(wrong_value(setting.name, &why, origin))?;
+                                continue;
+                            }
+                        };
                         let checked = setting.check(text.as_str());
                         checked.map_err(|why| wrong_value(setting.name, &why, origin))?;
                         setting.apply(&mut parts, OsStr::new(text.as_str()))
@@ -311,7 +381,8 @@ fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
 pub(crate) fn shown_with(setting: &Setting, value: &OsStr, why: &str) -> String {
     let value = value.to_string_lossy();
     let is_quoted = why.starts_with('"') || why.contains(&*value);
-    if setting.is_secret() || value.contains('@') || is_quoted {
+    // A proxy may hold a password, wherever that stands in what was meant to be a URL.
+    if setting.is_secret() || setting.name == "proxy" || is_quoted {
         return why.to_owned();
     }
     format!("{:?}: {why}", Printable(&value).to_string())
@@ -327,18 +398,22 @@ fn place_in_env(name: &str) -> String {
         .map_or_else(|| "the profile in ~/.aws".to_owned(), |name| (*name).to_owned())
 }
 
-fn shown_value(value: &Given) -> String {
+fn shown_value(setting: &Setting, value: &Given) -> String {
     match value {
         Given::Elsewhere(place) => place.to_string(),
         Given::Secret(_) => "(hidden)".to_owned(),
-        Given::Plain(value) => without_password(&value.to_string_lossy()),
+        Given::Plain(value) => shown_text(setting.name, &value.to_string_lossy()),
     }
 }
 
-/// Hides what stands before the `@` of a URL.
-fn without_password(value: &str) -> String {
-    match value.split_once("://").zip(value.rsplit_once('@')) {
-        Some(((scheme, _), (_, host))) => format!("{scheme}://(hidden)@{host}"),
+/// Hides the user and the password of a proxy.
+fn shown_text(name: &str, value: &str) -> String {
+    match value.rsplit_once('@').filter(|_| name == "proxy") {
+        Some((before, host)) => {
+            let scheme =
+                before.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
+            format!("{scheme}(hidden)@{host}")
+        }
         None => value.to_owned(),
     }
 }

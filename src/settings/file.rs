@@ -131,7 +131,10 @@ fn read_document(reader: &mut Reader<'_>, document: Table<'_>) -> Vec<Config> {
         }
     }
     let Some(destinations) = destinations.filter(|table| !table.is_empty()) else {
-        reader.refuse(0, "destination: the file has none; begin one with [destination.NAME]");
+        // Another mistake may be the reason.
+        if !reader.has_mistakes() {
+            reader.refuse(0, "destination: the file has none; begin one with [destination.NAME]");
+        }
         return Vec::new();
     };
     let read = |(name, _, value): (&str, usize, _)| {
@@ -140,5 +143,29 @@ fn read_document(reader: &mut Reader<'_>, document: Table<'_>) -> Vec<Config> {
         reader.read_destination(&mut config, name, value);
         config
     };
-    destinations.entries().map(read).collect()
+    let places: Vec<_> = destinations.entries().map(|(_, at, _)| at).collect();
+    let configs: Vec<Config> = destinations.entries().map(read).collect();
+    refuse_twins(reader, &configs, &places);
+    configs
+}
+
+/// Refuses destinations with the same bucket and prefix: each would delete what the other publishes.
+fn refuse_twins(reader: &mut Reader<'_>, configs: &[Config], places: &[usize]) {
+    let place = |config: &Config| {
+        let part = |name| config.get(name).unwrap_or_default();
+        (part("endpoint_url"), part("bucket"), part("prefix").trim_matches('/').to_owned())
+    };
+    for (number, (config, at)) in configs.iter().zip(places).enumerate() {
+        let twin = configs[..number]
+            .iter()
+            .find(|other| config.get("bucket").is_some() && place(other) == place(config));
+        if let Some(twin) = twin.and_then(Config::name) {
+            let name = config.name().unwrap_or_default();
+            let why = "each would delete what the other publishes; use another prefix";
+            reader.refuse(
+                *at,
+                &format!("destination.{name}: the bucket and prefix of destination.{twin}: {why}"),
+            );
+        }
+    }
 }

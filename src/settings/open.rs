@@ -10,6 +10,7 @@ use crate::backend::s3::address::{S3Address, split_url};
 use crate::backend::s3::auth::chain::CredentialChain;
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::config::S3Config;
+use crate::backend::s3::http::bandwidth::Bandwidth;
 use crate::engine::Engine;
 use crate::error::StorageError;
 use crate::rescan::bucket_state::settings::RemoteState;
@@ -50,6 +51,12 @@ impl Config {
     /// # Errors
     /// As [`open`].
     pub fn open_with(&self, engine: &Engine) -> Result<RescanOrchestrator, StorageError> {
+        let mut config = self.clone();
+        config.resolve()?;
+        config.open_resolved(engine)
+    }
+
+    fn open_resolved(&self, engine: &Engine) -> Result<RescanOrchestrator, StorageError> {
         let root = self.root()?.ok_or_else(|| missing("root", "the directory to publish"))?;
         let cache = self
             .cache_path()?
@@ -93,6 +100,15 @@ impl Config {
         s3_config(&self.parts()?)?.address().map_err(|error| self.explain(error))
     }
 
+    /// The handle of `bandwidth`, to change the rate during a run; `None` if it is not set. All that is made from this
+    /// configuration and its clones shares one rate.
+    ///
+    /// # Errors
+    /// As [`root`](Self::root).
+    pub fn bandwidth(&self) -> Result<Option<Bandwidth>, StorageError> {
+        self.parts().map(|parts| parts.rate.get().cloned())
+    }
+
     /// The options of a run.
     ///
     /// # Errors
@@ -109,12 +125,23 @@ impl Config {
         self.parts().map(|parts| parts.s3.multipart_threshold())
     }
 
-    /// Makes every part that needs no secret, and checks it. Sends nothing and opens nothing.
+    /// Makes every part that needs no secret, and checks it. Sends nothing and opens nothing. A value that stands in a
+    /// variable or file that is not there is left out: it may be there where the configuration is used.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names the setting that is wrong or missing.
     pub fn check(&self) -> Result<(), StorageError> {
-        let parts = self.parts()?;
+        let parts = self.parts_here()?;
+        if self.is_set("access_key_id") != self.is_set("secret_access_key") {
+            return Err(StorageError::config(
+                "access_key_id",
+                "it and secret_access_key go together: one is missing",
+            ));
+        }
+        if parts.bucket.is_empty() && self.is_set("bucket") {
+            // Its name is not known here.
+            return self.check_state(&parts);
+        }
         let s3 = s3_config(&parts)?;
         let workers = parts.engine.worker_count();
         let checked = s3.credentials(Credentials::new("nobody", "nothing")).validate().map(drop);

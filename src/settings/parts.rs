@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::backend::s3::config::S3Config;
+use crate::backend::s3::http::bandwidth::Bandwidth;
 use crate::backend::s3::http::network::NetworkConfig;
 use crate::engine::EngineConfig;
 use crate::error::StorageError;
@@ -51,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) retry: RetryPolicy,
     /// The names of headers of every object, in lower case.
     pub(crate) common_headers: BTreeSet<String>,
+    /// A rule for some objects, or a repeated header, was added.
+    pub(crate) has_header_rule: bool,
     pub(crate) rescan: RescanConfig,
     pub(crate) run: Run,
     pub(crate) place: StatePlace,
@@ -59,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) needs_state: Option<&'static str>,
     pub(crate) source: CredentialSource,
     pub(crate) network: NetworkConfig,
+    /// The rate of everything that is made from one configuration.
+    pub(crate) rate: Arc<OnceLock<Bandwidth>>,
     pub(crate) client_certificate: Option<PathBuf>,
     pub(crate) client_key: Option<PathBuf>,
 }
@@ -75,6 +81,7 @@ impl Default for Parts {
             s3: S3Config::new(""),
             retry: RetryPolicy::default(),
             common_headers: BTreeSet::new(),
+            has_header_rule: false,
             rescan: RescanConfig::new(),
             run: Run::new(),
             place: StatePlace::Local,
@@ -82,6 +89,7 @@ impl Default for Parts {
             needs_state: None,
             source: CredentialSource::Keys,
             network: NetworkConfig::new(),
+            rate: Arc::default(),
             client_certificate: None,
             client_key: None,
         }

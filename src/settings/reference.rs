@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -24,8 +24,8 @@ pub(crate) enum Reference {
     Variable(String),
     /// The content of a file, without its last line end.
     File(PathBuf),
-    /// What a program prints, without its last line end: the program, then its arguments.
-    Command(Vec<String>),
+    /// What a program prints, without its last line end: the program, then its arguments, and the folder that it runs in.
+    Command(Vec<String>, PathBuf),
 }
 
 impl Reference {
@@ -40,7 +40,7 @@ impl Reference {
                 let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
                 read_text(&mut File::open(path).map_err(|error| wrong(&error))?).map_err(|why| wrong(&why))?
             }
-            Self::Command(words) => run_command(words)?,
+            Self::Command(words, folder) => run_command(words, folder)?,
         };
         let text = Zeroizing::new(text);
         let value = text.strip_suffix('\n').unwrap_or(&text);
@@ -59,7 +59,7 @@ impl fmt::Display for Reference {
             Self::Variable(name) => write!(f, "{{ env = \"{}\" }}", Printable(name)),
             Self::File(path) => write!(f, "{{ file = \"{}\" }}", Printable(&path.to_string_lossy())),
             // Arguments may be secrets, too.
-            Self::Command(words) => {
+            Self::Command(words, _) => {
                 let program = words.first().map_or("", String::as_str);
                 write!(f, "{{ command = [\"{}\", …] }}", Printable(program))
             }
@@ -73,8 +73,9 @@ fn read_text(from: &mut dyn Read) -> Result<String, String> {
     if text.len() as u64 > MAX_BYTES { Err("it has more than 64 KiB".to_owned()) } else { Ok(text) }
 }
 
-fn run_command(words: &[String]) -> Result<String, String> {
-    let printed = process::run(words, COMMAND_LIMIT)?;
+fn run_command(words: &[String], folder: &Path) -> Result<String, String> {
+    let folder = Some(folder).filter(|folder| !folder.as_os_str().is_empty());
+    let printed = process::run(words, folder, COMMAND_LIMIT)?;
     let text = std::str::from_utf8(&printed).map_err(|_| format!("what {} prints is not UTF-8", words[0]))?;
     Ok(text.to_owned())
 }
@@ -105,7 +106,7 @@ mod tests {
     #[test]
     fn a_command_is_run_without_a_shell_and_its_failure_quotes_nothing() {
         let run = |words: &[&str]| {
-            Reference::Command(words.iter().map(|word| (*word).to_owned()).collect()).resolve()
+            Reference::Command(words.iter().map(|word| (*word).to_owned()).collect(), "/tmp".into()).resolve()
         };
         assert_eq!(run(&["printf", "%s\n", "$HOME; canary"]).unwrap().as_str(), "$HOME; canary");
         let failed = run(&["sh", "-c", "echo CANARY; echo CANARY >&2; exit 3"]).unwrap_err();

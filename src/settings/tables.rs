@@ -59,6 +59,11 @@ impl<'t> Reader<'t> {
         self.mistakes.push((at, why.to_owned()));
     }
 
+    /// Returns true if there are mistakes.
+    pub(crate) fn has_mistakes(&self) -> bool {
+        !self.mistakes.is_empty()
+    }
+
     /// Returns the error with all mistakes.
     pub(crate) fn finish(mut self) -> Result<(), StorageError> {
         self.mistakes.sort_by_key(|(at, _)| *at);
@@ -95,7 +100,12 @@ impl<'t> Reader<'t> {
     pub(crate) fn as_table<'a>(&mut self, name: &str, value: &'a Value<'a>) -> Option<Table<'a>> {
         let table = value.get_ref().as_table().map(Table);
         if table.is_none() {
-            self.refuse(value.span().start, &format!("{name}: a table is needed, as in [{name}]"));
+            let example = match name.strip_prefix("destination.") {
+                Some(_) => "name the destination, as in [destination.NAME]".to_owned(),
+                None if name == "headers" => "write tables, as in [[headers]]".to_owned(),
+                None => format!("a table is needed, as in [{name}]"),
+            };
+            self.refuse(value.span().start, &format!("{name}: {example}"));
         }
         table
     }
@@ -129,6 +139,9 @@ impl<'t> Reader<'t> {
             } else if let Some(setting) = self.setting(name, at, None) {
                 self.read_setting(config, setting, at, value);
             }
+        }
+        if names.contains(&"state") && config.get("state").as_deref() == Some("local") {
+            config.drop_inherited_state(&names);
         }
         if !config.is_set("bucket") {
             self.refuse(value.span().start, &format!("destination.{destination}: bucket is missing"));
@@ -222,7 +235,8 @@ impl<'t> Reader<'t> {
                 let words = value.get_ref().as_array().ok_or(FORMS)?;
                 let words = words.iter().map(|word| word.get_ref().as_str().map(str::to_owned));
                 let words = words.collect::<Option<Vec<_>>>().filter(|words| !words.is_empty());
-                Ok(Reference::Command(words.ok_or(FORMS)?))
+                let folder = self.path.parent().unwrap_or(Path::new("")).to_owned();
+                Ok(Reference::Command(words.ok_or(FORMS)?, folder))
             }
             _ => Err(FORMS.to_owned()),
         }

@@ -47,16 +47,18 @@ pub(crate) fn parse_state_place(text: &str) -> Result<StatePlace, StorageError> 
 /// for those whose keys match. A later line replaces an earlier one.
 pub(crate) fn add_header(parts: &mut Parts, line: &str) -> Result<(), StorageError> {
     let (glob, name, value) = split_header(line)?;
-    let plain = vec![(name.to_owned(), value.to_owned())];
-    let is_repeated = glob.is_none() && !parts.common_headers.insert(name.to_ascii_lowercase());
-    let glob = glob.or(is_repeated.then_some("*"));
-    let Some(glob) = glob else {
-        check_headers(&plain)?;
+    if glob.is_none() && parts.common_headers.insert(name.to_ascii_lowercase()) {
+        check_headers(&[(name.to_owned(), value.to_owned())])?;
         parts.s3(|s3| s3.header(name, value));
-        return Ok(());
-    };
+    } else if glob.is_none() {
+        parts.has_header_rule = true;
+    }
+    // Behind a rule or a header of the same name, a header of every object is a rule, too: the later one counts.
+    let glob = glob.or(parts.has_header_rule.then_some("*"));
+    let Some(glob) = glob else { return Ok(()) };
     let rule = HeaderRule::new(glob).set(name, value);
     HeaderRules::new(HeaderMap::new(), std::slice::from_ref(&rule))?;
+    parts.has_header_rule = true;
     parts.s3(|s3| s3.header_rule(rule));
     Ok(())
 }

@@ -14,6 +14,10 @@ pub(crate) fn private_pattern(key: &str) -> Option<&str> {
     if key.split('/').any(|name| name == ".git") {
         return Some(".git");
     }
+    // It names buckets, and where their keys are.
+    if key == "brigade.toml" || key.ends_with("/brigade.toml") {
+        return Some("brigade.toml");
+    }
     // The last name in the path is the file's own.
     let name = key.rsplit('/').next().unwrap_or(key);
     let is_env = name == ".env" || name.strip_prefix(".env.").is_some_and(|kind| !EXAMPLES.contains(&kind));
@@ -43,6 +47,7 @@ mod tests {
             ("tls/server.pem", Some("*.pem")),
             (".pem", None),
             (".gitignore", None),
+            ("a/brigade.toml", Some("brigade.toml")),
             (".github/workflows/ci.yml", None),
             ("git/env.html", None),
         ] {

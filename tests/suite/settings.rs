@@ -276,6 +276,67 @@ fn a_file_opens_the_orchestrator_of_each_destination_with_its_settings() {
     assert_eq!(world.objects()["index.html"], b"<p>");
 }
 
+/// What a run reads from elsewhere it reads once: a pipe has its patterns only once, and a file may change meanwhile.
+#[test]
+fn patterns_and_values_from_elsewhere_are_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (patterns, secret) = (folder.path().join("patterns"), folder.path().join("prefix"));
+    fs::write(&patterns, "*.pem\n").unwrap();
+    fs::write(&secret, "one\n").unwrap();
+    let text = format!(
+        "[destination.a]\nbucket = \"b\"\nprefix = {{ file = {secret:?} }}\nexclude_from = [{patterns:?}]\n"
+    );
+    let mut config = parse(&text).destination("a").unwrap().clone();
+    config.resolve().unwrap();
+    fs::write(&patterns, "").unwrap();
+    fs::write(&secret, "two").unwrap();
+    assert_eq!(config.get("prefix").as_deref(), Some("one"));
+    assert_eq!(config.get("exclude").as_deref(), Some("*.pem"));
+    let entries = config.entries();
+    let origin =
+        |name: &str| entries.iter().find(|entry| entry.setting.name() == name).unwrap().origin.clone();
+    assert_eq!((origin("prefix"), origin("exclude")), (format!("{FILE}, line 3"), format!("{FILE}, line 4")));
+}
+
+#[test]
+fn the_password_of_a_proxy_is_shown_nowhere() {
+    for url in ["http://user:CANARY@proxy:3128", "user:CANARY@proxy:3128"] {
+        let mut config = Config::new();
+        config.set("proxy", url).unwrap();
+        let shown = format!("{config:?} {:?} {:?}", config.entries(), config.get("proxy"));
+        assert!(!shown.contains("CANARY") && shown.contains("(hidden)@proxy:3128"), "{shown}");
+    }
+    let wrong = Config::new().set("proxy", "gopher://user:CANARY").unwrap_err();
+    assert!(!format!("{wrong} {wrong:?}").contains("CANARY"), "{wrong}");
+}
+
+#[test]
+fn the_rate_of_a_configuration_is_one_and_can_be_changed() {
+    let mut config = Config::new();
+    assert!(config.bandwidth().unwrap().is_none());
+    config.set("bandwidth", "10MB/s").unwrap();
+    let rate = config.bandwidth().unwrap().unwrap();
+    assert_eq!(rate.get(), Some(10_000_000));
+    rate.set(Some(1 << 20));
+    assert_eq!(config.clone().bandwidth().unwrap().unwrap().get(), Some(1 << 20), "a clone shares it");
+    config.set("bandwidth", "20MB/s").unwrap();
+    assert_eq!((config.bandwidth().unwrap().unwrap().get(), rate.get()), (Some(20_000_000), Some(1 << 20)));
+}
+
+#[test]
+fn a_local_state_needs_nothing_that_others_inherit() {
+    let file = parse(
+        "[rescan]\nstate = \"bucket\"\norder = 3\nwait = \"1m\"\n[connection]\nregion = \"us-east-1\"\n\
+         [destination.a]\nbucket = \"a\"\n[destination.b]\nbucket = \"b\"\nstate = \"local\"\n",
+    );
+    for config in file.destinations() {
+        config.check().unwrap();
+    }
+    assert!(
+        !file.destination("b").unwrap().is_set("order") && file.destination("a").unwrap().is_set("order")
+    );
+}
+
 #[test]
 fn secrets_that_a_program_sets_are_never_shown() {
     let mut config = Config::new();
@@ -309,7 +370,7 @@ fn what_is_missing_or_contradictory_is_named_with_the_way_out() {
     assert!(with(&both).starts_with("credentials: keys are given, too"));
     let inherited = parse(
         "[connection]\ncredentials = \"chain\"\n[destination.a]\nbucket = \"b\"\naccess_key_id = { env = \"NONE\" }\n\
-         [destination.b]\nbucket = \"b\"\n",
+         [destination.b]\nbucket = \"c\"\n",
     );
     let source = |name: &str| inherited.destination(name).unwrap().get("credentials");
     assert_eq!(

@@ -12,7 +12,7 @@ use bucket_brigade::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::text;
+use crate::{targets, text};
 
 /// Characters of the destination that are kept in the name of its cache.
 const NAME_LENGTH: usize = 64;
@@ -32,14 +32,18 @@ pub(crate) struct Destination {
 
 impl Destination {
     /// Reads the settings, but no credentials. Sends no request.
-    pub(crate) fn new(mut config: Config, quiet: bool) -> Result<Self, StorageError> {
+    pub(crate) fn new(mut config: Config, command: &'static str, quiet: bool) -> Result<Self, StorageError> {
+        // A value for another command may stand in a variable that is not there.
+        config.keep_for(command);
+        config.resolve()?;
+        targets::add_publisher(&mut config)?;
         let address = config.address()?;
         let cache_path = match config.cache_path()? {
             Some(path) => path,
             None => state_folder(&|name| std::env::var_os(name))?.join(cache_name(&address.destination())),
         };
         config.set_from("cache", &cache_path, "default of the command")?;
-        let label = config.name().map_or_else(|| url_of(&config), str::to_owned);
+        let label = label_of(&config);
         Ok(Self { config, address, cache_path, label, quiet })
     }
 
@@ -90,7 +94,12 @@ impl Destination {
     /// Refuses a cache inside the published directory: it would be published itself, and change with every run.
     /// Creates nothing.
     pub(crate) fn refuse_cache_inside(&self, dir: &Path) -> Result<(), StorageError> {
-        let (root, cache) = (fs::canonicalize(dir), resolve_path(&self.cache_path));
+        self.refuse_inside(dir, &self.cache_path, "cache")
+    }
+
+    /// Refuses another file of ours there, named by its flag.
+    pub(crate) fn refuse_inside(&self, dir: &Path, path: &Path, flag: &str) -> Result<(), StorageError> {
+        let (root, cache) = (fs::canonicalize(dir), resolve_path(path));
         let (Ok(root), Ok(cache)) = (root, cache) else {
             // The error is reported when they are opened.
             return Ok(());
@@ -100,8 +109,8 @@ impl Destination {
         }
         let (cache, root) = (cache.display(), root.display());
         let why =
-            format!("{cache} is inside DIR ({root}) and would be published: use a --cache outside of it");
-        Err(StorageError::config("cache", why))
+            format!("{cache} is inside DIR ({root}) and would be published: use a --{flag} outside of it");
+        Err(StorageError::config(flag, why))
     }
 
     fn cache_error(&self, kind: ErrorKind, why: &str) -> StorageError {
@@ -115,11 +124,6 @@ impl Destination {
         Ok((engine, backend))
     }
 
-    /// Returns true if no credentials can be found.
-    pub(crate) fn lacks_credentials(&self) -> bool {
-        self.config.credentials().is_err()
-    }
-
     /// The same with placeholder credentials, for commands that send no request.
     pub(crate) fn connect_offline(&self) -> Result<(Engine, Arc<S3Backend>), StorageError> {
         let engine = self.config.engine()?;
@@ -128,8 +132,11 @@ impl Destination {
     }
 }
 
-/// Returns `s3://BUCKET/PREFIX`.
-fn url_of(config: &Config) -> String {
+/// Returns the name of a destination in the configuration file, or `s3://BUCKET/PREFIX`.
+pub(crate) fn label_of(config: &Config) -> String {
+    if let Some(name) = config.name() {
+        return name.to_owned();
+    }
     let part = |name| config.get(name).unwrap_or_default();
     let (bucket, prefix) = (part("bucket"), part("prefix"));
     if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") }

@@ -114,6 +114,10 @@ pub(crate) fn advice(error: &StorageError) -> Option<String> {
 
 /// Returns where the setting comes from that a message such as `region: missing` begins with.
 fn setting_advice(message: &str) -> Option<String> {
+    // Files have their place in the message; an ignore file is not to be turned off.
+    if message.contains("it is set in ") || message.contains(".brigadeignore") {
+        return None;
+    }
     if message.contains("set state to bucket") {
         return Some("use --state bucket or --state s3://BUCKET/PREFIX".to_owned());
     }

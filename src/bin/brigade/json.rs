@@ -145,10 +145,23 @@ pub(crate) fn failed_sync<'a>(error: &'a StorageError, done: &'a PartialRun) -> 
     }
 }
 
+/// Returns the object of a sync that an error ended before it began.
+pub(crate) fn failed_sync_early(error: &StorageError) -> SyncReport<'_> {
+    SyncReport {
+        report: counts_at_error(error, &PartialRun::default()),
+        uploaded_list: Files::Uploaded(List(&[], uploaded_file)),
+        deleted_list: &[],
+        kept_list: List(&[], kept_key),
+        skipped_list: List(&[], ToString::to_string),
+        headers_updated_list: &[],
+        adopted_list: &[],
+    }
+}
+
 /// Returns the object of a plan that an error ended.
-pub(crate) fn failed_plan<'a>(error: &'a StorageError, done: &PartialRun) -> PlanReport<'a> {
+pub(crate) fn failed_plan(error: &StorageError) -> PlanReport<'_> {
     PlanReport {
-        report: counts_at_error(error, done),
+        report: counts_at_error(error, &PartialRun::default()),
         upload_list: List(&[], uploaded_file),
         delete_list: &[],
         kept_list: List(&[], kept_key),
@@ -159,7 +172,7 @@ pub(crate) fn failed_plan<'a>(error: &'a StorageError, done: &PartialRun) -> Pla
 }
 
 /// Returns the object of another command that an error ended.
-pub(crate) fn failed_query(error: &StorageError) -> impl Serialize {
+pub(crate) fn failed_query(error: &StorageError) -> Report<'_> {
     counts_at_error(error, &PartialRun::default())
 }
 

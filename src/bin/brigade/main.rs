@@ -79,7 +79,12 @@ struct Named<'a, T: Serialize> {
 
 /// Prints the object of a destination as one line of JSON.
 fn print_json_of(destination: &Destination, object: &impl Serialize) -> Result<(), StorageError> {
-    print_json(&Named { name: destination.config.name(), object })
+    print_json_named(destination.config.name(), object)
+}
+
+/// Prints an object as one line of JSON, with the name of its destination.
+fn print_json_named(name: Option<&str>, object: &impl Serialize) -> Result<(), StorageError> {
+    print_json(&Named { name, object })
 }
 
 /// Prints an object as one line of JSON.

@@ -83,7 +83,8 @@ pub(crate) fn of_names(path: &Path, names: &[OsString]) -> Result<Vec<Config>, S
 
 /// Returns the configuration file that was given, or the usual one if it is there.
 pub(crate) fn find_file(args: &FileArgs) -> Option<PathBuf> {
-    let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.exists());
+    // A link that leads nowhere is a mistake, and no missing file.
+    let usual = || Some(PathBuf::from(USUAL_FILE)).filter(|path| path.symlink_metadata().is_ok());
     args.config.clone().or_else(usual)
 }
 
@@ -122,17 +123,23 @@ fn finish<const COMMAND: usize>(
 pub(crate) fn add_environment(config: &mut Config) -> Result<(), StorageError> {
     config.fill_from_env()?;
     config.proxy_from_env();
-    let has_keys = ["access_key_id", "secret_access_key"].iter().any(|name| config.is_set(name));
+    let has_keys =
+        ["access_key_id", "secret_access_key", "session_token"].iter().any(|name| config.is_set(name));
     if !has_keys && !config.is_set("credentials") {
         config.set_from("credentials", "chain", "default of the command")?;
     }
-    let is_shared = config.get("state").is_some_and(|place| place != "local");
-    if let Some(job) =
-        ci_job(&|name| std::env::var(name).ok()).filter(|_| is_shared && !config.is_set("publisher"))
-    {
-        config.set_from("publisher", job, "the variables of the CI job")?;
-    }
     Ok(())
+}
+
+/// Names the publisher after the job of the CI system, if it has no other name.
+pub(crate) fn add_publisher(config: &mut Config) -> Result<(), StorageError> {
+    let is_shared = config.get("state").is_some_and(|place| place != "local");
+    match ci_job(&|name| std::env::var(name).ok()) {
+        Some(job) if is_shared && !config.is_set("publisher") => {
+            config.set_from("publisher", job, "the variables of the CI job")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The longest name of a publisher, in bytes.

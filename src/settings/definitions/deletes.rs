@@ -34,7 +34,7 @@ pub(super) const GROUP: Group = Group {
             "A hard cap on the deletes of one run. Without it, a tree that shrank deletes nothing: one with less than half \
              as many files as are published, or none of the published ones. Ten deletes always pass, and so does a build \
              that renames most of its files. The measure is the last tree that was published whole: what failed runs \
-             added, or `no_delete` left, does not count.",
+             added, or a run without deletes left, does not count.",
         ),
         Setting::new(
             "allow_empty",

@@ -61,7 +61,7 @@ pub(super) const GROUP: Group = Group {
         .default("10s")
         .rare()
         .example("1m")
-        .detail("With `0s` it does not wait.")
+        .detail("With `0s` it does not wait. When the time is over, the exit code is 4. Commands that only read the cache do not need it.")
         .section(Section::Rescan),
         Setting::new(
             "public_url",

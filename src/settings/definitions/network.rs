@@ -54,7 +54,9 @@ pub(super) const GROUP: Group = Group {
             "bandwidth",
             Kind::Text(|parts, rate| {
                 let rate = parse_rate(rate, MIN_BYTES_PER_SECOND)?;
-                parts.network(|network| network.bandwidth(Bandwidth::per_second(rate)));
+                // A program may have changed it since.
+                let shared = parts.rate.get_or_init(|| Bandwidth::per_second(rate)).clone();
+                parts.network(|network| network.bandwidth(shared));
                 Ok(())
             }),
             "Bytes per second of all bodies together, such as 10MB/s",

@@ -13,7 +13,9 @@ pub(super) const GROUP: Group = Group {
             matches any number of folders, `[a-z]` and `{a,b}` match a class and alternatives. Case matters. A pattern \
             that matches a folder means everything below it. No pattern takes another one back.\n\n\
             A published file that is excluded later is kept in the bucket and reported. A file or folder named \
-            `.brigade`, at any depth, is never published: the name is reserved for the state in the bucket.",
+            `.brigade`, at any depth, is never published, and is reported as \
+            skipped: the name is reserved for the state in the bucket. `exclude = \".brigade\"` leaves it out without that \
+            note.",
     settings: &[
         Setting::new(
             "include",
@@ -37,7 +39,8 @@ pub(super) const GROUP: Group = Group {
         .example("include.txt")
         .field("include")
         .detail(
-            "Empty lines and lines that begin with `#` are ignored. A file without any pattern is an error: it would \
+            "Empty lines and lines that begin with `#` are ignored. A line that begins with `!` is an error; `\\!` stands for a \
+             name that begins so. A file without any pattern is an error: it would \
              publish everything.",
         ),
         Setting::new(
@@ -62,7 +65,7 @@ pub(super) const GROUP: Group = Group {
         .rare()
         .example("exclude.txt")
         .field("exclude")
-        .detail("Empty lines and lines that begin with `#` are ignored."),
+        .detail("Empty lines and lines that begin with `#` are ignored. A line that begins with `!` is an error."),
         Setting::new(
             "follow_symlinks",
             Kind::Choice(&["no", "inside", "all"], |parts, how| {

@@ -78,7 +78,7 @@ pub(super) const GROUP: Group = Group {
         .detail("A larger file is an error that names it; it is not read."),
         Setting::new(
             "retries",
-            Kind::Number(0, 100, |parts, count| {
+            Kind::Number(0, u64::MAX, |parts, count| {
                 let attempts = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
                 parts.retry = parts.retry.with_attempts(attempts);
             }),
@@ -87,6 +87,15 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync", "plan", "verify"])
         .default("5")
         .example("2"),
+        Setting::new(
+            "throttled_for",
+            Kind::Time(0, 3600, |parts, time| parts.retry.throttled_for = time),
+            "Retry what the store throttles (429, 503, SlowDown) for this long",
+        )
+        .on(&["sync", "plan", "verify"])
+        .default("1m")
+        .rare()
+        .example("5m"),
         Setting::new(
             "deadline",
             Kind::Time(0, u64::MAX, |parts, after| parts.run(|run| run.deadline(after))),

@@ -40,7 +40,7 @@ pub(super) const GROUP: Group = Group {
         .on(SYNC)
         .example("118")
         .detail(
-            "If a higher one was published, the run sends nothing, with exit code 6. An equal one is a rerun. In a file: \
+            "If a higher one was published, the run sends nothing, with exit code 6. An equal one is a rerun. Without it the order stays as it is. In a file: \
              `order = { env = \"GITHUB_RUN_NUMBER\" }`.",
         ),
         Setting::new(
@@ -51,6 +51,7 @@ pub(super) const GROUP: Group = Group {
         .on(SYNC)
         .rare()
         .example("true")
+        .detail("A rollback.")
         .section(Section::OneRun),
         Setting::new(
             "wait",
@@ -61,7 +62,7 @@ pub(super) const GROUP: Group = Group {
         .accepted_by(SYNC)
         .default("0s")
         .example("10m")
-        .detail("Then the exit code is 6."),
+        .detail("By default it does not wait. When the time is over, the exit code is 6."),
         Setting::new(
             "lease",
             Kind::Time(5, 86_400, |parts, lease| parts.remote("lease", |state| state.lease(lease))),
@@ -85,7 +86,7 @@ pub(super) const GROUP: Group = Group {
         .example("true")
         .detail(
             "Something else sees to it, such as the concurrency group of a CI system. Without it, a store that does not \
-             honour conditional writes is refused.",
+             honour conditional writes is refused, with exit code 2.",
         ),
         Setting::new(
             "take_over",
@@ -96,7 +97,7 @@ pub(super) const GROUP: Group = Group {
         .accepted_by(SYNC)
         .rare()
         .example("true")
-        .detail("If it is not gone, two runs write at the same time.")
+        .detail("It does not wait for the lease. If the other one is not gone, two runs write at the same time.")
         .section(Section::OneRun),
         Setting::new(
             "on_conflict",
@@ -140,6 +141,6 @@ pub(super) const GROUP: Group = Group {
         .on(&["sync", "plan", "pull"])
         .rare()
         .example("website")
-        .detail("A run with another name than the published tree has is refused, with exit code 4."),
+        .detail("A run with another name than the published tree has is refused, with exit code 4. `pull` takes any tree without it."),
     ],
 };

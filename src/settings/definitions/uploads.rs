@@ -11,8 +11,7 @@ pub(super) const GROUP: Group = Group {
     about: "",
     settings: &[
         Setting::new("headers", Kind::Texts(add_header), "Header for every object: 'Name: value', or for some: '[*.html] Name: value' (repeatable)")
-            .on(&["sync"])
-            .accepted_by(SYNC)
+            .on(SYNC)
             .flag_name("header")
             .value_name("LINE")
             .example("Cache-Control: no-cache")
@@ -27,6 +26,7 @@ pub(super) const GROUP: Group = Group {
         Setting::new("force", Kind::Switch(|parts, yes| parts.run(|run| run.force(yes))), "Upload every file again, even if unchanged")
             .on(SYNC)
             .example("true")
+            .detail("If that run is stopped, say it again.")
             .section(Section::OneRun),
         Setting::new(
             "first_run",
@@ -107,7 +107,7 @@ tool, on a new machine, after a lost disk. `adopt` takes over an object that is 
 published, with the headers that it has, and is not sent. Proof is an ETag that is the file's MD5, also of a multipart \
 upload under a usual part size (5, 8, 15, 16, 25, 32, 50, 64 or 100 MiB, or `part_size`), or else a HEAD that shows the \
 metadata of an earlier sync or a SHA-256 of the store. Every other file is sent. Objects without a file are counted and \
-never deleted. `overwrite` sends every file. `refuse` fails if there are any objects. `mirror` does as `adopt`, and takes \
+never deleted. `overwrite` sends every file. `refuse` fails if there are any objects, with exit code 4. No object is downloaded. `mirror` does as `adopt`, and takes \
 every object under the prefix for its own: those without a file are deleted, within the rules of all deletes. It is \
-`aws s3 sync --delete` with a valve. Objects of another publisher, below a folder with a `.brigade/head` of its own, \
+`aws s3 sync --delete` with a valve; `plan` shows what would go. Objects of another publisher, below a folder with a `.brigade/head` of its own, \
 count for none of these.";

@@ -159,11 +159,45 @@ fn header_rules_of_a_file_and_of_flags_reach_the_store() {
         .says("write it as 'Name: value', or as '[GLOB] Name: value'");
 }
 
+/// Patterns may come through a pipe, and a value from a variable that only one command has.
+#[test]
+fn what_stands_elsewhere_is_read_once_and_only_by_commands_that_use_it() {
+    let world = World::new();
+    world.write("a.html", "1");
+    world.write("key.pem", "1");
+    let shell = with_file(
+        &world,
+        "state = \"bucket\"\norder = { env = \"BUILD\" }\nallow_empty = { env = \"EMPTY\" }",
+    );
+    let (root, path) = (text(world.root()), text(shell.path("brigade.toml")));
+    let piped = format!(
+        "exec '{}' plan '{root}' s3://bucket/pipe --cache '{}/c' --exclude-from <(echo '*.pem')",
+        env!("CARGO_BIN_EXE_brigade"),
+        text(shell.path(".")),
+    );
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", &piped]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    bash.env("HOME", shell.home.path()).env("AWS_ENDPOINT_URL", world.proxy.endpoint());
+    bash.env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("AWS_SESSION_TOKEN", SESSION_TOKEN);
+    let plan = crate::command::Ended::of(bash.output().unwrap()).code(0).shows("+ a.html");
+    assert!(!plan.out.contains("key.pem"), "{plan:?}");
+    shell.run(&["status", "--config", &path, "staging"]).code(0);
+    shell.run(&["config", "check", "--config", &path]).code(0);
+    shell.run(&["sync", "--config", &path, "staging"]).code(2).says("allow_empty: EMPTY is not set");
+    let shell = shell.set("BUILD", "7").set("EMPTY", "true");
+    shell.run(&["sync", "--config", &path, "staging"]).code(0).shows("2 uploaded");
+    world.remove("a.html");
+    world.remove("key.pem");
+    shell.run(&["sync", "--config", &path, "staging"]).code(0).shows("2 deleted");
+}
+
 #[test]
 fn a_key_in_two_places_and_a_secret_that_cannot_be_read_are_named() {
     let world = some_files(1);
     let shell = with_file(&world, "credentials = \"chain\"");
-    at_home(&shell, &["sync", "staging"]).code(2).says("credentials: keys are given, too");
+    at_home(&shell, &["sync", "staging"]).code(2).says("credentials: none were found");
     let lacking = with_file(&world, "").set("SITE_SECRET", "");
     let told = at_home(&lacking, &["sync", "live"]).code(2);
     told.says("secret_access_key: { env = \"SITE_SECRET\" } is empty").says("brigade.toml, line 5");
@@ -189,5 +223,8 @@ fn the_manual_page_names_every_flag_and_the_log_goes_to_a_file() {
     );
     shell.sync(&world, &["--log-file", log.to_str().unwrap()]).code(0);
     assert!(fs::read_to_string(&log).unwrap().starts_with(&first), "it is appended to");
+    let inside = text(world.path("log"));
+    shell.sync(&world, &["--log-file", &inside]).code(2).says("use a --log-file outside of it");
+    world.remove("log");
     shell.sync(&world, &["--log-file", "/nowhere/log"]).code(2).says("/nowhere/log: No such file");
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use bucket_brigade::{Config, StorageError};
+use bucket_brigade::{Config, ErrorKind, Operation, StorageError};
 
 use crate::args::{ConfigAction, ConfigArgs, FileArgs};
 use crate::printable::Printable;
@@ -29,9 +29,16 @@ fn needed_file(args: &FileArgs) -> Result<PathBuf, StorageError> {
 
 /// Reads every line, and makes all parts that need no secret.
 fn check(path: &std::path::Path) -> Result<u8, StorageError> {
-    let configs = targets::of_names(path, &[])?;
-    for config in &configs {
-        config.check()?;
+    let mut configs = targets::of_names(path, &[])?;
+    let mut mistakes = Vec::new();
+    for config in &mut configs {
+        let checked = targets::add_environment(config).and_then(|()| config.check());
+        let name = config.name().unwrap_or_default();
+        mistakes.extend(checked.err().map(|error| format!("[destination.{name}]: {}", error.message())));
+    }
+    if !mistakes.is_empty() {
+        let why = mistakes.join("\n  ");
+        return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
     }
     let count = configs.len();
     let noun = if count == 1 { "destination" } else { "destinations" };

@@ -5,28 +5,27 @@ use std::sync::Arc;
 use bucket_brigade::{CacheManager, Config, ErrorKind, Run, StateReport, StorageBackend, StorageError};
 
 use crate::args::PullArgs;
-use crate::commands::each::run_each;
+use crate::commands::each::Each;
 use crate::destination::Destination;
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
+use crate::{check_output, exit, json, print_json_named, print_json_of, targets, text};
 
 /// Pulls, and prints what the cache then holds.
 pub(crate) fn pull(args: &PullArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
     let configs = targets::of_destinations(&args.destinations, &args.settings);
-    let configs = configs.and_then(|mut configs| {
-        configs.iter_mut().try_for_each(choose_state)?;
-        Ok(configs)
-    });
-    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
-    run_each(configs, &args.output, Some(&stop), print_failed, |destination| {
+    let print_failed =
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_query(error));
+    Each::new("pull", &args.output, Some(&stop)).run(configs, print_failed, |mut destination| {
+        choose_state(&mut destination.config)?;
         pull_one(args, &destination, &stop, display)
     })
 }
 
 /// Sets the default of a pull, which has no use for a local state.
 fn choose_state(config: &mut Config) -> Result<(), StorageError> {
+    // Its variable or file was read before.
     match config.get("state").as_deref() {
         Some("local") if config.is_set("state") => {
             Err(StorageError::config("--state", "use bucket or s3://BUCKET/PREFIX"))

@@ -3,16 +3,18 @@
 use bucket_brigade::StorageError;
 
 use crate::args::{OutputArgs, StatusArgs};
-use crate::commands::each::run_each;
+use crate::commands::each::Each;
 use crate::commands::record::Record;
 use crate::destination::Destination;
-use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
+use crate::{check_output, exit, json, print_json_named, print_json_of, targets, text};
 
 /// Prints what is published, and what is pending.
 pub(crate) fn status(args: &StatusArgs) -> Result<u8, StorageError> {
     let configs = targets::of_destinations(&args.destinations, &args.settings);
-    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
-    run_each(configs, &args.output, None, print_failed, |destination| status_of(&destination, &args.output))
+    let print_failed =
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_query(error));
+    Each::new("status", &args.output, None)
+        .run(configs, print_failed, |destination| status_of(&destination, &args.output))
 }
 
 fn status_of(destination: &Destination, output: &OutputArgs) -> Result<u8, StorageError> {

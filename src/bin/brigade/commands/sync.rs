@@ -9,14 +9,14 @@ use bucket_brigade::{
 };
 
 use crate::args::SyncArgs;
-use crate::commands::each::run_each;
+use crate::commands::each::Each;
 use crate::commands::events::EventWriter;
 use crate::commands::run_tracker::RunTracker;
 use crate::destination::Destination;
 use crate::printable::{Printable, PrintablePath};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
+use crate::{check_output, exit, json, print_json_named, print_json_of, targets, text};
 
 fn check_dir(dir: &Path) -> Result<(), StorageError> {
     let why = match std::fs::metadata(dir) {
@@ -48,21 +48,15 @@ fn refuse_empty(destination: &Destination, report: &RescanReport) -> Result<(), 
 /// Publishes, and prints the results.
 pub(crate) fn sync(args: &SyncArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
-    // A sync prints its own object on an error, with what it had done before.
-    let as_json = args.json_events || args.output.json;
-    let configs = targets::of_sync(args).inspect_err(|error| {
-        if as_json {
-            // An error of this output has nobody left to be told.
-            let _ = print_json(&json::failed_sync(error, &json::PartialRun::default()));
-        }
-    });
-    run_each(
-        configs,
-        &args.output,
-        Some(&stop),
-        |_| Ok(()),
-        |destination| sync_one(args, &destination, &stop, display),
-    )
+    let each = Each { as_json: is_json(args), ..Each::new("sync", &args.output, Some(&stop)) };
+    let print_failed =
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_sync_early(error));
+    each.run(targets::of_sync(args), print_failed, |destination| sync_one(args, &destination, &stop, display))
+}
+
+/// Returns true if standard output has JSON alone.
+fn is_json(args: &SyncArgs) -> bool {
+    args.json_events || args.output.json
 }
 
 fn sync_one(
@@ -71,10 +65,10 @@ fn sync_one(
     stop: &Stop,
     display: &Display,
 ) -> Result<u8, StorageError> {
-    let as_json = args.json_events || args.output.json;
+    let as_json = is_json(args);
     let tracker = RunTracker::new(as_json);
     let events = args.json_events.then(EventWriter::default);
-    let (report, cache) = match run_sync(destination, stop, &tracker, events.as_ref(), display) {
+    let (report, cache) = match run_sync(args, destination, stop, &tracker, events.as_ref(), display) {
         Ok(result) => result,
         Err(error) => {
             if as_json {
@@ -82,11 +76,8 @@ fn sync_one(
             }
             // Stopped before there was a report, as while waiting for the lock.
             let signal = stop.exit_code().filter(|_| error.kind() == ErrorKind::Cancelled);
-            let Some(signal) = signal else {
-                return Err(error);
-            };
             text::print_error(&error);
-            return Ok(signal);
+            return Ok(signal.unwrap_or_else(|| exit::code_of_error(&error)));
         }
     };
     let signal = stop.exit_code().filter(|_| report.stop_reason == Some(StopReason::Cancelled));
@@ -110,15 +101,19 @@ fn root_of(destination: &Destination) -> Result<PathBuf, StorageError> {
 }
 
 /// Checks DIR and the place of the cache, for a sync as for its plan, before anything is created. Returns DIR.
-fn check_places(destination: &Destination) -> Result<PathBuf, StorageError> {
+fn check_places(destination: &Destination, log_file: Option<&Path>) -> Result<PathBuf, StorageError> {
     let dir = root_of(destination)?;
     check_dir(&dir)?;
     destination.refuse_cache_inside(&dir)?;
+    if let Some(log) = log_file {
+        destination.refuse_inside(&dir, log, "log-file")?;
+    }
     Ok(dir)
 }
 
 /// Runs the rescan. Returns its report, and the path of the cache.
 fn run_sync(
+    args: &SyncArgs,
     destination: &Destination,
     stop: &Stop,
     tracker: &RunTracker,
@@ -128,7 +123,7 @@ fn run_sync(
     let config = &destination.config;
     let (engine, backend) = destination.connect()?;
     let engine = tracker.engine.get_or_init(|| engine);
-    let dir = check_places(destination)?;
+    let dir = check_places(destination, args.output.log_file.as_deref())?;
     let rescan = config.rescan_config(engine)?;
     let cache = destination.open_cache(&stop.token)?;
     let site = RescanOrchestrator::with_config(engine, &dir, backend, cache, rescan)?;
@@ -160,7 +155,7 @@ fn print_report(
     if let Some(found) = &report.verified {
         text::print_failures(&found.failed, found.failed_count);
     }
-    let as_json = args.output.json || args.json_events;
+    let as_json = is_json(args);
     // Failures have lines of their own; any other reason is printed here, as neither form has a summary.
     let is_unexplained = report.failed_count == 0 && exit::code_of_report(report) != exit::DONE;
     if is_unexplained && (as_json || args.output.quiet) {
@@ -202,13 +197,20 @@ fn connect_for_plan(
     match destination.connect() {
         Ok((engine, backend)) => Ok((engine, backend, None)),
         // Without its deletes the plan of a mirror would be a trap.
-        Err(error) if destination.lacks_credentials() && first_run == "adopt" => {
-            text::print_note(&format!("what a first sync would adopt is not known: {error}"));
+        Err(error) if is_without_credentials(&error) && first_run == "adopt" => {
+            // The list of places that were searched is for a sync.
+            let why = error.message().lines().next().unwrap_or_default().trim_end_matches(" Looked at:");
+            text::print_note(&format!("what a first sync would adopt is not known: {why}"));
             let (engine, backend) = offline()?;
             Ok((engine, backend, Some(FirstRun::Overwrite)))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Returns true if no place has credentials. One that is configured and fails is an error here as for a sync.
+fn is_without_credentials(error: &StorageError) -> bool {
+    error.kind() == ErrorKind::Config && error.message().starts_with("credentials: none were found")
 }
 
 fn was_cancelled(result: &Result<RescanReport, StorageError>) -> bool {
@@ -247,8 +249,13 @@ struct Parts {
     cache: CacheManager,
 }
 
-fn run_plan(destination: &Destination, stop: &Stop, display: &Display) -> Result<RescanReport, StorageError> {
-    let dir = check_places(destination)?;
+fn run_plan(
+    args: &SyncArgs,
+    destination: &Destination,
+    stop: &Stop,
+    display: &Display,
+) -> Result<RescanReport, StorageError> {
+    let dir = check_places(destination, args.output.log_file.as_deref())?;
     let scratch = tempfile::tempdir().map_err(|error| {
         let what = "cannot create a temporary directory";
         StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_source(error)
@@ -274,11 +281,10 @@ pub(crate) fn plan(args: &SyncArgs, display: &Display) -> Result<u8, StorageErro
         return Err(StorageError::new(ErrorKind::Config, Operation::Configure, why));
     }
     let stop = Stop::on_signals(display)?;
+    let each = Each::new("plan", &args.output, Some(&stop));
     let print_failed =
-        |error: &StorageError| print_json(&json::failed_plan(error, &json::PartialRun::default()));
-    run_each(targets::of_sync(args), &args.output, Some(&stop), print_failed, |destination| {
-        plan_one(args, &destination, &stop, display)
-    })
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_plan(error));
+    each.run(targets::of_sync(args), print_failed, |destination| plan_one(args, &destination, &stop, display))
 }
 
 fn plan_one(
@@ -287,7 +293,7 @@ fn plan_one(
     stop: &Stop,
     display: &Display,
 ) -> Result<u8, StorageError> {
-    let result = run_plan(destination, stop, display);
+    let result = run_plan(args, destination, stop, display);
     if let Some(signal) = stop.exit_code().filter(|_| was_cancelled(&result)) {
         return Ok(signal);
     }

@@ -3,15 +3,17 @@
 use bucket_brigade::{CancelToken, StorageError};
 
 use crate::args::UploadsArgs;
-use crate::commands::each::run_each;
+use crate::commands::each::Each;
 use crate::destination::{Destination, require_cache};
-use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
+use crate::{check_output, exit, json, print_json_named, print_json_of, targets, text};
 
 /// Lists the open multipart uploads, or aborts them.
 pub(crate) fn uploads(args: &UploadsArgs) -> Result<u8, StorageError> {
     let configs = targets::of_destinations(&args.destinations, &args.settings);
-    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
-    run_each(configs, &args.output, None, print_failed, |destination| uploads_of(args, &destination))
+    let print_failed =
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_query(error));
+    Each::new("uploads", &args.output, None)
+        .run(configs, print_failed, |destination| uploads_of(args, &destination))
 }
 
 fn uploads_of(args: &UploadsArgs, destination: &Destination) -> Result<u8, StorageError> {

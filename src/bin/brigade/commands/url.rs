@@ -6,17 +6,18 @@ use bucket_brigade::{ErrorKind, KeyState, RemoteKey, Resolved, StorageError};
 use serde_json::{Value, json};
 
 use crate::args::UrlArgs;
-use crate::commands::each::run_each;
+use crate::commands::each::Each;
 use crate::commands::record::Record;
 use crate::destination::Destination;
 use crate::printable::Printable;
-use crate::{check_output, exit, json, print_json, targets, text};
+use crate::{check_output, exit, json, print_json, print_json_named, targets, text};
 
 /// Prints the URL of each key, a line each: of the object if the record says that it is published, else of the file.
 pub(crate) fn url(args: &UrlArgs) -> Result<u8, StorageError> {
     let configs = targets::of_one(&args.dest, &args.file, &args.settings).map(|config| vec![config]);
-    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
-    run_each(configs, &args.output, None, print_failed, |destination| urls_of(args, &destination))
+    let print_failed =
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_query(error));
+    Each::new("url", &args.output, None).run(configs, print_failed, |destination| urls_of(args, &destination))
 }
 
 fn urls_of(args: &UrlArgs, destination: &Destination) -> Result<u8, StorageError> {

@@ -8,11 +8,11 @@ use bucket_brigade::{
 };
 
 use crate::args::VerifyArgs;
-use crate::commands::each::run_each;
+use crate::commands::each::Each;
 use crate::destination::{Destination, require_cache};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
-use crate::{check_output, exit, json, print_json, print_json_of, targets, text};
+use crate::{check_output, exit, json, print_json_named, print_json_of, targets, text};
 
 /// Opens the cache for writing, to record in it what differs. Opens it for reading if it cannot be written.
 fn open_cache_to_update(
@@ -42,10 +42,10 @@ fn is_unwritable(error: &StorageError) -> bool {
 pub(crate) fn verify(args: &VerifyArgs, display: &Display) -> Result<u8, StorageError> {
     let stop = Stop::on_signals(display)?;
     let configs = targets::of_destinations(&args.destinations, &args.settings);
-    let print_failed = |error: &StorageError| print_json(&json::failed_query(error));
-    run_each(configs, &args.output, Some(&stop), print_failed, |destination| {
-        verify_one(args, &destination, &stop, display)
-    })
+    let print_failed =
+        |name: Option<&str>, error: &StorageError| print_json_named(name, &json::failed_query(error));
+    Each::new("verify", &args.output, Some(&stop))
+        .run(configs, print_failed, |destination| verify_one(args, &destination, &stop, display))
 }
 
 fn verify_one(

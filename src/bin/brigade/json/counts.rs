@@ -12,7 +12,7 @@ use super::{
 
 /// The counts that `sync --json` and `plan --json` print.
 #[derive(Serialize)]
-pub(super) struct Report<'a> {
+pub(crate) struct Report<'a> {
     outcome: &'static str,
     stop_reason: Option<&'static str>,
     deletes_refused: Option<Value>,

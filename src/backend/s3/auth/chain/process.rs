@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ pub(crate) fn of_settings(walk: &Walk<'_>, profile: &WholeProfile) -> Result<Ans
     };
     let words = shlex::split(&line).filter(|words| !words.is_empty());
     let words = words.ok_or_else(|| misconfigured(&place, "its quotes do not match, or it is empty"))?;
-    let printed = run(&words, walk.limits.process).map_err(|error| failed(&place, error))?;
+    let printed = run(&words, None, walk.limits.process).map_err(|error| failed(&place, error))?;
     // The error never quotes what it printed, which may hold secrets.
     let credentials = read_output(&printed).map_err(|why| failed(&place, format!("its output: {why}")));
     credentials.map(Answer::Credentials)
@@ -51,12 +52,22 @@ fn read_output(printed: &[u8]) -> Result<Credentials, String> {
 }
 
 /// Runs a program and returns what it prints, or a text for people that does not quote it.
-pub(crate) fn run(words: &[String], limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+///
+/// It runs in `folder`, or in the current one.
+pub(crate) fn run(
+    words: &[String],
+    folder: Option<&Path>,
+    limit: Duration,
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let until = Instant::now() + limit;
     // The arguments may hold a secret: only the program is named.
     let program = &words[0];
     let cannot = |what: &str, error: io::Error| format!("{program} {what}: {error}");
-    let mut child = Command::new(OsStr::new(program))
+    let mut command = Command::new(OsStr::new(program));
+    if let Some(folder) = folder {
+        command.current_dir(folder);
+    }
+    let mut child = command
         .args(&words[1..])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -183,7 +194,7 @@ mod tests {
 
     fn shell(script: &str, limit: Duration) -> Result<String, String> {
         let words = ["sh", "-c", script].map(str::to_owned);
-        run(&words, limit).map(|printed| String::from_utf8(printed.to_vec()).unwrap())
+        run(&words, None, limit).map(|printed| String::from_utf8(printed.to_vec()).unwrap())
     }
 
     /// Returns whether a process is there. One that was killed and is not waited for yet is a zombie.
