@@ -94,23 +94,7 @@ impl Destination {
     /// Refuses a cache inside the published directory: it would be published itself, and change with every run.
     /// Creates nothing.
     pub(crate) fn refuse_cache_inside(&self, dir: &Path) -> Result<(), StorageError> {
-        self.refuse_inside(dir, &self.cache_path, "cache")
-    }
-
-    /// Refuses another file of ours there, named by its flag.
-    pub(crate) fn refuse_inside(&self, dir: &Path, path: &Path, flag: &str) -> Result<(), StorageError> {
-        let (root, cache) = (fs::canonicalize(dir), resolve_path(path));
-        let (Ok(root), Ok(cache)) = (root, cache) else {
-            // The error is reported when they are opened.
-            return Ok(());
-        };
-        if !cache.starts_with(&root) {
-            return Ok(());
-        }
-        let (cache, root) = (cache.display(), root.display());
-        let why =
-            format!("{cache} is inside DIR ({root}) and would be published: use a --{flag} outside of it");
-        Err(StorageError::config(flag, why))
+        refuse_inside(dir, &self.cache_path, "cache")
     }
 
     fn cache_error(&self, kind: ErrorKind, why: &str) -> StorageError {
@@ -140,6 +124,21 @@ pub(crate) fn label_of(config: &Config) -> String {
     let part = |name| config.get(name).unwrap_or_default();
     let (bucket, prefix) = (part("bucket"), part("prefix"));
     if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") }
+}
+
+/// Refuses a file of ours inside the published directory, named by its flag.
+pub(crate) fn refuse_inside(dir: &Path, path: &Path, flag: &str) -> Result<(), StorageError> {
+    let (root, cache) = (fs::canonicalize(dir), resolve_path(path));
+    let (Ok(root), Ok(cache)) = (root, cache) else {
+        // The error is reported when they are opened.
+        return Ok(());
+    };
+    if !cache.starts_with(&root) {
+        return Ok(());
+    }
+    let (cache, root) = (cache.display(), root.display());
+    let why = format!("{cache} is inside DIR ({root}) and would be published: use a --{flag} outside of it");
+    Err(StorageError::config(flag, why))
 }
 
 /// Returns the cache, or the error that it does not exist.

@@ -12,7 +12,7 @@ use crate::args::SyncArgs;
 use crate::commands::each::Each;
 use crate::commands::events::EventWriter;
 use crate::commands::run_tracker::RunTracker;
-use crate::destination::Destination;
+use crate::destination::{Destination, refuse_inside};
 use crate::printable::{Printable, PrintablePath};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
@@ -106,7 +106,7 @@ fn check_places(destination: &Destination, log_file: Option<&Path>) -> Result<Pa
     check_dir(&dir)?;
     destination.refuse_cache_inside(&dir)?;
     if let Some(log) = log_file {
-        destination.refuse_inside(&dir, log, "log-file")?;
+        refuse_inside(&dir, log, "log-file")?;
     }
     Ok(dir)
 }
