@@ -88,6 +88,15 @@ pub(super) const GROUP: Group = Group {
         .default("5")
         .example("2"),
         Setting::new(
+            "longest_wait",
+            Kind::Time(0, 3600, |parts, time| parts.retry.cap = time),
+            "Longest wait before a retry, unless the server asks for more",
+        )
+        .on(&["sync", "plan", "verify"])
+        .default("20s")
+        .rare()
+        .example("5s"),
+        Setting::new(
             "throttled_for",
             Kind::Time(0, 3600, |parts, time| parts.retry.throttled_for = time),
             "Retry what the store throttles (429, 503, SlowDown) for this long",
