@@ -17,8 +17,8 @@ pub(super) const GROUP: Group = Group {
             .example("Cache-Control: no-cache")
             .field("header")
             .detail(
-                "Examples: `Cache-Control`, `x-amz-storage-class`, `x-amz-meta-*`, `Content-Type`. Those of every object \
-                 come first, then those of each pattern that matches, in order; a later value replaces an earlier one, an \
+                "Examples: `Cache-Control`, `x-amz-storage-class`, `x-amz-meta-*`, `Content-Type`. They apply in order: \
+                 those of the file, of the destination, then flags. A later one replaces an earlier one of the same name, an \
                  empty one removes it. Without one of its own, an object has the `Content-Type` of its file's name, and text \
                  is UTF-8. If only headers differ from those that an object was stored with, it is copied onto itself with \
                  the new ones; `plan` tells how many.",

@@ -213,6 +213,10 @@ fn the_manual_page_names_every_flag_and_the_log_goes_to_a_file() {
         let flag = setting.flag().replace('-', "\\-");
         assert!(page.contains(&flag), "{flag}");
     }
+    assert!(
+        page.contains(".SH EXIT STATUS") && !page.contains("sync(1)") && page.contains(".I brigade.toml"),
+        "{page}"
+    );
     let log = shell.path("brigade.log");
     shell.sync(&world, &["--log-file", log.to_str().unwrap()]).code(0).shows("2 uploaded");
     let first = fs::read_to_string(&log).unwrap();
