@@ -25,6 +25,13 @@ pub(crate) enum Retry {
     After(Duration),
 }
 
+/// A host that a request needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host {
+    Server,
+    Proxy,
+}
+
 /// The error of a failed operation.
 ///
 /// ```
@@ -56,8 +63,8 @@ struct Details {
     cut_off: bool,
     /// One of the attempts may have taken effect although its answer was lost.
     unsettled: bool,
-    /// The host name has no address.
-    unresolved: bool,
+    /// This host's name has no address.
+    unresolved: Option<Host>,
 }
 
 /// The facts about a request that failed.
@@ -87,7 +94,7 @@ impl StorageError {
             request: None,
             cut_off: false,
             unsettled: false,
-            unresolved: false,
+            unresolved: None,
             retry,
         });
         Self { details, source: None }
@@ -164,15 +171,20 @@ impl StorageError {
             || matches!(self.kind(), Timeout | Network | Protocol | Server | Panicked | Other)
     }
 
-    /// Marks that the host name has no address.
-    pub(crate) fn without_address(mut self) -> Self {
-        self.details.unresolved = true;
+    /// Marks that the name of this host has no address.
+    pub(crate) fn without_address(mut self, host: Host) -> Self {
+        self.details.unresolved = Some(host);
         self
     }
 
-    /// Returns true if the host name has no address.
+    /// Returns true if the name of a host has no address.
     pub(crate) fn is_without_address(&self) -> bool {
-        self.details.unresolved
+        self.details.unresolved.is_some()
+    }
+
+    /// Returns true if the name of the proxy has no address.
+    pub(crate) fn is_proxy_without_address(&self) -> bool {
+        self.details.unresolved == Some(Host::Proxy)
     }
 
     /// A copy of this error, to report it in another place too. The source's text becomes part of the message.

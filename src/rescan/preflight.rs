@@ -64,10 +64,7 @@ pub(crate) fn classify_first_result(
         // Cancelled, or out of time: the dispatcher notices that by itself.
         _ if error.is_not_tried() => Ok(Preflight::Stopped),
         // The host name was never resolved for this cache: a typing error, not an outage.
-        _ if error.is_without_address() && !reached_before => {
-            let why = format!("{}; check the host name in the endpoint", error.message());
-            Err(StorageError::config("endpoint", why).with_source(error))
-        }
+        _ if error.is_without_address() && !reached_before => Err(wrong_name(&error)),
         kind if kind.is_transient() => {
             trace.warn("the store cannot be reached", &[("error", &error)]);
             Ok(Preflight::Unreachable(error))
@@ -77,6 +74,16 @@ pub(crate) fn classify_first_result(
         _ if reached_before => Ok(without_listing(&error)),
         _ => go_on_without_listing(context, policy, error),
     }
+}
+
+/// Returns the error of the setting that has a name without an address.
+fn wrong_name(error: &StorageError) -> StorageError {
+    let what = error.message();
+    if error.is_proxy_without_address() {
+        let what = what.strip_prefix("proxy ").unwrap_or(what);
+        return StorageError::config("proxy", format!("{what}; check the proxy's name"));
+    }
+    StorageError::config("endpoint", format!("{what}; check the host name in the endpoint"))
 }
 
 /// Returns the result of a first run whose prefix cannot be listed.

@@ -1,6 +1,7 @@
 //! Header rules, and objects that are brought in line by a copy in place when rules change.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bucket_brigade::{
     ErrorKind, Event, HeaderRule, PendingKind, RescanConfig, RescanOrchestrator, RescanOutcome, RescanReport,
@@ -8,7 +9,7 @@ use bucket_brigade::{
 };
 
 use crate::network::{answer, rescan, site_with};
-use crate::support::memory_store::{ETags, StoredObject};
+use crate::support::memory_store::{Conditional, ETags, StoredObject};
 use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::{Fault, Headers, Maker, Rule, Seen};
 use crate::support::seaweedfs;
@@ -296,11 +297,103 @@ fn object_that_somebody_changed_or_deleted_is_sent_as_a_modified_file() {
 fn copy_of_another_object_is_noticed_where_the_store_ignores_the_condition() {
     let world = tree(3);
     published_with(&world, &[]);
-    world.store.ignores_conditions_of(&[crate::support::memory_store::Conditional::CopySource]);
+    world.store.ignores_conditions_of(&[Conditional::CopySource]);
     world.store.put_raw(&format!("{PREFIX}d0/p00.html"), "of somebody else");
     let site = site(&world, &[pages("no-cache")]);
     let report = rescan(&world, &site);
     assert_eq!((counts(&report), report.failed_count), ((2, 1, 0), 0), "{report:?}");
+    check_idle(&world, &site);
+}
+
+/// No MD5 shows whose content was copied: neither for an object of a multipart upload, nor for made-up or encrypted ETags.
+#[test]
+fn other_object_without_an_md5_is_not_taken_for_ours_where_the_store_ignores_the_condition() {
+    for etags in [ETags::Md5, ETags::MadeUp, ETags::Encrypted] {
+        for size in [2 * LARGE, 1000] {
+            let world = tree(3);
+            world.store.etags(etags);
+            world.write_random("large.html", 2 * LARGE, 1);
+            world.let_files_settle();
+            published_with(&world, &[]);
+            world.store.ignores_conditions_of(&[Conditional::CopySource]);
+            world.store.put_raw(&format!("{PREFIX}large.html"), vec![7; size]);
+            world.store.put_raw(&format!("{PREFIX}d0/p00.html"), "path 0");
+            let site = site(&world, &[pages("no-cache")]);
+            let report = rescan(&world, &site);
+            assert_eq!((report.outcome, report.failed_count), (RescanOutcome::Published, 0), "{report:?}");
+            for key in ["large.html", "d0/p00.html"] {
+                let sent = report.uploaded.iter().find(|sent| sent.key == key);
+                assert_eq!(sent.map(|sent| sent.kind), Some(PendingKind::Modified), "{etags:?} {key}");
+            }
+            assert!(
+                world.keys().iter().all(|key| cache_control(&world, key).is_some() == key.ends_with(PAGE))
+            );
+            check_idle(&world, &site);
+        }
+    }
+}
+
+/// An object that is swapped between the HEAD before its copy and the copy shows in the HEAD after it.
+#[test]
+fn object_that_changed_just_before_its_copy_is_sent_where_the_store_ignores_the_condition() {
+    let world = World::new();
+    world.write_random("large.html", LARGE, 1);
+    world.let_files_settle();
+    published_with(&world, &[]);
+    world.store.ignores_conditions_of(&[Conditional::CopySource]);
+    let (store, swapped) = (world.store.clone(), AtomicBool::new(false));
+    world.proxy.on_request(move |seen| {
+        if is_copy(&seen.headers) && !swapped.swap(true, Ordering::SeqCst) {
+            store.put_raw(&format!("{PREFIX}large.html"), "of somebody else");
+        }
+    });
+    let site = site(&world, &[pages("no-cache")]);
+    let report = rescan(&world, &site);
+    assert_eq!((counts(&report), report.failed_count), ((0, 1, 0), 0), "{report:?}");
+    check_idle(&world, &site);
+}
+
+fn methods(world: &World) -> Vec<(String, bool)> {
+    world.proxy.requests().into_iter().map(|seen| (seen.method.clone(), is_copy(&seen.headers))).collect()
+}
+
+/// The first copy is made twice: the second one must be refused, as the object has another ETag by then.
+#[test]
+fn copy_whose_etag_shows_nothing_costs_one_request_once_the_store_has_kept_a_condition() {
+    for etags in [ETags::MadeUp, ETags::Encrypted] {
+        let world = World::with_workers(1);
+        for n in 0..5 {
+            world.write(&format!("{n}.html"), format!("page {n}"));
+        }
+        world.let_files_settle();
+        world.store.etags(etags);
+        published_with(&world, &[]);
+        let site = site(&world, &[pages("no-cache")]);
+        let report = rescan(&world, &site);
+        assert_eq!((counts(&report), world.store.copies().len()), ((5, 0, 0), 5), "{report:?}");
+        let looks = usize::from(etags == ETags::MadeUp);
+        let methods = methods(&world);
+        assert_eq!(methods.iter().filter(|(method, _)| method == "HEAD").count(), looks, "{methods:?}");
+        assert_eq!((methods.len(), copies(&world).len()), (1 + looks + 6, 6), "{methods:?}");
+        check_idle(&world, &site);
+    }
+}
+
+#[test]
+fn own_objects_are_copied_between_two_looks_where_the_store_ignores_the_condition() {
+    let world = World::with_workers(1);
+    for n in 0..4 {
+        world.write_random(&format!("{n}.html"), LARGE, n);
+    }
+    world.let_files_settle();
+    published_with(&world, &[]);
+    world.store.ignores_conditions_of(&[Conditional::CopySource]);
+    let site = site(&world, &[pages("no-cache")]);
+    let report = rescan(&world, &site);
+    assert_eq!((counts(&report), report.failed_count), ((4, 0, 0), 0), "{report:?}");
+    // The preflight, a copy that is made twice to see whether that is refused, and three others; two looks at each.
+    let methods = methods(&world);
+    assert_eq!((copies(&world).len(), methods.len()), (5, 1 + 5 + 2 * 4), "{methods:?}");
     check_idle(&world, &site);
 }
 
@@ -333,7 +426,7 @@ fn composite_object_is_copied_and_verified_under_its_new_etag() {
     let site = site(&world, &[pages("no-cache")]);
     let (planned, report) = planned_and_done(&world, &site);
     assert_eq!((counts(&planned), counts(&report)), ((1, 0, 0), (1, 0, 0)), "{report:?}");
-    assert_eq!((report.metrics.bytes_hashed, copies(&world).len()), (0, 1));
+    assert_eq!((report.metrics.bytes_hashed, world.store.copies().len()), (0, 1));
     let copied = object(&world, "large.html");
     assert!(!copied.etag.contains('-') && copied.bytes == bytes);
     assert!(copied.metadata["brigade"].contains("part-size=8388608;"), "{:?}", copied.metadata);

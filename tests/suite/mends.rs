@@ -622,6 +622,7 @@ fn n14_name_that_never_resolved_is_a_wrong_setting() {
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
     assert!(text.contains("endpoint: no-such-host.invalid") && text.contains("does not resolve"), "{text}");
+    assert_eq!(text.matches("does not resolve").count(), 1, "{text}");
 }
 
 /// Another folder took the root's place during a run: with a high `max_delete` everything was deleted on the evidence of

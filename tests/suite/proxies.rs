@@ -232,9 +232,19 @@ fn proxy_that_fails_in_any_way_is_a_failed_connect_and_an_outage_for_a_run() {
 fn proxy_without_an_address_is_told_from_a_store_without_one() {
     let error = refusal(through("http://proxy.invalid:3128".to_owned()));
     assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
-    assert!(
-        error.message().contains("proxy proxy.invalid:3128: proxy.invalid:3128 does not resolve"),
-        "{error}"
+    assert!(error.message().starts_with("proxy proxy.invalid:3128 does not resolve: "), "{error}");
+    // On a run that never reached its store it is a typing error.
+    let world = World::new();
+    world.write("f", "x");
+    let error = site(&world, through("http://proxy.invalid:3128".to_owned())).rescan().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.message().starts_with("proxy: proxy.invalid:3128 does not resolve: "), "{error}");
+    assert!(error.message().ends_with("; check the proxy's name"), "{error}");
+    let text = error.to_string();
+    assert_eq!(
+        (text.matches("does not resolve").count(), text.matches("endpoint").count()),
+        (1, 0),
+        "{text}"
     );
 }
 

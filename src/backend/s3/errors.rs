@@ -10,7 +10,7 @@ use crate::backend::s3::http::tunnel::ProxyError;
 use crate::backend::s3::redaction::truncated;
 use crate::backend::s3::request::{REQUEST_ID, header};
 use crate::backend::s3::xml::ErrorBody;
-use crate::error::{ErrorKind, Operation, StorageError};
+use crate::error::{ErrorKind, Host, Operation, StorageError};
 
 const TLS_ADVICE: &str =
     "check the endpoint's name and scheme; ca_file adds trusted certificates to the system's";
@@ -238,7 +238,7 @@ pub(crate) fn from_transport(operation: Operation, host: &str, error: ureq::Erro
         }
         ureq::Error::Timeout(phase) => fail(ErrorKind::Timeout, format!("{host}: timed out ({phase})")),
         ureq::Error::HostNotFound => {
-            fail(ErrorKind::Connect, format!("{host} does not resolve")).without_address()
+            fail(ErrorKind::Connect, format!("{host} does not resolve")).without_address(Host::Server)
         }
         ureq::Error::ConnectionFailed => fail(ErrorKind::Connect, format!("could not connect to {host}")),
         error @ (ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_)) => {
@@ -264,7 +264,7 @@ fn from_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
     let error = match error.downcast::<ProxyError>() {
         Ok(proxy) => {
             let error = StorageError::new(proxy.kind, operation, proxy.text);
-            return if proxy.without_address { error.without_address() } else { error };
+            return if proxy.without_address { error.without_address(Host::Proxy) } else { error };
         }
         Err(error) => error,
     };
@@ -304,7 +304,7 @@ fn from_io(operation: Operation, host: &str, error: io::Error) -> StorageError {
             lost.advise("the server closed the connection during the TLS handshake: does it speak http?")
         }
         // Only our resolver reports this kind.
-        ErrorKind::Connect if error.kind() == io::ErrorKind::NotFound => lost.without_address(),
+        ErrorKind::Connect if error.kind() == io::ErrorKind::NotFound => lost.without_address(Host::Server),
         _ => lost,
     };
     lost.with_source(error)

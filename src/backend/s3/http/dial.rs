@@ -178,14 +178,17 @@ impl Failure {
             }
             Self::Transport(error) => return connect(format!(": {error}")),
         };
+        // Our resolver names the proxy, too.
+        let said = io.to_string();
+        let said = said.strip_prefix(place).map_or_else(|| format!(": {said}"), str::to_owned);
         match io.kind() {
             // Only our resolver reports this kind.
-            io::ErrorKind::NotFound => ProxyError { without_address: true, ..connect(format!(": {io}")) },
+            io::ErrorKind::NotFound => ProxyError { without_address: true, ..connect(said) },
             // Only rustls reports this kind.
             io::ErrorKind::InvalidData => tls_error(place, &io.to_string()),
             // The run was cancelled.
-            io::ErrorKind::ConnectionAborted => connect(format!(": {io}")),
-            _ => connect(format!(": {io}; check its address, and that it runs")),
+            io::ErrorKind::ConnectionAborted => connect(said),
+            _ => connect(format!("{said}; check its address, and that it runs")),
         }
     }
 }
