@@ -342,6 +342,7 @@ mod tests {
         });
         assert_eq!(clock.elapsed(), Duration::from_secs(50 * 10 * 8192) / (1 << 20));
         let ten_pieces = Duration::from_secs_f64(10.0 * 8192.0 / MIB as f64);
-        assert!(*longest.lock().unwrap() <= ten_pieces, "{longest:?}");
+        // Between its look at the clock and its turn, others may pass once more.
+        assert!(*longest.lock().unwrap() <= 2 * ten_pieces, "{longest:?}");
     }
 }
