@@ -1,6 +1,6 @@
 //! Credentials of the EC2 instance that this process runs on (instance metadata, version 2 only).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
@@ -14,6 +14,8 @@ use crate::error::{ErrorKind, StorageError};
 
 const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const ROLES: &str = "/latest/meta-data/iam/security-credentials/";
+/// The end of the time for all is near enough.
+const ALMOST: Duration = Duration::from_millis(50);
 /// The seconds that a token is valid. It serves the two requests that follow.
 const TOKEN_SECONDS: &str = "60";
 
@@ -90,7 +92,8 @@ impl Service<'_> {
         };
         let response = self.send(&request).map_err(|error| match error.kind() {
             ErrorKind::Timeout => self.no_answer(),
-            _ if Instant::now() >= self.until => self.no_answer(),
+            // A connection that could not be made within the limit ends a moment before it.
+            ErrorKind::Connect if Instant::now() + ALMOST >= self.until => self.no_answer(),
             _ => error.repeated().message().to_owned(),
         })?;
         if response.status != StatusCode::OK {
@@ -123,7 +126,7 @@ impl Service<'_> {
     fn send(&self, request: &PlainRequest<'_>) -> Result<PlainResponse, StorageError> {
         let left = self.until.saturating_duration_since(Instant::now());
         // A limit of zero is none.
-        self.walk.client.send(request, left.max(std::time::Duration::from_millis(1)))
+        self.walk.client.send(request, left.max(Duration::from_millis(1)))
     }
 
     fn body_of<'r>(&self, response: &'r PlainResponse) -> Result<&'r str, StorageError> {
