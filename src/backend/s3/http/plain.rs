@@ -24,6 +24,7 @@ use crate::backend::s3::http::dial::{DialConnector, RouteResolver};
 use crate::backend::s3::http::dns::CachingResolver;
 use crate::backend::s3::http::network::NetworkSettings;
 use crate::backend::s3::http::thread_context::{HiddenHeader, OutsideOfRequest};
+use crate::backend::s3::http::transport::basic_config;
 use crate::backend::s3::redaction::Secrets;
 use crate::error::{ErrorKind, Operation, StorageError};
 
@@ -131,16 +132,7 @@ impl PlainClient {
 }
 
 fn agent_config(network: &NetworkSettings, limit: Duration, tls: TlsConfig) -> Config {
-    Agent::config_builder()
-        .http_status_as_error(false)
-        .tls_config(tls)
-        // A redirect would send secrets to another host.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        // ureq would read proxy variables from the environment.
-        .proxy(None)
-        .user_agent(&network.user_agent)
-        .accept_encoding("identity")
+    basic_config(network, tls)
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
         // A placeholder must stand in one piece of output: it is replaced there.

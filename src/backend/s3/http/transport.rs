@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::config::Config;
+use ureq::config::{Config, ConfigBuilder};
 use ureq::tls::TlsConfig;
+use ureq::typestate::AgentScope;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
 };
@@ -58,12 +59,12 @@ pub(crate) struct Connections {
     resolver: RouteResolver,
 }
 
-/// Returns the settings of an agent.
-fn agent_config(network: &NetworkSettings, sizes: TransportSizes, tls: TlsConfig) -> Config {
+/// Returns the settings that all agents share.
+pub(crate) fn basic_config(network: &NetworkSettings, tls: TlsConfig) -> ConfigBuilder<AgentScope> {
     Agent::config_builder()
         .http_status_as_error(false)
         .tls_config(tls)
-        // The signature covers the host: a redirect is an error that names the right one.
+        // The signature covers the host: a redirect is an error that names the right one. Secrets go to no other host.
         .max_redirects(0)
         .max_redirects_will_error(false)
         // ureq would read proxy variables from the environment. Ours are not its business: its pool would log them.
@@ -71,6 +72,11 @@ fn agent_config(network: &NetworkSettings, sizes: TransportSizes, tls: TlsConfig
         .user_agent(&network.user_agent)
         // Objects are compared as they are stored.
         .accept_encoding("identity")
+}
+
+/// Returns the settings of an agent.
+fn agent_config(network: &NetworkSettings, sizes: TransportSizes, tls: TlsConfig) -> Config {
+    basic_config(network, tls)
         .max_idle_connections(sizes.connections)
         .max_idle_connections_per_host(sizes.connections)
         .max_idle_age(MAX_IDLE_AGE)
