@@ -171,12 +171,8 @@ pub use rescan::report::{
 pub use retry::RetryPolicy;
 #[cfg(feature = "config")]
 pub use settings::{
-    Setting, all_settings,
-    config::{Config, ConfigEntry},
-    file::ConfigFile,
-    find_setting,
-    open::open,
-    settings_chapter,
+    Setting, all_settings, config::Config, file::ConfigFile, find_setting, open::open, settings_chapter,
+    shown::ConfigEntry,
 };
 pub use state::cache::CacheManager;
 pub use state::catalog::{Catalog, Entries};

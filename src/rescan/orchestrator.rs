@@ -116,8 +116,7 @@ impl RescanOrchestrator {
     }
 
     /// Walks the tree, publishes new and changed files, deletes the objects of files that are gone, and returns when
-    /// all of that is done and recorded. Blocks the calling thread. Any thread may call it except the engine's own
-    /// workers, which do the work.
+    /// all of that is done and recorded. Blocks the calling thread. Any thread may call it except the engine's workers.
     ///
     /// Failures are in the report and stay pending; the next call tries them again. A store that cannot be reached is
     /// not an error: the report says [`RescanOutcome::LocalOnly`].

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -15,44 +14,15 @@ use crate::backend::s3::http::network::NetworkConfig;
 use crate::error::StorageError;
 use crate::rescan::config::read_patterns;
 use crate::settings::definitions::{all_settings, find_setting};
+use crate::settings::given::{Given, Origin, shown_text, shown_with};
+use crate::settings::kind::Kind;
 use crate::settings::nearest::did_you_mean;
 use crate::settings::parts::Parts;
-use crate::settings::reference::Reference;
 use crate::settings::setting::Setting;
 use crate::text::Printable;
 
 /// The settings that hold keys.
 pub(crate) const KEYS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// [`Config::set`].
-    Program,
-    /// A place of a configuration file.
-    File { path: PathBuf, line: usize },
-    /// A flag, a variable or a profile.
-    Named(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Program => f.write_str("the program"),
-            Self::File { path, line } => write!(f, "{}, line {line}", path.display()),
-            Self::Named(name) => f.write_str(name),
-        }
-    }
-}
-
-/// A value as it was given.
-#[derive(Clone)]
-pub(crate) enum Given {
-    Plain(OsString),
-    /// Wiped from memory when dropped.
-    Secret(Zeroizing<String>),
-    Elsewhere(Reference),
-}
 
 /// The settings of one destination, by name. Nothing is read, opened or sent until it is used, by [`open`](crate::open) or
 /// one of the methods below. [`all_settings`](crate::all_settings) lists the names; the chapter
@@ -80,19 +50,7 @@ pub struct Config {
     proxy_from_env: bool,
     /// The rate, once it was needed: one for all that is made from this configuration.
     rate: Arc<OnceLock<Bandwidth>>,
-    given: BTreeMap<&'static str, Vec<(Given, Origin)>>,
-}
-
-/// A setting of a [`Config`], as [`Config::entries`] shows it.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConfigEntry {
-    /// The setting.
-    pub setting: &'static Setting,
-    /// The value, with secrets hidden; the default if none is given, and `None` if there is no default.
-    pub value: Option<String>,
-    /// Where it came from: a file and line, a flag, a variable, `default`.
-    pub origin: String,
+    pub(crate) given: BTreeMap<&'static str, Vec<(Given, Origin)>>,
 }
 
 impl Config {
@@ -167,7 +125,8 @@ impl Config {
     }
 
     /// Drops what another layer says about credentials, if the one that was just added says it in another way: keys
-    /// take the place of a `credentials` from before; `credentials` and `profile` take the place of keys. `added` are the names of this layer.
+    /// take the place of a `credentials` from before; `credentials` and `profile` take the place of keys.
+    /// `added` are the names of this layer.
     pub(crate) fn override_credentials(&mut self, added: &[&str]) {
         let has_keys = added.iter().any(|name| KEYS.contains(name));
         let has_source = added.contains(&"credentials") || added.contains(&"profile");
@@ -199,26 +158,53 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) that names the setting and where it was set.
     pub fn resolve(&mut self) -> Result<(), StorageError> {
-        for (name, values) in &mut self.given {
-            let Some(setting) = find_setting(name).filter(|setting| !setting.is_secret()) else { continue };
+        self.resolve_by(Err)
+    }
+
+    /// Does the same, and asks what becomes of a value that cannot be read: an error, or nothing.
+    fn resolve_by(
+        &mut self,
+        unreadable: impl Fn(StorageError) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        for (name, values) in std::mem::take(&mut self.given) {
+            let Some(setting) = find_setting(name) else { continue };
             for (value, origin) in values {
-                let Given::Elsewhere(place) = &*value else { continue };
-                let text = place.resolve().map_err(|why| wrong_value(name, &why, origin))?;
-                setting.check(text.as_str()).map_err(|why| wrong_value(name, &why, origin))?;
-                *value = Given::Plain(OsString::from(text.as_str()));
+                let value = match value {
+                    Given::Elsewhere(place) if !setting.is_secret() => match place.resolve() {
+                        Ok(text) => OsString::from(text.as_str()),
+                        Err(why) => {
+                            unreadable(wrong_value(name, &why, &origin))?;
+                            continue;
+                        }
+                    },
+                    Given::Plain(value) => value,
+                    secret => {
+                        self.given.entry(name).or_default().push((secret, origin));
+                        continue;
+                    }
+                };
+                setting.check(&value).map_err(|why| wrong_value(name, &why, &origin))?;
+                self.put_resolved(setting, value, origin)?;
             }
         }
-        for (from, to) in [("include_from", "include"), ("exclude_from", "exclude")] {
-            for (path, origin) in self.given.remove(from).unwrap_or_default() {
-                let Given::Plain(path) = path else { continue };
-                let patterns = read_patterns(to, Path::new(&path));
-                let patterns = patterns.map_err(|error| with_origin(from, &error, &origin))?;
-                let values = self.given.entry(to).or_default();
-                values.extend(
-                    patterns.into_iter().map(|pattern| (Given::Plain(pattern.into()), origin.clone())),
-                );
-            }
-        }
+        Ok(())
+    }
+
+    /// Puts a value, or the patterns of the file that it names.
+    fn put_resolved(
+        &mut self,
+        setting: &'static Setting,
+        value: OsString,
+        origin: Origin,
+    ) -> Result<(), StorageError> {
+        let Kind::PatternFiles(list) = setting.kind else {
+            self.given.entry(setting.name).or_default().push((Given::Plain(value), origin));
+            return Ok(());
+        };
+        let patterns = read_patterns(list, Path::new(&value));
+        let patterns = patterns.map_err(|error| with_origin(setting.name, &error, &origin))?;
+        let patterns = patterns.into_iter().map(|pattern| (Given::Plain(pattern.into()), origin.clone()));
+        self.given.entry(list).or_default().extend(patterns);
         Ok(())
     }
 
@@ -237,23 +223,6 @@ impl Config {
                 find_setting(name).map(|setting| setting.default.to_owned()).filter(|value| !value.is_empty())
             }
         }
-    }
-
-    /// Returns every setting with its value, the default included.
-    pub fn entries(&self) -> Vec<ConfigEntry> {
-        all_settings().flat_map(|(_, setting)| self.entries_of(setting)).collect()
-    }
-
-    fn entries_of(&self, setting: &'static Setting) -> Vec<ConfigEntry> {
-        let Some(values) = self.given.get(setting.name) else {
-            let value = Some(setting.default.to_owned()).filter(|value| !value.is_empty());
-            return vec![ConfigEntry { setting, value, origin: "default".to_owned() }];
-        };
-        let entry = |(value, origin): &(Given, Origin)| {
-            let value = Some(shown_value(setting, value));
-            ConfigEntry { setting, value, origin: origin.to_string() }
-        };
-        values.iter().map(entry).collect()
     }
 
     /// Sets endpoint, region and certificates from the variables of AWS's tools and the profile in `~/.aws`, where they are
@@ -319,30 +288,19 @@ impl Config {
         &self,
         unreadable: impl Fn(StorageError) -> Result<(), StorageError>,
     ) -> Result<Parts, StorageError> {
+        let mut resolved = self.clone();
+        resolved.resolve_by(unreadable)?;
         let mut parts = Parts { rate: self.rate.clone(), ..Parts::default() };
         // A proxy that is given comes later, and takes its place.
         if self.proxy_from_env {
             parts.network(NetworkConfig::proxy_from_env);
         }
-        for (_, setting) in all_settings().filter(|(_, setting)| !setting.is_secret()) {
-            for (value, origin) in self.given.get(setting.name).into_iter().flatten() {
-                let result = match value {
-                    Given::Plain(value) => setting.apply(&mut parts, value),
-                    Given::Secret(_) => Ok(()),
-                    Given::Elsewhere(place) => {
-                        let text = match place.resolve() {
-                            Ok(text) => text,
-                            Err(why) => {
-                                unreadable(wrong_value(setting.name, &why, origin))?;
-                                continue;
-                            }
-                        };
-                        let checked = setting.check(text.as_str());
-                        checked.map_err(|why| wrong_value(setting.name, &why, origin))?;
-                        setting.apply(&mut parts, OsStr::new(text.as_str()))
-                    }
-                };
-                result.map_err(|error| with_origin(setting.name, &error, origin))?;
+        for (_, setting) in all_settings() {
+            for (value, origin) in resolved.given.get(setting.name).into_iter().flatten() {
+                if let Given::Plain(value) = value {
+                    let applied = setting.apply(&mut parts, value);
+                    applied.map_err(|error| with_origin(setting.name, &error, origin))?;
+                }
             }
         }
         Ok(parts)
@@ -360,14 +318,6 @@ impl Config {
     }
 }
 
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let given = self.given.keys().filter_map(|name| find_setting(name));
-        let entries = given.flat_map(|setting| self.entries_of(setting));
-        f.debug_map().entries(entries.map(|entry| (entry.setting.name, entry.value))).finish()
-    }
-}
-
 /// Returns the setting of a name, or the error with the nearest one.
 fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
     find_setting(name).ok_or_else(|| {
@@ -375,17 +325,6 @@ fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
         let why = format!("there is no such setting{}", did_you_mean(name, known));
         StorageError::config(&Printable(name).to_string(), why)
     })
-}
-
-/// Returns the text of an error about a value, quoting it unless it is a secret.
-pub(crate) fn shown_with(setting: &Setting, value: &OsStr, why: &str) -> String {
-    let value = value.to_string_lossy();
-    let is_quoted = why.starts_with('"') || why.contains(&*value);
-    // A proxy may hold a password, wherever that stands in what was meant to be a URL.
-    if setting.is_secret() || setting.name == "proxy" || is_quoted {
-        return why.to_owned();
-    }
-    format!("{:?}: {why}", Printable(&value).to_string())
 }
 
 /// Returns the variable that has a setting, or else the profile.
@@ -396,26 +335,6 @@ fn place_in_env(name: &str) -> String {
         .iter()
         .find(is_set)
         .map_or_else(|| "the profile in ~/.aws".to_owned(), |name| (*name).to_owned())
-}
-
-fn shown_value(setting: &Setting, value: &Given) -> String {
-    match value {
-        Given::Elsewhere(place) => place.to_string(),
-        Given::Secret(_) => "(hidden)".to_owned(),
-        Given::Plain(value) => shown_text(setting.name, &value.to_string_lossy()),
-    }
-}
-
-/// Hides the user and the password of a proxy.
-fn shown_text(name: &str, value: &str) -> String {
-    match value.rsplit_once('@').filter(|_| name == "proxy") {
-        Some((before, host)) => {
-            let scheme =
-                before.split_once("://").map(|(scheme, _)| format!("{scheme}://")).unwrap_or_default();
-            format!("{scheme}(hidden)@{host}")
-        }
-        None => value.to_owned(),
-    }
 }
 
 fn wrong_value(name: &str, why: &str, origin: &Origin) -> StorageError {

@@ -57,9 +57,9 @@ pub fn find_setting(name: &str) -> Option<&'static Setting> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::ffi::OsStr;
 
     use super::*;
+    use crate::settings::config::Config;
     use crate::settings::parts::Parts;
 
     /// Everything that settings can change, as text.
@@ -94,11 +94,9 @@ mod tests {
     }
 
     fn applied(setting: &Setting, value: &str) -> Parts {
-        let mut parts = Parts::default();
-        setting
-            .apply(&mut parts, OsStr::new(value))
-            .unwrap_or_else(|error| panic!("{}: {error}", setting.name));
-        parts
+        let mut config = Config::new();
+        let parts = config.set(setting.name, value).and_then(|()| config.parts());
+        parts.unwrap_or_else(|error| panic!("{}: {error}", setting.name))
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub(crate) enum Kind {
     Path(fn(&mut Parts, PathBuf)),
     /// Texts, in order.
     Texts(fn(&mut Parts, &str) -> Outcome),
-    /// Paths, in order.
-    Paths(fn(&mut Parts, PathBuf) -> Outcome),
+    /// Files of patterns, which add to the list of this name when a configuration is resolved.
+    PatternFiles(&'static str),
 }
 
 impl Kind {
@@ -50,18 +50,18 @@ impl Kind {
             Self::Secret => "secret",
             Self::Path(_) => "path",
             Self::Texts(_) => "list of texts",
-            Self::Paths(_) => "list of paths",
+            Self::PatternFiles(_) => "list of paths",
         }
     }
 
     /// Returns true if several values add up.
     pub(crate) fn is_list(self) -> bool {
-        matches!(self, Self::Texts(_) | Self::Paths(_))
+        matches!(self, Self::Texts(_) | Self::PatternFiles(_))
     }
 
     /// Returns true if the value is a path.
     pub(crate) fn is_path(self) -> bool {
-        matches!(self, Self::Path(_) | Self::Paths(_))
+        matches!(self, Self::Path(_) | Self::PatternFiles(_))
     }
 
     /// Returns the allowed values in words; empty if all are.
@@ -83,17 +83,12 @@ impl Kind {
         if self.is_path() {
             return if value.is_empty() { Err("the path is empty".to_owned()) } else { Ok(()) };
         }
-        let text = text_of(value)?;
-        match self {
-            Self::Secret if text.is_empty() => Err("it is empty".to_owned()),
-            Self::Switch(_) => parse_switch(text).map(drop),
-            Self::Number(least, most, _) => parse_number(text, least..=most).map(drop),
-            Self::Size(least, most, _) => parse_size(text, least..=most).map(drop),
-            Self::Time(least, most, _) => parse_time(text, least..=most).map(drop),
-            Self::Choice(words, _) if !words.contains(&text) => Err(format!("use {}", one_of(words))),
-            // The functions of these check the content.
-            Self::Text(_) | Self::Texts(_) => self.apply_to(&mut Parts::default(), value),
-            _ => Ok(()),
+        match (self, value.to_str()) {
+            (Self::Choice(words, _), Some(text)) if !words.contains(&text) => {
+                Err(format!("use {}", one_of(words)))
+            }
+            (Self::Secret, Some("")) => Err("it is empty".to_owned()),
+            _ => self.apply_to(&mut Parts::default(), value),
         }
     }
 
@@ -102,7 +97,6 @@ impl Kind {
         let wrong = |why: String| StorageError::config("value", why);
         match self {
             Self::Path(set) => set(parts, PathBuf::from(value)),
-            Self::Paths(add) => return add(parts, PathBuf::from(value)),
             Self::Switch(set) => set(parts, text_of(value).and_then(parse_switch).map_err(wrong)?),
             Self::Number(least, most, set) => {
                 let number = text_of(value).and_then(|text| parse_number(text, least..=most));
@@ -117,7 +111,8 @@ impl Kind {
                 set(parts, time.map_err(wrong)?);
             }
             Self::Choice(_, set) => set(parts, text_of(value).map_err(wrong)?),
-            Self::Secret => {}
+            Self::Secret => drop(text_of(value).map_err(wrong)?),
+            Self::PatternFiles(_) => {}
             Self::Text(set) | Self::Texts(set) => {
                 return set(parts, text_of(value).map_err(wrong)?);
             }

@@ -10,7 +10,6 @@ use crate::backend::s3::config::S3Config;
 use crate::backend::s3::http::bandwidth::Bandwidth;
 use crate::backend::s3::http::network::NetworkConfig;
 use crate::engine::EngineConfig;
-use crate::error::StorageError;
 use crate::rescan::bucket_state::settings::RemoteState;
 use crate::rescan::config::RescanConfig;
 use crate::rescan::options::Run;
@@ -110,15 +109,6 @@ impl Parts {
     /// Changes the configuration of the rescan.
     pub(crate) fn rescan(&mut self, change: impl FnOnce(RescanConfig) -> RescanConfig) {
         self.rescan = change(self.rescan.clone());
-    }
-
-    /// Changes the configuration of the rescan by a function that may fail.
-    pub(crate) fn try_rescan(
-        &mut self,
-        change: impl FnOnce(RescanConfig) -> Result<RescanConfig, StorageError>,
-    ) -> Result<(), StorageError> {
-        self.rescan = change(self.rescan.clone())?;
-        Ok(())
     }
 
     /// Changes the options of the run.

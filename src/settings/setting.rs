@@ -215,7 +215,7 @@ impl Setting {
             ("", Kind::Size(..)) => "SIZE",
             ("", Kind::Time(..)) => "TIME",
             ("", Kind::Choice(..)) => "HOW",
-            ("", Kind::Path(_) | Kind::Paths(_)) => "FILE",
+            ("", Kind::Path(_) | Kind::PatternFiles(_)) => "FILE",
             ("", _) => "NAME",
             (name, _) => name,
         }

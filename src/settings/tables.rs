@@ -7,8 +7,9 @@ use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::settings::config::{Config, Given, Origin, shown_with};
+use crate::settings::config::Config;
 use crate::settings::definitions::{all_settings, find_setting};
+use crate::settings::given::{Given, Origin, shown_with};
 use crate::settings::kind::Kind;
 use crate::settings::nearest::did_you_mean;
 use crate::settings::reference::Reference;

@@ -31,7 +31,7 @@ pub(super) const GROUP: Group = Group {
         .example("*.html"),
         Setting::new(
             "include_from",
-            Kind::Paths(|parts, path| parts.try_rescan(|rescan| rescan.include_from(path))),
+            Kind::PatternFiles("include"),
             "File of --include patterns, one per line (repeatable)",
         )
         .on(SYNC)
@@ -58,7 +58,7 @@ pub(super) const GROUP: Group = Group {
         .detail("It wins over `include`."),
         Setting::new(
             "exclude_from",
-            Kind::Paths(|parts, path| parts.try_rescan(|rescan| rescan.exclude_from(path))),
+            Kind::PatternFiles("exclude"),
             "File of --exclude patterns, one per line (repeatable)",
         )
         .on(SYNC)

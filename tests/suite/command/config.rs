@@ -1,6 +1,9 @@
 //! Configuration files, as a shell uses them.
 
 use std::fs;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{Shell, some_files, text};
 use crate::support::server::{ACCESS_KEY, SECRET_KEY};
@@ -191,6 +194,80 @@ fn what_stands_elsewhere_is_read_once_and_only_by_commands_that_use_it() {
     world.remove("a.html");
     world.remove("key.pem");
     shell.run(&["sync", "--config", &path, "staging"]).code(0).shows("2 deleted");
+}
+
+/// What a signal leaves out is no success, and says so.
+#[test]
+fn p2_destinations_that_a_signal_leaves_out_are_no_success() {
+    let world = some_files(20);
+    let shell = with_file(&world, "");
+    let held = crate::command::held(&world, 2);
+    let mut command = shell.std_command(&["sync", "--json", "--batch-size", "2", "live", "staging"]);
+    command.current_dir(shell.home.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    assert!(held.wait_for_arrivals(2));
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    held.release();
+    let ended = crate::command::Ended::of(child.wait_with_output().unwrap()).code(130);
+    let object = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let found: Vec<_> = ended
+        .out
+        .lines()
+        .map(|line| (object(line)["name"].clone(), object(line)["outcome"].clone()))
+        .collect();
+    assert_eq!(found, [("live".into(), "partial".into()), ("staging".into(), "error".into())]);
+    ended.says("stopped before it began");
+    assert!(!world.store.objects().keys().any(|key| key.starts_with("staging/")));
+}
+
+#[test]
+fn a_destination_that_cannot_be_set_up_has_its_object_with_its_name() {
+    let world = some_files(1);
+    let shell = with_file(&world, "region = { env = \"NOWHERE\" }");
+    for (command, code) in [("sync", 2), ("plan", 2), ("status", 2), ("verify", 2)] {
+        let ended = at_home(&shell, &[command, "staging", "--json"]).code(code);
+        let object = ended.json();
+        assert_eq!((&object["name"], &object["outcome"]), (&"staging".into(), &"error".into()), "{command}");
+        assert!(object["failed"][0]["error"].as_str().unwrap().contains("NOWHERE is not set"), "{object}");
+    }
+}
+
+#[test]
+fn headers_apply_in_the_order_of_file_destination_and_flags() {
+    let world = World::new();
+    world.write("a.html", "1");
+    let shell = with_file(
+        &world,
+        "[[destination.live.headers]]\nmatch = \"*.html\"\nset = { \"Cache-Control\" = \"b\" }\n",
+    );
+    let sent = |flags: &[&str]| {
+        at_home(&shell, &[&["sync", "live", "--force"], flags].concat()).code(0);
+        world.store.get("site/a.html").unwrap().cache_control.unwrap()
+    };
+    assert_eq!(sent(&[]), "b");
+    assert_eq!(sent(&["--header", "Cache-Control: c"]), "c", "a flag comes last, also one for every object");
+    assert_eq!(sent(&["--header", "Cache-Control: c", "--header", "[/a.html] Cache-Control: d"]), "d");
+    assert_eq!(sent(&["--header", "[/a.html] Cache-Control: d", "--header", "Cache-Control: e"]), "e");
+}
+
+#[test]
+fn a_profile_takes_the_place_of_keys_and_a_secrets_command_runs_beside_the_file() {
+    let world = some_files(1);
+    let shell = with_file(&world, "");
+    at_home(&shell, &["sync", "live", "--profile", "none"]).code(2).says("there is no [none] in ");
+    fs::create_dir(shell.path(".aws")).unwrap();
+    fs::write(shell.path(".aws/config"), "[profile empty]\nregion = us-east-1\n").unwrap();
+    at_home(&shell, &["sync", "live", "--profile", "empty"]).code(2).says("credentials: none were found");
+    let file = fs::read_to_string(shell.path("brigade.toml")).unwrap();
+    let file = file.replace(
+        "secret_access_key = { env = \"SITE_SECRET\" }",
+        "secret_access_key = { command = [\"cat\", \"secret\"] }",
+    );
+    fs::write(shell.path("brigade.toml"), file).unwrap();
+    fs::write(shell.path("secret"), SECRET_KEY).unwrap();
+    let shell = shell.set("PATH", &std::env::var("PATH").unwrap());
+    shell.run(&["sync", "live", "--config", &text(shell.path("brigade.toml"))]).code(0).shows("1 uploaded");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn settle_failure(
     let may_be_own = error.may_have_taken_effect() && !s3.copies.ignores_condition();
     match error.kind() {
         // An earlier try may have made the copy, which can have another ETag.
-        _ if is_changed && may_be_own => find_own(s3, context, object, &error),
+        _ if is_changed && may_be_own => find_own(s3, context, object, None, error.may_have_taken_effect()),
         _ if is_changed => Ok(Copied::Changed),
         // Nobody knows whether an earlier try still takes effect.
         _ if error.may_have_taken_effect() => Err(error),
@@ -216,7 +216,7 @@ fn confirm(
     if s3.copies.keeps_condition() {
         return Ok(Copied::Done(receipt));
     }
-    if looked { look_after(s3, context, object, &receipt) } else { Ok(Copied::Changed) }
+    if looked { find_own(s3, context, object, receipt.etag.as_deref(), true) } else { Ok(Copied::Changed) }
 }
 
 /// Asks for a copy that was made once more. Its condition does not hold any longer: the object has another `ETag`.
@@ -230,20 +230,6 @@ fn copy_again(
         let response = s3.client.send(context, attempt, &request, &mut empty())?;
         xml::parse_copied(&response.body, &response.secrets)
     })
-}
-
-/// Looks whether the object is the copy that was made of the recorded one.
-fn look_after(
-    s3: &S3Backend,
-    context: &RequestContext<'_>,
-    object: &HeaderCopy<'_>,
-    receipt: &Receipt,
-) -> Result<Copied, StorageError> {
-    let found =
-        find_object(s3, context, object.key, Operation::Copy).map_err(|error| error.unsettled(true))?;
-    let is_receipts = |etag: &Option<String>| receipt.etag.is_none() || *etag == receipt.etag;
-    let copy = found.filter(|found| is_own(object, found) && is_receipts(&found.etag));
-    Ok(copy.map_or(Copied::Changed, |found| done(s3, object, found)))
 }
 
 /// Notes a refusal, and says so once no more copies are tried.
@@ -297,27 +283,26 @@ fn is_md5(etag: &str) -> bool {
     etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Looks for the copy after its condition failed: it carries the token of the run.
+/// Looks for the copy that this run made: it carries the token of the run, and the `ETag` of the answer if there was one.
 fn find_own(
     s3: &S3Backend,
     context: &RequestContext<'_>,
     object: &HeaderCopy<'_>,
-    refusal: &StorageError,
+    etag: Option<&str>,
+    may_have_been_made: bool,
 ) -> Result<Copied, StorageError> {
     let found = find_object(s3, context, object.key, Operation::Copy)
-        .map_err(|error| error.unsettled(refusal.may_have_taken_effect()))?;
-    let ours = found.filter(|found| is_own(object, found));
-    Ok(ours.map_or(Copied::Changed, |found| done(s3, object, found)))
+        .map_err(|error| error.unsettled(may_have_been_made))?;
+    let is_answered = |found: &StoredObject| etag.is_none_or(|etag| found.etag.as_deref() == Some(etag));
+    let ours = found.filter(|found| is_own(object, found) && is_answered(found));
+    let receipt = |found: StoredObject| Receipt { url: s3.url(object.key.as_str()), etag: found.etag };
+    Ok(ours.map_or(Copied::Changed, |found| Copied::Done(receipt(found))))
 }
 
 /// Returns whether what was found has the size of the object, and the proof that this run's copy of it has.
 fn is_own(object: &HeaderCopy<'_>, found: &StoredObject) -> bool {
     let is_ours = |proof: &Proof| proof.digest.as_ref() == Some(object.digest) && proof.run == object.run;
     found.size == object.size && found.is_as_stored && found.proof.as_ref().is_some_and(is_ours)
-}
-
-fn done(s3: &S3Backend, object: &HeaderCopy<'_>, found: StoredObject) -> Copied {
-    Copied::Done(Receipt { url: s3.url(object.key.as_str()), etag: found.etag })
 }
 
 #[cfg(test)]
