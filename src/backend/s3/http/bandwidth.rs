@@ -328,21 +328,29 @@ mod tests {
         });
     }
 
+    /// What a stream waits for is what all have taken and nobody was granted, since pieces are granted in their order. The
+    /// clock of the test does not show it: a thread that the system holds up finds that the others moved it on.
     #[test]
     fn no_stream_waits_longer_than_a_piece_of_each() {
         let (clock, bandwidth) = (JumpingClock::default(), Bandwidth::per_second(MIB));
-        let pace = Pace::new(bandwidth, &clock);
-        let longest = Mutex::new(Duration::ZERO);
+        let pace = Pace::new(bandwidth.clone(), &clock);
+        let longest = Mutex::new(0);
         in_ten_streams(&clock, |context| {
-            for _ in 0..50 {
-                let waited = pace.pass(context, 8192, || Ok(())).unwrap();
+            let look = || {
+                let owed = {
+                    let bucket = bandwidth.bucket();
+                    bucket.taken.saturating_sub(bucket.granted)
+                };
                 let mut longest = longest.lock().unwrap();
-                *longest = waited.max(*longest);
+                *longest = owed.max(*longest);
+                Ok(())
+            };
+            for _ in 0..50 {
+                pace.pass(context, 8192, look).unwrap();
             }
         });
         assert_eq!(clock.elapsed(), Duration::from_secs(50 * 10 * 8192) / (1 << 20));
-        let ten_pieces = Duration::from_secs_f64(10.0 * 8192.0 / MIB as f64);
-        // Between its look at the clock and its turn, others may pass once more.
-        assert!(*longest.lock().unwrap() <= 2 * ten_pieces, "{longest:?}");
+        let (piece, longest) = (8192 * BYTE, *longest.lock().unwrap());
+        assert!((1..=10 * piece).contains(&longest), "{} pieces", longest / piece);
     }
 }
