@@ -6,6 +6,7 @@
 pub(crate) mod support;
 
 mod conditions;
+mod model;
 mod probe;
 mod reserved;
 mod state_objects;

@@ -14,6 +14,11 @@ impl MemoryStore {
         self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.to_vec())).collect()
     }
 
+    /// Returns true if the object has this user metadata, `NAME` of `x-amz-meta-NAME`.
+    pub fn has_metadata(&self, key: &str, name: &str) -> bool {
+        self.state().objects.get(key).is_some_and(|object| object.metadata.contains_key(name))
+    }
+
     /// The sizes of all objects, by key.
     pub fn sizes(&self) -> BTreeMap<String, usize> {
         self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.len())).collect()
