@@ -201,7 +201,7 @@ fn run() -> impl Strategy<Value = Run> {
         1 => (0_u64..3).prop_map(Deletes::Cap),
     ];
     let faults = || prop::option::weighted(0.35, fault());
-    let outage = prop::option::weighted(0.1, (0_usize..12, mode()));
+    let outage = prop::option::weighted(0.1, (0_usize..12, mode().prop_map(for_all)));
     let cancelled = prop::option::weighted(0.05, 0_usize..12);
     let moment = select(vec![Moment::BeforeSending, Moment::AfterAnswer]);
     let edited = prop::option::weighted(0.1, (select(&KEYS[..]), 0..CONTENTS, moment));
@@ -225,10 +225,14 @@ fn fault() -> impl Strategy<Value = Fault> {
     use Op::{Begin, Delete, Finish, First, Head, List, Part, Put, Reconcile};
     let ops = vec![First, List, Head, Put, Put, Put, Begin, Part, Part, Finish, Reconcile, Delete, Delete];
     (select(ops), select(&KEYS[..]), mode(), prop::bool::weighted(0.2)).prop_map(|(op, key, mode, once)| {
-        // Without the permission to list, runs go on in another way.
-        let general = matches!(op, First | List) && matches!(mode, Mode::Refused | Mode::Denied);
-        Fault { op, key, mode: if general { Mode::Server } else { mode }, once }
+        let is_general = matches!(op, First | List);
+        Fault { op, key, mode: if is_general { for_all(mode) } else { mode }, once }
     })
+}
+
+/// The mode for requests that are about no key. A store that refuses them is no outage: runs go on without them.
+fn for_all(mode: Mode) -> Mode {
+    if matches!(mode, Mode::Refused | Mode::Denied) { Mode::Server } else { mode }
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
