@@ -71,13 +71,7 @@ impl<'a> Course<'a> {
         }
         let stop = match &seen.result {
             Ok(report) => report.stop,
-            Err(kind) => {
-                let general = |sent: &Sent| matches!(sent.op, Op::First | Op::List);
-                let refused = |sent: &Sent| sent.answer == Answer::Failed(Class::Credentials) && general(sent);
-                let known = *kind == ErrorKind::Credentials && seen.sent.last().is_some_and(refused);
-                ensure(known, || format!("the run failed: {kind:?}"))?;
-                Some(StopReason::Credentials)
-            }
+            Err(kind) => Some(self.stop_of(*kind, seen)?),
         };
         self.check_stop(stop, seen)?;
         let present = self.settle_files(stop, seen)?;
@@ -91,6 +85,19 @@ impl<'a> Course<'a> {
         ensure(seen.surveyed >= (self.before.surveyed || due), || "the prefix was not listed".to_owned())?;
         ensure(self.before.surveyed || !seen.surveyed || listed, || "nothing was listed".to_owned())?;
         Ok(self.after)
+    }
+
+    /// An error ends a run if its first requests are refused, or if all that an empty tree has published turns out to be
+    /// leftovers.
+    fn stop_of(&self, kind: ErrorKind, seen: &Seen) -> Result<StopReason, String> {
+        let general = |sent: &Sent| matches!(sent.op, Op::First | Op::List);
+        let refused = |sent: &Sent| sent.answer == Answer::Failed(Class::Credentials) && general(sent);
+        let is_empty = !self.ours.is_empty() && self.before.files().next().is_none() && !self.run.allow_empty;
+        match kind {
+            ErrorKind::Credentials if seen.sent.last().is_some_and(refused) => Ok(StopReason::Credentials),
+            ErrorKind::RootEmpty if is_empty && self.deletes.is_empty() => Ok(StopReason::DeletesRefused),
+            _ => Err(format!("the run failed: {kind:?}")),
+        }
     }
 
     fn send(&mut self, sent: &Sent) -> Result<(), String> {
@@ -227,7 +234,9 @@ impl<'a> Course<'a> {
             Some(StopReason::Unavailable) => has(Answer::Failed(Class::Outage)),
             Some(StopReason::Credentials) => has(Answer::Failed(Class::Credentials)),
             Some(StopReason::Cancelled) => self.run.cancelled.is_some() && !first_failed,
-            Some(StopReason::DeletesRefused) => self.is_too_much() && self.deletes.is_empty(),
+            Some(StopReason::DeletesRefused) => {
+                (self.is_too_much() || seen.result.is_err()) && self.deletes.is_empty()
+            }
             Some(_) => false,
         };
         ensure(is_justified, || format!("it stopped because of {stop:?}, with {:?}", seen.sent))
@@ -239,7 +248,7 @@ impl<'a> Course<'a> {
         for (key, plan) in self.plan.clone() {
             let Plan::Send(_) = plan else { continue };
             let file = self.before.tree[key];
-            let now = There { content: file.content, stamp: Some(file.stamp), trusted: self.run.settled };
+            let now = There { content: Some(file.content), stamp: Some(file.stamp), trusted: self.run.settled };
             let seen_there = seen.records.published.get(key).filter(|_| !seen.records.pending.contains_key(key));
             let status = self.uploads.get(key).copied();
             let is_edited = seen.edited && self.run.edited.is_some_and(|(edited, ..)| edited == key);
@@ -285,8 +294,11 @@ impl<'a> Course<'a> {
             }
         }
         for key in self.ours.clone() {
-            let (content, stamp) =
-                (self.before.objects[key].content, seen.records.published.get(key).and_then(|there| there.stamp));
+            let object = self.before.objects[key].content;
+            let recorded = seen.records.published.get(key);
+            // The proof of a multipart upload may lack the digest.
+            let content = recorded.map_or(Some(object), |there| there.content.map(|_| object));
+            let stamp = recorded.and_then(|there| there.stamp);
             let todo = Todo { kind: PendingKind::Removed, stamp, in_doubt: false };
             self.publish(key, There { content, stamp, trusted: false });
             let is_planned = stop.is_none() || seen.records.pending.contains_key(key);

@@ -20,7 +20,8 @@ pub(super) struct File {
 /// A published version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct There {
-    pub(super) content: Content,
+    /// `None` if the record has no digest.
+    pub(super) content: Option<Content>,
     /// `None` for a stat that no file ever had.
     pub(super) stamp: Option<Stamp>,
     /// An equal stat means equal content.
@@ -245,7 +246,7 @@ impl State {
     /// The published version is believed, and is what the file holds: it is not sent.
     pub(super) fn is_known_to_be_published(&self, key: Key, run: &Run) -> bool {
         let (there, file) = (self.records.published.get(key), self.tree.get(key));
-        let same = there.zip(file).is_some_and(|(there, file)| there.content == file.content);
+        let same = there.zip(file).is_some_and(|(there, file)| there.content == Some(file.content));
         same && !self.is_in_doubt(key) && !run.force
     }
 
@@ -301,9 +302,9 @@ impl State {
 fn catalog_of(records: &Records) -> BTreeMap<Key, (KeyState, Option<Content>)> {
     let keys: BTreeSet<_> = records.published.keys().chain(records.pending.keys()).copied().collect();
     let resolved = |key: Key| match (records.published.get(key), records.pending.get(key)) {
-        (Some(there), None) => Some((KeyState::Published, Some(there.content))),
+        (Some(there), None) => Some((KeyState::Published, there.content)),
         (Some(_), Some(todo)) if todo.in_doubt => Some((KeyState::Stale, None)),
-        (Some(there), Some(_)) => Some((KeyState::Stale, Some(there.content))),
+        (Some(there), Some(_)) => Some((KeyState::Stale, there.content)),
         (None, Some(todo)) if todo.kind == PendingKind::Added => Some((KeyState::Pending, None)),
         (None, _) => None,
     };

@@ -114,7 +114,7 @@ pub(super) enum Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) op: Op,
-    /// The key of the request; all keys if the request is about none, or about many.
+    /// The key of the request; empty for any.
     pub(super) key: Key,
     pub(super) mode: Mode,
     /// Only the first try fails.
@@ -167,18 +167,28 @@ impl Mode {
 impl Run {
     /// The fault that a request meets, before any outage.
     pub(super) fn fault_of(&self, op: Op, key: Key) -> Option<Fault> {
-        let about_one = matches!(op, Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Head | Op::Reconcile);
-        let meets = |fault: &&Fault| fault.op == op && (!about_one || fault.key == key);
+        let is_about_key = matches!(op, Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Head | Op::Reconcile);
+        let meets = |fault: &&Fault| {
+            fault.op == op && (!is_about_key || fault.key.is_empty() || fault.key == key)
+        };
         self.faults.iter().flatten().find(meets).copied()
     }
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 1..16)
+    prop::collection::vec(step(), 3..24)
+}
+
+/// A name. Some are more frequent, so that several steps meet at them.
+fn key() -> impl Strategy<Value = Key> {
+    select(vec!["a", "a", "a", "a/n", "a/n", "b", "b", "b", "b", "d", "d/x", "d/x", "d/y", "e/f/g", "h"])
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    0..CONTENTS
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (key, content) = (|| select(&KEYS[..]), || 0..CONTENTS);
     let excluded = select(vec![Excluded::No, Excluded::No, Excluded::ByPattern, Excluded::ByIgnoreFile]);
     prop_oneof![
         6 => (key(), content()).prop_map(|(key, content)| Step::Write(key, content)),
@@ -186,28 +196,28 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (key(), key()).prop_map(|(from, to)| Step::Rename(from, to)),
         1 => key().prop_map(Step::Chmod),
         1 => key().prop_map(Step::Touch),
-        3 => key().prop_map(Step::Delete),
+        4 => key().prop_map(Step::Delete),
         1 => (select(&TOPS[..]), excluded).prop_map(|(top, how)| Step::Exclude(top, how)),
         1 => (key(), content()).prop_map(|(key, content)| Step::Stranger(key, content)),
-        7 => run().prop_map(Step::Rescan),
+        9 => run().prop_map(Step::Rescan),
     ]
 }
 
 fn run() -> impl Strategy<Value = Run> {
     let rarely = || prop::bool::weighted(0.08);
     let deletes = prop_oneof![
-        12 => Just(Deletes::On),
+        10 => Just(Deletes::On),
         1 => Just(Deletes::Off),
         1 => (0_u64..3).prop_map(Deletes::Cap),
     ];
-    let faults = || prop::option::weighted(0.35, fault());
-    let outage = prop::option::weighted(0.1, (0_usize..12, mode().prop_map(for_all)));
-    let cancelled = prop::option::weighted(0.05, 0_usize..12);
+    let faults = (prop::option::weighted(0.6, fault()), prop::option::weighted(0.3, fault()));
+    let outage = prop::option::weighted(0.12, (0_usize..10, mode().prop_map(for_all)));
+    let cancelled = prop::option::weighted(0.06, 0_usize..10);
     let moment = select(vec![Moment::BeforeSending, Moment::AfterAnswer]);
-    let edited = prop::option::weighted(0.1, (select(&KEYS[..]), 0..CONTENTS, moment));
+    let edited = prop::option::weighted(0.15, (key(), content(), moment));
     let flags = (any::<bool>(), prop::bool::weighted(0.3), rarely(), rarely());
-    (flags, deletes, faults(), faults(), outage, cancelled, edited).prop_map(
-        |((settled, restarted, force, allow_empty), deletes, one, other, outage, cancelled, edited)| Run {
+    (flags, deletes, faults, outage, cancelled, edited).prop_map(
+        |((settled, restarted, force, allow_empty), deletes, (one, other), outage, cancelled, edited)| Run {
             settled,
             restarted,
             deletes,
@@ -222,10 +232,20 @@ fn run() -> impl Strategy<Value = Run> {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
-    use Op::{Begin, Delete, Finish, First, Head, List, Part, Put, Reconcile};
-    let ops = vec![First, List, Head, Put, Put, Put, Begin, Part, Part, Finish, Reconcile, Delete, Delete];
-    (select(ops), select(&KEYS[..]), mode(), prop::bool::weighted(0.2)).prop_map(|(op, key, mode, once)| {
-        let is_general = matches!(op, First | List);
+    let op = prop_oneof![
+        1 => Just(Op::First),
+        1 => Just(Op::List),
+        2 => Just(Op::Head),
+        6 => Just(Op::Put),
+        1 => Just(Op::Begin),
+        2 => Just(Op::Part),
+        3 => Just(Op::Finish),
+        1 => Just(Op::Reconcile),
+        4 => Just(Op::Delete),
+    ];
+    let key = prop_oneof![1 => Just(""), 1 => key()];
+    (op, key, mode(), prop::bool::weighted(0.15)).prop_map(|(op, key, mode, once)| {
+        let is_general = matches!(op, Op::First | Op::List);
         Fault { op, key, mode: if is_general { for_all(mode) } else { mode }, once }
     })
 }
@@ -237,5 +257,5 @@ fn for_all(mode: Mode) -> Mode {
 
 fn mode() -> impl Strategy<Value = Mode> {
     use Mode::{Broken, Credentials, Denied, Lost, Refused, Server, Throttled, Unreachable};
-    select(vec![Unreachable, Broken, Lost, Lost, Lost, Server, Throttled, Refused, Denied, Credentials])
+    select(vec![Lost, Lost, Lost, Broken, Server, Refused, Denied, Throttled, Unreachable, Credentials])
 }

@@ -233,9 +233,9 @@ impl World {
             let row = row.map_err(|error| error.to_string())?;
             let key = known(&row.key);
             if let Some(there) = row.published {
-                let content = content_with(&there.digest).ok_or_else(|| format!("{key} has no known digest"))?;
-                if bytes_of(content).len() as u64 != there.stat.size {
-                    return Err(format!("{key} is recorded with {} bytes", there.stat.size));
+                let content = content_with(&there.digest);
+                if content.map(|content| bytes_of(content).len() as u64) != there.known_digest().map(|_| there.stat.size) {
+                    return Err(format!("{key} is recorded with {} bytes and {:?}", there.stat.size, there.digest));
                 }
                 let there = There { content, stamp: self.stamp_of(&there.stat), trusted: there.not_racy };
                 records.published.insert(key, there);
