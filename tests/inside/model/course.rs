@@ -106,8 +106,8 @@ impl<'a> Course<'a> {
         let ended = self.since_end.is_some_and(|since| since > 2);
         ensure(!ended || sent.answer == Answer::NotTried, || "the run had ended".to_owned())?;
         let cancelled = sent.answer == Answer::NotTried;
-        let failed_for_all = sent.answer == Answer::Failed(Class::Credentials)
-            && !matches!(sent.op, Op::Head | Op::Abort);
+        let failed_for_all =
+            sent.answer == Answer::Failed(Class::Credentials) && !matches!(sent.op, Op::Head | Op::Abort);
         if cancelled || failed_for_all {
             self.since_end.get_or_insert(0);
         }
@@ -161,7 +161,9 @@ impl<'a> Course<'a> {
         };
         let file = self.before.tree[key];
         self.go_on_to(if kind == PendingKind::Added { 2 } else { 3 })?;
-        ensure(!self.before.is_known_to_be_published(key, self.run), || "it is published already".to_owned())?;
+        ensure(!self.before.is_known_to_be_published(key, self.run), || {
+            "it is published already".to_owned()
+        })?;
         if sent.took_effect() && matches!(sent.op, Op::Put | Op::Finish) {
             self.after.objects.insert(key, Object { content: file.content, ours: true });
         }
@@ -173,7 +175,9 @@ impl<'a> Course<'a> {
         let status = match (sent.answer, sent.op) {
             (Answer::NotTried, _) => Upload::NotTried,
             (Answer::Failed(class), _) => Upload::Failed(class),
-            (Answer::Done(_), Op::Put | Op::Finish) | (Answer::Done(true), Op::Reconcile) => Upload::Acknowledged,
+            (Answer::Done(_), Op::Put | Op::Finish) | (Answer::Done(true), Op::Reconcile) => {
+                Upload::Acknowledged
+            }
             (Answer::Done(_), _) => Upload::UnderWay,
         };
         self.uploads.insert(key, status);
@@ -193,12 +197,12 @@ impl<'a> Course<'a> {
             ensure(is_due, || format!("{key} is not to be deleted"))?;
             ensure(!self.deletes.contains_key(key), || format!("{key} was deleted already"))?;
         }
-        let failed = |(key, upload): (&Key, &Upload)| {
-            *upload != Upload::Acknowledged && !self.refused.contains(key)
-        };
+        let failed =
+            |(key, upload): (&Key, &Upload)| *upload != Upload::Acknowledged && !self.refused.contains(key);
         ensure(!self.uploads.iter().any(failed), || "an upload failed".to_owned())?;
         ensure(!self.is_too_much(), || "it is more than may be deleted".to_owned())?;
-        let refused: Vec<_> = self.refused.iter().filter(|key| self.uploads[*key] != Upload::Acknowledged).collect();
+        let refused: Vec<_> =
+            self.refused.iter().filter(|key| self.uploads[*key] != Upload::Acknowledged).collect();
         if refused.is_empty() {
             self.go_on_to(4)?;
         } else {
@@ -248,14 +252,17 @@ impl<'a> Course<'a> {
         for (key, plan) in self.plan.clone() {
             let Plan::Send(_) = plan else { continue };
             let file = self.before.tree[key];
-            let now = There { content: Some(file.content), stamp: Some(file.stamp), trusted: self.run.settled };
-            let seen_there = seen.records.published.get(key).filter(|_| !seen.records.pending.contains_key(key));
+            let now =
+                There { content: Some(file.content), stamp: Some(file.stamp), trusted: self.run.settled };
+            let seen_there =
+                seen.records.published.get(key).filter(|_| !seen.records.pending.contains_key(key));
             let status = self.uploads.get(key).copied();
             let is_edited = seen.edited && self.run.edited.is_some_and(|(edited, ..)| edited == key);
             match status {
                 Some(Upload::Acknowledged) => {
                     // An upload that was resumed is trusted only if its file was not racy all the time.
-                    let trusted = now.trusted && seen_there.is_none_or(|there| there.trusted || !is_large(file.content));
+                    let trusted = now.trusted
+                        && seen_there.is_none_or(|there| there.trusted || !is_large(file.content));
                     self.publish(key, There { trusted, ..now });
                 }
                 Some(Upload::UnderWay) => {
@@ -306,13 +313,20 @@ impl<'a> Course<'a> {
                 self.after.records.pending.insert(key, todo);
             }
         }
-        let asked = |(key, plan): (&Key, &Plan)| *plan != Plan::Leftover || seen.sent.iter().any(|sent| sent.keys == [*key]);
+        let asked = |(key, plan): (&Key, &Plan)| {
+            *plan != Plan::Leftover || seen.sent.iter().any(|sent| sent.keys == [*key])
+        };
         // After three failures in a row nothing more is asked.
         let heads = seen.sent.iter().filter(|sent| sent.op == Op::Head);
         let failures = heads.filter(|sent| !matches!(sent.answer, Answer::Done(_))).count();
-        ensure(stop.is_some() || failures >= 3 || self.plan.iter().all(asked), || "a leftover was forgotten".to_owned())?;
+        ensure(stop.is_some() || failures >= 3 || self.plan.iter().all(asked), || {
+            "a leftover was forgotten".to_owned()
+        })?;
         for (key, answer) in self.deletes.clone() {
-            let doubt = seen.sent.iter().any(|sent| sent.op == Op::Delete && sent.keys.contains(&key) && sent.leaves_doubt());
+            let doubt = seen
+                .sent
+                .iter()
+                .any(|sent| sent.op == Op::Delete && sent.keys.contains(&key) && sent.leaves_doubt());
             if matches!(answer, Answer::Done(_)) {
                 self.after.records.published.remove(key);
                 self.after.records.pending.remove(key);
@@ -351,14 +365,21 @@ impl<'a> Course<'a> {
             self.check_scan(report, present)?;
         }
         let outcome = outcome_of(report, uploaded.len() + deleted.len());
-        ensure(report.outcome == outcome, || format!("the outcome is {:?}, not {outcome:?}", report.outcome))?;
+        ensure(report.outcome == outcome, || {
+            format!("the outcome is {:?}, not {outcome:?}", report.outcome)
+        })?;
         let is_good = matches!(outcome, RescanOutcome::Published | RescanOutcome::Unchanged);
         ensure(seen.synced == is_good, || format!("synced: {}, after {outcome:?}", seen.synced))?;
         let is_left = is_good && (!seen.uploads.is_empty() || seen.recorded_uploads > 0);
         ensure(!is_left, || format!("uploads of {:?} are left", seen.uploads))?;
         // What a racy stat says is not believed: the file is read.
-        let is_read = |key: &&Key| !report.adopted.contains(*key) && !self.before.records.pending.contains_key(*key);
-        let read: u64 = present.iter().filter(is_read).map(|key| bytes_of(self.before.tree[key].content).len() as u64).sum();
+        let is_read =
+            |key: &&Key| !report.adopted.contains(*key) && !self.before.records.pending.contains_key(*key);
+        let read: u64 = present
+            .iter()
+            .filter(is_read)
+            .map(|key| bytes_of(self.before.tree[key].content).len() as u64)
+            .sum();
         ensure(report.bytes_hashed >= read, || format!("hashed {} of {read} bytes", report.bytes_hashed))?;
         let is_quiet = seen.sent.is_empty();
         ensure(!is_quiet || report.requests == 0, || format!("{} requests", report.requests))
@@ -388,7 +409,9 @@ impl<'a> Course<'a> {
         ensure(report.scanned == scanned, || format!("scanned {}, not {scanned}", report.scanned))?;
         let unchanged = self.plan.values().filter(|plan| **plan == Plan::Unchanged).count();
         let unchanged = (unchanged + present.difference(&report.adopted).count()) as u64;
-        ensure(report.unchanged == unchanged, || format!("unchanged: {}, not {unchanged}", report.unchanged))?;
+        ensure(report.unchanged == unchanged, || {
+            format!("unchanged: {}, not {unchanged}", report.unchanged)
+        })?;
         let kept_now = |(key, plan): (&Key, &Plan)| match plan {
             Plan::Keep(reason) | Plan::KeepInDoubt(reason) => Some((*key, *reason)),
             Plan::Leftover if self.not_ours.contains(key) => Some((*key, KeptReason::NotOurs)),

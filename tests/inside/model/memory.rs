@@ -77,9 +77,8 @@ impl Memory {
     /// The bytes of each object, and whether it has a proof of origin.
     pub(super) fn objects(&self) -> BTreeMap<String, (Vec<u8>, bool)> {
         let content = self.content.lock().unwrap();
-        let shown = |(key, object): (&String, &Object)| {
-            (key.clone(), (object.bytes.clone(), object.proof.is_some()))
-        };
+        let shown =
+            |(key, object): (&String, &Object)| (key.clone(), (object.bytes.clone(), object.proof.is_some()));
         content.objects.iter().map(shown).collect()
     }
 
@@ -108,7 +107,9 @@ impl Memory {
                     let mut content = self.content.lock().unwrap();
                     match fault {
                         None => effect(&mut content, false),
-                        Some(Mode::Lost) => effect(&mut content, true).and(Err(error_of(Mode::Lost, operation))),
+                        Some(Mode::Lost) => {
+                            effect(&mut content, true).and(Err(error_of(Mode::Lost, operation)))
+                        }
                         Some(mode) => Err(error_of(mode, operation)),
                     }
                 },
@@ -200,7 +201,10 @@ impl Transfers for Memory {
         }
         // A body that cannot be read to its end is never a whole request.
         Self::read(&mut body, file.source.reader(8))?;
-        assert!(Digest::of_stream(&body[..], None).unwrap() == *file.digest, "the body of {key} is not what was hashed");
+        assert!(
+            Digest::of_stream(&body[..], None).unwrap() == *file.digest,
+            "the body of {key} is not what was hashed"
+        );
         self.request(context, (Op::Put, Operation::Upload, key), |content, _| {
             let etag = format!("{:x}", md5::compute(&body));
             let proof = Proof::of_file(*file.digest, body.len() as u64, file.run);
@@ -239,16 +243,22 @@ impl Transfers for Memory {
 
     fn begin(&self, context: &RequestContext<'_>, key: &RemoteKey, creation: &Creation<'_>) -> Begun {
         let mut was_lost = false;
-        let upload_id = self.request(context, (Op::Begin, Operation::Upload, key.as_str()), |content, lost| {
-            content.created += 1;
-            let id = format!("upload-{}", content.created);
-            was_lost |= lost;
-            let (key, token) = (key.as_str().to_owned(), creation.token.to_owned());
-            let open =
-                Open { key, token, proof: creation.proof.clone(), parts: BTreeMap::new(), nameless: lost };
-            content.uploads.insert(id.clone(), open);
-            Ok(id)
-        });
+        let upload_id =
+            self.request(context, (Op::Begin, Operation::Upload, key.as_str()), |content, lost| {
+                content.created += 1;
+                let id = format!("upload-{}", content.created);
+                was_lost |= lost;
+                let (key, token) = (key.as_str().to_owned(), creation.token.to_owned());
+                let open = Open {
+                    key,
+                    token,
+                    proof: creation.proof.clone(),
+                    parts: BTreeMap::new(),
+                    nameless: lost,
+                };
+                content.uploads.insert(id.clone(), open);
+                Ok(id)
+            });
         let lost = was_lost || upload_id.as_ref().is_err_and(StorageError::may_have_taken_effect);
         Begun { upload_id, lost }
     }
@@ -271,18 +281,32 @@ impl Transfers for Memory {
         self.request(context, (Op::Finish, Operation::Upload, key), |content, _| {
             let Some(open) = content.uploads.remove(id) else {
                 // A try without an answer has completed it.
-                let own = content.objects.get(key).filter(|object| object.token.as_ref() == Some(&upload.upload.token));
+                let own = content
+                    .objects
+                    .get(key)
+                    .filter(|object| object.token.as_ref() == Some(&upload.upload.token));
                 let etag = own.ok_or_else(no_such_upload)?.etag.clone();
-                return Ok(Finished { receipt: Receipt { url: self.get_url(key), etag: Some(etag) }, request_id: String::new() });
+                return Ok(Finished {
+                    receipt: Receipt { url: self.get_url(key), etag: Some(etag) },
+                    request_id: String::new(),
+                });
             };
             let named: Vec<_> = upload.parts.iter().map(|part| &part.etag).collect();
-            assert_eq!(named, open.parts.values().map(|(etag, _)| etag).collect::<Vec<_>>(), "parts of {key}");
+            assert_eq!(
+                named,
+                open.parts.values().map(|(etag, _)| etag).collect::<Vec<_>>(),
+                "parts of {key}"
+            );
             let bytes: Vec<u8> = open.parts.values().flat_map(|(_, bytes)| bytes.clone()).collect();
             assert_eq!(bytes.len() as u64, upload.size, "the size of {key}");
             let etag = format!("{:x}-{}", md5::compute(&bytes), named.len());
-            let object = Object { bytes, etag: etag.clone(), proof: Some(open.proof), token: Some(open.token) };
+            let object =
+                Object { bytes, etag: etag.clone(), proof: Some(open.proof), token: Some(open.token) };
             content.objects.insert(key.to_owned(), object);
-            Ok(Finished { receipt: Receipt { url: self.get_url(key), etag: Some(etag) }, request_id: String::new() })
+            Ok(Finished {
+                receipt: Receipt { url: self.get_url(key), etag: Some(etag) },
+                request_id: String::new(),
+            })
         })
     }
 
@@ -310,7 +334,8 @@ impl Transfers for Memory {
                 return Ok(Reconciled::Open(open.parts.iter().map(listed).collect()));
             }
             let own = content.objects.get(key).filter(|object| object.token.as_ref() == Some(&upload.token));
-            let receipt = |object: &Object| Receipt { url: self.get_url(key), etag: Some(object.etag.clone()) };
+            let receipt =
+                |object: &Object| Receipt { url: self.get_url(key), etag: Some(object.etag.clone()) };
             Ok(own.map_or(Reconciled::Gone, |object| Reconciled::Finished(receipt(object))))
         })
     }
@@ -330,10 +355,13 @@ impl Transfers for Memory {
         keys: &[(RemoteKey, Condition)],
     ) -> Result<Deleted, StorageError> {
         self.request(context, (Op::Delete, Operation::Delete, ""), |content, _| {
-            Ok(keys.iter().map(|(key, _)| {
-                content.objects.remove(key.as_str());
-                (key.clone(), Ok(()))
-            }).collect())
+            Ok(keys
+                .iter()
+                .map(|(key, _)| {
+                    content.objects.remove(key.as_str());
+                    (key.clone(), Ok(()))
+                })
+                .collect())
         })
     }
 
@@ -360,5 +388,6 @@ impl Transfers for Memory {
 }
 
 fn no_such_upload() -> StorageError {
-    StorageError::new(ErrorKind::NotFound, Operation::Upload, "no such upload").with_code(Some("NoSuchUpload".to_owned()))
+    StorageError::new(ErrorKind::NotFound, Operation::Upload, "no such upload")
+        .with_code(Some("NoSuchUpload".to_owned()))
 }

@@ -37,7 +37,9 @@ fn known(key: &str) -> Key {
 }
 
 fn number_of(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a number")))
+    env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: not a number")))
 }
 
 /// Draws cases and plays them; prints the shortest that fails.

@@ -280,7 +280,9 @@ impl State {
             Ok(plan) => Course::new(self, run, plan).follow(seen)?,
             Err(kind) => {
                 ensure(seen.sent.is_empty(), || "sent in spite of an empty root".to_owned())?;
-                ensure(seen.result.as_ref().err() == Some(&kind), || format!("{:?}, not {kind:?}", seen.result))?;
+                ensure(seen.result.as_ref().err() == Some(&kind), || {
+                    format!("{:?}, not {kind:?}", seen.result)
+                })?;
                 self.clone()
             }
         };

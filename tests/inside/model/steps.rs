@@ -167,10 +167,10 @@ impl Mode {
 impl Run {
     /// The fault that a request meets, before any outage.
     pub(super) fn fault_of(&self, op: Op, key: Key) -> Option<Fault> {
-        let is_about_key = matches!(op, Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Head | Op::Reconcile);
-        let meets = |fault: &&Fault| {
-            fault.op == op && (!is_about_key || fault.key.is_empty() || fault.key == key)
-        };
+        let is_about_key =
+            matches!(op, Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Head | Op::Reconcile);
+        let meets =
+            |fault: &&Fault| fault.op == op && (!is_about_key || fault.key.is_empty() || fault.key == key);
         self.faults.iter().flatten().find(meets).copied()
     }
 }

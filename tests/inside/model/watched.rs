@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::memory::{Faults, Memory};
 use super::reference::{Answer, Class, Sent};
 use super::steps::{Content, Key, Mode, Moment, Op, Run};
+use crate::S3Backend;
 use crate::backend::{
     Assembly, Begun, Condition, Copied, Creation, Deleted, DueHeaders, Fetched, Finished, FoundState,
     HeaderCopy, Modified, Page, PartUpload, ProbeResult, PutSmall, Receipt, Reconciled, SmallObject,
@@ -19,7 +20,6 @@ use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
 use crate::tree::digest::{Digest, PartPlan};
 use crate::tree::source::Source;
-use crate::S3Backend;
 
 pub(super) enum Store {
     Memory(Memory),
@@ -244,7 +244,12 @@ impl Transfers for Watched {
     }
 
     fn finish(&self, context: &RequestContext<'_>, upload: &Assembly<'_>) -> Result<Finished, StorageError> {
-        self.sent(Op::Finish, &[upload.upload.key.as_str()], || self.inner().finish(context, upload), |_| true)
+        self.sent(
+            Op::Finish,
+            &[upload.upload.key.as_str()],
+            || self.inner().finish(context, upload),
+            |_| true,
+        )
     }
 
     fn abort(&self, context: &RequestContext<'_>, upload: &UploadName) -> Result<(), StorageError> {

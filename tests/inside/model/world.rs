@@ -9,12 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+use super::known;
 use super::memory::{Faults, Memory};
 use super::reference::{Object, Records, Report, Seen, Stamp, State, There, Todo};
 use super::s3::Behind;
-use super::steps::{CLEAN, CONTENTS, Content, Deletes, Excluded, Key, PART_SIZE, Run, Step, bytes_of, content_of};
+use super::steps::{
+    CLEAN, CONTENTS, Content, Deletes, Excluded, Key, PART_SIZE, Run, Step, bytes_of, content_of,
+};
 use super::watched::{Store, Watched};
-use super::known;
 use crate::clock::VirtualClock;
 use crate::rescan::report::RescanReport;
 use crate::tree::digest::Digest;
@@ -130,7 +132,8 @@ impl World {
             }
             Step::Touch(key) => {
                 let file = File::options().write(true).open(self.path(key)).unwrap();
-                let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + u64::from(self.state.stamps));
+                let time =
+                    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + u64::from(self.state.stamps));
                 file.set_times(FileTimes::new().set_modified(time)).unwrap();
             }
             Step::Delete(key) => fs::remove_file(self.path(key)).unwrap(),
@@ -206,11 +209,14 @@ impl World {
         let after = self.state.judge(run, &seen).map_err(|why| format!("{why}\nsent: {:?}", seen.sent))?;
         self.state = after;
         self.note_stats();
-        Ok(seen.result.map_or_else(|_| Idle::default(), |report| Idle {
-            requests: report.requests,
-            bytes_hashed: report.bytes_hashed,
-            commits: report.commits,
-        }))
+        Ok(seen.result.map_or_else(
+            |_| Idle::default(),
+            |report| Idle {
+                requests: report.requests,
+                bytes_hashed: report.bytes_hashed,
+                commits: report.commits,
+            },
+        ))
     }
 
     fn site(&self, cache: &CacheManager, run: &Run) -> Result<RescanOrchestrator, StorageError> {
@@ -234,8 +240,13 @@ impl World {
             let key = known(&row.key);
             if let Some(there) = row.published {
                 let content = content_with(&there.digest);
-                if content.map(|content| bytes_of(content).len() as u64) != there.known_digest().map(|_| there.stat.size) {
-                    return Err(format!("{key} is recorded with {} bytes and {:?}", there.stat.size, there.digest));
+                if content.map(|content| bytes_of(content).len() as u64)
+                    != there.known_digest().map(|_| there.stat.size)
+                {
+                    return Err(format!(
+                        "{key} is recorded with {} bytes and {:?}",
+                        there.stat.size, there.digest
+                    ));
                 }
                 let there = There { content, stamp: self.stamp_of(&there.stat), trusted: there.not_racy };
                 records.published.insert(key, there);
