@@ -115,16 +115,25 @@
 //!
 //! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "capi"))]
 extern crate self as bucket_brigade;
 #[cfg(test)]
 #[path = "../tests/inside/mod.rs"]
 mod inside;
 
 mod backend;
+#[cfg(feature = "capi")]
+pub mod capi;
 mod clock;
 mod engine;
 mod error;
+#[cfg(feature = "capi")]
+#[allow(
+    dead_code,
+    unreachable_patterns,
+    reason = "the command has the same file, and sees the crate from outside"
+)]
+mod json;
 mod key;
 mod observe;
 mod request_context;
@@ -137,6 +146,10 @@ mod text;
 mod tree;
 
 pub mod guide;
+
+// The name that `json` has for it in the command, too.
+#[cfg(feature = "capi")]
+use text as printable;
 
 pub use backend::local::LocalBackend;
 pub use backend::s3::S3Backend;

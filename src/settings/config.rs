@@ -319,7 +319,7 @@ impl Config {
 }
 
 /// Returns the setting of a name, or the error with the nearest one.
-fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
+pub(crate) fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
     find_setting(name).ok_or_else(|| {
         let known = all_settings().map(|(_, setting)| setting.name);
         let why = format!("there is no such setting{}", did_you_mean(name, known));

@@ -16,6 +16,8 @@ mod answers;
 mod answers_store;
 mod bandwidth;
 mod cache_file;
+#[cfg(feature = "capi")]
+mod capi;
 mod catalog;
 #[cfg(feature = "cli")]
 mod command;

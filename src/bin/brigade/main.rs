@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod destination;
 mod exit;
+#[path = "../../json/mod.rs"]
 mod json;
 mod logging;
 mod parse;

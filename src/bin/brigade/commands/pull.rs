@@ -57,7 +57,8 @@ fn pull_one(
         state: &state,
     };
     if args.output.json {
-        print_json_of(destination, &json::state::pulled_object(&pulled))?;
+        let text::state::Pulled { destination: name, cache, published, state } = pulled;
+        print_json_of(destination, &json::state::pulled_object(name, cache, published, state))?;
     } else if !args.output.quiet {
         check_output(text::state::print_pulled(&pulled))?;
     }

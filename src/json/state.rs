@@ -1,13 +1,12 @@
 //! The JSON of the state in the bucket, and of `pull`.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use bucket_brigade::{Catalog, PublishedBy, StateReport};
 use serde::Serialize;
 
 use super::path_text;
-use crate::text::state::Pulled;
-
 /// The object of `state` in a report and in `status --json`.
 #[derive(Serialize)]
 pub(crate) struct StateObject<'a> {
@@ -61,12 +60,17 @@ pub(crate) struct PulledObject<'a> {
     state: StateObject<'a>,
 }
 
-pub(crate) fn pulled_object<'a>(pulled: &Pulled<'a>) -> PulledObject<'a> {
+pub(crate) fn pulled_object<'a>(
+    destination: &'a str,
+    cache: &Path,
+    published: u64,
+    state: &'a StateReport,
+) -> PulledObject<'a> {
     PulledObject {
-        destination: pulled.destination,
-        cache: path_text(pulled.cache),
-        catalog: path_text(&Catalog::path_for(pulled.cache)),
-        published: pulled.published,
-        state: state_object(pulled.state),
+        destination,
+        cache: path_text(cache),
+        catalog: path_text(&Catalog::path_for(cache)),
+        published,
+        state: state_object(state),
     }
 }

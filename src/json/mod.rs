@@ -2,6 +2,7 @@
 //! A report is serialized without a copy of its lists, which may hold 100,000 items each.
 
 mod counts;
+pub(crate) mod events;
 pub(crate) mod queries;
 pub(crate) mod state;
 

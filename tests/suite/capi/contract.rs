@@ -1,0 +1,98 @@
+//! The rules of the header, kept: by programs that use everything, misuse everything, fork, and share between threads.
+
+use std::path::Path;
+
+use crate::capi::programs::{Host, Language, Link, compile, ended_well, manifest, source};
+use crate::support::World;
+use crate::support::oracle::check_idle;
+use crate::support::proxy::{Fault, Rule};
+
+const PROGRAMS: [(&str, &[&str]); 4] =
+    [("everything.c", &[]), ("misuse.c", &["1", "3000"]), ("fork.c", &[]), ("threads.c", &[])];
+
+/// Runs a program in another one, on a tree of three files, and looks at what it published.
+fn run(name: &str, link: Link, flags: &[&str], wrapper: &[&str], arguments: &[&str]) {
+    let host = Host::new(World::new());
+    let program = compile(&source(name), Language::C11, link, flags, host.folder.path());
+    ended_well(&host.wrapped(wrapper, &program).args(arguments).output().unwrap());
+    assert_eq!(host.world.keys(), ["index.html", "maps/a.pak", "maps/b.pak"]);
+    check_idle(&host.world, &host.world.orchestrator());
+}
+
+#[test]
+fn everything_works_from_c_with_both_libraries() {
+    run("everything.c", Link::Archive, &[], &[], &[]);
+    run("everything.c", Link::Shared, &[], &[], &[]);
+}
+
+/// Every function with NULL for each pointer, closed handles, double close, any order of freeing, numbers that are none, and random
+/// sequences of all that.
+#[test]
+fn misuse_is_an_error_and_nothing_else() {
+    for seed in ["1", "2", "3"] {
+        run("misuse.c", Link::Archive, &[], &[], &[seed, "3000"]);
+    }
+}
+
+#[test]
+fn a_forked_process_is_told_at_once_and_reads_the_catalog() {
+    run("fork.c", Link::Shared, &[], &[], &[]);
+}
+
+#[test]
+fn many_threads_share_a_site_and_a_catalog() {
+    run("threads.c", Link::Archive, &[], &[], &[]);
+}
+
+/// A host that leaves SIGPIPE as it is would be killed by a write to a connection that the store has closed, if it were a
+/// plain `write`.
+#[test]
+fn a_store_that_closes_connections_kills_no_host() {
+    for world in [World::new(), World::over_tls(10)] {
+        let host = Host::new(world);
+        host.world.write_random("large.bin", 3_000_000, 1);
+        for cut in [Fault::ResetInBody(100_000), Fault::ResetInBody(1), Fault::ResetBefore, Fault::CloseIdle]
+        {
+            host.world.proxy.add(Rule::new(cut).method("PUT").times(2));
+        }
+        let program = compile(&source("sigpipe.c"), Language::C11, Link::Archive, &[], host.folder.path());
+        let mut command = host.command(&program);
+        ended_well(&command.output().unwrap());
+    }
+}
+
+/// The C side under the compiler's own checks. The library itself is compiled without them.
+#[test]
+fn sanitizers_find_nothing_on_the_side_of_c() {
+    for (name, arguments) in PROGRAMS {
+        run(name, Link::Archive, &["-fsanitize=address,undefined"], &[], arguments);
+    }
+    // Of the library's own code it sees the calls of the C library only, and takes those for races.
+    let options = ["env", "TSAN_OPTIONS=ignore_noninstrumented_modules=1 halt_on_error=1"];
+    run("threads.c", Link::Shared, &["-fsanitize=thread"], &options, &[]);
+}
+
+/// No invalid access, no use of what was not written, no leak, in the C side and the library. Without valgrind it is skipped.
+#[test]
+fn valgrind_finds_nothing() {
+    if !["/usr/bin/valgrind", "/usr/local/bin/valgrind"].iter().any(|path| Path::new(path).exists()) {
+        eprintln!("skipped: there is no valgrind here");
+        return;
+    }
+    let suppressions =
+        format!("--suppressions={}", manifest().join("tests/suite/capi/valgrind.supp").display());
+    let memcheck = [
+        "valgrind",
+        "--quiet",
+        &suppressions,
+        "--errors-for-leak-kinds=definite,indirect,possible",
+        "--error-exitcode=99",
+        "--fair-sched=yes",
+    ];
+    for (name, arguments) in PROGRAMS {
+        let arguments = if name == "misuse.c" { &["1", "300"] } else { arguments };
+        // A forked process leaves the memory of its parent's site as it is.
+        let leaks = if name == "fork.c" { "--leak-check=no" } else { "--leak-check=full" };
+        run(name, Link::Archive, &[], &[memcheck.as_slice(), &[leaks]].concat(), arguments);
+    }
+}
