@@ -52,6 +52,13 @@ fn publish_c_publishes_as_c_and_as_cpp() {
 }
 
 #[test]
+fn the_manual_shows_publish_c_as_it_is() {
+    let manual = std::fs::read_to_string(manifest().join("src/guide/embedding.md")).unwrap();
+    let program = std::fs::read_to_string(example("c/publish.c")).unwrap();
+    assert!(program.lines().count() <= 25 && manual.contains(&format!("```c\n{program}```")));
+}
+
+#[test]
 fn publish_py_publishes_by_ctypes() {
     let Ok(python) = which("python3") else {
         eprintln!("skipped: there is no python3 here");
