@@ -5,6 +5,7 @@ mod config;
 mod connection;
 mod deploys;
 mod errors;
+mod injected;
 mod output;
 mod readers;
 mod shared_state;
