@@ -29,6 +29,7 @@ mod credentials;
 mod files;
 mod headers;
 mod headers_shared;
+mod hostile;
 mod ignore;
 mod keys;
 mod large;
