@@ -158,7 +158,7 @@ impl Site<'_> {
             }
             1 => {
                 let keys = [(key.clone(), Condition::None), (RemoteKey::new("c").unwrap(), condition)];
-                let deleted = s3.delete_many(context, &keys[..1 + usize::from(operation >> 3 & 1)])?;
+                let deleted = s3.delete_many(context, &keys[..=usize::from(operation >> 3 & 1)])?;
                 check_deleted(&deleted, &keys);
             }
             2 => {

@@ -36,8 +36,10 @@ use std::fmt::Debug;
 use crate::error::StorageError;
 use crate::text::is_hidden;
 
+type Target = fn(&[u8]);
+
 /// The targets by name. The names are those of the folders of seeds.
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+const TARGETS: &[(&str, Target)] = &[
     ("catalog", catalog::target),
     #[cfg(feature = "profiles")]
     ("credentials", credentials::target),
@@ -57,7 +59,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("xml", xml::target),
 ];
 
-pub(crate) fn find(name: &str) -> Option<fn(&[u8])> {
+pub(crate) fn find(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }
 

@@ -41,7 +41,7 @@ fn check_environment(paths: &[PathBuf; 2]) {
     });
     for name in ["default", "ci"] {
         let environment = environment.clone().profile(name);
-        check(environment.credentials().map(drop_credentials));
+        check(environment.credentials().map(|credentials| check_hidden(&credentials)));
         check(environment.region());
         check(environment.endpoint_url());
         check(environment.ca_bundle());
@@ -58,7 +58,7 @@ fn check_environment(paths: &[PathBuf; 2]) {
     }
 }
 
-fn drop_credentials(credentials: Credentials) {
+fn check_hidden(credentials: &Credentials) {
     assert_eq!(format!("{credentials:?}"), "Credentials { [secret] }");
 }
 

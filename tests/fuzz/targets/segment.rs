@@ -37,7 +37,9 @@ fn check_states(kind: u8, bytes: &[u8], bounds: Bounds) -> Vec<Row<KeyState>> {
     assert!(reader.reserved() <= MOST_RESERVED && reader.next().is_none());
     check_keys(rows.iter().map(|row| &row.key), bounds);
     let mut writer = if kind == SNAPSHOT { Writer::snapshot(Vec::new()) } else { Writer::delta(Vec::new()) };
-    rows.iter().for_each(|row| writer.write(row).unwrap());
+    for row in &rows {
+        writer.write(row).unwrap();
+    }
     let (bytes, written) = writer.finish().unwrap();
     check_written(rows.len(), bytes.len(), &written);
     let read: Result<Vec<_>, SegmentError> = states(kind, &bytes, Bounds::from(&written)).collect();
@@ -51,7 +53,9 @@ fn check_intents(bytes: &[u8], bounds: Bounds) {
     assert!(reader.reserved() <= MOST_RESERVED && reader.next().is_none());
     check_keys(rows.iter().map(|row| &row.key), bounds);
     let mut writer = Writer::intent(Vec::new());
-    rows.iter().for_each(|row| writer.write(row).unwrap());
+    for row in &rows {
+        writer.write(row).unwrap();
+    }
     let (bytes, written) = writer.finish().unwrap();
     check_written(rows.len(), bytes.len(), &written);
     let read: Result<Vec<_>, SegmentError> =
@@ -85,5 +89,7 @@ fn check_merged(bytes: &[u8], bounds: Bounds) {
     assert_eq!(merged(&[&merged(&[first, second]), third]), all);
     assert_eq!(merged(&[first, &merged(&[second, third])]), all);
     let mut writer = Writer::delta(Vec::new());
-    all.iter().for_each(|row| writer.write(row).unwrap());
+    for row in &all {
+        writer.write(row).unwrap();
+    }
 }

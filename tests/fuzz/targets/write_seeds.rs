@@ -165,10 +165,10 @@ impl Relay {
                 let (from_client, to_client) = (client.try_clone().unwrap(), client);
                 let (from_server, to_server) = (server.try_clone().unwrap(), server);
                 thread::spawn(move || {
-                    copy(from_client, to_server, |_| requests.lock().unwrap().is_asked = true)
+                    copy(from_client, to_server, |_| requests.lock().unwrap().is_asked = true);
                 });
                 thread::spawn(move || {
-                    copy(from_server, to_client, |bytes| answers.lock().unwrap().add(bytes))
+                    copy(from_server, to_client, |bytes| answers.lock().unwrap().add(bytes));
                 });
             }
         });
