@@ -121,6 +121,16 @@ extern crate self as bucket_brigade;
 #[path = "../tests/inside/mod.rs"]
 mod inside;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets/mod.rs"]
+mod fuzz_targets;
+
+/// Returns the fuzz target of a name.
+#[cfg(fuzzing)]
+pub fn fuzz_target(name: &str) -> Option<fn(&[u8])> {
+    fuzz_targets::find(name)
+}
+
 mod backend;
 #[cfg(feature = "capi")]
 pub mod capi;

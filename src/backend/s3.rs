@@ -21,11 +21,11 @@ mod errors;
 pub(crate) mod headers;
 pub(crate) mod http;
 mod operations;
-mod redaction;
+pub(crate) mod redaction;
 mod request;
 mod standalone;
 mod state_objects;
-mod xml;
+pub(crate) mod xml;
 
 use std::fmt;
 use std::path::Path;
@@ -38,6 +38,8 @@ use log::Level;
 use crate::backend::s3::checks::is_loopback;
 use crate::backend::s3::client::Client;
 use crate::backend::s3::config::{S3Config, S3Settings};
+#[cfg(any(test, fuzzing))]
+use crate::backend::s3::http::transport::{Connections, Wire};
 use crate::backend::s3::operations::copy_object::CopySupport;
 use crate::backend::s3::operations::{
     copy_object, delete_objects, first_request, get_object, head_object, list_objects, multipart,
@@ -134,6 +136,13 @@ impl S3Backend {
             lacks_bulk_delete: AtomicBool::new(false),
             copies: CopySupport::default(),
         })
+    }
+
+    /// Replaces the network by connections that `wire` makes.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn over(mut self, wire: impl Wire) -> Result<Self, StorageError> {
+        self.client.replace_connections(Connections::over(&self.settings.network, wire)?);
+        Ok(self)
     }
 
     /// Returns the object's name in the bucket: the prefix, then `remote_key`.
