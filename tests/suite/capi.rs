@@ -1,5 +1,6 @@
 //! The C ABI: its header, its rules, C and C++ programs.
 
+mod apache;
 mod constants;
 mod contract;
 mod examples;

@@ -1,5 +1,6 @@
 //! C programs, compiled with this machine's compiler against the library that a C host links.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -10,7 +11,7 @@ use crate::support::server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::{SESSION_TOKEN, World};
 
 /// What every C file must compile with.
-const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
+pub(crate) const WARNINGS: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 /// What a program that links the static library needs besides it (`rustc --print native-static-libs`).
 const SYSTEM: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 
@@ -24,10 +25,15 @@ pub(crate) struct Library {
     pub(crate) shared: PathBuf,
 }
 
-/// Builds both forms of the library, once.
+/// Builds both forms of the library, once. `BRIGADE_TEST_C_LIBRARY` names a folder that has them already, such as `target/release`.
 pub(crate) fn library() -> &'static Library {
     static BUILT: OnceLock<Library> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("BRIGADE_TEST_C_LIBRARY") {
+            let folder = std::fs::canonicalize(folder).expect("BRIGADE_TEST_C_LIBRARY exists");
+            let file = |extension| folder.join("libbucket_brigade").with_extension(extension);
+            return Library { archive: file("a"), shared: file(std::env::consts::DLL_EXTENSION) };
+        }
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(manifest()).args(["rustc", "--quiet", "--lib", "--features", "capi"]);
         cargo.args(["--crate-type", "staticlib,cdylib", "--message-format", "json-render-diagnostics"]);
@@ -71,6 +77,21 @@ pub(crate) enum Link {
     Shared,
 }
 
+impl Link {
+    /// The end of the compiler's command line.
+    pub(crate) fn arguments(self) -> Vec<OsString> {
+        let library = library();
+        let (file, more) = match self {
+            Self::Archive => (&library.archive, None),
+            Self::Shared => {
+                let folder = library.shared.parent().unwrap().display();
+                (&library.shared, Some(format!("-Wl,-rpath,{folder}").into()))
+            }
+        };
+        [file.into()].into_iter().chain(more).chain(SYSTEM.map(OsString::from)).collect()
+    }
+}
+
 /// Compiles a C file into a program.
 pub(crate) fn compile(source: &Path, language: Language, link: Link, flags: &[&str], into: &Path) -> PathBuf {
     let name = source.file_stem().unwrap().to_str().unwrap();
@@ -83,14 +104,7 @@ pub(crate) fn compile(source: &Path, language: Language, link: Link, flags: &[&s
     let mut command = Command::new(compiler);
     command.args(standard).args(WARNINGS).args(["-O1", "-g", "-I"]).arg(manifest().join("src/capi"));
     command.args(flags).arg(source).args(["-x", "none", "-o"]).arg(&program);
-    let library = library();
-    match link {
-        Link::Archive => command.arg(&library.archive).args(SYSTEM),
-        Link::Shared => {
-            let folder = library.shared.parent().unwrap().display().to_string();
-            command.arg(&library.shared).arg(format!("-Wl,-rpath,{folder}")).args(SYSTEM)
-        }
-    };
+    command.args(link.arguments());
     ended_well(&command.output().unwrap());
     program
 }
