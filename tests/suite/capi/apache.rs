@@ -241,7 +241,9 @@ fn publish_under_load(apache: &Apache, host: &Host) {
             apache.wait_for_status(&format!("/files/new{round}.html"), 302);
         }
         done.store(true, Ordering::Relaxed);
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
     });
     apache.wait_for_each_child("/files/new2.html", 302);
 }
