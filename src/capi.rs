@@ -103,3 +103,19 @@ pub unsafe extern "C" fn bb_string_free(text: *mut c_char) {
         drop(unsafe { CString::from_raw(text) });
     }
 }
+
+/// What the header says of threads: these handles may be used by several at once, those by one after another.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    const fn is_sent<T: Send>() {}
+    is_shared::<bb_site>();
+    is_shared::<bb_catalog>();
+    is_shared::<bb_report>();
+    is_shared::<bb_error>();
+    is_shared::<bb_resolved>();
+    is_shared::<bb_state>();
+    is_shared::<bb_summary>();
+    is_shared::<bb_pending>();
+    is_sent::<bb_config>();
+    is_sent::<bb_iter>();
+};
