@@ -9,6 +9,7 @@
 //!
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
+mod copied;
 mod existing;
 mod prepare;
 mod shared_state;
@@ -197,7 +198,10 @@ impl RescanOrchestrator {
         mut state: Option<&mut StateRun>,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let found = state.as_deref_mut().map(|state| self.pull_state(context, state)).transpose()?;
+        let found = match state.as_deref_mut() {
+            Some(state) => Some(self.pull_state(context, state)?),
+            None => self.check_origin(context, report)?,
+        };
         let mut end = self.publish_tree(context, state.as_deref_mut(), found, report)?;
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
@@ -249,6 +253,7 @@ impl RescanOrchestrator {
         } else if !plan.is_empty()
             || self.is_mirror_due(&plan)?
             || self.cache.open_upload_count()? > 0
+            || is_out_of_reach(found.as_ref())
             || has_state_work(state.as_deref_mut(), found.as_ref(), &mut end.tally)?
         {
             (end.tally, plan) = self.carry_out_plan(context, state, found, plan, report)?;
@@ -270,7 +275,10 @@ impl RescanOrchestrator {
         let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
         let (engine, limits) = (&self.engine, self.dispatch_limits());
         let mut dispatcher = Dispatcher::new(engine, context.clone(), &self.cache, &recorder, limits);
-        if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
+        if plan.may_need_no_store()
+            && self.cache.open_upload_count()? == 0
+            && !is_out_of_reach(found.as_ref())
+        {
             // Perhaps only stats have changed. Hashing finds that out without a request.
             dispatcher.confirm(report);
             recorder.sync()?;
@@ -334,6 +342,7 @@ impl RescanOrchestrator {
             allowed: self.delete_limits(),
             stopped: dispatcher.tally.is_stopped(),
             blocked: plan.blocked,
+            unverified: context.unverified.load(Ordering::Relaxed),
             failed_uploads: dispatcher.tally.failed_uploads,
             same_root: context.root.is_at(&self.root).unwrap_or(false),
         })
@@ -378,6 +387,11 @@ impl RescanOrchestrator {
         report.metrics = trace.metrics.snapshot();
         Ok(())
     }
+}
+
+/// Returns true if a first request has shown that the store cannot be reached.
+fn is_out_of_reach(found: Option<&Preflight>) -> bool {
+    matches!(found, Some(Preflight::Unreachable(_)))
 }
 
 fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {

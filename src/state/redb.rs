@@ -23,6 +23,7 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::state::file_mark::FileMark;
 use crate::state::records::{OpenUpload, decode};
 use crate::state::redb::access::{Access, damaged, guarded, is_damage};
 use crate::state::redb::file::OpenFile;
@@ -294,6 +295,10 @@ impl Store for RedbStore {
 
     fn check(&self) -> Result<(), StorageError> {
         self.file.check()
+    }
+
+    fn mark(&self) -> FileMark {
+        self.file.mark()
     }
 
     fn page(

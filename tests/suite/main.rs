@@ -35,6 +35,7 @@ mod leftovers;
 mod mends;
 mod network;
 mod observe;
+mod old_copies;
 mod outage;
 mod preflight;
 mod proxies;
