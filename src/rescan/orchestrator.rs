@@ -11,7 +11,10 @@
 
 mod copied;
 mod existing;
+mod limits;
 mod prepare;
+pub(crate) mod rebind;
+pub(crate) mod rebuild;
 mod shared_state;
 
 use std::fmt;
@@ -21,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::backend::{StorageBackend, Transfers};
+use crate::backend::StorageBackend;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
@@ -29,8 +32,7 @@ use crate::observe::trace::Trace;
 use crate::rescan::bucket_state::StateRun;
 use crate::rescan::config::{RescanConfig, Verify};
 use crate::rescan::context::{Context, panicked};
-use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
-use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
+use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::shared_state::has_state_work;
@@ -323,34 +325,6 @@ impl RescanOrchestrator {
         }
         recorder.sync()?;
         Ok((tally, plan))
-    }
-
-    fn dispatch_limits(&self) -> DispatchLimits {
-        DispatchLimits {
-            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
-            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
-            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
-            whole_file_digest: self.config.whole_file_digest,
-            has_fallback: self.config.fallback.is_some(),
-        }
-    }
-
-    /// Returns the reason to delete nothing, if there is one. Deletes come last, and only after a run without failures.
-    fn delete_refusal(&self, context: &Context, plan: &Plan, dispatcher: &Dispatcher<'_>) -> Option<Refusal> {
-        guard::refusal(&Conditions {
-            counts: plan.counts(),
-            allowed: self.delete_limits(),
-            stopped: dispatcher.tally.is_stopped(),
-            blocked: plan.blocked,
-            unverified: context.unverified.load(Ordering::Relaxed),
-            failed_uploads: dispatcher.tally.failed_uploads,
-            same_root: context.root.is_at(&self.root).unwrap_or(false),
-        })
-    }
-
-    /// The limits for deletes that the caller has set.
-    fn delete_limits(&self) -> Allowed {
-        Allowed { max_delete: self.config.max_delete, empty: self.config.allow_empty }
     }
 
     fn update_catalog(&self) -> Result<(), StorageError> {

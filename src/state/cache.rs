@@ -5,6 +5,7 @@ pub(crate) mod copy;
 pub(crate) mod identity;
 pub(crate) mod pulled;
 pub(crate) mod pushed;
+pub(crate) mod replacement;
 pub(crate) mod runs;
 
 use std::fmt;

@@ -186,6 +186,12 @@ impl RedbStore {
     }
 }
 
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.access.close();
+    }
+}
+
 impl Store for RedbStore {
     fn is_completion_due(&self) -> Result<bool, StorageError> {
         // The first complete run counts even if it published nothing.

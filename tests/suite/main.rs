@@ -40,6 +40,7 @@ mod outage;
 mod preflight;
 mod proxies;
 mod publishers;
+mod rebuild;
 mod regressions;
 mod reserved;
 mod runs;
