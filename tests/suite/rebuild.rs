@@ -33,9 +33,13 @@ fn rebuild(world: &World) -> Result<RebuildReport, StorageError> {
     Rebuild::new(world.cache_path()).from_tree(
         &world.engine,
         world.root(),
-        world.backend(),
+        &backend(world),
         RescanConfig::new(),
     )
+}
+
+fn backend(world: &World) -> Arc<dyn StorageBackend> {
+    world.backend()
 }
 
 fn beside(world: &World, suffix: &str) -> PathBuf {
@@ -185,7 +189,9 @@ fn p5_damaged_cache_is_made_anew_from_the_state_in_the_bucket() {
         let two = Machine::new(&world, &[("a", "1"), ("b/c", "3")]);
         two.publish();
         let before = world.objects();
-        let made = Rebuild::new(&path).from_state(&one.engine, one.backend(), &RemoteState::new()).unwrap();
+        let made = Rebuild::new(&path)
+            .from_state(&one.engine, &(one.backend() as Arc<dyn StorageBackend>), &RemoteState::new())
+            .unwrap();
         assert_eq!((made.published, made.pending, made.state.unwrap().generation), (2, 0, 2));
         assert_eq!(made.kept_as.is_some(), damage < 4);
         assert_eq!(world.objects(), before, "nothing is written");
@@ -210,7 +216,8 @@ fn cache_that_can_be_used_is_only_replaced_by_force() {
     assert!(error.to_string().contains("--force"), "{error}");
     for number in 1..3 {
         let made = Rebuild::new(world.cache_path()).force(true);
-        let made = made.from_tree(&world.engine, world.root(), world.backend(), RescanConfig::new()).unwrap();
+        let made =
+            made.from_tree(&world.engine, world.root(), &backend(&world), RescanConfig::new()).unwrap();
         let kept = made.kept_as.unwrap();
         assert_eq!(kept, beside(&world, &format!(".old-{number}")));
         assert_eq!(CacheManager::open(kept).unwrap().published_count().unwrap(), FILES as u64);
@@ -224,8 +231,9 @@ fn cache_that_can_be_used_is_only_replaced_by_force() {
 fn cache_of_another_destination_is_left_alone() {
     let world = tree();
     let backend = S3Backend::new(&world.engine, world.s3_config().bucket_prefix("other/")).unwrap();
+    let backend: Arc<dyn StorageBackend> = Arc::new(backend);
     let forced = Rebuild::new(world.cache_path()).force(true);
-    let error = forced.from_tree(&world.engine, world.root(), Arc::new(backend), RescanConfig::new());
+    let error = forced.from_tree(&world.engine, world.root(), &backend, RescanConfig::new());
     assert_eq!(error.unwrap_err().kind(), ErrorKind::CacheForeign);
     assert_eq!(names(&world), ["cache", "cache.catalog"]);
     assert_eq!(world.orchestrator().rescan().unwrap().outcome, RescanOutcome::Unchanged);
@@ -237,7 +245,7 @@ fn p3_cache_that_is_in_use_is_not_replaced() {
     let world = tree();
     let holder = world.cache();
     let forced = Rebuild::new(world.cache_path()).force(true);
-    let again = || forced.from_tree(&world.engine, world.root(), world.backend(), RescanConfig::new());
+    let again = || forced.from_tree(&world.engine, world.root(), &backend(&world), RescanConfig::new());
     assert_eq!(again().unwrap_err().kind(), ErrorKind::CacheLocked);
     let good = fs::read(world.cache_path()).unwrap();
     let file = fs::OpenOptions::new().write(true).open(world.cache_path()).unwrap();
@@ -274,16 +282,16 @@ fn rebuild_that_fails_changes_nothing() {
     let cancel = CancelToken::new();
     cancel.cancel();
     let cancelled = Rebuild::new(world.cache_path()).run(Run::new().cancel(cancel));
-    let error = cancelled.from_tree(&world.engine, world.root(), world.backend(), RescanConfig::new());
+    let error = cancelled.from_tree(&world.engine, world.root(), &backend(&world), RescanConfig::new());
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Cancelled);
     unchanged("cancelled");
     let state = RescanConfig::new().state(RemoteState::new());
     let error = Rebuild::new(world.cache_path())
-        .from_tree(&world.engine, world.root(), world.backend(), state)
+        .from_tree(&world.engine, world.root(), &backend(&world), state)
         .unwrap_err();
     assert!(error.kind() == ErrorKind::Config && error.to_string().contains("from_state"), "{error}");
     let error = Rebuild::new(world.cache_path())
-        .from_state(&world.engine, world.backend(), &RemoteState::new())
+        .from_state(&world.engine, &backend(&world), &RemoteState::new())
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     unchanged("without state");

@@ -31,12 +31,12 @@ use crate::state::recorder::Recorder;
 ///
 /// ```no_run
 /// use std::sync::Arc;
-/// use bucket_brigade::{Credentials, Engine, Rebuild, RescanConfig, S3Backend, S3Config};
+/// use bucket_brigade::{Credentials, Engine, Rebuild, RescanConfig, S3Backend, S3Config, StorageBackend};
 /// # fn main() -> Result<(), bucket_brigade::StorageError> {
 /// let engine = Engine::new()?;
 /// let config = S3Config::new("site").region("eu-central-1").credentials(Credentials::new("key", "secret"));
-/// let backend = Arc::new(S3Backend::new(&engine, config)?);
-/// let made = Rebuild::new("/var/lib/site.cache").from_tree(&engine, "/srv/www", backend, RescanConfig::new())?;
+/// let backend: Arc<dyn StorageBackend> = Arc::new(S3Backend::new(&engine, config)?);
+/// let made = Rebuild::new("/var/lib/site.cache").from_tree(&engine, "/srv/www", &backend, RescanConfig::new())?;
 /// println!("{} files are published, {} are to be sent", made.published, made.pending);
 /// # Ok(()) }
 /// ```
@@ -110,17 +110,17 @@ impl Rebuild {
     pub fn from_state(
         &self,
         engine: &Engine,
-        backend: Arc<dyn StorageBackend>,
+        backend: &Arc<dyn StorageBackend>,
         state: &RemoteState,
     ) -> Result<RebuildReport, StorageError> {
         engine.refuse_own_worker()?;
         state.check()?;
         self.replace(&backend.destination(), |cache| {
             let _lock = cache.lock()?;
-            let state = cache.pull_records(engine, &backend, state, &self.run)?;
+            let state = cache.pull_records(engine, backend, state, &self.run)?;
             Ok(RebuildReport { state: Some(state), ..RebuildReport::empty() })
         })
-        .and_then(|made| self.write_catalog(engine, &backend, None).map(|()| made))
+        .and_then(|made| self.write_catalog(engine, backend, None).map(|()| made))
     }
 
     /// Makes the cache from a tree and the objects that hold its files, as
@@ -135,7 +135,7 @@ impl Rebuild {
         &self,
         engine: &Engine,
         root: impl AsRef<Path>,
-        backend: Arc<dyn StorageBackend>,
+        backend: &Arc<dyn StorageBackend>,
         config: RescanConfig,
     ) -> Result<RebuildReport, StorageError> {
         if config.state.is_some() {
@@ -151,7 +151,7 @@ impl Rebuild {
             Ok(RebuildReport { adoption, failed_count, failed, ..RebuildReport::empty() })
         })?;
         if catalog {
-            self.write_catalog(engine, &backend, fallback)?;
+            self.write_catalog(engine, backend, fallback)?;
         }
         Ok(made)
     }

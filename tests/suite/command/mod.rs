@@ -7,6 +7,7 @@ mod deploys;
 mod errors;
 mod output;
 mod readers;
+mod rebuild;
 mod shared_state;
 mod stopping;
 mod tree;

@@ -6,6 +6,7 @@ use bucket_brigade::{ErrorKind, Rebuild, RebuildReport, Run, StorageBackend, Sto
 
 use crate::args::RebuildArgs;
 use crate::commands::each::Each;
+use crate::commands::pull::without_state;
 use crate::destination::{Destination, require_cache};
 use crate::progress::{Display, Follower};
 use crate::stop::Stop;
@@ -31,6 +32,8 @@ pub(crate) fn rebuild(args: &RebuildArgs, display: &Display) -> Result<u8, Stora
                     text::print_error(&error);
                     Ok(stop.exit_code().unwrap_or(exit::FAILED))
                 }
+                // Every other error of this kind is about a single object.
+                Err(error) if error.kind() == ErrorKind::NotFound => Err(without_state(&error)),
                 other => other,
             }
         },
@@ -68,6 +71,7 @@ fn run_rebuild(
         destination.refuse_cache_inside(root)?;
     }
     let (engine, backend) = destination.connect()?;
+    let backend: Arc<dyn StorageBackend> = backend;
     let state = config.remote_state(&engine)?;
     let rescan = config.rescan_config(&engine)?;
     let follower = Follower::start(display, "comparing", u64::MAX);
@@ -76,8 +80,8 @@ fn run_rebuild(
         .wait(config.lock_wait()?)
         .run(run_of(&follower, stop));
     match (state, root) {
-        (Some(state), _) => rebuild.from_state(&engine, backend, &state),
-        (None, Some(root)) => rebuild.from_tree(&engine, root, backend, rescan),
+        (Some(state), _) => rebuild.from_state(&engine, &backend, &state),
+        (None, Some(root)) => rebuild.from_tree(&engine, root, &backend, rescan),
         (None, None) => {
             let why = "missing: the objects are compared with its files, as in brigade rebuild DIR DEST; or, if the \
                        state lies in the bucket, use --state bucket";

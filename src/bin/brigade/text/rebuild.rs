@@ -46,7 +46,7 @@ pub(crate) fn print_rebuilt(rebuilt: &Rebuilt<'_>) -> io::Result<()> {
         }
         (None, Some(found)) => {
             let kept = counted(found.without_file, "object");
-            format!("{} to be sent by the next sync, {kept} without a file", counted(made.pending, "file"),)
+            format!("{} to be sent by the next sync, {kept} without a file", counted(made.pending, "file"))
         }
         (None, None) => String::new(),
     };
