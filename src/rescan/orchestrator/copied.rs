@@ -112,7 +112,12 @@ fn sign_of_copy(cache: &CacheManager) -> Result<Option<&'static str>, StorageErr
 /// Makes the file the one that the records belong to, and the catalog beside it its own. With `adopt` the next listing
 /// takes over what holds a file.
 pub(super) fn trust(cache: &CacheManager, adopt: bool) -> Result<(), StorageError> {
+    let writes = own_files(cache)?.into_iter().chain(adopt.then(CacheManager::no_survey));
+    cache.apply(&writes.collect::<Vec<Write>>())
+}
+
+/// Returns the writes that make the file the one that the records belong to, and the catalog beside it its own.
+pub(super) fn own_files(cache: &CacheManager) -> Result<Vec<Write>, StorageError> {
     let catalog = origin::file_of(cache).map(|file| cache.catalog_mark(file)).transpose()?;
-    let writes = [Some(cache.own_file(true)?), catalog, adopt.then(CacheManager::no_survey)];
-    cache.apply(&writes.into_iter().flatten().collect::<Vec<Write>>())
+    Ok(std::iter::once(cache.own_file(true)?).chain(catalog).collect())
 }

@@ -13,6 +13,7 @@ use crate::rescan::bucket_state::write_guard::WriteGuard;
 use crate::rescan::context::{Context, open_root};
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::RescanOrchestrator;
+use crate::rescan::orchestrator::copied::own_files;
 use crate::rescan::plan::{Plan, PlanInput, plan};
 use crate::rescan::report::RescanReport;
 use crate::rescan::session::Session;
@@ -46,7 +47,7 @@ impl RescanOrchestrator {
         if !run.dry_run || self.config.state.is_some() {
             // With the state in the bucket its head tells whether the cache is up to date.
             let is_new = self.config.state.is_none() && self.cache.origin()? == Origin::Unrecorded;
-            let own = is_new.then(|| self.cache.own_file(true)).transpose()?;
+            let own = if is_new { own_files(&self.cache)? } else { Vec::new() };
             let writes: Vec<Write> = bound.into_iter().chain(named).chain(own).collect();
             self.cache.apply(&writes)?;
         }

@@ -142,6 +142,10 @@ mod tests {
                     _ => format!("{}={example}", setting.flag()),
                 };
                 let result = parsed(command, std::slice::from_ref(&flag));
+                // A flag of its own, with another meaning.
+                if command == "rebuild" && setting.name() == "force" {
+                    continue;
+                }
                 if !setting.is_accepted_by(command) {
                     assert!(result.is_err(), "{command} {flag}");
                     continue;
