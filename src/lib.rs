@@ -187,6 +187,7 @@ pub use rescan::config::{FirstRun, MaxDelete, RescanConfig, Verify};
 pub use rescan::multipart::unfinished::{AbortedUploads, UnfinishedUpload};
 pub use rescan::options::Run;
 pub use rescan::orchestrator::RescanOrchestrator;
+pub use rescan::orchestrator::rebuild::{Rebuild, RebuildReport};
 pub use rescan::report::{
     Adoption, DeletesRefused, Kept, KeptReason, PublishedBy, REPORT_LIST_LIMIT, RescanOutcome, RescanReport,
     StateReport, StopReason, TooMany, UnknownObjects, Uploaded, VerifyReport,
@@ -198,6 +199,7 @@ pub use settings::{
     shown::ConfigEntry,
 };
 pub use state::cache::CacheManager;
+pub use state::cache::replacement::CacheFound;
 pub use state::catalog::{Catalog, Entries};
 pub use state::records::PendingKind;
 pub use state::resolve::{KeyState, Resolved};

@@ -4,6 +4,7 @@
 mod counts;
 pub(crate) mod events;
 pub(crate) mod queries;
+pub(crate) mod rebuild;
 pub(crate) mod state;
 
 use std::io;
@@ -87,7 +88,7 @@ fn failures(errors: &[StorageError]) -> Failures<'_> {
     List(errors, to_failure)
 }
 
-fn adoption_json(found: &Adoption) -> Value {
+pub(crate) fn adoption_json(found: &Adoption) -> Value {
     let Adoption { listed, different, without_file, head_requests, .. } = found;
     json!({
         "listed": listed, "different": different, "without_file": without_file, "head_requests": head_requests,

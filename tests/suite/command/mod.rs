@@ -8,6 +8,7 @@ mod errors;
 mod injected;
 mod output;
 mod readers;
+mod rebuild;
 mod shared_state;
 mod stopping;
 mod tree;

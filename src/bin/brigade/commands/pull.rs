@@ -85,7 +85,7 @@ fn run_pull(
 }
 
 /// Returns the error of a pull where there is no state.
-fn without_state(error: &StorageError) -> StorageError {
+pub(super) fn without_state(error: &StorageError) -> StorageError {
     let why = format!(
         "{}; publish there with brigade sync --state bucket, or say with --state s3://BUCKET/PREFIX where the state \
          lies",
