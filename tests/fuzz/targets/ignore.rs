@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ignore::gitignore::Gitignore;
+
 use super::END_OF_PART;
 use crate::tree::ignore_file::compile;
 
@@ -10,23 +12,23 @@ pub(crate) fn target(data: &[u8]) {
     let Some(at) = data.iter().position(|byte| *byte == END_OF_PART) else { return };
     let (path, file) = (&data[..at], &data[at + 1..]);
     let Some(path) = std::str::from_utf8(path).ok().filter(|path| is_path(path)) else { return };
-    let decide = |file: &[u8], is_dir| {
-        let found = compile(file).map(|rules| rules.matched(Path::new(path), is_dir).is_ignore());
-        found.map_err(|(line, _)| line)
+    // As a file, and as a folder.
+    let decide = |file: &[u8]| {
+        let is_ignored = |rules: &Gitignore, is_dir| rules.matched(Path::new(path), is_dir).is_ignore();
+        let decided = compile(file).map(|rules| [false, true].map(|is_dir| is_ignored(&rules, is_dir)));
+        decided.map_err(|(line, _)| line)
     };
     let lines = file.split(|byte| *byte == b'\n').count();
-    for is_dir in [false, true] {
-        match decide(file, is_dir) {
-            Ok(is_ignored) => {
-                // The last line that matches decides.
-                let with = |line: &str| [file, b"\n", line.as_bytes(), b"\n"].concat();
-                assert_eq!(decide(&with("*"), is_dir), Ok(true));
-                assert_eq!(decide(&with("!*"), is_dir), Ok(false));
-                assert_eq!(decide(&with("# *"), is_dir), Ok(is_ignored));
-                assert_eq!(decide(&with("*/"), is_dir), Ok(is_dir || is_ignored));
-            }
-            Err(line) => assert!(line.is_none_or(|line| (1..=lines).contains(&line))),
+    match decide(file) {
+        Ok([file_ignored, folder_ignored]) => {
+            // The last line that matches decides.
+            let with = |line: &str| decide(&[file, b"\n", line.as_bytes(), b"\n"].concat());
+            assert_eq!(with("*"), Ok([true, true]));
+            assert_eq!(with("!*"), Ok([false, false]));
+            assert_eq!(with("# *"), Ok([file_ignored, folder_ignored]));
+            assert_eq!(with("*/"), Ok([file_ignored, true]));
         }
+        Err(line) => assert!(line.is_none_or(|line| (1..=lines).contains(&line))),
     }
 }
 
