@@ -85,3 +85,39 @@ impl CacheManager {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inside::support::oracle::check;
+    use crate::inside::support::{PREFIX, World};
+    use crate::state::cache::identity::Origin;
+
+    /// A rebind that is killed between the binding and the last forgotten record leaves a cache that is not believed: the
+    /// next run compares it again.
+    #[test]
+    fn p5_killed_rebind_is_completed_by_the_next_run() {
+        let world = World::new();
+        for key in ["a", "b", "gone"] {
+            world.write(key, key);
+        }
+        world.orchestrator().rescan().unwrap();
+        world.store.put_raw(&format!("{PREFIX}gone"), "another publisher's");
+        world.strangers.lock().unwrap().insert("gone".to_owned(), b"another publisher's".to_vec());
+        world.remove("gone");
+        let cache = world.cache();
+        // The first commit of a rebind, and no more.
+        let binding = CacheManager::binding(&cache.destination().unwrap().unwrap());
+        cache.apply(&[binding, cache.own_file(false).unwrap()]).unwrap();
+        assert_eq!(cache.origin().unwrap(), Origin::Unverified);
+        drop(cache);
+        let site = world.orchestrator();
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        assert_eq!(
+            (report.copied_cache.unwrap().different, report.deleted_count),
+            (vec!["gone".to_owned()], 0)
+        );
+        assert_eq!(site.cache().origin().unwrap(), Origin::Own);
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -14,6 +15,31 @@ use crate::support::proxy::{Fault, FaultProxy, Rule, latch};
 fn rebuild(shell: &Shell, world: &World, args: &[&str]) -> Ended {
     let (root, cache) = (text(world.root()), text(world.cache_path()));
     shell.run(&[&["rebuild", &root, DEST, "--cache", &cache], args].concat())
+}
+
+/// Kills a command (SIGKILL) when its request of this number, from 0, is answered. Returns false if it sent no such request,
+/// and succeeded.
+fn killed_at(number: u64, world: &World, shell: &Shell, args: &[&str]) -> bool {
+    let held = latch();
+    world.proxy.add(Rule::new(Fault::Hold(held.clone())).skip(number));
+    let mut child = shell.std_command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let ended = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if held.arrivals() > 0 {
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    if ended.is_none() {
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+    }
+    held.release();
+    world.proxy.clear_rules();
+    assert!(ended.is_none_or(|status| status.success()), "{ended:?}");
+    ended.is_none()
 }
 
 /// P5: the error of a damaged cache names the way out, which works.
@@ -114,33 +140,11 @@ fn p5_killed_rebuild_leaves_what_was_there_and_can_be_repeated() {
     world.store.page_limit(2);
     let (root, cache) = (text(world.root()), text(world.cache_path()));
     let mut kills = 0;
-    loop {
-        fs::write(world.cache_path(), "no cache at all").unwrap();
-        let held = latch();
-        world.proxy.add(Rule::new(Fault::Hold(held.clone())).skip(kills));
-        let mut command = shell.std_command(&["rebuild", &root, DEST, "--cache", &cache]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // It ends by itself where it sends no more requests than that.
-        let ended = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break Some(status);
-            }
-            if held.arrivals() > 0 {
-                break None;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        };
-        if ended.is_none() {
-            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
-            child.wait().unwrap();
-        }
-        held.release();
-        world.proxy.clear_rules();
-        if let Some(status) = ended {
-            assert!(status.success());
-            break;
-        }
+    let begin = || fs::write(world.cache_path(), "no cache at all").unwrap();
+    begin();
+    while killed_at(kills, &world, &shell, &["rebuild", &root, DEST, "--cache", &cache]) {
         assert_eq!(fs::read(world.cache_path()).unwrap(), b"no cache at all", "killed at request {kills}");
+        begin();
         kills += 1;
     }
     assert!(kills > 5, "{kills}");
@@ -195,4 +199,37 @@ fn p5_old_copy_of_the_cache_is_told_of_by_the_command() {
     );
     let second = sync(&["--json"]).code(0);
     assert_eq!((second.err.as_str(), &second.json()["copied_cache"]), ("", &json!(null)));
+}
+
+/// Killed (SIGKILL) at each request of the run that compares an old copy: whatever was forgotten by then, the next run
+/// compares again, and deletes only what is proven.
+#[test]
+fn p5_killed_while_an_old_copy_is_compared_converges() {
+    let mut kills = 0;
+    loop {
+        let world = some_files(8);
+        let shell = Shell::of(&world);
+        shell.sync(&world, &[]).code(0);
+        let old = text(world.cache_path()) + ".old";
+        fs::copy(world.cache_path(), &old).unwrap();
+        world.write("d0/f000.txt", "version 2");
+        world.write("new", "since the backup");
+        shell.sync(&world, &[]).code(0);
+        fs::rename(&old, world.cache_path()).unwrap();
+        world.remove("d1/f001.txt");
+        world.remove("d2/f002.txt");
+        world.stranger("d2/f002.txt", "another publisher's");
+        world.store.page_limit(3);
+        let (root, cache) = (text(world.root()), text(world.cache_path()));
+        let killed = killed_at(kills, &world, &shell, &["sync", &root, DEST, "--cache", &cache]);
+        shell.sync(&world, &[]).code(0);
+        assert_eq!(world.store.deletes(), ["site/d1/f001.txt"], "killed at request {kills}");
+        all_is_well(&world);
+        if !killed {
+            break;
+        }
+        kills += 1;
+    }
+    // Two listings of three pages, the preflight and the delete.
+    assert!(kills > 6, "{kills}");
 }
