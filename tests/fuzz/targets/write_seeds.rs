@@ -50,7 +50,7 @@ fn write_state() {
     world.write("index.html", "<html>");
     world.write("ü/ 1+1 %?", "odd");
     world.let_files_settle();
-    let config = || RescanConfig::new().state(RemoteState::new());
+    let config = || RescanConfig::new().state(RemoteState::new().publisher("a runner"));
     world.orchestrator_with(config()).rescan().unwrap();
     write_catalog("catalog", &world.cache_path());
     write_head("published", &world);
