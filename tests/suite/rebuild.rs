@@ -297,17 +297,28 @@ fn rebuild_that_fails_changes_nothing() {
     unchanged("without state");
 }
 
-/// Another process made a cache while the rebuild ran: that one stays.
+/// Another process made a cache while the rebuild ran, or replaced the damaged one: what is there now stays.
 #[test]
-fn cache_that_appears_during_a_rebuild_is_not_replaced() {
-    let world = tree();
-    fs::remove_file(world.cache_path()).unwrap();
-    let path = world.cache_path();
-    world.proxy.on_request(move |_| fs::write(&path, "somebody else's").unwrap());
-    let error = rebuild(&world).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::CacheLocked, "{error}");
-    world.proxy.on_request(|_| ());
-    assert_eq!(fs::read(world.cache_path()).unwrap(), b"somebody else's");
+fn cache_that_changes_during_a_rebuild_is_not_replaced() {
+    for was_there in [false, true] {
+        let world = tree();
+        fs::remove_file(world.cache_path()).unwrap();
+        if was_there {
+            fs::write(world.cache_path(), "no cache at all").unwrap();
+        }
+        let (path, new) = (world.cache_path(), world.cache_path().with_extension("new"));
+        world.proxy.on_request(move |seen| {
+            if seen.target.contains("list-type=2") {
+                fs::write(&new, "somebody else's").unwrap();
+                fs::rename(&new, &path).unwrap();
+            }
+        });
+        let error = rebuild(&world).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CacheLocked, "{error}");
+        world.proxy.on_request(|_| ());
+        assert_eq!(fs::read(world.cache_path()).unwrap(), b"somebody else's");
+        assert_eq!(names(&world), ["cache", "cache.catalog"]);
+    }
 }
 
 /// An old copy of a cache whose state lies in the bucket: the head decides, in the one request of every run.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::state::cache::CacheManager;
+use crate::state::file_mark::FileMark;
 
 /// Appended to the path of the cache for the new one.
 const TEMPORARY: &str = ".rebuilding";
@@ -33,8 +34,10 @@ pub enum CacheFound {
 pub(crate) struct Replacement {
     pub(crate) path: PathBuf,
     pub(crate) found: CacheFound,
+    /// The file that is replaced.
+    file: Option<FileMark>,
     /// The cache that is replaced, if it can be opened: nobody else writes it meanwhile.
-    held: Option<CacheManager>,
+    _held: Option<CacheManager>,
 }
 
 impl Replacement {
@@ -45,17 +48,17 @@ impl Replacement {
     /// destination, [`ErrorKind::Cache`] if it cannot be read or written.
     pub(crate) fn find(path: &Path, destination: &str, wait: Duration) -> Result<Self, StorageError> {
         let path = path.to_owned();
-        match fs::symlink_metadata(&path) {
+        let file = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { path, found: CacheFound::Missing, held: None });
+                return Ok(Self { path, found: CacheFound::Missing, file: None, _held: None });
             }
             Err(error) => return Err(failed(&path, error)),
-            Ok(_) => {}
-        }
+            Ok(metadata) => Some(FileMark::of(&metadata)),
+        };
         let cache = match CacheManager::open_waiting(&path, wait) {
             Ok(cache) => cache,
             Err(error) if error.kind() == ErrorKind::CacheDamaged => {
-                return Ok(Self { path, found: CacheFound::Damaged(error), held: None });
+                return Ok(Self { path, found: CacheFound::Damaged(error), file, _held: None });
             }
             Err(error) => return Err(error),
         };
@@ -68,7 +71,7 @@ impl Replacement {
         if !matches!(found, CacheFound::Damaged(_)) {
             cache.check_destination(destination)?;
         }
-        Ok(Self { path, found, held: Some(cache) })
+        Ok(Self { path, found, file, _held: Some(cache) })
     }
 
     /// Creates the new cache beside the path.
@@ -90,30 +93,46 @@ impl Replacement {
         let _ = fs::remove_file(self.temporary());
     }
 
-    /// Gives the new cache, which is closed, its name. Returns what was there, and where it is now.
+    /// Gives the new cache, which is closed, its name, or removes it. Returns what was there, and where it is now.
     pub(crate) fn finish(self) -> Result<(CacheFound, Option<PathBuf>), StorageError> {
-        let temporary = self.temporary();
-        let is_missing = matches!(self.found, CacheFound::Missing);
-        if let Some(held) = &self.held {
-            held.check_file()?;
-        }
-        let aside = if is_missing { None } else { Some(self.keep_aside()?) };
-        // Another process may have made a cache meanwhile: a link replaces nothing.
-        let placed = if is_missing {
-            link_or_rename(&temporary, &self.path)
-                .and_then(|linked| if linked { fs::remove_file(&temporary) } else { Ok(()) })
+        let kept_as = self.place().inspect_err(|_| self.give_up())?;
+        Ok((self.found, kept_as))
+    }
+
+    fn place(&self) -> Result<Option<PathBuf>, StorageError> {
+        self.check_unchanged()?;
+        let (temporary, failed) = (self.temporary(), |error| failed(&self.path, error));
+        let kept_as = self.file.map(|_| self.keep_aside()).transpose()?;
+        if kept_as.is_some() {
+            fs::rename(&temporary, &self.path).map_err(failed)?;
         } else {
-            fs::rename(&temporary, &self.path)
-        };
-        placed.and_then(|()| File::open(folder_of(&self.path))?.sync_all()).map_err(|error| {
-            if error.kind() == io::ErrorKind::AlreadyExists {
-                let why = "another process has created the cache meanwhile: try again";
-                return StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why)
-                    .with_path(&self.path);
+            // A link replaces nothing, if a cache was made since.
+            match link_or_rename(&temporary, &self.path) {
+                Ok(true) => fs::remove_file(&temporary).map_err(failed)?,
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(self.changed_meanwhile());
+                }
+                Err(error) => return Err(failed(error)),
             }
-            failed(&self.path, error)
-        })?;
-        Ok((self.found, aside))
+        }
+        File::open(folder_of(&self.path)).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(kept_as)
+    }
+
+    /// Checks that the path still leads to the file that was found there, or to none.
+    fn check_unchanged(&self) -> Result<(), StorageError> {
+        let now = fs::symlink_metadata(&self.path).ok().map(|metadata| FileMark::of(&metadata));
+        let is_same = match (self.file, now) {
+            (Some(then), Some(now)) => then.is_same_file(now),
+            (then, now) => then.is_none() && now.is_none(),
+        };
+        if is_same { Ok(()) } else { Err(self.changed_meanwhile()) }
+    }
+
+    fn changed_meanwhile(&self) -> StorageError {
+        let why = "another process has created, replaced or removed the cache meanwhile: try again";
+        StorageError::new(ErrorKind::CacheLocked, Operation::Cache, why).with_path(&self.path)
     }
 
     /// Gives the file that is there a second name, or, where a file has one name only, another name.
