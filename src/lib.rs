@@ -37,8 +37,8 @@
 //!   backend of four methods opens files by path.)
 //! - A rescan of an unchanged tree sends no request, reads no file's content but that of ignore files
 //!   ([`RescanConfig::ignore_files`]), and commits nothing, if the files were older than 2 s at the last scan. It
-//!   therefore does not notice a bucket that others changed or that was restored from a backup. A verification does, and publishes what it finds missing or different in
-//!   the same run ([`Run::verify`]).
+//!   therefore does not notice a bucket that others changed or that was restored from a backup. A verification does,
+//!   and publishes what it finds missing or different in the same run ([`Run::verify`]).
 //! - A run that has work first sends one small signed request. A wrong endpoint, certificate, credential, bucket or
 //!   clock is one error, and a server that does not respond is detected within 30 s. Later, an error that
 //!   concerns one key does not stop the others.
