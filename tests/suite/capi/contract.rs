@@ -44,6 +44,25 @@ fn many_threads_share_a_site_and_a_catalog() {
     run("threads.c", Link::Archive, &[], &[], &[]);
 }
 
+/// One publisher with its state in the bucket, and a machine without a tree.
+#[test]
+fn a_machine_without_a_tree_pulls_what_another_published() {
+    let host = Host::new(World::new());
+    let file = |name: &str| std::fs::read_to_string(host.path(name)).unwrap();
+    let settings = file("brigade.toml");
+    let (root, reader_cache) =
+        (format!("root = \"{}\"\n", host.world.root().display()), host.path("reader.cache"));
+    let own_cache = host.world.cache_path().display().to_string();
+    let reads = settings.replace(&root, "").replace(&own_cache, &reader_cache.display().to_string());
+    std::fs::write(host.path("reader.toml"), reads + "state = \"bucket\"\n").unwrap();
+    host.configure("state = \"bucket\"\norder = 7\npublisher = \"the publisher\"");
+    let program = compile(&source("pull.c"), Language::C11, Link::Archive, &[], host.folder.path());
+    let mut command = std::process::Command::new(program);
+    command.env_clear().arg(host.path("brigade.toml"));
+    command.arg(bucket_brigade::Catalog::path_for(&reader_cache)).arg(host.path("reader.toml"));
+    ended_well(&command.output().unwrap());
+}
+
 /// A host that leaves SIGPIPE as it is would be killed by a write to a connection that the store has closed, if it were a
 /// plain `write`.
 #[test]
