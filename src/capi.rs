@@ -6,7 +6,7 @@
 //!
 //! # Architecture
 //! - `guard`: turns a panic or a fault into a status and an error. `boundary`: makes values from pointers, and pointers from
-//!   values.
+//!   values. `host`: its process, its signals, the threads of calls.
 //! - Each type of the header, `bb_site` and so on, is a handle: a box that the caller owns. Only `bb_site` owns threads. It
 //!   knows the process that opened it, and answers no other.
 //! - `callbacks`: the caller's functions, called by the threads of a site.
@@ -30,7 +30,7 @@ mod catalog;
 mod config;
 mod error;
 mod guard;
-mod metrics;
+mod host;
 mod objects;
 mod record;
 mod report;
@@ -58,12 +58,11 @@ pub use self::error::{
     bb_error, bb_error_attempts, bb_error_code, bb_error_free, bb_error_is_retryable, bb_error_key,
     bb_error_path, bb_error_request_id, bb_error_status, bb_error_text,
 };
-pub use self::metrics::{bb_metric, bb_site_metric};
 pub use self::objects::{bb_delete_file, bb_resolve, bb_upload_file, bb_url};
 pub use self::record::{
-    bb_pending, bb_pending_bytes, bb_pending_count, bb_pending_free, bb_pending_key, bb_pending_kind,
-    bb_pending_kind_at, bb_site_pending, bb_site_summary, bb_summary, bb_summary_count,
-    bb_summary_destination, bb_summary_free, bb_summary_is_synced, bb_summary_value,
+    bb_metric, bb_pending, bb_pending_bytes, bb_pending_count, bb_pending_free, bb_pending_key,
+    bb_pending_kind, bb_pending_kind_at, bb_site_metric, bb_site_pending, bb_site_summary, bb_summary,
+    bb_summary_count, bb_summary_destination, bb_summary_free, bb_summary_is_synced, bb_summary_value,
 };
 pub use self::report::{
     bb_count, bb_list, bb_outcome, bb_outcome_name, bb_report, bb_report_count, bb_report_failure,

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -33,6 +33,14 @@ use crate::observe::trace::Trace;
 pub const DEFAULT_WORKERS: usize = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// The stack of a thread in bytes: what the standard library takes, which otherwise asks the environment for it.
+const STACK: usize = 2 * 1024 * 1024;
+
+/// Begins a thread of the library.
+pub(crate) fn thread_named(name: impl Into<String>) -> Builder {
+    Builder::new().name(name.into()).stack_size(STACK)
+}
 
 /// The settings of an [`Engine`].
 ///
@@ -98,7 +106,7 @@ impl EngineConfig {
         let pool = ThreadPoolBuilder::new()
             .num_threads(self.workers)
             .spawn_handler(|worker| {
-                let thread = std::thread::Builder::new().name(format!("brigade-{}", worker.index()));
+                let thread = thread_named(format!("brigade-{}", worker.index()));
                 threads.push(thread.spawn(|| worker.run())?);
                 Ok(())
             })

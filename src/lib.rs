@@ -53,9 +53,10 @@
 //!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, one
 //!   for the name of its proxy, and one per request for credentials). No process is started, except a
 //!   `credential_process` by `CredentialChain` and the command of a secret in a configuration file.
-//!   Environment variables are read only by functions named for it (`from_env` and what they return,
+//!   Environment variables are used only by functions named for it (`from_env` and what they return,
 //!   [`NetworkConfig::proxy_from_env`], a value that a configuration file takes from a variable), except that on macOS
-//!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates.
+//!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates. The HTTP client below looks at
+//!   `HTTP_PROXY` and the like when a backend is made; what it finds is dropped.
 //!
 //! # Many readers
 //!

@@ -43,19 +43,22 @@ static int answer(int client, char *head, const bb_catalog *catalog)
     int length = 0;
     bb_resolved *found = NULL;
     char *path = strncmp(head, "GET /", 5) == 0 ? head + 5 : NULL;
-    size_t path_length = path ? strcspn(path, " ?\r\n") : 0;
+    const size_t path_length = path ? decode(path, strcspn(path, " ?\r\n")) : 0;
+    /* Without a catalog, or with a damaged one, nobody knows. */
+    const bb_status status = path ? bb_catalog_get(catalog, path, path_length, &found, NULL) : BB_OK;
 
     if (path == NULL)
         length = snprintf(reply, sizeof reply, "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\n\r\n");
-    else if (catalog == NULL)
-        length = snprintf(reply, sizeof reply, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
-    else if (bb_catalog_get(catalog, path, decode(path, path_length), &found, NULL) == BB_OK)
+    else if (status == BB_OK)
         length = snprintf(reply, sizeof reply, "HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n",
                           bb_resolved_url(found));
-    else
+    else if (status == BB_ERR_NOT_FOUND && !bb_catalog_is_damaged(catalog))
         length = snprintf(reply, sizeof reply, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    else
+        length = snprintf(reply, sizeof reply, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     bb_resolved_free(found);
-    return length > 0 && (size_t)length < sizeof reply && write(client, reply, (size_t)length) == length;
+    /* A client that is gone is no reason for SIGPIPE. */
+    return length > 0 && (size_t)length < sizeof reply && send(client, reply, (size_t)length, MSG_NOSIGNAL) == length;
 }
 
 /* Returns the catalog, looked at once a second. It appears with the first rescan, and newer versions with later ones. */
@@ -104,10 +107,20 @@ static void work(int listener, const char *path, const sigset_t *signals)
         if (client < 0)
             continue;
         setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
         setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         serve(client, path);
         close(client);
     }
+}
+
+/* Forks a worker; returns its process ID, or -1. */
+static pid_t fork_worker(int listener, const char *path, const sigset_t *signals)
+{
+    const pid_t worker = fork();
+    if (worker == 0)
+        work(listener, path, signals);
+    return worker;
 }
 
 /* Publishes once. */
@@ -161,14 +174,9 @@ int main(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &signals, NULL);
 
     const int listener = listen_on(argv[3]);
-    for (; started < wanted; started++) {
-        workers[started] = fork();
-        if (workers[started] == 0)
-            work(listener, argv[2], &signals);
-        if (workers[started] < 0)
+    for (; started < wanted; started++)
+        if ((workers[started] = fork_worker(listener, argv[2], &signals)) < 0)
             break;
-    }
-    close(listener);
 
     /* After the fork: the site has threads. */
     if (bb_config_load(argv[1], NULL, &config, &error) || bb_site_open(config, &site, &error))
@@ -176,14 +184,19 @@ int main(int argc, char **argv)
     const int failed = site == NULL;
     while (!failed) {
         publish(site);
+        /* A worker that ended is forked again. It inherits the site's memory, and has no use for it. */
+        for (int number = 0; number < started; number++)
+            if (waitpid(workers[number], NULL, WNOHANG) == workers[number])
+                workers[number] = fork_worker(listener, argv[2], &signals);
         if (sigtimedwait(&signals, NULL, &interval) > 0)
             break;
     }
     bb_site_free(site);
     bb_config_free(config);
     bb_error_free(error);
-    while (started > 0)
-        kill(workers[--started], SIGTERM);
+    while (started-- > 0)
+        if (workers[started] > 0)
+            kill(workers[started], SIGTERM);
     while (wait(NULL) > 0)
         continue;
     return failed;

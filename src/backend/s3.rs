@@ -50,6 +50,7 @@ use crate::backend::{
     PartUpload, Receipt, Reconciled, StateObjects, StorageBackend, StoredObject, Transfers, Upload,
     UploadMarker, UploadName, UploadPage, sealed,
 };
+use crate::clock::CancelToken;
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
 use crate::error::{Operation, StorageError};
@@ -204,13 +205,35 @@ impl S3Backend {
     }
 }
 
+#[cfg(feature = "capi")]
+impl S3Backend {
+    /// Uploads a file until the token is cancelled.
+    pub(crate) fn upload_file_until(
+        &self,
+        cancel: &CancelToken,
+        local_path: &Path,
+        remote_key: &str,
+    ) -> Result<String, StorageError> {
+        standalone::upload_file(self, local_path, remote_key, cancel)
+    }
+
+    /// Deletes an object, unless the token is cancelled before.
+    pub(crate) fn delete_file_until(
+        &self,
+        cancel: &CancelToken,
+        remote_key: &str,
+    ) -> Result<(), StorageError> {
+        standalone::delete_file(self, remote_key, cancel)
+    }
+}
+
 impl StorageBackend for S3Backend {
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
-        standalone::upload_file(self, local_path, remote_key)
+        standalone::upload_file(self, local_path, remote_key, &CancelToken::new())
     }
 
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
-        standalone::delete_file(self, remote_key)
+        standalone::delete_file(self, remote_key, &CancelToken::new())
     }
 
     fn get_url(&self, remote_key: &str) -> String {

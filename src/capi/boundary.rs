@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
+use once_cell::race::OnceBox;
+
 use crate::capi::status::bb_status;
 use crate::error::StorageError;
 
@@ -102,7 +104,8 @@ pub(super) unsafe fn key_bytes<'a>(
     name: &str,
 ) -> Result<&'a [u8], Fault> {
     if pointer.is_null() {
-        return Err(Fault::argument(name, "is NULL"));
+        // As the empty slices of some languages are.
+        return if length == 0 { Ok(&[]) } else { Err(Fault::argument(name, "is NULL")) };
     }
     if length == NUL_TERMINATED {
         // SAFETY: the caller's promise.
@@ -125,6 +128,13 @@ impl<T> Place<T> {
         if place.is_null() { Err(Fault::argument(name, "is NULL")) } else { Ok(Self(place)) }
     }
 
+    /// Gives the caller what a look-up found. That there is nothing is an answer, too, and no error.
+    pub(super) fn give_found(self, found: Option<T>) -> bb_status {
+        let Some(found) = found else { return bb_status::BB_ERR_NOT_FOUND };
+        self.give(found);
+        bb_status::BB_OK
+    }
+
     /// Gives the caller a handle.
     pub(super) fn give(self, value: T) {
         // SAFETY: checked in `new`.
@@ -137,6 +147,21 @@ impl Place<c_char> {
     pub(super) fn give_text(self, text: Option<CString>) {
         // SAFETY: checked in `new`.
         unsafe { *self.0 = text.map_or(ptr::null_mut(), CString::into_raw) };
+    }
+}
+
+/// Writes a value that is known through a pointer that may be NULL, and returns true if it did.
+///
+/// # Safety
+/// NULL, or a place for a value, which need not be initialised.
+pub(super) unsafe fn write_known<T>(place: *mut T, known: Option<T>) -> bool {
+    match known {
+        Some(known) if !place.is_null() => {
+            // SAFETY: the caller's promise.
+            unsafe { place.write(known) };
+            true
+        }
+        _ => false,
     }
 }
 
@@ -162,6 +187,10 @@ pub(super) unsafe fn free<T>(handle: *mut T) {
     // There is nobody to tell of a panic.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(handle)));
 }
+
+/// What is made from a handle when it is first asked for. Two threads may make it at once; neither waits for the other, so that a
+/// process that is forked meanwhile does not wait for ever.
+pub(super) type Lazy<T> = OnceBox<T>;
 
 /// Returns a text for C. Texts of this library have no NUL, as neither keys nor paths can; one would be left
 /// out.

@@ -19,7 +19,8 @@
  * Results come through pointers, which are written on success only. A pointer for a result must not be NULL, unless
  *   its comment allows it.
  * Errors. The last parameter, `bb_error **error`, may be NULL. If the status is an error, it receives one: free it
- *   with bb_error_free. What was in it before is overwritten, not freed.
+ *   with bb_error_free. What was in it before is overwritten, not freed. Two statuses are answers and come without an
+ *   error: BB_ERR_NOT_FOUND of bb_resolve and bb_catalog_get, and BB_DONE of bb_iter_next.
  * Handles are opaque. Each has one owner, who frees it once, with the function of its type: a bb_site with
  *   bb_site_free. Freeing NULL is fine. No handle needs another one: they may be freed in any order. A const pointer to
  *   a handle that a function returns is lent: it lives as long as what it came from, and is not freed.
@@ -35,11 +36,14 @@
  *   unless one of them refreshes it. Nobody may use a handle while or after it is freed.
  * Panics do not cross: they become BB_ERR_PANICKED. Rust's panic hook may have written to stderr before.
  * A good guest. The library has nothing to initialise and no global state. It installs no logger and no signal handler,
- *   and never exits. It reads no environment variable, except through settings and functions named for it. Its threads
- *   belong to a bb_site, and have ended when bb_site_close returns. SIGPIPE may be left as it is.
+ *   and never exits. It uses no environment variable, except through settings and functions named for it. (When a site
+ *   is opened, its HTTP client looks at HTTP_PROXY and the like, and drops what it finds: do not change the environment
+ *   in another thread meanwhile.) Its threads belong to a bb_site, and have ended when bb_site_close returns. They get
+ *   none of the host's signals. SIGPIPE may be left as it is.
  * Fork. Open a bb_site after the fork, in the process that publishes. In a process that was forked from the one that
  *   opened it, every call on it is BB_ERR_FORKED at once, and freeing it leaves its memory as it is. Everything else
- *   goes on working in every process, a bb_catalog above all.
+ *   goes on working in every process, a bb_catalog above all. A child that lives on shares the file of the cache: if the
+ *   parent is killed, the cache stays locked until that child ends. Fork workers before the site is opened.
  */
 
 
@@ -363,7 +367,8 @@ typedef uint32_t bb_list;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// A counter of a site. They begin with 0 when it is opened and only grow, except `BB_METRIC_PENDING_FILES`.
+// A counter of a site. They begin with 0 when it is opened and only grow, except `BB_METRIC_PENDING_FILES`
+// and `BB_METRIC_LAST_RESCAN_MS`.
 enum bb_metric
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -620,10 +625,8 @@ bb_status bb_config_get(const bb_config *config, const char *name, char **value,
 // Checks every setting that needs no secret. Opens nothing and sends nothing.
 bb_status bb_config_check(const bb_config *config, bb_error **error);
 
-// Takes the proxy from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) where `proxy` is not set. Without this
-// call, no variable is read but those that a setting or the configuration file names.
-bb_status bb_config_proxy_from_env(bb_config *config,
-                                   bb_error **error);
+// Takes the proxy from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) where `proxy` is not set.
+bb_status bb_config_proxy_from_env(bb_config *config, bb_error **error);
 
 // Sets the function that gets the log of sites that are opened with this configuration.
 //
@@ -642,9 +645,11 @@ bb_status bb_config_on_log(bb_config *config,
 // with this configuration.
 //
 // @param callback NULL for none. It is called up to ten times a second where something has changed, and once
-//     at the end; never by two threads at once within one call, and mostly by another thread than the one
-//     that waits in the call. Returning other than 0 cancels that call. It must not throw or jump out
-// @param user_data is passed to the callback; it has to live until the site is closed or freed
+//     at the end; never by two threads at once within one call, and by another thread than the one that waits
+//     in the call. Returning other than 0 cancels that call, and no other. It must not throw or jump out, and
+//     may call no function on the site but `bb_site_cancel`
+// @param user_data is passed to the callback; it has to live until the site is closed or freed. A
+//     `bb_site_open` that fails does not keep it
 bb_status bb_config_on_progress(bb_config *config,
                                 bb_progress_callback callback,
                                 void *user_data,
@@ -653,17 +658,19 @@ bb_status bb_config_on_progress(bb_config *config,
 // Frees a configuration. NULL is fine. Sites that were opened with it go on working.
 void bb_config_free(bb_config *config);
 
-// Opens a destination: opens its cache and starts its threads (`batch_size`, 10 unless set). Sends no
-// request, unless `credentials` is "chain" and the first place that has some needs one. Needs `bucket`,
-// `cache` and credentials, and for `bb_rescan` and `bb_plan` `root`. Open it after any fork, in the one
-// process that publishes.
+// Opens a destination: opens its cache and starts its threads (`batch_size`, 10 unless set). Waits up to
+// `lock_wait` (10 s unless set) if another process has the cache open. Sends no request, unless `credentials`
+// is "chain" and the first place that has some needs one. Needs `bucket`, `cache` and credentials, and for
+// `bb_rescan` and `bb_plan` `root`. Open it after any fork, in the one process that publishes. If it fails,
+// its threads have ended.
 //
 // @param site receives a handle; close it with `bb_site_close`, and free it with `bb_site_free`
 bb_status bb_site_open(const bb_config *config, bb_site **site, bb_error **error);
 
-// Cancels the calls of `bb_rescan`, `bb_plan` and `bb_pull` that are under way on the site, and those that
-// begin later, until `bb_site_reset_cancel`. They return within a few seconds. What is finished is recorded.
-// Any thread may call it, a callback too, but no signal handler.
+// Cancels the calls that are under way on the site (`bb_rescan`, `bb_plan`, `bb_pull`, `bb_upload_file`,
+// `bb_delete_file`), and those that begin later, until `bb_site_reset_cancel`. They return within a few
+// seconds. What is finished is recorded. Any thread may call it, a callback too, but no signal handler. On a
+// closed site it does nothing.
 bb_status bb_site_cancel(const bb_site *site, bb_error **error);
 
 // Lets calls run again after `bb_site_cancel`. Those that were cancelled stay so.
@@ -672,7 +679,7 @@ bb_status bb_site_reset_cancel(const bb_site *site, bb_error **error);
 // Closes a site: closes its cache and connections, and waits until its threads have ended. Only a look-up of
 // a host name that the system has not answered yet may outlive it. `BB_ERR_BUSY` while another thread is
 // inside a call on it: then it stays open. `BB_ERR_CACHE` if the cache's file was removed or replaced
-// meanwhile: it is closed all the same. Later calls are `BB_ERR_CLOSED`.
+// meanwhile: it is closed all the same. Later calls that need it open are `BB_ERR_CLOSED`.
 bb_status bb_site_close(bb_site *site, bb_error **error);
 
 // Frees a site, and closes it if it is open. NULL is fine. No other thread may be inside a call on it. In a
@@ -812,6 +819,11 @@ const char *bb_summary_destination(const bb_summary *summary);
 // Frees a summary. NULL is fine.
 void bb_summary_free(bb_summary *summary);
 
+// Gets a counter of the site.
+//
+// @param metric a bb_metric
+bb_status bb_site_metric(const bb_site *site, uint32_t metric, uint64_t *value, bb_error **error);
+
 // Uploads one file, whether or not it is in the tree. The cache does not record it: `bb_rescan` looks after
 // the files of the tree.
 //
@@ -941,11 +953,6 @@ const bb_resolved *bb_iter_resolved(const bb_iter *iter);
 
 // Frees an iterator. NULL is fine.
 void bb_iter_free(bb_iter *iter);
-
-// Gets a counter of the site.
-//
-// @param metric a bb_metric
-bb_status bb_site_metric(const bb_site *site, uint32_t metric, uint64_t *value, bb_error **error);
 
 // Returns the version of the library, such as "0.1.0". The text lives as long as the program.
 const char *bb_version(void);

@@ -9,6 +9,7 @@ use log::Level;
 
 use crate::capi::boundary::{access, c_text};
 use crate::clock::CancelToken;
+use crate::engine::thread_named;
 use crate::json::{events::log_fields, write_json};
 use crate::observe::event::{Event, Observer, Progress, ProgressSnapshot};
 
@@ -191,7 +192,7 @@ impl ProgressCallback {
         let (ended, end) = crossbeam_channel::bounded::<()>(0);
         let result = std::thread::scope(|scope| {
             let tick = move || self.tick_until(&end, progress, cancel);
-            let ticker = std::thread::Builder::new().name("brigade-progress".to_owned());
+            let ticker = thread_named("brigade-progress");
             // Without the thread the function is called at the end only.
             let _ = ticker.spawn_scoped(scope, tick);
             let result = work();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::capi::boundary::{
-    Place, access, access_text, c_text, free, key as read_key, key_bytes, os_text, required,
+    Place, access, access_text, c_text, free, key as read_key, key_bytes, os_text, required, write_known,
 };
 use crate::capi::error::bb_error;
 use crate::capi::guard::{guard, guard_status};
@@ -74,13 +74,8 @@ pub unsafe extern "C" fn bb_catalog_get(
             unsafe { (required(catalog.as_ref(), "catalog")?, Place::new(found, "found")?) };
         // SAFETY: bytes of this length.
         let key = unsafe { key_bytes(key, key_length, "key") }?;
-        match std::str::from_utf8(key).ok().and_then(|key| catalog.0.get(key)) {
-            Some(resolved) => {
-                place.give(bb_resolved::from(resolved));
-                Ok(bb_status::BB_OK)
-            }
-            None => Ok(bb_status::BB_ERR_NOT_FOUND),
-        }
+        let resolved = std::str::from_utf8(key).ok().and_then(|key| catalog.0.get(key));
+        Ok(place.give_found(resolved.map(bb_resolved::from)))
     })
 }
 
@@ -95,16 +90,15 @@ pub unsafe extern "C" fn bb_catalog_refresh(
     error: *mut *mut bb_error,
 ) -> bb_status {
     guard(error, || {
-        // SAFETY: NULL or a live handle that no other thread uses; NULL or a place for a bool.
-        let (catalog, changed) = unsafe { (required(catalog.as_mut(), "catalog")?, changed.as_mut()) };
+        // SAFETY: NULL or a live handle that no other thread uses.
+        let catalog = required(unsafe { catalog.as_mut() }, "catalog")?;
         let mut newer = Catalog::clone(&catalog.0);
         let is_newer = newer.refresh()?;
         if is_newer {
             catalog.0 = Arc::new(newer);
         }
-        if let Some(changed) = changed {
-            *changed = is_newer;
-        }
+        // SAFETY: NULL or a place for a bool.
+        unsafe { write_known(changed, Some(is_newer)) };
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! Settings by name.
 
 use std::ffi::{c_char, c_void};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use crate::capi::boundary::{Fault, Place, c_text, free, os_text, required, text};
@@ -132,7 +133,7 @@ pub unsafe extern "C" fn bb_config_get(
             (required(config.as_ref(), "config")?, text(name, "name")?, Place::new(value, "value")?)
         };
         setting_of(name)?;
-        place.give_text(config.config.get(name).map(c_text));
+        place.give_text(config.config.get_bytes(name).map(|value| c_text(value.into_vec())));
         Ok(())
     })
 }
@@ -146,8 +147,7 @@ pub unsafe extern "C" fn bb_config_check(config: *const bb_config, error: *mut *
     })
 }
 
-/// Takes the proxy from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) where `proxy` is not set. Without this
-/// call, no variable is read but those that a setting or the configuration file names.
+/// Takes the proxy from the environment (`HTTPS_PROXY`, `NO_PROXY`, …) where `proxy` is not set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bb_config_proxy_from_env(
     config: *mut bb_config,
@@ -178,8 +178,12 @@ pub unsafe extern "C" fn bb_config_on_log(
     guard(error, || {
         // SAFETY: NULL or a live handle that no other thread uses.
         let config = required(unsafe { config.as_mut() }, "config")?;
+        let Some(callback) = callback else {
+            config.log = None;
+            return Ok(());
+        };
         let level = level_of(level).ok_or_else(|| Fault::argument("level", "is no bb_log_level"))?;
-        config.log = callback.map(|callback| LogCallback::new(level, callback, user_data));
+        config.log = Some(LogCallback::new(level, callback, user_data));
         Ok(())
     })
 }
@@ -188,9 +192,11 @@ pub unsafe extern "C" fn bb_config_on_log(
 /// with this configuration.
 ///
 /// @param callback NULL for none. It is called up to ten times a second where something has changed, and once
-///     at the end; never by two threads at once within one call, and mostly by another thread than the one
-///     that waits in the call. Returning other than 0 cancels that call. It must not throw or jump out
-/// @param user_data is passed to the callback; it has to live until the site is closed or freed
+///     at the end; never by two threads at once within one call, and by another thread than the one that waits
+///     in the call. Returning other than 0 cancels that call, and no other. It must not throw or jump out, and
+///     may call no function on the site but `bb_site_cancel`
+/// @param user_data is passed to the callback; it has to live until the site is closed or freed. A
+///     `bb_site_open` that fails does not keep it
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bb_config_on_progress(
     config: *mut bb_config,

@@ -18,9 +18,7 @@ pub(super) fn guard_status(
     error: *mut *mut bb_error,
     call: impl FnOnce() -> Result<bb_status, Fault>,
 ) -> bb_status {
-    let result = catch_unwind(AssertUnwindSafe(call));
-    let result = result.unwrap_or_else(|panic| Err(panicked(Operation::Configure, &*panic).into()));
-    result.unwrap_or_else(|fault| {
+    let give = |fault: Fault| {
         let failed = bb_error::from(fault);
         let status = failed.status;
         if !error.is_null() {
@@ -28,6 +26,11 @@ pub(super) fn guard_status(
             unsafe { give(error, failed) };
         }
         status
+    };
+    let all = catch_unwind(AssertUnwindSafe(|| call().unwrap_or_else(give)));
+    all.unwrap_or_else(|panic| {
+        let told = || give(panicked(Operation::Configure, &*panic).into());
+        catch_unwind(AssertUnwindSafe(told)).unwrap_or(bb_status::BB_ERR_PANICKED)
     })
 }
 

@@ -4,13 +4,26 @@ use std::ffi::c_char;
 use std::path::Path;
 
 use crate::backend::StorageBackend;
-use crate::capi::boundary::{Place, c_text, key as read_key, os_text, required};
+use crate::backend::s3::S3Backend;
+use crate::capi::boundary::{Fault, Place, c_text, key as read_key, key_bytes, os_text, required};
 use crate::capi::error::bb_error;
 use crate::capi::guard::{guard, guard_status};
+use crate::capi::host::apart;
 use crate::capi::resolved::bb_resolved;
 use crate::capi::site::bb_site;
 use crate::capi::status::bb_status;
+use crate::clock::CancelToken;
+use crate::error::StorageError;
 use crate::key::RemoteKey;
+
+/// Does the work of a call that can be cancelled.
+fn apart_of<T: Send>(
+    site: &bb_site,
+    work: impl FnOnce(&S3Backend, &CancelToken) -> Result<T, StorageError> + Send,
+) -> Result<T, Fault> {
+    let (open, call) = (site.enter()?, site.begin());
+    Ok(apart(|| work(&open.backend, &call.cancel))?)
+}
 
 /// Uploads one file, whether or not it is in the tree. The cache does not record it: `bb_rescan` looks after
 /// the files of the tree.
@@ -33,7 +46,8 @@ pub unsafe extern "C" fn bb_upload_file(
         let (site, path, key) = unsafe {
             (required(site.as_ref(), "site")?, os_text(path, "path")?, read_key(key, key_length, "key")?)
         };
-        let uploaded = site.enter()?.backend.upload_file(Path::new(path), key)?;
+        let uploaded =
+            apart_of(site, |backend, cancel| backend.upload_file_until(cancel, Path::new(path), key))?;
         if !url.is_null() {
             // SAFETY: a place for a pointer.
             unsafe { Place::new(url, "url") }?.give_text(Some(c_text(uploaded)));
@@ -56,7 +70,7 @@ pub unsafe extern "C" fn bb_delete_file(
     guard(error, || {
         // SAFETY: NULL or a live handle; bytes of this length.
         let (site, key) = unsafe { (required(site.as_ref(), "site")?, read_key(key, key_length, "key")?) };
-        Ok(site.enter()?.backend.delete_file(key)?)
+        apart_of(site, |backend, cancel| backend.delete_file_until(cancel, key))
     })
 }
 
@@ -101,12 +115,17 @@ pub unsafe extern "C" fn bb_resolve(
     guard_status(error, || {
         // SAFETY: NULL or a live handle; bytes of this length; NULL or a place for a pointer.
         let (site, key, place) = unsafe {
-            (required(site.as_ref(), "site")?, read_key(key, key_length, "key")?, Place::new(found, "found")?)
+            (
+                required(site.as_ref(), "site")?,
+                key_bytes(key, key_length, "key")?,
+                Place::new(found, "found")?,
+            )
         };
-        let Some(resolved) = site.enter()?.cache.resolve(key)? else {
-            return Ok(bb_status::BB_ERR_NOT_FOUND);
+        let open = site.enter()?;
+        let resolved = match std::str::from_utf8(key) {
+            Ok(key) => open.cache.resolve(key)?,
+            Err(_) => None,
         };
-        place.give(bb_resolved::from(resolved));
-        Ok(bb_status::BB_OK)
+        Ok(place.give_found(resolved.map(bb_resolved::from)))
     })
 }

@@ -2,9 +2,8 @@
 
 use std::ffi::{CString, c_char};
 use std::ptr;
-use std::sync::OnceLock;
 
-use crate::capi::boundary::{access, access_text, c_text, free};
+use crate::capi::boundary::{Lazy, access, access_text, c_text, free};
 use crate::capi::error::bb_error;
 use crate::capi::state::bb_state;
 use crate::json::{plan_report, sync_report, write_json};
@@ -16,17 +15,16 @@ pub struct bb_report {
     outage: Option<bb_error>,
     state: Option<bb_state>,
     /// Made when they are asked for: lists may have 100,000 items.
-    lists: [OnceLock<Vec<CString>>; LISTS],
-    failures: OnceLock<Vec<bb_error>>,
-    json: OnceLock<CString>,
+    lists: [Lazy<Vec<CString>>; LISTS],
+    failures: Lazy<Vec<bb_error>>,
+    json: Lazy<CString>,
 }
 
 impl From<RescanReport> for bb_report {
-    fn from(mut report: RescanReport) -> Self {
+    fn from(report: RescanReport) -> Self {
         let outage = report.outage.as_ref().map(bb_error::from);
         let state = report.state.clone().map(bb_state::from);
-        report.failed.shrink_to_fit();
-        let (lists, failures, json) = (Default::default(), OnceLock::new(), OnceLock::new());
+        let (lists, failures, json) = (Default::default(), Lazy::new(), Lazy::new());
         Self { report, outage, state, lists, failures, json }
     }
 }
@@ -193,11 +191,11 @@ impl bb_report {
             }
         };
         let number = (which as usize).checked_sub(1).and_then(|number| self.lists.get(number));
-        number.map_or(&[], |list| list.get_or_init(texts))
+        number.map_or(&[], |list| list.get_or_init(|| Box::new(texts())))
     }
 
     fn failures(&self) -> &[bb_error] {
-        self.failures.get_or_init(|| self.report.failed.iter().map(bb_error::from).collect())
+        self.failures.get_or_init(|| Box::new(self.report.failed.iter().map(bb_error::from).collect()))
     }
 
     fn json(&self) -> &CString {
@@ -209,7 +207,7 @@ impl bb_report {
             } else {
                 write_json(&mut json, &sync_report(&self.report))
             };
-            c_text(json)
+            Box::new(c_text(json))
         })
     }
 }

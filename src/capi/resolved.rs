@@ -1,10 +1,9 @@
 //! Where a key is to be read now.
 
 use std::ffi::{CString, c_char};
-use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
-use crate::capi::boundary::{access, access_text, c_text, free};
+use crate::capi::boundary::{Lazy, access, access_text, c_text, free, write_known};
 use crate::state::resolve::{KeyState, Resolved};
 
 /// The URL of a key, and the version that it serves. Threads may share it.
@@ -12,14 +11,14 @@ pub struct bb_resolved {
     url: CString,
     resolved: Resolved,
     /// Texts are made when they are asked for.
-    digest: OnceLock<Option<CString>>,
-    sha256: OnceLock<Option<CString>>,
+    digest: Lazy<Option<CString>>,
+    sha256: Lazy<Option<CString>>,
 }
 
 impl From<Resolved> for bb_resolved {
     fn from(mut resolved: Resolved) -> Self {
         let url = c_text(std::mem::take(&mut resolved.url));
-        Self { url, resolved, digest: OnceLock::new(), sha256: OnceLock::new() }
+        Self { url, resolved, digest: Lazy::new(), sha256: Lazy::new() }
     }
 }
 
@@ -59,34 +58,25 @@ pub unsafe extern "C" fn bb_resolved_url(found: *const bb_resolved) -> *const c_
 /// known.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bb_resolved_size(found: *const bb_resolved, size: *mut u64) -> bool {
-    // SAFETY: NULL or a live handle; NULL or a place for a number.
-    let (found, size) = unsafe { (found.as_ref(), size.as_mut()) };
-    access(found, false, |found| write_known(size, found.resolved.size))
+    // SAFETY: NULL or a live handle.
+    let known = access(unsafe { found.as_ref() }, None, |found| found.resolved.size);
+    // SAFETY: NULL or a place for a number.
+    unsafe { write_known(size, known) }
 }
 
 /// Gets the modification time of that version's file, in seconds since 1970. Returns false, and writes
 /// nothing, if it is not known.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bb_resolved_modified(found: *const bb_resolved, seconds: *mut i64) -> bool {
-    // SAFETY: NULL or a live handle; NULL or a place for a number.
-    let (found, seconds) = unsafe { (found.as_ref(), seconds.as_mut()) };
-    access(found, false, |found| {
-        let since = found.resolved.modified.map(|time| match time.duration_since(UNIX_EPOCH) {
+    // SAFETY: NULL or a live handle.
+    let known = access(unsafe { found.as_ref() }, None, |found| {
+        found.resolved.modified.map(|time| match time.duration_since(UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
             Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
-        });
-        write_known(seconds, since)
-    })
-}
-
-fn write_known<T>(place: Option<&mut T>, known: Option<T>) -> bool {
-    match (place, known) {
-        (Some(place), Some(known)) => {
-            *place = known;
-            true
-        }
-        _ => false,
-    }
+        })
+    });
+    // SAFETY: NULL or a place for a number.
+    unsafe { write_known(seconds, known) }
 }
 
 /// Returns the digest of that version, as `brigade url --json` prints it: "sha256:" and 64 hex digits, or for
@@ -96,7 +86,10 @@ fn write_known<T>(place: Option<&mut T>, known: Option<T>) -> bool {
 pub unsafe extern "C" fn bb_resolved_digest(found: *const bb_resolved) -> *const c_char {
     // SAFETY: NULL or a live handle.
     access_text(unsafe { found.as_ref() }, |found| {
-        found.digest.get_or_init(|| found.resolved.digest.map(|digest| c_text(digest.to_string()))).as_deref()
+        found
+            .digest
+            .get_or_init(|| Box::new(found.resolved.digest.map(|digest| c_text(digest.to_string()))))
+            .as_deref()
     })
 }
 
@@ -108,7 +101,7 @@ pub unsafe extern "C" fn bb_resolved_sha256(found: *const bb_resolved) -> *const
     access_text(unsafe { found.as_ref() }, |found| {
         found
             .sha256
-            .get_or_init(|| found.resolved.whole_digest.map(|digest| c_text(digest.to_hex())))
+            .get_or_init(|| Box::new(found.resolved.whole_digest.map(|digest| c_text(digest.to_hex()))))
             .as_deref()
     })
 }

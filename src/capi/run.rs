@@ -50,7 +50,7 @@ unsafe fn rescan(site: *const bb_site, report: *mut *mut bb_report, dry_run: boo
     let missing = || StorageError::config("root", "missing: set it to the directory to publish");
     let orchestrator = open.orchestrator.as_ref().ok_or_else(missing)?;
     let rescan = |run: crate::rescan::options::Run| orchestrator.rescan_with(&run.dry_run(dry_run));
-    place.give(bb_report::from(open.run(&site.cancel_token(), rescan)?));
+    place.give(bb_report::from(open.run(&site.begin(), rescan)?));
     Ok(())
 }
 
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn bb_pull(
         let local = || StorageError::config("state", "it is local: set it to bucket or s3://BUCKET/PREFIX");
         let place_of_state = open.state.as_ref().ok_or_else(local)?;
         let pull = |run| open.cache.pull(&open.engine, &open.destination(), place_of_state, &run);
-        let pulled = open.run(&site.cancel_token(), pull)?;
+        let pulled = open.run(&site.begin(), pull)?;
         if !state.is_null() {
             // SAFETY: as above.
             unsafe { Place::new(state, "state") }?.give(bb_state::from(pulled));

@@ -1,9 +1,8 @@
 //! The state in the bucket.
 
 use std::ffi::{CString, c_char};
-use std::sync::OnceLock;
 
-use crate::capi::boundary::{access, access_text, c_text, free};
+use crate::capi::boundary::{Lazy, access, access_text, c_text, free, write_known};
 use crate::json::state::state_object;
 use crate::json::write_json;
 use crate::rescan::report::{PublishedBy, StateReport};
@@ -13,14 +12,14 @@ pub struct bb_state {
     state: StateReport,
     published_by: Option<CString>,
     claimed_by: Option<CString>,
-    json: OnceLock<CString>,
+    json: Lazy<CString>,
 }
 
 impl From<StateReport> for bb_state {
     fn from(state: StateReport) -> Self {
         let text = |by: &Option<PublishedBy>| by.as_ref().map(|by| c_text(by.to_string()));
         let (published_by, claimed_by) = (text(&state.published_by), text(&state.claimed_by));
-        Self { state, published_by, claimed_by, json: OnceLock::new() }
+        Self { state, published_by, claimed_by, json: Lazy::new() }
     }
 }
 
@@ -56,15 +55,10 @@ pub unsafe extern "C" fn bb_state_count(state: *const bb_state, value: u32) -> u
 /// Gets the order of the tree, such as a build number. Returns false, and writes nothing, if it has none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bb_state_order(state: *const bb_state, order: *mut u64) -> bool {
-    // SAFETY: NULL or a live handle; NULL or a place for a number.
-    let (state, place) = unsafe { (state.as_ref(), order.as_mut()) };
-    access(state, false, |state| match (place, state.state.order) {
-        (Some(place), Some(order)) => {
-            *place = order;
-            true
-        }
-        _ => false,
-    })
+    // SAFETY: NULL or a live handle.
+    let known = access(unsafe { state.as_ref() }, None, |state| state.state.order);
+    // SAFETY: NULL or a place for a number.
+    unsafe { write_known(order, known) }
 }
 
 /// Returns the last publisher and when it claimed; NULL if there was none. Lives as long as the state.
@@ -90,7 +84,7 @@ pub unsafe extern "C" fn bb_state_json(state: *const bb_state) -> *const c_char 
             let mut json = Vec::new();
             // Writing to memory cannot fail.
             let _ = write_json(&mut json, &state_object(&state.state));
-            c_text(json)
+            Box::new(c_text(json))
         }))
     })
 }

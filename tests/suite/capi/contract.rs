@@ -39,6 +39,37 @@ fn a_forked_process_is_told_at_once_and_reads_the_catalog() {
     run("fork.c", Link::Shared, &[], &[], &[]);
 }
 
+/// A child waited for ever for a report's JSON that a thread of its parent had begun to make. Now neither waits for the other.
+#[test]
+fn a_process_that_is_forked_during_calls_waits_for_no_thread_of_its_parent() {
+    let host = Host::new(World::new());
+    for number in 0..2000 {
+        host.world.write(&format!("many/{number}"), "1");
+    }
+    let program = compile(&source("fork_busy.c"), Language::C11, Link::Archive, &[], host.folder.path());
+    ended_well(&host.command(&program).output().unwrap());
+}
+
+/// The check compared process IDs, which may be equal in two namespaces.
+#[test]
+fn a_forked_process_with_the_same_id_is_told_too() {
+    let alone = std::process::Command::new("unshare").args(["-pf", "true"]).output();
+    if !alone.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: unshare -pf does not work here");
+        return;
+    }
+    let host = Host::new(World::new());
+    let program = compile(&source("fork_busy.c"), Language::C11, Link::Archive, &[], host.folder.path());
+    ended_well(&host.wrapped(&["unshare", "-pf"], &program).output().unwrap());
+}
+
+/// The host's environment is not used (a proxy from it would refuse every request), its signals come to its own threads, a site that
+/// cannot be opened leaves no thread, and a progress callback cancels its own call only.
+#[test]
+fn a_guest_leaves_environment_signals_and_threads_alone() {
+    run("guest.c", Link::Archive, &[], &[], &[]);
+}
+
 #[test]
 fn many_threads_share_a_site_and_a_catalog() {
     run("threads.c", Link::Archive, &[], &[], &[]);

@@ -1,7 +1,7 @@
 //! The examples in C and Python, as their readers would run them.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -135,6 +135,12 @@ fn prefork_server_c_redirects_from_the_catalog() {
         let object = &headers["location"];
         assert!(object.ends_with("/site/maps/a.pak"), "{object}");
         assert_eq!(try_http_get(&url("nothing")).unwrap().0, 404);
+        // Clients that send many requests and do not wait for an answer killed the workers, by SIGPIPE.
+        for _ in 0..20 {
+            let mut rude = TcpStream::connect(&place).unwrap();
+            rude.write_all(&b"GET /index.html HTTP/1.1\r\n\r\n".repeat(500)).unwrap();
+        }
+        assert_eq!(try_http_get(&url("index.html")).unwrap().0, 302);
         host.world.write("new.html", "new");
         server.wait_for("rescan: published, 1 uploaded");
         while try_http_get(&url("new.html")).unwrap().0 == 404 {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::capi::programs::manifest;
 
 /// The files of the C ABI, in the order of the header.
-const FILES: [&str; 14] = [
+const FILES: [&str; 13] = [
     "status",
     "error",
     "callbacks",
@@ -18,7 +18,6 @@ const FILES: [&str; 14] = [
     "objects",
     "resolved",
     "catalog",
-    "metrics",
     "../capi",
 ];
 

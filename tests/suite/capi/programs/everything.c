@@ -163,6 +163,7 @@ static void objects(const bb_site *site, const char *file)
     bb_resolved_free(found);
     found = NULL;
     EXPECT(BB_ERR_NOT_FOUND, false, bb_resolve(site, "nothing", BB_NUL_TERMINATED, &found, &error));
+    EXPECT(BB_ERR_NOT_FOUND, false, bb_resolve(site, "\xff", 1, &found, &error));
 }
 
 int main(int argc, char **argv)
@@ -197,6 +198,7 @@ int main(int argc, char **argv)
 
     /* A cancelled call says so, and so do later ones until the site is told to go on. */
     OK(bb_site_cancel(site, &error));
+    FAILS(BB_ERR_CANCELLED, bb_upload_file(site, argv[3], "extra/e.bin", BB_NUL_TERMINATED, NULL, &error));
     OK(bb_rescan(site, &done, &error));
     CHECK(bb_report_stop_reason(done) == BB_STOP_CANCELLED && !bb_report_is_complete(done));
     bb_report_free(done);

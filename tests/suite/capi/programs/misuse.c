@@ -71,7 +71,7 @@ static void null_arguments(char **argv, bb_config *config, bb_site *site, bb_cat
     NULLED(bb_config_check(NULL, &error));
     NULLED(bb_config_proxy_from_env(NULL, &error));
     NULLED(bb_config_on_log(NULL, BB_LOG_INFO, NULL, NULL, &error));
-    NULLED(bb_config_on_log(config, 0, NULL, NULL, &error));
+    OK(bb_config_on_log(config, 0, NULL, NULL, &error));
     OK(bb_config_on_log(config, BB_LOG_INFO, NULL, NULL, &error));
     NULLED(bb_config_on_progress(NULL, NULL, NULL, &error));
     OK(bb_config_on_progress(config, NULL, NULL, &error));
@@ -91,7 +91,8 @@ static void null_arguments(char **argv, bb_config *config, bb_site *site, bb_cat
     NULLED(bb_upload_file(site, file, "\xff", 1, &text, &error));
     NULLED(bb_upload_file(site, file, "a", (size_t)-2, &text, &error));
     NULLED(bb_delete_file(NULL, "a", 1, &error));
-    NULLED(bb_delete_file(site, NULL, 0, &error));
+    NULLED(bb_delete_file(site, NULL, 1, &error));
+    FAILS(BB_ERR_INVALID_KEY, bb_delete_file(site, NULL, 0, &error));
     NULLED(bb_url(NULL, "a", 1, &text, &error));
     NULLED(bb_url(site, NULL, 1, &text, &error));
     NULLED(bb_url(site, "a", 1, NULL, &error));
@@ -114,7 +115,9 @@ static void null_arguments(char **argv, bb_config *config, bb_site *site, bb_cat
     NULLED(bb_catalog_get(catalog, "a", 1, NULL, &error));
     NULLED(bb_catalog_refresh(NULL, NULL, &error));
     NULLED(bb_catalog_iter(NULL, "", 0, &iter, &error));
-    NULLED(bb_catalog_iter(catalog, NULL, 0, &iter, &error));
+    NULLED(bb_catalog_iter(catalog, NULL, 1, &iter, &error));
+    OK(bb_catalog_iter(catalog, NULL, 0, &iter, &error));
+    bb_iter_free(iter), iter = NULL;
     NULLED(bb_catalog_iter(catalog, "", 0, NULL, &error));
     NULLED(bb_iter_next(NULL, &error));
     /* Nothing was written. */
