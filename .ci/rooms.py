@@ -19,7 +19,8 @@ FLOORS = [
     "backend",
     "state",
     "rescan",
-    "settings",
+    "settings json",
+    "capi",
 ]
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms.split()}
 

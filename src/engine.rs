@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{Builder, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -32,6 +33,14 @@ use crate::observe::trace::Trace;
 pub const DEFAULT_WORKERS: usize = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// The stack of a thread in bytes: what the standard library takes, which otherwise asks the environment for it.
+const STACK: usize = 2 * 1024 * 1024;
+
+/// Begins a thread of the library.
+pub(crate) fn thread_named(name: impl Into<String>) -> Builder {
+    Builder::new().name(name.into()).stack_size(STACK)
+}
 
 /// The settings of an [`Engine`].
 ///
@@ -93,15 +102,21 @@ impl EngineConfig {
         if !(1..=256).contains(&self.workers) {
             return Err(StorageError::config("workers", format!("{} is not from 1 to 256", self.workers)));
         }
+        let mut threads = Vec::with_capacity(self.workers);
         let pool = ThreadPoolBuilder::new()
             .num_threads(self.workers)
-            .thread_name(|index| format!("brigade-{index}"))
+            .spawn_handler(|worker| {
+                let thread = thread_named(format!("brigade-{}", worker.index()));
+                threads.push(thread.spawn(|| worker.run())?);
+                Ok(())
+            })
             .build()
             .map_err(|error| {
                 StorageError::config("workers", "cannot start the threads").with_source(error)
             })?;
         Ok(Engine(Arc::new(Inner {
             pool,
+            threads,
             // Two jobs ready for each worker, so that none waits for the feeding thread.
             queue: crossbeam_channel::bounded(2 * self.workers),
             workers: self.workers,
@@ -114,6 +129,7 @@ impl EngineConfig {
 
 struct Inner {
     pool: ThreadPool,
+    threads: Vec<JoinHandle<()>>,
     queue: (Sender<Job>, Receiver<Job>),
     workers: usize,
     clock: Arc<dyn Clock>,
@@ -146,6 +162,27 @@ impl Engine {
     /// The counters of everything that this engine has done.
     pub fn metrics(&self) -> MetricsSnapshot {
         self.0.trace.metrics.snapshot()
+    }
+
+    /// Ends the workers and waits until they have ended. Without this call they end by themselves some time after the last
+    /// handle on the engine is dropped.
+    ///
+    /// Returns false, and ends nothing, while there are other handles: clones, backends and orchestrators.
+    ///
+    /// ```
+    /// let engine = bucket_brigade::Engine::new().unwrap();
+    /// assert!(!engine.clone().join());
+    /// assert!(engine.join());
+    /// ```
+    pub fn join(self) -> bool {
+        let Ok(Inner { pool, threads, .. }) = Arc::try_unwrap(self.0) else { return false };
+        // Without its pool a worker ends once it has nothing left to do.
+        drop(pool);
+        for thread in threads {
+            // A worker's panic was caught and reported where it happened.
+            let _ = thread.join();
+        }
+        true
     }
 
     /// Refuses a call from one of the engine's own threads: a worker that waited for the pool could wait for ever.

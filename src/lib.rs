@@ -37,9 +37,8 @@
 //!   backend of four methods opens files by path.)
 //! - A rescan of an unchanged tree sends no request, reads no file's content but that of ignore files
 //!   ([`RescanConfig::ignore_files`]), and commits nothing, if the files were older than 2 s at the last scan. It
-//!   therefore does not notice a bucket that others changed or that was restored from a backup, nor a cache that was
-//!   restored together with an older tree. A verification does, and publishes what it finds missing or different in
-//!   the same run ([`Run::verify`]).
+//!   therefore does not notice a bucket that others changed or that was restored from a backup. A verification does,
+//!   and publishes what it finds missing or different in the same run ([`Run::verify`]).
 //! - A run that has work first sends one small signed request. A wrong endpoint, certificate, credential, bucket or
 //!   clock is one error, and a server that does not respond is detected within 30 s. Later, an error that
 //!   concerns one key does not stop the others.
@@ -54,9 +53,10 @@
 //!   one for each host name lookup, because the system's cannot be cancelled (at most one per destination at a time, one
 //!   for the name of its proxy, and one per request for credentials). No process is started, except a
 //!   `credential_process` by `CredentialChain` and the command of a secret in a configuration file.
-//!   Environment variables are read only by functions named for it (`from_env` and what they return,
+//!   Environment variables are used only by functions named for it (`from_env` and what they return,
 //!   [`NetworkConfig::proxy_from_env`], a value that a configuration file takes from a variable), except that on macOS
-//!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates.
+//!   `SSL_CERT_FILE` and `SSL_CERT_DIR` are read to find the trusted certificates. The HTTP client below looks at
+//!   `HTTP_PROXY` and the like when a backend is made; what it finds is dropped.
 //!
 //! # Many readers
 //!
@@ -115,16 +115,35 @@
 //!
 //! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "capi"))]
 extern crate self as bucket_brigade;
 #[cfg(test)]
 #[path = "../tests/inside/mod.rs"]
 mod inside;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/fuzz/targets/mod.rs"]
+mod fuzz_targets;
+
+/// Returns the fuzz target of a name.
+#[cfg(fuzzing)]
+pub fn fuzz_target(name: &str) -> Option<fn(&[u8])> {
+    fuzz_targets::find(name)
+}
+
 mod backend;
+#[cfg(feature = "capi")]
+pub mod capi;
 mod clock;
 mod engine;
 mod error;
+#[cfg(feature = "capi")]
+#[allow(
+    dead_code,
+    unreachable_patterns,
+    reason = "the command has the same file, and sees the crate from outside"
+)]
+mod json;
 mod key;
 mod observe;
 mod request_context;
@@ -137,6 +156,10 @@ mod text;
 mod tree;
 
 pub mod guide;
+
+// The name that `json` has for it in the command, too.
+#[cfg(feature = "capi")]
+use text as printable;
 
 pub use backend::local::LocalBackend;
 pub use backend::s3::S3Backend;
@@ -164,6 +187,7 @@ pub use rescan::config::{FirstRun, MaxDelete, RescanConfig, Verify};
 pub use rescan::multipart::unfinished::{AbortedUploads, UnfinishedUpload};
 pub use rescan::options::Run;
 pub use rescan::orchestrator::RescanOrchestrator;
+pub use rescan::orchestrator::rebuild::{Rebuild, RebuildReport};
 pub use rescan::report::{
     Adoption, DeletesRefused, Kept, KeptReason, PublishedBy, REPORT_LIST_LIMIT, RescanOutcome, RescanReport,
     StateReport, StopReason, TooMany, UnknownObjects, Uploaded, VerifyReport,
@@ -175,6 +199,7 @@ pub use settings::{
     shown::ConfigEntry,
 };
 pub use state::cache::CacheManager;
+pub use state::cache::replacement::CacheFound;
 pub use state::catalog::{Catalog, Entries};
 pub use state::records::PendingKind;
 pub use state::resolve::{KeyState, Resolved};

@@ -2,7 +2,7 @@
 
 pub(crate) mod bucket_state;
 pub(crate) mod config;
-mod context;
+pub(crate) mod context;
 mod delete;
 mod dispatch;
 mod first_run;

@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod catalog;
+pub(crate) mod file_mark;
 pub(crate) mod recorder;
 pub(crate) mod records;
 mod redb;

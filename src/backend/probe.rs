@@ -1,13 +1,13 @@
 //! The probe of a store: finds out whether it keeps the conditions of writes and deletes. Some stores ignore them and
 //! answer as if they did not, so nothing is believed.
 
-use std::sync::Barrier;
 use std::thread;
 
 use crate::backend::condition::{Condition, WRITES_RACED};
 use crate::backend::state_objects::{Fetched, ProbeResult, PutSmall, STATE_FOLDER, SmallObject};
 use crate::backend::transfers::{Transfers, new_token};
 use crate::engine::gate::Gate;
+use crate::engine::thread_named;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -107,16 +107,24 @@ impl Probe<'_> {
     }
 
     fn race(&self, name: &str) -> Result<Race, StorageError> {
-        let start = Barrier::new(RACERS);
+        let (start, started) = crossbeam_channel::bounded::<()>(0);
         let race = |racer: usize| {
             let content = format!("racer {racer}");
-            start.wait();
+            // Until the sender is dropped: also if one of the threads cannot be started.
+            let _ = started.recv();
             self.put(name, &content, &Condition::Absent).map(|put| (content, put))
         };
         let ended: Vec<_> = thread::scope(|scope| {
             let race = &race;
-            let racers: Vec<_> = (0..RACERS).map(|racer| scope.spawn(move || race(racer))).collect();
-            racers.into_iter().map(|racer| racer.join().unwrap_or_else(|_| Err(racer_panicked()))).collect()
+            let racers: Vec<_> = (0..RACERS)
+                .map(|racer| thread_named("brigade-probe").spawn_scoped(scope, move || race(racer)))
+                .collect();
+            drop(start);
+            let ended = |racer: std::io::Result<thread::ScopedJoinHandle<'_, _>>| match racer {
+                Ok(racer) => racer.join().unwrap_or_else(|_| Err(racer_panicked())),
+                Err(error) => Err(racer_not_started(error)),
+            };
+            racers.into_iter().map(ended).collect()
         });
         let mut found = Race::default();
         for ended in ended {
@@ -316,6 +324,11 @@ fn not_done(what: &str, put: &Put) -> String {
         Put::Unsupported(error) => format!("the store does not support a {what}: {error}"),
         Put::Stored(_) | Put::Refused { .. } => format!("a {what} whose condition held was refused"),
     }
+}
+
+fn racer_not_started(error: std::io::Error) -> StorageError {
+    StorageError::new(ErrorKind::Other, Operation::Upload, "cannot start the threads of the probe")
+        .with_source(error)
 }
 
 fn racer_panicked() -> StorageError {

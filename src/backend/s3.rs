@@ -21,11 +21,11 @@ mod errors;
 pub(crate) mod headers;
 pub(crate) mod http;
 mod operations;
-mod redaction;
+pub(crate) mod redaction;
 mod request;
 mod standalone;
 mod state_objects;
-mod xml;
+pub(crate) mod xml;
 
 use std::fmt;
 use std::path::Path;
@@ -38,6 +38,8 @@ use log::Level;
 use crate::backend::s3::checks::is_loopback;
 use crate::backend::s3::client::Client;
 use crate::backend::s3::config::{S3Config, S3Settings};
+#[cfg(any(test, fuzzing))]
+use crate::backend::s3::http::transport::{Connections, Wire};
 use crate::backend::s3::operations::copy_object::CopySupport;
 use crate::backend::s3::operations::{
     copy_object, delete_objects, first_request, get_object, head_object, list_objects, multipart,
@@ -48,6 +50,7 @@ use crate::backend::{
     PartUpload, Receipt, Reconciled, StateObjects, StorageBackend, StoredObject, Transfers, Upload,
     UploadMarker, UploadName, UploadPage, sealed,
 };
+use crate::clock::CancelToken;
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
 use crate::error::{Operation, StorageError};
@@ -136,6 +139,13 @@ impl S3Backend {
         })
     }
 
+    /// Replaces the network by connections that `wire` makes.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn over(mut self, wire: impl Wire) -> Result<Self, StorageError> {
+        self.client.replace_connections(Connections::over(&self.settings.network, wire)?);
+        Ok(self)
+    }
+
     /// Returns the object's name in the bucket: the prefix, then `remote_key`.
     pub fn build_key(&self, remote_key: &str) -> String {
         self.settings.address.build_key(remote_key)
@@ -195,13 +205,35 @@ impl S3Backend {
     }
 }
 
+#[cfg(feature = "capi")]
+impl S3Backend {
+    /// Uploads a file until the token is cancelled.
+    pub(crate) fn upload_file_until(
+        &self,
+        cancel: &CancelToken,
+        local_path: &Path,
+        remote_key: &str,
+    ) -> Result<String, StorageError> {
+        standalone::upload_file(self, local_path, remote_key, cancel)
+    }
+
+    /// Deletes an object, unless the token is cancelled before.
+    pub(crate) fn delete_file_until(
+        &self,
+        cancel: &CancelToken,
+        remote_key: &str,
+    ) -> Result<(), StorageError> {
+        standalone::delete_file(self, remote_key, cancel)
+    }
+}
+
 impl StorageBackend for S3Backend {
     fn upload_file(&self, local_path: &Path, remote_key: &str) -> Result<String, StorageError> {
-        standalone::upload_file(self, local_path, remote_key)
+        standalone::upload_file(self, local_path, remote_key, &CancelToken::new())
     }
 
     fn delete_file(&self, remote_key: &str) -> Result<(), StorageError> {
-        standalone::delete_file(self, remote_key)
+        standalone::delete_file(self, remote_key, &CancelToken::new())
     }
 
     fn get_url(&self, remote_key: &str) -> String {

@@ -10,7 +10,7 @@ macro_rules! counters {
         struct Counters { $($name: AtomicU64),* }
 
         /// All counters at one moment. They start at zero with their engine (in a report: with its run) and only
-        /// grow, except `pending_files`.
+        /// grow, except `pending_files` and `last_rescan_time`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         #[non_exhaustive]
         pub struct MetricsSnapshot {

@@ -238,8 +238,9 @@ impl RescanConfig {
     /// on top: a file is published if they admit it and no line ignores it. Where links are followed, the path by name
     /// and the real one count.
     ///
-    /// An ignore file has 1 MiB of UTF-8 at most. One that cannot be read, is no regular file (or is a symbolic link,
-    /// where none are followed), or has a line that is no pattern ends the rescan with
+    /// An ignore file has 1 MiB of UTF-8 at most, and 2 MiB if each `[…]` counts as 3 bytes for each character that it
+    /// matches. One that is larger, cannot be read, is no regular file (or is a symbolic link, where none are
+    /// followed), or has a line that is no pattern ends the rescan with
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), file and line, before anything is sent. Lines that git would
     /// silently let match nothing, such as `[a` or `a\`, count as wrong; so do characters between brackets that are not
     /// ASCII.

@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) force: AtomicBool,
     /// Files are hashed and compared with the published version, and not sent.
     pub(crate) hash_only: AtomicBool,
+    /// The records of the cache are not compared with the objects, although they should be: nothing is deleted.
+    pub(crate) unverified: AtomicBool,
     /// What writes share whose state lies in the bucket.
     pub(crate) shared: Option<SharedWrites>,
 }

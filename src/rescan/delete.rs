@@ -78,6 +78,9 @@ impl Dispatcher<'_> {
             // Nothing to say, or the stop reason says it.
             Refusal::NothingToDelete | Refusal::Stopped => return,
             Refusal::Blocked => "part of the tree could not be read",
+            Refusal::Unverified => {
+                "the cache was copied, and its records could not be compared with the objects"
+            }
             Refusal::UploadsFailed => {
                 "some uploads failed, and published files may still refer to the deleted ones"
             }
@@ -190,7 +193,7 @@ impl Dispatcher<'_> {
 
 /// Returns true if no file has exactly this name. A case-insensitive file system also finds a file whose name differs
 /// in case.
-fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
+pub(crate) fn is_gone(root: &Folder, key: &Path) -> Result<bool, StorageError> {
     let is_gone = match root.stat(key) {
         // A folder in its place is not the file that was published.
         Ok(stat) if file_type(&stat).is_dir() => Ok(true),

@@ -9,8 +9,12 @@
 //!
 //! A run is one pass over the tree, and a second one if a verification found objects missing or different.
 
+mod copied;
 mod existing;
+mod limits;
 mod prepare;
+pub(crate) mod rebind;
+pub(crate) mod rebuild;
 mod shared_state;
 
 use std::fmt;
@@ -20,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::backend::{StorageBackend, Transfers};
+use crate::backend::StorageBackend;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
@@ -28,8 +32,7 @@ use crate::observe::trace::Trace;
 use crate::rescan::bucket_state::StateRun;
 use crate::rescan::config::{RescanConfig, Verify};
 use crate::rescan::context::{Context, panicked};
-use crate::rescan::delete::guard::{self, Allowed, Conditions, Refusal};
-use crate::rescan::dispatch::{DispatchLimits, Dispatcher};
+use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::shared_state::has_state_work;
@@ -197,7 +200,10 @@ impl RescanOrchestrator {
         mut state: Option<&mut StateRun>,
         report: &mut RescanReport,
     ) -> Result<End, StorageError> {
-        let found = state.as_deref_mut().map(|state| self.pull_state(context, state)).transpose()?;
+        let found = match state.as_deref_mut() {
+            Some(state) => Some(self.pull_state(context, state)?),
+            None => self.check_origin(context, report)?,
+        };
         let mut end = self.publish_tree(context, state.as_deref_mut(), found, report)?;
         if run.dry_run || run.verify == Verify::Ack || end.tally.stop.is_some() {
             return Ok(end);
@@ -249,6 +255,7 @@ impl RescanOrchestrator {
         } else if !plan.is_empty()
             || self.is_mirror_due(&plan)?
             || self.cache.open_upload_count()? > 0
+            || is_out_of_reach(found.as_ref())
             || has_state_work(state.as_deref_mut(), found.as_ref(), &mut end.tally)?
         {
             (end.tally, plan) = self.carry_out_plan(context, state, found, plan, report)?;
@@ -270,7 +277,10 @@ impl RescanOrchestrator {
         let recorder = Arc::new(Recorder::start(&self.cache, &context.session.trace.metrics)?);
         let (engine, limits) = (&self.engine, self.dispatch_limits());
         let mut dispatcher = Dispatcher::new(engine, context.clone(), &self.cache, &recorder, limits);
-        if plan.may_need_no_store() && self.cache.open_upload_count()? == 0 {
+        if plan.may_need_no_store()
+            && self.cache.open_upload_count()? == 0
+            && !is_out_of_reach(found.as_ref())
+        {
             // Perhaps only stats have changed. Hashing finds that out without a request.
             dispatcher.confirm(report);
             recorder.sync()?;
@@ -317,33 +327,6 @@ impl RescanOrchestrator {
         Ok((tally, plan))
     }
 
-    fn dispatch_limits(&self) -> DispatchLimits {
-        DispatchLimits {
-            batch_size: self.config.batch_size.unwrap_or(self.engine.workers()),
-            delete_chunk: self.backend.transfers().map_or(1, Transfers::delete_limit),
-            parts_in_flight: self.config.parts_in_flight.unwrap_or(self.engine.workers()),
-            whole_file_digest: self.config.whole_file_digest,
-            has_fallback: self.config.fallback.is_some(),
-        }
-    }
-
-    /// Returns the reason to delete nothing, if there is one. Deletes come last, and only after a run without failures.
-    fn delete_refusal(&self, context: &Context, plan: &Plan, dispatcher: &Dispatcher<'_>) -> Option<Refusal> {
-        guard::refusal(&Conditions {
-            counts: plan.counts(),
-            allowed: self.delete_limits(),
-            stopped: dispatcher.tally.is_stopped(),
-            blocked: plan.blocked,
-            failed_uploads: dispatcher.tally.failed_uploads,
-            same_root: context.root.is_at(&self.root).unwrap_or(false),
-        })
-    }
-
-    /// The limits for deletes that the caller has set.
-    fn delete_limits(&self) -> Allowed {
-        Allowed { max_delete: self.config.max_delete, empty: self.config.allow_empty }
-    }
-
     fn update_catalog(&self) -> Result<(), StorageError> {
         if self.config.catalog { catalog::update(&self.cache, self.engine.clock().wall()) } else { Ok(()) }
     }
@@ -378,6 +361,11 @@ impl RescanOrchestrator {
         report.metrics = trace.metrics.snapshot();
         Ok(())
     }
+}
+
+/// Returns true if a first request has shown that the store cannot be reached.
+fn is_out_of_reach(found: Option<&Preflight>) -> bool {
+    matches!(found, Some(Preflight::Unreachable(_)))
 }
 
 fn emit_planned(trace: &Trace, plan: &Plan, report: &RescanReport) {

@@ -203,6 +203,9 @@ pub struct RescanReport {
     /// On a first run: the objects under the prefix that this cache neither published nor took over. `None` for
     /// [`FirstRun::Mirror`](crate::FirstRun::Mirror), which takes over all of them.
     pub unknown_objects: Option<UnknownObjects>,
+    /// The comparison with a listing of the records of a cache that was copied, or put back by a backup. Objects that are
+    /// missing or different are no longer recorded.
+    pub copied_cache: Option<VerifyReport>,
     /// The state in the bucket, if the configuration says that it lies there and it could be read.
     pub state: Option<StateReport>,
     /// The first error that showed the store unreachable or out of order.
@@ -247,6 +250,7 @@ impl RescanReport {
             open_uploads: 0,
             adoption: None,
             unknown_objects: None,
+            copied_cache: None,
             state: None,
             outage: None,
             verified: None,
@@ -264,7 +268,7 @@ impl RescanReport {
     pub(crate) fn reset_for_second_pass(&mut self) -> u64 {
         (self.scanned, self.unchanged, self.outside_sizes) = (0, 0, 0);
         // What was settled for good is not found again.
-        self.kept.retain(|kept| kept.reason == KeptReason::NotOurs);
+        self.kept.retain(|kept| matches!(kept.reason, KeptReason::NotOurs | KeptReason::NotAsRecorded));
         (self.kept_count, self.skipped_count) = (self.kept.len() as u64, 0);
         self.skipped.clear();
         let found = self.verified.take().unwrap_or_default();

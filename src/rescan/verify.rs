@@ -9,6 +9,7 @@
 //! - [`Findings`]: writes what was found to the cache. Only the calling thread uses it; workers return results.
 
 mod contents;
+pub(crate) mod recheck;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -216,12 +216,19 @@ impl Config {
     /// Returns the value of a setting, or its default; `None` if it has none, is a secret or stands elsewhere. User and
     /// password of a proxy are hidden.
     pub fn get(&self, name: &str) -> Option<String> {
+        self.get_bytes(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    /// Returns the value of a setting as [`get`](Self::get) does, also of a path that is not UTF-8.
+    pub(crate) fn get_bytes(&self, name: &str) -> Option<OsString> {
         match self.given.get(name).and_then(|values| values.last()) {
-            Some((Given::Plain(value), _)) => Some(shown_text(name, &value.to_string_lossy())),
-            Some((Given::Secret(_) | Given::Elsewhere(_), _)) => None,
-            None => {
-                find_setting(name).map(|setting| setting.default.to_owned()).filter(|value| !value.is_empty())
+            Some((Given::Plain(value), _)) => {
+                Some(value.to_str().map_or_else(|| value.clone(), |text| shown_text(name, text).into()))
             }
+            Some((Given::Secret(_) | Given::Elsewhere(_), _)) => None,
+            None => find_setting(name)
+                .map(|setting| setting.default.into())
+                .filter(|value: &OsString| !value.is_empty()),
         }
     }
 
@@ -319,7 +326,7 @@ impl Config {
 }
 
 /// Returns the setting of a name, or the error with the nearest one.
-fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
+pub(crate) fn setting_of(name: &str) -> Result<&'static Setting, StorageError> {
     find_setting(name).ok_or_else(|| {
         let known = all_settings().map(|(_, setting)| setting.name);
         let why = format!("there is no such setting{}", did_you_mean(name, known));

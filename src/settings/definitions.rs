@@ -13,10 +13,12 @@ use crate::settings::setting::Setting;
 
 /// The commands that publish, or show what they would do.
 const SYNC: &[&str] = &["sync", "plan"];
+/// The commands that read the tree.
+const TREE: &[&str] = &["sync", "plan", "rebuild"];
 /// All commands with a destination.
-const ALL: &[&str] = &["sync", "plan", "status", "verify", "url", "pull", "uploads"];
+const ALL: &[&str] = &["sync", "plan", "status", "verify", "url", "pull", "uploads", "rebuild"];
 /// The commands that send requests.
-const REQUESTS: &[&str] = &["sync", "plan", "verify", "pull", "uploads"];
+const REQUESTS: &[&str] = &["sync", "plan", "verify", "pull", "uploads", "rebuild"];
 
 /// Settings that belong together: a heading of the command's help and a table of the manual.
 pub(crate) struct Group {

@@ -1,6 +1,6 @@
 //! Makes the parts of a run from a [`Config`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,11 @@ use crate::backend::s3::auth::credentials::Credentials;
 use crate::backend::s3::config::S3Config;
 use crate::backend::s3::http::bandwidth::Bandwidth;
 use crate::engine::Engine;
+#[cfg(feature = "capi")]
+use crate::engine::EngineConfig;
 use crate::error::StorageError;
+#[cfg(feature = "capi")]
+use crate::observe::event::Observer;
 use crate::rescan::bucket_state::settings::RemoteState;
 use crate::rescan::config::RescanConfig;
 use crate::rescan::options::Run;
@@ -58,14 +62,37 @@ impl Config {
 
     fn open_resolved(&self, engine: &Engine) -> Result<RescanOrchestrator, StorageError> {
         let root = self.root()?.ok_or_else(|| missing("root", "the directory to publish"))?;
-        let cache = self
+        let (backend, cache) = self.open_ends(engine)?;
+        self.orchestrator(engine, &root, backend, cache)
+    }
+
+    /// Makes the backend and opens the cache.
+    pub(crate) fn open_ends(&self, engine: &Engine) -> Result<(Arc<S3Backend>, CacheManager), StorageError> {
+        let path = self
             .cache_path()?
             .ok_or_else(|| missing("cache", "a file for the record of what is published"))?;
         let backend = self.backend(engine)?;
+        let cache = CacheManager::open_waiting(path, self.lock_wait()?)?;
+        Ok((backend, cache))
+    }
+
+    /// Makes the orchestrator between a root and these ends.
+    pub(crate) fn orchestrator(
+        &self,
+        engine: &Engine,
+        root: &Path,
+        backend: Arc<S3Backend>,
+        cache: CacheManager,
+    ) -> Result<RescanOrchestrator, StorageError> {
         let rescan = self.rescan_config(engine)?;
-        let cache = CacheManager::open_waiting(cache, self.lock_wait()?)?;
         RescanOrchestrator::with_config(engine, root, backend, cache, rescan)
             .map_err(|error| self.explain(error))
+    }
+
+    /// Starts an engine with `batch_size` workers and this observer.
+    #[cfg(feature = "capi")]
+    pub(crate) fn engine_with(&self, observer: Option<Arc<dyn Observer>>) -> Result<Engine, StorageError> {
+        observer.into_iter().fold(self.parts()?.engine, EngineConfig::observer).build()
     }
 
     /// The directory to publish.

@@ -2,8 +2,10 @@
 
 pub(crate) mod binding;
 pub(crate) mod copy;
+pub(crate) mod identity;
 pub(crate) mod pulled;
 pub(crate) mod pushed;
+pub(crate) mod replacement;
 pub(crate) mod runs;
 
 use std::fmt;
@@ -18,6 +20,7 @@ use crate::backend::{SentPart, StorageBackend};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
+use crate::state::file_mark::FileMark;
 use crate::state::records::{OpenUpload, Pending, PendingKind, Published, encode};
 use crate::state::redb::RedbStore;
 use crate::state::resolve::{Known, Places, Resolved};
@@ -277,12 +280,13 @@ impl CacheManager {
         Ok(self.0.store.meta(META_CATALOG)?.as_deref() == Some(&checksum.to_le_bytes()))
     }
 
-    /// Records the checksum of the catalog that was written, unless the cache is open for reading only.
-    pub(crate) fn note_catalog(&self, checksum: u64) -> Result<(), StorageError> {
+    /// Records the checksum and the file of the catalog that was written, unless the cache is open for reading only.
+    pub(crate) fn note_catalog(&self, checksum: u64, file: FileMark) -> Result<(), StorageError> {
         if self.is_read_only() {
             return Ok(());
         }
-        self.apply(&[Write::Meta(META_CATALOG, checksum.to_le_bytes().to_vec())])
+        let checksum = Write::Meta(META_CATALOG, checksum.to_le_bytes().to_vec());
+        self.apply(&[checksum, self.catalog_mark(file)?])
     }
 
     /// Returns the published and the pending record of a key.

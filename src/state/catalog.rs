@@ -15,6 +15,7 @@
 mod file;
 mod format;
 mod keys;
+pub(crate) mod origin;
 mod write;
 
 use std::path::{Path, PathBuf};

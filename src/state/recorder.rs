@@ -19,6 +19,7 @@ use crossbeam_channel::{Sender, bounded};
 
 use crate::backend::{Intent, Journal, SentPart, UploadName};
 use crate::engine::batch_queue::BatchQueue;
+use crate::engine::thread_named;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::metrics::Metrics;
@@ -54,8 +55,7 @@ impl Recorder {
         let queue = BatchQueue::new();
         let failure = Arc::new(Mutex::new(None));
         let worker = Committer { cache: cache.clone(), failure: failure.clone(), metrics: metrics.clone() };
-        let thread = std::thread::Builder::new()
-            .name("brigade-recorder".to_owned())
+        let thread = thread_named("brigade-recorder")
             .spawn({
                 let queue = queue.clone();
                 move || worker.run(&queue)

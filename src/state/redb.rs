@@ -23,6 +23,7 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::backend::SentPart;
 use crate::error::{ErrorKind, Operation, StorageError};
+use crate::state::file_mark::FileMark;
 use crate::state::records::{OpenUpload, decode};
 use crate::state::redb::access::{Access, damaged, guarded, is_damage};
 use crate::state::redb::file::OpenFile;
@@ -185,6 +186,12 @@ impl RedbStore {
     }
 }
 
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.access.close();
+    }
+}
+
 impl Store for RedbStore {
     fn is_completion_due(&self) -> Result<bool, StorageError> {
         // The first complete run counts even if it published nothing.
@@ -294,6 +301,10 @@ impl Store for RedbStore {
 
     fn check(&self) -> Result<(), StorageError> {
         self.file.check()
+    }
+
+    fn mark(&self) -> FileMark {
+        self.file.mark()
     }
 
     fn page(

@@ -2,6 +2,7 @@
 
 use crate::backend::SentPart;
 use crate::error::StorageError;
+use crate::state::file_mark::FileMark;
 use crate::state::records::{OpenUpload, Pending, Published, UploadStep};
 
 /// The version of the tables and of the records in them.
@@ -88,6 +89,9 @@ pub(crate) trait Store: Send + Sync {
 
     /// Fails if the file was removed or replaced: later writes would be lost.
     fn check(&self) -> Result<(), StorageError>;
+
+    /// Returns the identity of the open file.
+    fn mark(&self) -> FileMark;
 
     /// Returns a named value of the whole cache.
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError>;

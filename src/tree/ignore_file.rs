@@ -29,6 +29,10 @@ pub(crate) const IGNORE_FILE: &str = ".brigadeignore";
 /// The most bytes of an ignore file.
 const MOST_BYTES: u64 = 1024 * 1024;
 
+/// The most bytes of its patterns as they are compiled. Brackets become a hundred times longer, and then take 200 times as
+/// much memory. Longer sets of brackets do not compile anyhow.
+const MOST_COMPILED: usize = 2 * 1024 * 1024;
+
 /// A FIFO in its place is not waited for.
 const OPEN_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
@@ -93,7 +97,7 @@ impl IgnoreRules {
 }
 
 /// Compiles the lines of an ignore file. The error has the number of the line, if a single one is wrong.
-fn compile(bytes: &[u8]) -> Result<Gitignore, (Option<usize>, String)> {
+pub(crate) fn compile(bytes: &[u8]) -> Result<Gitignore, (Option<usize>, String)> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
         (Some(line), "it is not UTF-8".to_owned())
@@ -102,9 +106,15 @@ fn compile(bytes: &[u8]) -> Result<Gitignore, (Option<usize>, String)> {
     builder.allow_unclosed_class(false);
     // Editors on Windows put a byte order mark in front.
     let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
+    let mut compiled = 0;
     for (number, line) in (1..).zip(lines) {
         let wrong = |why: &dyn std::fmt::Display| (Some(number), format!("{line:?}: {why}"));
         for pattern in pattern::translate(line).map_err(|why| wrong(&why))? {
+            compiled += pattern.len();
+            if compiled > MOST_COMPILED {
+                let why = "the brackets up to here are too many; write fewer, or names without brackets";
+                return Err((Some(number), why.to_owned()));
+            }
             builder.add_line(None, &pattern).map_err(|error| wrong(&error))?;
         }
     }

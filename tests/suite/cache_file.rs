@@ -189,6 +189,22 @@ fn p5_damaged_cache_is_an_error_for_readers_too() {
     }
 }
 
+/// I9: somebody overwrote the file while it was open. redb commits once more when it closes a database, and panicked over
+/// that in the thread of the host that dropped the cache. Closing is guarded as every other call into redb.
+#[test]
+fn i9_cache_that_was_damaged_while_open_is_closed_without_a_panic() {
+    use std::os::unix::fs::FileExt;
+    let world = tree();
+    world.orchestrator().rescan().unwrap();
+    let length = usize::try_from(fs::metadata(world.cache_path()).unwrap().len()).unwrap();
+    let cache = world.cache();
+    let file = fs::OpenOptions::new().write(true).open(world.cache_path()).unwrap();
+    file.write_all_at(&vec![0x55; length - 64], 64).unwrap();
+    drop(cache);
+    // The lock is free.
+    assert_eq!(CacheManager::open(world.cache_path()).unwrap_err().kind(), ErrorKind::CacheDamaged);
+}
+
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

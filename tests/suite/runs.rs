@@ -245,7 +245,7 @@ fn p5_damaged_cache_is_refused_with_what_to_do() {
     {
         let error = refused(&bytes).unwrap();
         assert_eq!(error.kind(), ErrorKind::CacheDamaged);
-        assert!(error.to_string().contains("Move the file away"), "{error}");
+        assert!(error.to_string().contains("Make the cache anew"), "{error}");
     }
     for at in (100..good.len()).step_by(4096) {
         let mut bytes = good.clone();

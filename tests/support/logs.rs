@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, Once};
 
 use log::kv::{Error, Key, Value, VisitSource};
@@ -12,6 +13,7 @@ use super::{NEXT_TOKEN, SESSION_TOKEN};
 
 static LEAKS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static INSTALL: Once = Once::new();
+static SEARCHED: AtomicU64 = AtomicU64::new(0);
 
 struct Watcher;
 
@@ -26,6 +28,7 @@ impl Log for Watcher {
         if record.target().starts_with("ureq_proto") {
             text = with_rows_before(&text);
         }
+        SEARCHED.fetch_add(1, Relaxed);
         if let Some(leak) = leak_in(&text) {
             LEAKS.lock().unwrap().push(format!("{} in {} {text}", leak, record.target()));
         }
@@ -88,6 +91,11 @@ pub fn watch() {
         log::set_logger(&Watcher).unwrap();
         log::set_max_level(LevelFilter::Trace);
     });
+}
+
+/// The number of records searched so far.
+pub fn searched() -> u64 {
+    SEARCHED.load(Relaxed)
 }
 
 /// The leaks found so far.

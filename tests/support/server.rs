@@ -209,18 +209,26 @@ pub type PlainAnswer = (u16, BTreeMap<String, String>, Vec<u8>);
 
 /// Sends these bytes, which are one request, to `HOST:PORT`, and reads the answer.
 pub fn exchange(host: &str, request: &[u8]) -> io::Result<PlainAnswer> {
-    let mut stream = TcpStream::connect(host)?;
+    exchange_on(&mut connect(host)?, request)
+}
+
+/// A connection to `HOST:PORT` for [`exchange_on`].
+pub fn connect(host: &str) -> io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(host)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(GET_TIMEOUT))?;
-    stream.write_all(request)?;
+    Ok(BufReader::new(stream))
+}
 
-    let mut reader = BufReader::new(stream);
-    let status_line = read_line(&mut reader)?;
+/// As [`exchange`], on a connection that may have had requests before.
+pub fn exchange_on(reader: &mut BufReader<TcpStream>, request: &[u8]) -> io::Result<PlainAnswer> {
+    reader.get_mut().write_all(request)?;
+    let status_line = read_line(reader)?;
     let status = status_line.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| invalid("no status in the answer"))?;
-    let headers = read_headers(&mut reader)?;
+    let headers = read_headers(reader)?;
     let empty = request.starts_with(b"HEAD ") || matches!(status, 204 | 304);
-    let body = if empty { Vec::new() } else { read_body(&mut reader, &headers)? };
+    let body = if empty { Vec::new() } else { read_body(reader, &headers)? };
     Ok((status, headers, body))
 }
 

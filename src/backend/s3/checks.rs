@@ -43,7 +43,9 @@ pub(crate) fn check_endpoint(text: &str) -> Result<String, StorageError> {
         .map_err(|_| wrong("not a URL; write https://HOST or http://HOST:PORT"))?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
     let scheme = scheme.ok_or_else(|| wrong("the scheme must be https:// or http://"))?;
-    let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?.as_str();
+    // A port alone is an authority, too.
+    let authority = uri.authority().filter(|authority| !authority.host().is_empty());
+    let authority = authority.ok_or_else(|| wrong("it has no host"))?.as_str();
     if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
         return Err(wrong("it has a path; set bucket and bucket_prefix instead"));
     }
@@ -93,7 +95,9 @@ pub(crate) fn is_aws(host: &str) -> bool {
 
 /// Checks that `url` can stand before keys: absolute, without query and fragment.
 pub(crate) fn check_base_url(field: &str, url: &str) -> Result<String, StorageError> {
-    let absolute = url.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.query().is_none());
+    let has_host = |uri: &Uri| uri.host().is_some_and(|host| !host.is_empty());
+    let absolute =
+        url.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && has_host(&uri) && uri.query().is_none());
     if !absolute || url.contains('#') {
         let why = format!(
             "{:?} is no absolute URL without a query: write https://HOST or https://HOST/PATH",

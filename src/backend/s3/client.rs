@@ -89,6 +89,12 @@ impl Client {
         })
     }
 
+    /// Sends requests over other connections.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn replace_connections(&mut self, connections: Connections) {
+        self.connections = connections;
+    }
+
     /// Returns the `Date` of the last response, in seconds since 1970.
     pub(crate) fn store_date(&self) -> Option<u64> {
         Some(self.date.load(Relaxed)).filter(|date| *date > 0)

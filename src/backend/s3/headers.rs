@@ -69,8 +69,8 @@ const NOT_STORED: [&str; 2] = ["x-amz-expected-bucket-owner", "x-amz-request-pay
 
 /// The headers of one kind of objects: of those that have the same media type and match the same rules.
 pub(crate) struct ObjectHeaders {
-    headers: HeaderMap,
-    due: DueHeaders,
+    pub(crate) headers: HeaderMap,
+    pub(crate) due: DueHeaders,
 }
 
 /// Checks the headers of every object and normalizes their values.

@@ -2,9 +2,11 @@
 
 pub(crate) mod bandwidth;
 pub(crate) mod body;
+#[cfg(feature = "profiles")]
+mod body_taker;
 mod dial;
 mod dns;
-mod meter;
+pub(crate) mod meter;
 pub(crate) mod network;
 pub(crate) mod no_proxy;
 #[cfg(feature = "profiles")]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use memchr::memmem;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use time::{Date, Month};
@@ -43,33 +44,31 @@ struct RawError {
 
 /// Returns whether a body is an `<Error>` document. Other documents may have elements of that name.
 pub(crate) fn is_error(body: &[u8]) -> bool {
-    from_root(body).starts_with(b"<Error")
+    root_name(body) == Some(b"Error".as_slice())
 }
 
 /// Returns whether a body is the XML result of an S3 operation.
 pub(crate) fn is_result(body: &[u8]) -> bool {
-    let root = from_root(body);
-    let end = root.iter().position(|byte| b" \t\r\n/>".contains(byte)).unwrap_or(root.len());
-    root.starts_with(b"<") && root[..end].ends_with(b"Result")
+    root_name(body).is_some_and(|name| name.ends_with(b"Result"))
 }
 
-/// Returns a document from its first element on.
-fn from_root(body: &[u8]) -> &[u8] {
-    let text = body.trim_ascii_start();
-    let text = match text.strip_prefix(b"<?xml") {
-        Some(rest) => rest.iter().position(|byte| *byte == b'>').map_or(rest, |end| &rest[end + 1..]),
-        None => text,
-    };
-    text.trim_ascii_start()
+/// Returns the name of a document's first element: what comments and instructions say does not count.
+fn root_name(body: &[u8]) -> Option<&[u8]> {
+    let mut text = body.trim_ascii_start();
+    text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
+    while let Some((_, end)) =
+        [("<?", "?>"), ("<!--", "-->")].iter().find(|(begin, _)| text.starts_with(begin.as_bytes()))
+    {
+        let at = memmem::find(text, end.as_bytes())?;
+        text = text[at + end.len()..].trim_ascii_start();
+    }
+    text.strip_prefix(b"<")?.split(|byte| b" \t\r\n/>".contains(byte)).next()
 }
 
 /// Reads an `<Error>` document, also after leading white space; `None` if the body is none.
 pub(crate) fn parse_error(body: &[u8], secrets: &Secrets) -> Option<ErrorBody> {
     // Stores that take long send white space first, to keep the connection alive.
-    let text = std::str::from_utf8(body).ok()?.trim_start();
-    if !text.contains("<Error") {
-        return None;
-    }
+    let text = std::str::from_utf8(body).ok().filter(|_| is_error(body))?.trim_start();
     let raw: RawError = quick_xml::de::from_str(text).ok()?;
     let redacted = |text: Option<RawText>| text.map(|text| text.text(secrets));
     Some(ErrorBody {
@@ -372,7 +371,7 @@ fn parse_document<T: serde::de::DeserializeOwned>(
     let text = std::str::from_utf8(body).map_err(|_| unexpected(operation, "the response is not UTF-8"))?;
     let text = text.trim_start();
     // A document type can define entities of any size.
-    if text.contains("<!DOCTYPE") || !text.contains(&format!("<{root}")) {
+    if text.contains("<!DOCTYPE") || root_name(body) != Some(root.as_bytes()) {
         return Err(unexpected(operation, &format!("the response is not a {root}")));
     }
     // The parser's error quotes the document.

@@ -43,6 +43,8 @@ Examples:
 const SYNC_USAGE: &str = "brigade sync [OPTIONS] DIR DEST\n       brigade sync [OPTIONS] [NAME]...";
 const PLAN_USAGE: &str = "brigade plan [OPTIONS] DIR DEST\n       brigade plan [OPTIONS] [NAME]...";
 
+const REBUILD_USAGE: &str = "brigade rebuild [OPTIONS] DIR DEST\n       brigade rebuild [OPTIONS] DEST --state bucket\n       brigade rebuild [OPTIONS] --rebind DEST\n       brigade rebuild [OPTIONS] [NAME]...";
+
 /// Publish a directory tree to S3-compatible storage, and keep it published
 #[derive(Debug, Parser)]
 #[command(name = "brigade", version, styles = STYLES, term_width = 90, after_help = EXIT_CODES)]
@@ -70,6 +72,9 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// List open multipart uploads, or abort them
     Uploads(UploadsArgs),
+    /// Make a damaged or lost cache anew, from DIR and the bucket, or from the state in the bucket
+    #[command(override_usage = REBUILD_USAGE)]
+    Rebuild(RebuildArgs),
     /// Check a configuration file, or show its settings
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -169,6 +174,26 @@ pub(crate) struct UploadsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RebuildArgs {
+    /// Directory and destination; a destination alone if its state lies in the bucket, and with --rebind;
+    /// or destinations in the configuration file [default: all in the file]
+    #[arg(value_name = "DIR DEST | DEST | NAME", help_heading = None)]
+    pub(crate) targets: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) file: FileArgs,
+    /// Also replace a cache that can be used
+    #[arg(long, conflicts_with = "rebind", help_heading = None)]
+    pub(crate) force: bool,
+    /// Keep the cache, and bind it to DEST: the same objects are behind another endpoint now
+    #[arg(long, help_heading = None)]
+    pub(crate) rebind: bool,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs<{ settings::REBUILD }>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     pub(crate) action: ConfigAction,
@@ -240,6 +265,7 @@ impl Command {
             Self::Url(args) => Some(&args.output),
             Self::Pull(args) => Some(&args.output),
             Self::Uploads(args) => Some(&args.output),
+            Self::Rebuild(args) => Some(&args.output),
             Self::Config(_) | Self::Completions { .. } | Self::Man => None,
         }
     }

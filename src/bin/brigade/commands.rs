@@ -5,6 +5,7 @@ mod each;
 mod events;
 pub(crate) mod man;
 pub(crate) mod pull;
+pub(crate) mod rebuild;
 mod record;
 mod run_tracker;
 pub(crate) mod status;

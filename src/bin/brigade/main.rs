@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod destination;
 mod exit;
+#[path = "../../json/mod.rs"]
 mod json;
 mod logging;
 mod parse;
@@ -21,7 +22,7 @@ use bucket_brigade::{ErrorKind, Operation, StorageError};
 use serde::Serialize;
 
 use crate::args::Command;
-use crate::commands::{config, man, pull, status, sync, uploads, url, verify};
+use crate::commands::{config, man, pull, rebuild, status, sync, uploads, url, verify};
 use crate::destination::Destination;
 use crate::progress::Display;
 
@@ -46,6 +47,7 @@ fn run_command(command: &Command) -> Result<u8, StorageError> {
         Command::Url(args) => url::url(args),
         Command::Verify(args) => verify::verify(args, &display),
         Command::Pull(args) => pull::pull(args, &display),
+        Command::Rebuild(args) => rebuild::rebuild(args, &display),
         Command::Uploads(args) => uploads::uploads(args),
         Command::Config(args) => config::config(args),
         Command::Completions { shell } => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bucket_brigade::{Config, ConfigFile, StorageError};
 
 use crate::args::settings::SettingArgs;
-use crate::args::{DestinationArgs, FileArgs, SyncArgs};
+use crate::args::{DestinationArgs, FileArgs, RebuildArgs, SyncArgs};
 
 /// The configuration file that is read without `--config`.
 const USUAL_FILE: &str = "brigade.toml";
@@ -28,6 +28,19 @@ pub(crate) fn of_sync(args: &SyncArgs) -> Result<Vec<Config>, StorageError> {
         (names, file) => of_names(&file.unwrap_or_default(), names)?,
     };
     finish(&mut configs, &args.settings)?;
+    Ok(configs)
+}
+
+/// Returns the configurations of a rebuild: of a directory and its destination, or as for any other command.
+pub(crate) fn of_rebuild(args: &RebuildArgs) -> Result<Vec<Config>, StorageError> {
+    let [dir, dest] = args.targets.as_slice() else {
+        return of_targets(&args.targets, &args.file, &args.settings);
+    };
+    if is_url(dir) || !is_url(dest) {
+        return of_targets(&args.targets, &args.file, &args.settings);
+    }
+    let mut configs = of_targets(std::slice::from_ref(dest), &args.file, &args.settings)?;
+    configs.iter_mut().try_for_each(|config| config.set_from("root", dir, "DIR"))?;
     Ok(configs)
 }
 

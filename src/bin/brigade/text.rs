@@ -1,5 +1,6 @@
 //! Output for people: the summary, failures, notes and lists.
 
+pub(crate) mod rebuild;
 pub(crate) mod state;
 pub(crate) mod uploads;
 

@@ -56,6 +56,23 @@ impl CacheManager {
         state: &RemoteState,
         run: &Run,
     ) -> Result<StateReport, StorageError> {
+        let state = self.pull_records(engine, backend, state, run)?;
+        // The catalog has URLs.
+        if self.places().is_err() {
+            self.use_urls_of(backend.clone(), None);
+        }
+        catalog::update(self, engine.clock().wall())?;
+        Ok(state)
+    }
+
+    /// Pulls, and writes no catalog. The caller has locked the cache.
+    pub(crate) fn pull_records(
+        &self,
+        engine: &Engine,
+        backend: &Arc<dyn StorageBackend>,
+        state: &RemoteState,
+        run: &Run,
+    ) -> Result<StateReport, StorageError> {
         let binding = self.bind(&backend.destination())?;
         self.apply(&Vec::from_iter(binding))?;
         let trace = engine.trace().for_run(run.observer.clone(), run.progress.clone());
@@ -71,11 +88,6 @@ impl CacheManager {
             let what = format!("there is no {}: nothing was published with its state there", access.place());
             return Err(StorageError::new(ErrorKind::NotFound, Operation::State, what));
         };
-        // The catalog has URLs.
-        if self.places().is_err() {
-            self.use_urls_of(backend.clone(), None);
-        }
-        catalog::update(self, engine.clock().wall())?;
         Ok(StateReport { pulled: changed, ..report_of(&head.head) })
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
+use crate::engine::thread_named;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::bucket_state::held_claim::HeldClaim;
 
@@ -40,7 +41,7 @@ impl RenewalThread {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("brigade-claim".to_owned()).spawn(renew);
+        let thread = thread_named("brigade-claim").spawn(renew);
         let thread = thread.map_err(|error| {
             let what = "cannot start the thread that renews the claim";
             StorageError::new(ErrorKind::Other, Operation::State, what).with_source(error)

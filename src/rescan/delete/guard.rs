@@ -145,6 +145,7 @@ pub(crate) fn too_many(counts: Counts, allowed: Allowed) -> Option<DeletesRefuse
 }
 
 /// The state of a run when its deletes are due.
+#[allow(clippy::struct_excessive_bools, reason = "each is a reason of its own to delete nothing")]
 pub(crate) struct Conditions {
     pub(crate) counts: Counts,
     pub(crate) allowed: Allowed,
@@ -152,6 +153,8 @@ pub(crate) struct Conditions {
     pub(crate) stopped: bool,
     /// Part of the tree could not be read.
     pub(crate) blocked: bool,
+    /// The records are those of a copied cache, and are not compared with the objects.
+    pub(crate) unverified: bool,
     pub(crate) failed_uploads: u64,
     /// The path of the root still leads to the folder that was walked.
     pub(crate) same_root: bool,
@@ -163,6 +166,7 @@ pub(crate) enum Refusal {
     NothingToDelete,
     Stopped,
     Blocked,
+    Unverified,
     UploadsFailed,
     TooMany(DeletesRefused),
     RootReplaced,
@@ -174,6 +178,7 @@ pub(crate) fn refusal(conditions: &Conditions) -> Option<Refusal> {
         (conditions.counts.removed == 0).then_some(Refusal::NothingToDelete),
         conditions.stopped.then_some(Refusal::Stopped),
         conditions.blocked.then_some(Refusal::Blocked),
+        conditions.unverified.then_some(Refusal::Unverified),
         (conditions.failed_uploads > 0).then_some(Refusal::UploadsFailed),
         too_many(conditions.counts, conditions.allowed).map(Refusal::TooMany),
         (!conditions.same_root).then_some(Refusal::RootReplaced),
@@ -347,6 +352,7 @@ mod tests {
             allowed: Allowed { max_delete: Some(MaxDelete::Count(10)), empty: false },
             stopped: false,
             blocked: false,
+            unverified: false,
             failed_uploads: 0,
             same_root: true,
         };
@@ -357,6 +363,7 @@ mod tests {
             (Conditions { counts: counts(100, 100, 0), ..good() }, Some(Refusal::NothingToDelete)),
             (Conditions { stopped: true, ..good() }, Some(Refusal::Stopped)),
             (Conditions { blocked: true, ..good() }, Some(Refusal::Blocked)),
+            (Conditions { unverified: true, ..good() }, Some(Refusal::Unverified)),
             (Conditions { failed_uploads: 1, ..good() }, Some(Refusal::UploadsFailed)),
             (Conditions { counts: more, ..good() }, Some(Refusal::TooMany(refused))),
             (Conditions { same_root: false, ..good() }, Some(Refusal::RootReplaced)),

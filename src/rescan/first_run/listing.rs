@@ -128,6 +128,7 @@ mod tests {
             offline: AtomicBool::new(false),
             force: AtomicBool::new(false),
             hash_only: AtomicBool::new(false),
+            unverified: AtomicBool::new(false),
             shared: None,
         }
     }

@@ -156,7 +156,7 @@ impl RescanOrchestrator {
     }
 
     /// The parts that the first listing of the prefix needs; `None` if it was made, or the backend has none.
-    fn first_run_due<'a>(
+    pub(super) fn first_run_due<'a>(
         &'a self,
         context: &'a Arc<Context>,
     ) -> Result<Option<FirstRunContext<'a>>, StorageError> {

@@ -13,10 +13,12 @@ use crate::rescan::bucket_state::write_guard::WriteGuard;
 use crate::rescan::context::{Context, open_root};
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::RescanOrchestrator;
+use crate::rescan::orchestrator::copied::own_files;
 use crate::rescan::plan::{Plan, PlanInput, plan};
 use crate::rescan::report::RescanReport;
 use crate::rescan::session::Session;
 use crate::state::cache::binding::Root;
+use crate::state::cache::identity::Origin;
 use crate::state::store::Write;
 
 impl RescanOrchestrator {
@@ -43,7 +45,10 @@ impl RescanOrchestrator {
         let (known, named) = self.cache.known_root(&identity, self.config.allow_new_root)?;
         // A dry run does not bind the cache, unless it makes it a copy of the state in the bucket.
         if !run.dry_run || self.config.state.is_some() {
-            let writes: Vec<Write> = bound.into_iter().chain(named).collect();
+            // With the state in the bucket its head tells whether the cache is up to date.
+            let is_new = self.config.state.is_none() && self.cache.origin()? == Origin::Unrecorded;
+            let own = if is_new { own_files(&self.cache)? } else { Vec::new() };
+            let writes: Vec<Write> = bound.into_iter().chain(named).chain(own).collect();
             self.cache.apply(&writes)?;
         }
         Ok(Context {
@@ -55,6 +60,7 @@ impl RescanOrchestrator {
             offline: AtomicBool::new(false),
             force: AtomicBool::new(run.force),
             hash_only: AtomicBool::new(false),
+            unverified: AtomicBool::new(false),
             shared: self.config.state.as_ref().map(|state| {
                 let place = state.elsewhere.as_ref().unwrap_or(&self.backend);
                 let guard = WriteGuard::new(place, self.engine.clock());

@@ -32,6 +32,9 @@ pub enum KeptReason {
     Unsettled,
     /// An upload of it got no response, and its file is gone. The key holds an object that no run of this cache stored.
     NotOurs,
+    /// Its file is gone, and the cache was copied or put back by a backup. The key holds another version than the cache
+    /// knows, so nothing proves that it is ours.
+    NotAsRecorded,
 }
 
 impl KeptReason {
@@ -50,6 +53,9 @@ impl KeptReason {
                 "its file is gone, and an upload without a response may have stored the object; run verify to find out"
             }
             Self::NotOurs => "its file is gone, and the object was stored by somebody else",
+            Self::NotAsRecorded => {
+                "its file is gone, and the object is not the version that the copied cache knows"
+            }
         }
     }
 }

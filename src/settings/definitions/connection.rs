@@ -47,7 +47,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Switch(|parts, yes| parts.s3(|s3| s3.path_style(!yes))),
             "Use BUCKET.host instead of host/BUCKET with an endpoint",
         )
-        .on(&["sync", "plan", "verify", "url", "pull", "uploads"])
+        .on(&["sync", "plan", "verify", "url", "pull", "uploads", "rebuild"])
         .accepted_by(ALL)
         .rare()
         .example("true")

@@ -2,7 +2,7 @@
 
 use crate::backend::s3::checks::{check_base_url, check_bucket};
 use crate::key::Prefix;
-use crate::settings::definitions::{ALL, Group, REQUESTS, SYNC};
+use crate::settings::definitions::{ALL, Group, REQUESTS, TREE};
 use crate::settings::kind::Kind;
 use crate::settings::setting::{Section, Setting};
 
@@ -87,7 +87,7 @@ pub(super) const GROUP: Group = Group {
             "Base URL to print for files that are not published yet",
         )
         .on(&["sync", "url"])
-        .accepted_by(SYNC)
+        .accepted_by(TREE)
         .value_name("URL")
         .rare()
         .example("https://origin.example.com")

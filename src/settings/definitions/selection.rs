@@ -1,6 +1,6 @@
 //! The files of the tree that are published.
 
-use crate::settings::definitions::{Group, SYNC};
+use crate::settings::definitions::{Group, TREE};
 use crate::settings::kind::Kind;
 use crate::settings::setting::Setting;
 use crate::tree::filter::Filter;
@@ -26,7 +26,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Publish only what matches: '*.html', /assets (repeatable)",
         )
-        .on(SYNC)
+        .on(TREE)
         .value_name("GLOB")
         .example("*.html"),
         Setting::new(
@@ -34,7 +34,7 @@ pub(super) const GROUP: Group = Group {
             Kind::PatternFiles("include"),
             "File of --include patterns, one per line (repeatable)",
         )
-        .on(SYNC)
+        .on(TREE)
         .rare()
         .example("include.txt")
         .field("include")
@@ -52,7 +52,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Leave out what matches, and do not delete it (repeatable)",
         )
-        .on(SYNC)
+        .on(TREE)
         .value_name("GLOB")
         .example("*.map")
         .detail("It wins over `include`."),
@@ -61,7 +61,7 @@ pub(super) const GROUP: Group = Group {
             Kind::PatternFiles("exclude"),
             "File of --exclude patterns, one per line (repeatable)",
         )
-        .on(SYNC)
+        .on(TREE)
         .rare()
         .example("exclude.txt")
         .field("exclude")
@@ -78,7 +78,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Follow links to targets inside DIR; =all: to any target",
         )
-        .on(SYNC)
+        .on(TREE)
         .default("no")
         .example("inside")
         .detail(
@@ -92,7 +92,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Switch(|parts, yes| parts.rescan(|rescan| rescan.ignore_files(yes))),
             "Read no .brigadeignore files",
         )
-        .on(SYNC)
+        .on(TREE)
         .flag_name("no_ignore")
         .default("true")
         .example("false")
@@ -105,7 +105,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Size(0, u64::MAX, |parts, bytes| parts.rescan(|rescan| rescan.max_size(bytes))),
             "Leave out files larger than this",
         )
-        .on(SYNC)
+        .on(TREE)
         .example("100MiB")
         .detail("They are counted in the report."),
         Setting::new(
@@ -113,7 +113,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Size(0, u64::MAX, |parts, bytes| parts.rescan(|rescan| rescan.min_size(bytes))),
             "Leave out files smaller than this",
         )
-        .on(SYNC)
+        .on(TREE)
         .rare()
         .example("1KiB")
         .detail("They are counted in the report."),

@@ -19,7 +19,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Files, threads and connections at a time",
         )
-        .on(&["sync", "plan", "verify"])
+        .on(&["sync", "plan", "verify", "rebuild"])
         .default("10")
         .example("20"),
         Setting::new(
@@ -42,7 +42,7 @@ pub(super) const GROUP: Group = Group {
             "Bytes read and sent at a time",
         )
         .on(&["sync"])
-        .accepted_by(&["plan", "verify"])
+        .accepted_by(&["plan", "verify", "rebuild"])
         .default("8KiB")
         .rare()
         .example("64KiB")
@@ -53,7 +53,7 @@ pub(super) const GROUP: Group = Group {
             "Size of the parts of a multipart upload",
         )
         .on(SYNC)
-        .accepted_by(&["verify"])
+        .accepted_by(&["verify", "rebuild"])
         .default("16MiB")
         .example("32MiB"),
         Setting::new(
@@ -62,7 +62,7 @@ pub(super) const GROUP: Group = Group {
             "Larger files become multipart uploads",
         )
         .on(SYNC)
-        .accepted_by(&["verify"])
+        .accepted_by(&["verify", "rebuild"])
         .default("16MiB")
         .rare()
         .example("64MiB"),
@@ -72,6 +72,7 @@ pub(super) const GROUP: Group = Group {
             "Largest object that the store takes",
         )
         .on(SYNC)
+        .accepted_by(&["rebuild"])
         .default("5TiB")
         .rare()
         .example("5GiB")
@@ -84,7 +85,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Retries of a failed request",
         )
-        .on(&["sync", "plan", "verify"])
+        .on(&["sync", "plan", "verify", "rebuild"])
         .default("5")
         .example("2"),
         Setting::new(
@@ -92,7 +93,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Time(0, 3600, |parts, time| parts.retry.cap = time),
             "Longest wait before a retry, unless the server asks for more",
         )
-        .on(&["sync", "plan", "verify"])
+        .on(&["sync", "plan", "verify", "rebuild"])
         .default("20s")
         .rare()
         .example("5s"),
@@ -101,7 +102,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Time(0, 3600, |parts, time| parts.retry.throttled_for = time),
             "Retry what the store throttles (429, 503, SlowDown) for this long",
         )
-        .on(&["sync", "plan", "verify"])
+        .on(&["sync", "plan", "verify", "rebuild"])
         .default("1m")
         .rare()
         .example("5m"),

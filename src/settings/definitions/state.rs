@@ -22,7 +22,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Keep the record of what is published here: local (the cache; default), bucket (under DEST), or s3://BUCKET/PREFIX",
         )
-        .on(&["sync", "plan", "pull"])
+        .on(&["sync", "plan", "pull", "rebuild"])
         .default("local")
         .value_name("WHERE")
         .example("bucket")
@@ -138,7 +138,7 @@ pub(super) const GROUP: Group = Group {
             }),
             "Name of this tree; refuse to publish over another one",
         )
-        .on(&["sync", "plan", "pull"])
+        .on(&["sync", "plan", "pull", "rebuild"])
         .rare()
         .example("website")
         .detail("A run with another name than the published tree has is refused, with exit code 4. `pull` takes any tree without it."),

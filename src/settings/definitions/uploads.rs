@@ -12,6 +12,7 @@ pub(super) const GROUP: Group = Group {
     settings: &[
         Setting::new("headers", Kind::Texts(add_header), "Header for every object: 'Name: value', or for some: '[*.html] Name: value' (repeatable)")
             .on(SYNC)
+            .accepted_by(&["rebuild"])
             .flag_name("header")
             .value_name("LINE")
             .example("Cache-Control: no-cache")
@@ -91,7 +92,7 @@ pub(super) const GROUP: Group = Group {
             Kind::Switch(|parts, yes| parts.rescan(|rescan| rescan.catalog(yes))),
             "Write no catalog beside the cache",
         )
-        .on(&["sync"])
+        .on(&["sync", "rebuild"])
         .accepted_by(SYNC)
         .flag_name("no_catalog")
         .default("true")

@@ -1,4 +1,4 @@
-//! Binds the cache to one destination for good, and numbers the roots that publish through it.
+//! Binds the cache to one destination, and numbers the roots that publish through it.
 
 use std::path::Path;
 
@@ -36,7 +36,8 @@ pub(crate) struct KnownRoot {
 /// The error for a cache or catalog at `path` that belongs to another destination.
 pub(crate) fn foreign(path: &Path, bound: &str, destination: &str) -> StorageError {
     let why = format!(
-        "it records what is published at {bound}, not at {destination}; use another cache file for another destination"
+        "it records what is published at {bound}, not at {destination}; use another cache file for another destination, or, \
+         if the objects are the same behind another endpoint, CacheManager::rebind (brigade rebuild --rebind)"
     );
     StorageError::new(ErrorKind::CacheForeign, Operation::Cache, why).with_path(path)
 }
@@ -54,10 +55,15 @@ impl CacheManager {
     /// [`ErrorKind::CacheForeign`] if it is bound to another destination.
     pub(crate) fn bind(&self, destination: &str) -> Result<Option<Write>, StorageError> {
         match self.0.store.meta(META_DESTINATION)? {
-            None => Ok(Some(Write::Meta(META_DESTINATION, destination.as_bytes().to_vec()))),
+            None => Ok(Some(Self::binding(destination))),
             Some(bound) if bound == destination.as_bytes() => Ok(None),
             Some(bound) => Err(foreign(self.path(), &String::from_utf8_lossy(&bound), destination)),
         }
+    }
+
+    /// Returns the write that binds the cache to this destination, whatever it was bound to.
+    pub(crate) fn binding(destination: &str) -> Write {
+        Write::Meta(META_DESTINATION, destination.as_bytes().to_vec())
     }
 
     /// Checks that the cache is not bound to another destination than this one

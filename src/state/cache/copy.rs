@@ -41,8 +41,12 @@ impl CacheManager {
 
     /// Forgets which head the cache is a copy of: the next pull reads everything. Changes are numbered as before.
     pub(crate) fn forget_head(&self) -> Result<(), StorageError> {
-        let none = HeadCopy { etag: String::new(), modified: 0, bytes: Vec::new(), for_reading: false };
-        self.apply(&[self.copy_of(&none)?])
+        self.apply(&[self.no_head()?])
+    }
+
+    /// The write that does that.
+    pub(crate) fn no_head(&self) -> Result<Write, StorageError> {
+        self.copy_of(&HeadCopy { etag: String::new(), modified: 0, bytes: Vec::new(), for_reading: false })
     }
 
     /// Drops the work that is still to be done, except where a request got no answer: the next plan finds it again.

@@ -16,6 +16,7 @@ use crate::state::cache::CacheManager;
 use crate::state::catalog::file::read_verified_tail;
 use crate::state::catalog::format::{self, Base, HEAD, Head, RECORD, Tail};
 use crate::state::catalog::path_for;
+use crate::state::file_mark::FileMark;
 use crate::state::resolve::{Known, Places};
 use crate::state::rows::Row;
 use crate::tree::version::nanos_of;
@@ -111,7 +112,8 @@ pub(crate) fn write(cache: &CacheManager, urls: Bases, now: SystemTime) -> Resul
     let placed = written.and_then(|checksum| {
         fs::rename(&temporary, &path).and_then(|()| File::open(folder)?.sync_all()).map_err(failed)?;
         // Last: until then the cache does not take the new file for its own, and the next run writes it again.
-        cache.note_catalog(checksum)
+        let file = fs::metadata(&path).map_err(failed)?;
+        cache.note_catalog(checksum, FileMark::of(&file))
     });
     if placed.is_err() {
         // An error here is ignored: the next write removes the file, too.

@@ -15,6 +15,8 @@ pub(crate) enum Access {
     Reading(ReadOnlyDatabase),
     /// On an [`Overlay`](crate::state::redb::overlay::Overlay): the changes of a repair stay in memory.
     Overlaid(Database),
+    /// Being dropped.
+    Closed,
 }
 
 impl Access {
@@ -22,7 +24,16 @@ impl Access {
         match self {
             Self::Writing(database) | Self::Overlaid(database) => database.begin_read(),
             Self::Reading(database) => database.begin_read(),
+            Self::Closed => Err(redb::StorageError::DatabaseClosed.into()),
         }
+    }
+
+    /// Closes the database: redb commits once more then, and may panic on a file that was damaged while it was open. What
+    /// the cache has acknowledged is durable already.
+    pub(crate) fn close(&mut self) {
+        let open = std::mem::replace(self, Self::Closed);
+        // Nobody is left to tell.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
     }
 }
 
@@ -43,7 +54,7 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
 /// The error for a damaged cache, with the way out.
 pub(crate) fn damaged(path: &Path, what: &str) -> StorageError {
     let why = format!(
-        "{what}; nothing was deleted because of it. Move the file away: the next rescan publishes everything again and deletes only what it published itself"
+        "{what}; nothing was deleted because of it. Make the cache anew with Rebuild (brigade rebuild), which keeps the damaged file"
     );
     StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path)
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::trace::Trace;
+use crate::state::file_mark::FileMark;
 use crate::text::PrintablePath;
 
 const GROUP_MAY_WRITE: u32 = 0o020;
@@ -22,6 +23,7 @@ pub(crate) struct OpenFile {
     absolute: PathBuf,
     device: u64,
     inode: u64,
+    mark: FileMark,
     /// The file and its folder, each if its group may write it.
     shared: Vec<PathBuf>,
 }
@@ -58,8 +60,13 @@ impl OpenFile {
             absolute: std::path::absolute(path).map_err(failed)?,
             device: metadata.dev(),
             inode: metadata.ino(),
+            mark: FileMark::of(&metadata),
         };
         Ok((file, opened))
+    }
+
+    pub(crate) fn mark(&self) -> FileMark {
+        self.mark
     }
 
     /// Logs a warning if the group of the file or of its folder may write it.

@@ -51,8 +51,8 @@ impl RedbStore {
             }
             Some(other) => {
                 let why = format!(
-                    "its format is {other:?}, and this version reads {FORMAT}: use the version that wrote it, or a \
-                     new cache file"
+                    "its format is {other:?}, and this version reads {FORMAT}: use the version that wrote it, or make \
+                     the cache anew with Rebuild (brigade rebuild), which keeps this file"
                 );
                 Err(StorageError::new(ErrorKind::CacheDamaged, Operation::Cache, why).with_path(path))
             }

@@ -327,6 +327,19 @@ fn file_that_cannot_be_used_is_an_error_with_its_path_and_line() {
     assert_eq!(keys(largest.path()), [""; 0]);
 }
 
+/// S5: `[!a]` is compiled to a pattern a hundred times as long. An ignore file of 1 MiB took more than 12 GB of memory, and
+/// ended the process. Compiling stops at 2 MiB of such patterns.
+#[test]
+fn s5_brackets_that_would_take_gigabytes_are_refused_at_their_line() {
+    for (line, most) in [("[!a]x\n", 10_000), ("[!a]", 1)] {
+        let file = line.repeat(200 * 1024 / line.len());
+        let (number, why) = compile(file.as_bytes()).unwrap_err();
+        assert!(number.is_some_and(|number| number <= most) && why.contains("brackets"), "{number:?}: {why}");
+    }
+    // Names without brackets may fill the file.
+    assert!(compile("ab\n".repeat(100 * 1024).as_bytes()).is_ok());
+}
+
 #[test]
 fn what_is_no_regular_file_is_an_error_and_a_fifo_does_not_hang() {
     let outside = tree(&[("rules", "a\n")]);

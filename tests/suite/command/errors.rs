@@ -292,7 +292,7 @@ fn p5_damaged_cache_says_what_to_do() {
     let shell = Shell::of(&world);
     shell.sync(&world, &[]).code(0);
     fs::write(world.cache_path(), "no cache at all").unwrap();
-    shell.sync(&world, &[]).code(4).says(&text(world.cache_path())).says("Move the file away");
+    shell.sync(&world, &[]).code(4).says(&text(world.cache_path())).says("brigade rebuild");
     shell.ask(&world, "status", &[]).code(4);
     fs::remove_file(world.cache_path()).unwrap();
     shell.sync(&world, &[]).code(0).shows("0 uploaded").shows("3 adopted");

@@ -16,12 +16,13 @@ use crate::support::proxy::{Fault, Rule};
 const MIB: usize = 1024 * 1024;
 
 /// The schema of `--json` as `guide::command` has it.
-const FIELDS: [&str; 33] = [
+const FIELDS: [&str; 34] = [
     "adopted",
     "adopted_bytes",
     "adopted_list",
     "adoption",
     "connections",
+    "copied_cache",
     "deleted",
     "deleted_list",
     "deletes_refused",

@@ -7,12 +7,12 @@
 //!   its error ends the walk.
 
 mod container;
-mod document;
+pub(crate) mod document;
 mod instance;
 pub(crate) mod process;
 mod role;
-mod sso;
-mod sts;
+pub(crate) mod sso;
+pub(crate) mod sts;
 mod walk;
 mod web_identity;
 

@@ -18,6 +18,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::backend::s3::http::thread_context::count_metric;
+use crate::engine::thread_named;
 
 /// The time for which a resolved address is reused.
 const CACHED_FOR: Duration = Duration::from_secs(30);
@@ -108,7 +109,7 @@ fn start_lookup(
     count_metric(|metrics| metrics.lookups(1));
     let (response, waiting) = bounded(1);
     let name = host_and_port.to_owned();
-    let asking = std::thread::Builder::new().name("brigade-resolver".to_owned());
+    let asking = thread_named("brigade-resolver");
     asking.spawn(move || {
         // The receiver may be gone.
         let _ = response.send(lookup(&name));

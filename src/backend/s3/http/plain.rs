@@ -20,16 +20,18 @@ use ureq::unversioned::transport::{
 use zeroize::Zeroizing;
 
 use crate::backend::s3::errors;
+use crate::backend::s3::http::body_taker::BodyTaker;
+pub(crate) use crate::backend::s3::http::body_taker::MAX_ANSWER;
 use crate::backend::s3::http::dial::{DialConnector, RouteResolver};
 use crate::backend::s3::http::dns::CachingResolver;
 use crate::backend::s3::http::network::NetworkSettings;
 use crate::backend::s3::http::thread_context::{HiddenHeader, OutsideOfRequest};
+#[cfg(any(test, fuzzing))]
+use crate::backend::s3::http::transport::Wire;
 use crate::backend::s3::http::transport::basic_config;
 use crate::backend::s3::redaction::Secrets;
 use crate::error::{ErrorKind, Operation, StorageError};
 
-/// The bytes of the longest answer.
-pub(crate) const MAX_ANSWER: usize = 64 * 1024;
 /// The bytes of the longest body that is sent. It goes out in one write, together with nothing else.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 
@@ -92,20 +94,24 @@ impl PlainClient {
         let host = signed.uri().authority().map(ToString::to_string).unwrap_or_default();
         let is_https = signed.uri().scheme_str() == Some("https");
         let agent = self.agent(request.is_direct, is_https, limit, exchange.clone())?;
-        let failed = |error| errors::from_transport(Operation::Configure, &host, error);
-        // A request of a run may be under way on this thread: what happens here is not part of it.
-        let _outside = OutsideOfRequest::enter();
-        let mut response = agent.run(signed).map_err(failed)?;
-        let reading = response.body_mut().with_config().limit(MAX_ANSWER as u64);
-        let asterisks = reading.read_to_vec().map_err(failed)?;
-        let mut exchange = lock(&exchange);
-        let mut body = std::mem::take(&mut exchange.taker.body);
-        if body.len() < asterisks.len() {
-            let why = format!("{host}: invalid HTTP response");
-            return Err(StorageError::new(ErrorKind::Protocol, Operation::Configure, why));
-        }
-        body.truncate(asterisks.len());
-        Ok(PlainResponse { status: response.status(), body })
+        receive(&agent, signed, &host, &exchange)
+    }
+
+    /// Sends a request over connections that `wire` makes in place of the network.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn send_over(
+        &self,
+        request: &PlainRequest<'_>,
+        limit: Duration,
+        wire: impl Wire,
+    ) -> Result<PlainResponse, StorageError> {
+        let exchange = Arc::new(Mutex::new(Exchange::new(request)));
+        let signed = request_with_placeholders(request, &lock(&exchange))?;
+        let (_, tls) = self.network.tls(false)?;
+        let config = agent_config(&self.network, limit, tls);
+        let sealing = SealingConnector(exchange.clone());
+        let agent = Agent::with_parts(config, wire.chain(sealing), routes(&self.network, limit));
+        receive(&agent, signed, "wire", &exchange)
     }
 
     /// Makes the agent of one request.
@@ -119,16 +125,43 @@ impl PlainClient {
         let network = if is_direct { self.network.without_proxies() } else { self.network.clone() };
         // The client certificate is for the store alone, so servers get the settings without it.
         let (_, tls) = network.tls(is_https)?;
-        let resolver = RouteResolver {
-            servers: CachingResolver::new(limit),
-            proxies: CachingResolver::new(limit),
-            rules: network.proxies.clone(),
-        };
+        let resolver = routes(&network, limit);
         let config = agent_config(&network, limit, tls);
         let dial = DialConnector::new(resolver.clone(), network.user_agent.clone(), config.clone());
         let connector = dial.chain(RustlsConnector::default()).chain(SealingConnector(exchange));
         Ok(Agent::with_parts(config, connector, resolver))
     }
+}
+
+fn routes(network: &NetworkSettings, limit: Duration) -> RouteResolver {
+    RouteResolver {
+        servers: CachingResolver::new(limit),
+        proxies: CachingResolver::new(limit),
+        rules: network.proxies.clone(),
+    }
+}
+
+/// Runs a request and reads the answer, whose body only the exchange has.
+fn receive(
+    agent: &Agent,
+    signed: Request<Vec<u8>>,
+    host: &str,
+    exchange: &Mutex<Exchange>,
+) -> Result<PlainResponse, StorageError> {
+    let failed = |error| errors::from_transport(Operation::Configure, host, error);
+    // A request of a run may be under way on this thread: what happens here is not part of it.
+    let _outside = OutsideOfRequest::enter();
+    let mut response = agent.run(signed).map_err(failed)?;
+    let reading = response.body_mut().with_config().limit(MAX_ANSWER as u64);
+    let asterisks = reading.read_to_vec().map_err(failed)?;
+    let mut exchange = lock(exchange);
+    let mut body = exchange.taker.finish();
+    if body.len() < asterisks.len() {
+        let why = format!("{host}: invalid HTTP response");
+        return Err(StorageError::new(ErrorKind::Protocol, Operation::Configure, why));
+    }
+    body.truncate(asterisks.len());
+    Ok(PlainResponse { status: response.status(), body })
 }
 
 fn agent_config(network: &NetworkSettings, limit: Duration, tls: TlsConfig) -> Config {
@@ -211,97 +244,6 @@ impl Exchange {
 
 fn lock(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
     exchange.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The part of a response that the next byte belongs to.
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    #[default]
-    Head,
-    /// A body whose length the head tells, or that lasts until the connection ends.
-    Body,
-    /// The line with the size of a chunk.
-    Size,
-    /// A chunk that has this many bytes left.
-    Chunk(u64),
-    /// The line end behind a chunk.
-    ChunkEnd,
-    Trailer,
-}
-
-/// Takes the body out of a response.
-#[derive(Default)]
-struct BodyTaker {
-    part: Part,
-    /// The head so far, or the line with a chunk's size.
-    text: Vec<u8>,
-    body: Zeroizing<Vec<u8>>,
-}
-
-impl BodyTaker {
-    /// Replaces the bytes of the body by asterisks.
-    fn take(&mut self, input: &mut [u8]) {
-        if self.body.capacity() == 0 {
-            // It never grows, or a copy of the credentials would stay behind in memory.
-            self.body.reserve_exact(MAX_ANSWER + 1);
-        }
-        for byte in input {
-            match self.part {
-                Part::Head => self.take_head(*byte),
-                Part::Body => self.take_byte(byte),
-                Part::Size => self.take_size(*byte),
-                Part::Chunk(left) => {
-                    self.take_byte(byte);
-                    self.part = if left > 1 { Part::Chunk(left - 1) } else { Part::ChunkEnd };
-                }
-                Part::ChunkEnd if *byte == b'\n' => self.part = Part::Size,
-                Part::ChunkEnd | Part::Trailer => {}
-            }
-        }
-    }
-
-    fn take_byte(&mut self, byte: &mut u8) {
-        // What is longer is refused anyway.
-        if self.body.len() <= MAX_ANSWER {
-            self.body.push(*byte);
-        }
-        *byte = b'*';
-    }
-
-    fn take_head(&mut self, byte: u8) {
-        self.text.push(byte);
-        // The parser accepts bare line feeds, too.
-        if !(self.text.ends_with(b"\n\r\n") || self.text.ends_with(b"\n\n")) {
-            return;
-        }
-        let head = String::from_utf8_lossy(&self.text).to_ascii_lowercase();
-        let is_chunked = head.lines().any(|line| {
-            line.strip_prefix("transfer-encoding:").is_some_and(|value| value.contains("chunked"))
-        });
-        let is_interim = head.split(' ').nth(1).is_some_and(|status| status.starts_with('1'));
-        self.text.clear();
-        self.part = match (is_interim, is_chunked) {
-            (true, _) => Part::Head,
-            (false, true) => Part::Size,
-            (false, false) => Part::Body,
-        };
-    }
-
-    fn take_size(&mut self, byte: u8) {
-        if byte != b'\n' {
-            self.text.push(byte);
-            return;
-        }
-        let line = String::from_utf8_lossy(&self.text).into_owned();
-        let size = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16);
-        self.text.clear();
-        // ureq refuses a size that is none, so what follows is not read; it is hidden all the same.
-        self.part = match size {
-            Ok(0) => Part::Trailer,
-            Ok(size) => Part::Chunk(size),
-            Err(_) => Part::Body,
-        };
-    }
 }
 
 /// Wraps the connection, above TLS, in a [`SealedTransport`].

@@ -112,6 +112,16 @@ impl Connections {
         Ok(Self { agent: Agent::with_parts(config, connector, resolver.clone()), resolver })
     }
 
+    /// Makes an agent that has `wire` in place of the network, without TLS, and keeps no connection.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn over(network: &NetworkSettings, wire: impl Wire) -> Result<Self, StorageError> {
+        let network_connections = Self::new(network, NOTHING_KEPT, false)?;
+        let config = network_connections.agent.config().clone();
+        let resolver = network_connections.resolver;
+        let agent = Agent::with_parts(config, wire.chain(RevealConnector), resolver.clone());
+        Ok(Self { agent, resolver })
+    }
+
     /// Runs `call` with the agent. Its traffic counts for `context`, the placeholders of `hidden` become secrets on
     /// the wire, and `secrets` are removed from the response. A retry never reuses a connection unchecked. Also
     /// returns whether the server closed the connection before it read the request body.
@@ -148,6 +158,16 @@ impl Connections {
         self.resolver.proxies.forget();
     }
 }
+
+/// Makes connections in memory.
+#[cfg(any(test, fuzzing))]
+pub(crate) trait Wire: Connector<(), Out: Transport> {}
+
+#[cfg(any(test, fuzzing))]
+impl<C: Connector<(), Out: Transport>> Wire for C {}
+
+#[cfg(any(test, fuzzing))]
+const NOTHING_KEPT: TransportSizes = TransportSizes { connections: 0, chunk_size: 8 * 1024 };
 
 /// Wraps each new connection, above TLS, in a [`RevealTransport`].
 #[derive(Debug)]

@@ -8,13 +8,15 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// The commands with settings.
-pub(crate) const COMMANDS: [&str; 7] = ["sync", "plan", "status", "verify", "url", "pull", "uploads"];
+pub(crate) const COMMANDS: [&str; 8] =
+    ["sync", "plan", "status", "verify", "url", "pull", "uploads", "rebuild"];
 pub(crate) const SYNC: usize = 0;
 pub(crate) const STATUS: usize = 2;
 pub(crate) const VERIFY: usize = 3;
 pub(crate) const URL: usize = 4;
 pub(crate) const PULL: usize = 5;
 pub(crate) const UPLOADS: usize = 6;
+pub(crate) const REBUILD: usize = 7;
 
 /// The settings that were given as flags of a command, by its place in [`COMMANDS`].
 #[derive(Debug, Default)]
@@ -121,6 +123,9 @@ mod tests {
             }
             "url" => SettingArgs::<URL>::from_arg_matches(matches).map(|args| args.apply_to(&mut config)),
             "pull" => SettingArgs::<PULL>::from_arg_matches(matches).map(|args| args.apply_to(&mut config)),
+            "rebuild" => {
+                SettingArgs::<REBUILD>::from_arg_matches(matches).map(|args| args.apply_to(&mut config))
+            }
             _ => SettingArgs::<UPLOADS>::from_arg_matches(matches).map(|args| args.apply_to(&mut config)),
         };
         given.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -137,6 +142,10 @@ mod tests {
                     _ => format!("{}={example}", setting.flag()),
                 };
                 let result = parsed(command, std::slice::from_ref(&flag));
+                // A flag of its own, with another meaning.
+                if command == "rebuild" && setting.name() == "force" {
+                    continue;
+                }
                 if !setting.is_accepted_by(command) {
                     assert!(result.is_err(), "{command} {flag}");
                     continue;

@@ -57,7 +57,8 @@ fn pull_one(
         state: &state,
     };
     if args.output.json {
-        print_json_of(destination, &json::state::pulled_object(&pulled))?;
+        let text::state::Pulled { destination: name, cache, published, state } = pulled;
+        print_json_of(destination, &json::state::pulled_object(name, cache, published, state))?;
     } else if !args.output.quiet {
         check_output(text::state::print_pulled(&pulled))?;
     }
@@ -84,7 +85,7 @@ fn run_pull(
 }
 
 /// Returns the error of a pull where there is no state.
-fn without_state(error: &StorageError) -> StorageError {
+pub(super) fn without_state(error: &StorageError) -> StorageError {
     let why = format!(
         "{}; publish there with brigade sync --state bucket, or say with --state s3://BUCKET/PREFIX where the state \
          lies",

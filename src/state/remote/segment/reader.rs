@@ -90,8 +90,8 @@ impl<R: Read, T: Content> Reader<R, T> {
     }
 
     /// The memory reserved for the block, in bytes.
-    #[cfg(test)]
-    pub(super) fn reserved(&self) -> usize {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn reserved(&self) -> usize {
         self.block.fields.capacity() + self.block.hashes.capacity() + self.packed.capacity()
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn of_settings(walk: &Walk<'_>, profile: &WholeProfile) -> Result<Ans
     credentials.map(Answer::Credentials)
 }
 
-fn read_output(printed: &[u8]) -> Result<Credentials, String> {
+pub(crate) fn read_output(printed: &[u8]) -> Result<Credentials, String> {
     let document = Document::parse(printed)?;
     if document.number("Version") != Some(1) {
         return Err("Version is not 1".to_owned());

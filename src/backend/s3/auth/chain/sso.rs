@@ -141,7 +141,7 @@ fn refusal(settings: &Settings, response: &PlainResponse, token: &Secret) -> Sto
     if response.status.as_u16() == 401 { error.advise(&settings.login) } else { error }
 }
 
-fn read_answer(body: &[u8]) -> Result<Credentials, String> {
+pub(crate) fn read_answer(body: &[u8]) -> Result<Credentials, String> {
     let mut credentials = Document::parse(body)?.object("roleCredentials")?;
     let expiry = credentials.number("expiration").and_then(time_of_millis);
     let expiry = expiry.ok_or_else(|| "expiration is missing".to_owned())?;

@@ -215,7 +215,7 @@ struct RefusalError {
     message: Option<RawText>,
 }
 
-fn read_answer(
+pub(crate) fn read_answer(
     place: &str,
     response: &PlainResponse,
     secrets: &Secrets,
