@@ -35,7 +35,10 @@ pub(crate) fn abort_unwanted_uploads(
                 );
                 break;
             }
-            Err(error) if error.is_not_tried() => break,
+            Err(error) if error.is_not_tried() => {
+                stop = StopReason::of(&error);
+                break;
+            }
             Err(error) => {
                 stop = (error.kind() == ErrorKind::Credentials).then_some(StopReason::Credentials);
                 report.add_failed(error);

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reference::{
-    Answer, Class, Object, Plan, Report, Seen, Sent, State, There, Todo, are_in_each_others_way, ensure,
+    Answer, Class, Object, Plan, Seen, Sent, State, There, Todo, are_in_each_others_way, ensure,
 };
-use super::steps::{Deletes, Key, Mode, Op, Run, bytes_of, is_large};
-use crate::{ErrorKind, KeptReason, PendingKind, RescanOutcome, StopReason};
+use super::steps::{Deletes, Key, Mode, Op, Run, is_large};
+use crate::{ErrorKind, PendingKind, StopReason};
 
 /// How far the upload of a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Upload {
+pub(super) enum Upload {
     UnderWay,
     Acknowledged,
     Failed(Class),
@@ -18,24 +18,33 @@ enum Upload {
 }
 
 pub(super) struct Course<'a> {
-    before: &'a State,
-    run: &'a Run,
-    plan: BTreeMap<Key, Plan>,
+    pub(super) before: &'a State,
+    pub(super) run: &'a Run,
+    pub(super) plan: BTreeMap<Key, Plan>,
     /// The state as the requests so far leave it.
-    after: State,
-    uploads: BTreeMap<Key, Upload>,
+    pub(super) after: State,
+    pub(super) uploads: BTreeMap<Key, Upload>,
+    /// Files that needed no upload: they are confirmed or adopted.
+    pub(super) present: BTreeSet<Key>,
     /// Files that an obstacle may have been the reason to refuse.
-    refused: BTreeSet<Key>,
-    deletes: BTreeMap<Key, Answer>,
+    pub(super) refused: BTreeSet<Key>,
+    pub(super) deletes: BTreeMap<Key, Answer>,
     /// Leftovers that turned out to be ours, or somebody else's.
-    ours: BTreeSet<Key>,
-    not_ours: BTreeSet<Key>,
-    settled: BTreeSet<Key>,
-    failed_aborts: u64,
+    pub(super) ours: BTreeSet<Key>,
+    pub(super) not_ours: BTreeSet<Key>,
+    pub(super) settled: BTreeSet<Key>,
+    pub(super) failed_aborts: u64,
     /// How late in the order of a run the last request was.
     rank: u8,
-    /// Requests since one that ends the run.
-    since_end: Option<usize>,
+    /// A request showed that the run is over.
+    ending: Option<Ending>,
+}
+
+/// What may still be sent when the run is over: files that were handed to a worker before.
+struct Ending {
+    keys: BTreeSet<Key>,
+    late: BTreeSet<Key>,
+    most: usize,
 }
 
 impl<'a> Course<'a> {
@@ -48,6 +57,7 @@ impl<'a> Course<'a> {
             plan,
             after,
             uploads: BTreeMap::new(),
+            present: BTreeSet::new(),
             refused: BTreeSet::new(),
             deletes: BTreeMap::new(),
             ours: BTreeSet::new(),
@@ -55,12 +65,12 @@ impl<'a> Course<'a> {
             settled: BTreeSet::new(),
             failed_aborts: 0,
             rank: 0,
-            since_end: None,
+            ending: None,
         }
     }
 
-    /// Follows the requests of a run and checks what it says of itself. Returns the state after it.
-    pub(super) fn follow(mut self, seen: &Seen) -> Result<State, String> {
+    /// Follows the requests of a run to the state after it.
+    pub(super) fn follow(&mut self, seen: &Seen) -> Result<(), String> {
         let is_work = |plan: &Plan| matches!(plan, Plan::Send(_) | Plan::Remove | Plan::Leftover);
         let work = self.plan.values().any(is_work) || self.before.recorded_uploads > 0;
         ensure(work || seen.sent.is_empty(), || format!("nothing to do, and sent {:?}", seen.sent))?;
@@ -74,17 +84,13 @@ impl<'a> Course<'a> {
             Err(kind) => Some(self.stop_of(*kind, seen)?),
         };
         self.check_stop(stop, seen)?;
-        let present = self.settle_files(stop, seen)?;
+        self.settle_files(stop, seen)?;
         self.settle_leftovers(stop, seen)?;
         self.check_deletes(stop)?;
-        if let Ok(report) = &seen.result {
-            self.check_report(report, seen, &present)?;
-        }
         let listed = seen.sent.iter().any(|sent| sent.op == Op::List && sent.answer == Answer::Done(true));
         let due = seen.sent.len() > 1 && stop.is_none() && seen.result.is_ok();
         ensure(seen.surveyed >= (self.before.surveyed || due), || "the prefix was not listed".to_owned())?;
-        ensure(self.before.surveyed || !seen.surveyed || listed, || "nothing was listed".to_owned())?;
-        Ok(self.after)
+        ensure(self.before.surveyed || !seen.surveyed || listed, || "nothing was listed".to_owned())
     }
 
     /// An error ends a run if its first requests are refused, or if all that an empty tree has published turns out to be
@@ -101,36 +107,49 @@ impl<'a> Course<'a> {
     }
 
     fn send(&mut self, sent: &Sent) -> Result<(), String> {
-        // What was handed to a worker before the run noticed is under way.
-        self.since_end = self.since_end.map(|since| since + 1);
-        let ended = self.since_end.is_some_and(|since| since > 2);
-        ensure(!ended || sent.answer == Answer::NotTried, || "the run had ended".to_owned())?;
-        let cancelled = sent.answer == Answer::NotTried;
-        let failed_for_all =
-            sent.answer == Answer::Failed(Class::Credentials) && !matches!(sent.op, Op::Head | Op::Abort);
-        if cancelled || failed_for_all {
-            self.since_end.get_or_insert(0);
-        }
+        self.check_ending(sent)?;
         match sent.op {
-            Op::First => {
-                if !matches!(sent.answer, Answer::Done(_)) {
-                    self.since_end = Some(2);
-                }
-                Ok(())
-            }
-            Op::List => ensure(!self.before.surveyed && self.rank == 0, || "listed once more".to_owned()),
-            Op::Head => self.head(sent),
-            Op::Abort => {
-                self.failed_aborts += u64::from(!matches!(sent.answer, Answer::Done(_)));
-                Ok(())
-            }
-            Op::Delete => self.delete(sent),
-            Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Reconcile => self.upload(sent),
+            Op::First => {}
+            Op::List => ensure(!self.before.surveyed && self.rank == 0, || "listed once more".to_owned())?,
+            Op::Head => self.head(sent)?,
+            Op::Abort => self.failed_aborts += u64::from(!matches!(sent.answer, Answer::Done(_))),
+            Op::Delete => self.delete(sent)?,
+            Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Reconcile => self.upload(sent)?,
+        }
+        self.note_ending(sent);
+        Ok(())
+    }
+
+    fn check_ending(&mut self, sent: &Sent) -> Result<(), String> {
+        let Some(ending) = self.ending.as_mut().filter(|_| sent.answer != Answer::NotTried) else {
+            return Ok(());
+        };
+        ending.late.extend(sent.keys.iter().filter(|key| !ending.keys.contains(*key)));
+        ensure(ending.late.len() <= ending.most && ending.most > 0, || "the run was over".to_owned())
+    }
+
+    fn note_ending(&mut self, sent: &Sent) {
+        let most = match (sent.op, sent.answer) {
+            (_, Answer::NotTried)
+            | (Op::First, Answer::Failed(_))
+            | (Op::List, Answer::Failed(Class::Credentials)) => 0,
+            (Op::Head | Op::Abort, _) => return,
+            // Another small file or request of two deletes, and a large file.
+            (Op::Put | Op::Delete, Answer::Failed(Class::Credentials)) => 3,
+            // The thread of a large file may be slow to tell the run.
+            (_, Answer::Failed(Class::Credentials)) => usize::MAX,
+            _ => return,
+        };
+        if self.ending.as_ref().is_none_or(|ending| ending.most > most) {
+            let keys = sent.keys.iter().copied().collect();
+            self.ending = Some(Ending { keys, late: BTreeSet::new(), most });
         }
     }
 
-    fn go_on_to(&mut self, rank: u8) -> Result<(), String> {
+    fn go_on_to(&mut self, rank: u8, sent: &Sent) -> Result<(), String> {
         ensure(rank >= self.rank, || format!("its turn is over: {} was under way", self.rank))?;
+        let is_over = self.ending.is_some() && sent.answer != Answer::NotTried;
+        ensure(rank == self.rank || !is_over, || "the run was over".to_owned())?;
         self.rank = rank;
         Ok(())
     }
@@ -141,7 +160,7 @@ impl<'a> Course<'a> {
         if self.plan.get(key) != Some(&Plan::Leftover) {
             return ensure(!self.before.surveyed && self.rank == 0, || "nobody needs to know".to_owned());
         }
-        self.go_on_to(1)?;
+        self.go_on_to(1, sent)?;
         let Answer::Done(found) = sent.answer else { return Ok(()) };
         let object = self.after.objects.get(key).copied();
         ensure(found == object.is_some(), || "the store lies".to_owned())?;
@@ -160,7 +179,7 @@ impl<'a> Course<'a> {
             return Err("it is not to be sent".to_owned());
         };
         let file = self.before.tree[key];
-        self.go_on_to(if kind == PendingKind::Added { 2 } else { 3 })?;
+        self.go_on_to(if kind == PendingKind::Added { 2 } else { 3 }, sent)?;
         ensure(!self.before.is_known_to_be_published(key, self.run), || {
             "it is published already".to_owned()
         })?;
@@ -192,9 +211,7 @@ impl<'a> Course<'a> {
     /// I3: a delete comes after every upload is acknowledged, unless its object is in the way of one.
     fn delete(&mut self, sent: &Sent) -> Result<(), String> {
         for key in &sent.keys {
-            let is_ours = self.ours.contains(key) && self.before.reason_to_keep(key, self.run).is_none();
-            let is_due = self.plan.get(key) == Some(&Plan::Remove) || is_ours;
-            ensure(is_due, || format!("{key} is not to be deleted"))?;
+            ensure(self.is_to_be_deleted(key), || format!("{key} is not to be deleted"))?;
             ensure(!self.deletes.contains_key(key), || format!("{key} was deleted already"))?;
         }
         let failed =
@@ -204,7 +221,7 @@ impl<'a> Course<'a> {
         let refused: Vec<_> =
             self.refused.iter().filter(|key| self.uploads[*key] != Upload::Acknowledged).collect();
         if refused.is_empty() {
-            self.go_on_to(4)?;
+            self.go_on_to(4, sent)?;
         } else {
             let is_obstacle = |key: &Key| refused.iter().any(|refused| are_in_each_others_way(key, refused));
             ensure(sent.keys.iter().all(is_obstacle), || "an upload failed".to_owned())?;
@@ -219,24 +236,25 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    fn removed(&self) -> u64 {
-        let ours = self.ours.iter().filter(|key| self.before.reason_to_keep(key, self.run).is_none());
-        (self.plan.values().filter(|plan| **plan == Plan::Remove).count() + ours.count()) as u64
+    fn is_to_be_deleted(&self, key: Key) -> bool {
+        let is_ours = self.ours.contains(key) && self.before.reason_to_keep(key, self.run).is_none();
+        self.plan.get(key) == Some(&Plan::Remove) || is_ours
     }
 
     fn is_too_much(&self) -> bool {
-        matches!(self.run.deletes, Deletes::Cap(most) if self.removed() > most)
+        let removed = self.plan.keys().filter(|key| self.is_to_be_deleted(key)).count() as u64;
+        matches!(self.run.deletes, Deletes::Cap(most) if removed > most)
     }
 
     /// A run stops for a reason, and goes on without one.
     fn check_stop(&self, stop: Option<StopReason>, seen: &Seen) -> Result<(), String> {
-        let has = |answer| seen.sent.iter().any(|sent| sent.answer == answer);
-        let first_fails = |sent: &&Sent| sent.op == Op::First && sent.answer == Answer::Failed(Class::Outage);
-        let first_failed = seen.sent.first().filter(first_fails).is_some();
+        let failed = |class| seen.sent.iter().any(|sent| sent.answer == Answer::Failed(class));
+        let fails = |sent: &Sent| sent.op == Op::First && sent.answer == Answer::Failed(Class::Outage);
+        let first_failed = seen.sent.first().is_some_and(fails);
         let is_justified = match stop {
-            None => !first_failed && !has(Answer::NotTried),
-            Some(StopReason::Unavailable) => has(Answer::Failed(Class::Outage)),
-            Some(StopReason::Credentials) => has(Answer::Failed(Class::Credentials)),
+            None => self.ending.is_none(),
+            Some(StopReason::Unavailable) => failed(Class::Outage),
+            Some(StopReason::Credentials) => failed(Class::Credentials),
             Some(StopReason::Cancelled) => self.run.cancelled.is_some() && !first_failed,
             Some(StopReason::DeletesRefused) => {
                 (self.is_too_much() || seen.result.is_err()) && self.deletes.is_empty()
@@ -246,9 +264,8 @@ impl<'a> Course<'a> {
         ensure(is_justified, || format!("it stopped because of {stop:?}, with {:?}", seen.sent))
     }
 
-    /// What became of the files. Returns those that needed no upload: they are confirmed or adopted.
-    fn settle_files(&mut self, stop: Option<StopReason>, seen: &Seen) -> Result<BTreeSet<Key>, String> {
-        let mut present = BTreeSet::new();
+    /// What became of the files.
+    fn settle_files(&mut self, stop: Option<StopReason>, seen: &Seen) -> Result<(), String> {
         for (key, plan) in self.plan.clone() {
             let Plan::Send(_) = plan else { continue };
             let file = self.before.tree[key];
@@ -277,14 +294,14 @@ impl<'a> Course<'a> {
                         || is_adoptable && !self.run.force;
                     if may_be_present && (stop.is_none() || seen_there == Some(&now)) {
                         self.publish(key, now);
-                        present.insert(key);
+                        self.present.insert(key);
                     } else {
                         ensure(stop.is_some(), || format!("{key} was forgotten"))?;
                     }
                 }
             }
         }
-        Ok(present)
+        Ok(())
     }
 
     fn publish(&mut self, key: Key, there: There) {
@@ -340,103 +357,10 @@ impl<'a> Course<'a> {
     /// What is to be deleted is deleted, if nothing speaks against it.
     fn check_deletes(&self, stop: Option<StopReason>) -> Result<(), String> {
         let failed = self.uploads.values().any(|upload| *upload != Upload::Acknowledged);
-        let due = |(key, plan): (&Key, &Plan)| *plan == Plan::Remove && !self.deletes.contains_key(key);
+        let is_left = |key: &Key| self.is_to_be_deleted(key) && !self.deletes.contains_key(key);
         let waits = stop.is_some() || failed;
-        ensure(waits || !self.plan.iter().any(due), || "a delete was forgotten".to_owned())?;
+        ensure(waits || !self.plan.keys().any(is_left), || "a delete was forgotten".to_owned())?;
         let must_refuse = self.is_too_much() && !waits;
         ensure(!must_refuse, || "too many deletes are no reason to stop".to_owned())
-    }
-
-    fn check_report(&self, report: &Report, seen: &Seen, present: &BTreeSet<Key>) -> Result<(), String> {
-        let is_acknowledged = |(key, upload): (&Key, &Upload)| match self.plan[key] {
-            Plan::Send(kind) => (*upload == Upload::Acknowledged).then_some((*key, kind)),
-            _ => None,
-        };
-        let uploaded: BTreeMap<_, _> = self.uploads.iter().filter_map(is_acknowledged).collect();
-        ensure(report.uploaded == uploaded, || format!("uploaded {:?}, not {uploaded:?}", report.uploaded))?;
-        let is_done = |(key, answer): (&Key, &Answer)| matches!(answer, Answer::Done(_)).then_some(*key);
-        let deleted: BTreeSet<_> = self.deletes.iter().filter_map(is_done).collect();
-        ensure(report.deleted == deleted, || format!("deleted {:?}, not {deleted:?}", report.deleted))?;
-        ensure(report.adopted.is_subset(present), || format!("adopted {:?} of {present:?}", report.adopted))?;
-        self.check_failures(report, seen)?;
-        let pending = self.after.records.pending.len() as u64;
-        ensure(report.pending == pending, || format!("{} are pending, not {pending}", report.pending))?;
-        if report.stop != Some(StopReason::Cancelled) {
-            self.check_scan(report, present)?;
-        }
-        let outcome = outcome_of(report, uploaded.len() + deleted.len());
-        ensure(report.outcome == outcome, || {
-            format!("the outcome is {:?}, not {outcome:?}", report.outcome)
-        })?;
-        let is_good = matches!(outcome, RescanOutcome::Published | RescanOutcome::Unchanged);
-        ensure(seen.synced == is_good, || format!("synced: {}, after {outcome:?}", seen.synced))?;
-        let is_left = is_good && (!seen.uploads.is_empty() || seen.recorded_uploads > 0);
-        ensure(!is_left, || format!("uploads of {:?} are left", seen.uploads))?;
-        // What a racy stat says is not believed: the file is read.
-        let is_read =
-            |key: &&Key| !report.adopted.contains(*key) && !self.before.records.pending.contains_key(*key);
-        let read: u64 = present
-            .iter()
-            .filter(is_read)
-            .map(|key| bytes_of(self.before.tree[key].content).len() as u64)
-            .sum();
-        ensure(report.bytes_hashed >= read, || format!("hashed {} of {read} bytes", report.bytes_hashed))?;
-        let is_quiet = seen.sent.is_empty();
-        ensure(!is_quiet || report.requests == 0, || format!("{} requests", report.requests))
-    }
-
-    /// Each failure is reported, and nothing else is.
-    fn check_failures(&self, report: &Report, seen: &Seen) -> Result<(), String> {
-        let edited = |key: &Key| seen.edited && self.run.edited.is_some_and(|(edited, ..)| edited == *key);
-        let is_failed = |(key, upload): &(&Key, &Upload)| {
-            matches!(upload, Upload::Failed(_)) || **upload == Upload::UnderWay && edited(key)
-        };
-        let uploads = self.uploads.iter().filter(is_failed).count();
-        // One that waits for an obstacle to be deleted when the run stops has no failure of its own; one that was half
-        // sent may have been stopped.
-        let may_wait = |(key, upload): &(&Key, &Upload)| {
-            report.stop.is_some() && (self.refused.contains(*key) || **upload == Upload::UnderWay)
-        };
-        let waiting = self.uploads.iter().filter(is_failed).filter(may_wait).count() as u64;
-        let deletes = self.deletes.values().filter(|answer| matches!(answer, Answer::Failed(_))).count();
-        let failed = (uploads + deletes) as u64;
-        let range = failed - waiting..=failed + self.failed_aborts;
-        ensure(range.contains(&report.failed), || format!("{} failures, not {range:?}", report.failed))
-    }
-
-    fn check_scan(&self, report: &Report, present: &BTreeSet<Key>) -> Result<(), String> {
-        let scanned = self.before.files().count() as u64;
-        ensure(report.scanned == scanned, || format!("scanned {}, not {scanned}", report.scanned))?;
-        let unchanged = self.plan.values().filter(|plan| **plan == Plan::Unchanged).count();
-        let unchanged = (unchanged + present.difference(&report.adopted).count()) as u64;
-        ensure(report.unchanged == unchanged, || {
-            format!("unchanged: {}, not {unchanged}", report.unchanged)
-        })?;
-        let kept_now = |(key, plan): (&Key, &Plan)| match plan {
-            Plan::Keep(reason) | Plan::KeepInDoubt(reason) => Some((*key, *reason)),
-            Plan::Leftover if self.not_ours.contains(key) => Some((*key, KeptReason::NotOurs)),
-            Plan::Leftover if self.ours.contains(key) => {
-                self.before.reason_to_keep(key, self.run).map(|reason| (*key, reason))
-            }
-            Plan::Leftover if !self.settled.contains(key) => Some((*key, KeptReason::Unsettled)),
-            _ => None,
-        };
-        let kept: BTreeMap<_, _> = self.plan.iter().filter_map(kept_now).collect();
-        // A run that stops while it asks for leftovers makes no second plan.
-        let is_stopped = report.stop.is_some() && !self.settled.is_empty();
-        ensure(is_stopped || report.kept == kept, || format!("kept {:?}, not {kept:?}", report.kept))
-    }
-}
-
-/// I6: an outcome is never better than the truth.
-fn outcome_of(report: &Report, done: usize) -> RescanOutcome {
-    if done == 0 && report.stop == Some(StopReason::Unavailable) {
-        RescanOutcome::LocalOnly
-    } else if report.stop.is_some() || report.failed > 0 || report.pending > 0 {
-        RescanOutcome::Partial
-    } else if done > 0 {
-        RescanOutcome::Published
-    } else {
-        RescanOutcome::Unchanged
     }
 }

@@ -104,11 +104,11 @@ impl Memory {
                     context.trace.metrics.requests(1);
                     let fault = self.faults.lock().unwrap().of(op, super::known(key));
                     let fault = fault.filter(|(_, once)| !once || attempt == 1).map(|(mode, _)| mode);
-                    let mut content = self.content.lock().unwrap();
+                    let mut stored = self.content.lock().unwrap();
                     match fault {
-                        None => effect(&mut content, false),
+                        None => effect(&mut stored, false),
                         Some(Mode::Lost) => {
-                            effect(&mut content, true).and(Err(error_of(Mode::Lost, operation)))
+                            effect(&mut stored, true).and(Err(error_of(Mode::Lost, operation)))
                         }
                         Some(mode) => Err(error_of(mode, operation)),
                     }

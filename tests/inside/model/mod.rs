@@ -3,8 +3,8 @@
 //!
 //! # Architecture
 //! - `steps`: what a case is made of, and how it is drawn.
-//! - `reference`, `course`: the specification, pure. The first has the plan of a run, the second what its requests and
-//!   their answers make of it.
+//! - `reference`, `course`, `judge`: the specification, pure. The first has the plan of a run, the second what its
+//!   requests and their answers make of it, the third what must be true after it.
 //! - `memory`, `s3`: two stores whose requests fail on demand. `watched`: writes down what a run sends.
 //! - `world`: does the steps and looks at what came of them.
 //! - `kept`: cases that once failed, and the shortest cases that find a broken rule.
@@ -12,6 +12,7 @@
 //! `BRIGADE_TEST_MODEL_CASES` is the number of cases (500), `BRIGADE_TEST_MODEL_SEED` draws others.
 
 mod course;
+mod judge;
 mod kept;
 mod memory;
 mod reference;
@@ -58,8 +59,8 @@ fn explore(cases: u64, play: impl Fn(&[Step]) -> Result<(), String>) {
     match result {
         Ok(()) => {}
         Err(TestError::Fail(why, steps)) => {
-            let steps: String = steps.iter().map(|step| format!("    {step:?},\n")).collect();
-            panic!("BRIGADE_TEST_MODEL_SEED={seed}\n[\n{steps}]\n{why}");
+            let steps: Vec<_> = steps.iter().map(|step| format!("    {step:?},")).collect();
+            panic!("BRIGADE_TEST_MODEL_SEED={seed}\n[\n{}\n]\n{why}", steps.join("\n"));
         }
         Err(TestError::Abort(why)) => panic!("BRIGADE_TEST_MODEL_SEED={seed}: {why}"),
     }

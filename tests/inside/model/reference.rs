@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::course::Course;
 use super::steps::{Content, Deletes, Excluded, Key, Mode, Op, Run, Step};
 use crate::{ErrorKind, KeptReason, KeyState, PendingKind, RescanOutcome, StopReason};
 
@@ -192,7 +191,7 @@ impl State {
         self.tree.insert(key, File { content, stamp: self.stamps });
     }
 
-    fn is_excluded(&self, key: Key) -> bool {
+    pub(super) fn is_excluded(&self, key: Key) -> bool {
         let top = key.split('/').next().unwrap_or(key);
         self.excluded.get(top).is_some_and(|how| *how != Excluded::No)
     }
@@ -273,44 +272,6 @@ impl State {
         }
         records
     }
-
-    /// Checks everything that a run shows. Returns the state after it.
-    pub(super) fn judge(&self, run: &Run, seen: &Seen) -> Result<Self, String> {
-        let mut after = match self.plan(run) {
-            Ok(plan) => Course::new(self, run, plan).follow(seen)?,
-            Err(kind) => {
-                ensure(seen.sent.is_empty(), || "sent in spite of an empty root".to_owned())?;
-                ensure(seen.result.as_ref().err() == Some(&kind), || {
-                    format!("{:?}, not {kind:?}", seen.result)
-                })?;
-                self.clone()
-            }
-        };
-        let (records, objects) = (&after.records, &after.objects);
-        ensure(*records == seen.records, || format!("the cache has {:#?}, not {records:#?}", seen.records))?;
-        ensure(*objects == seen.objects, || format!("the bucket has {:?}, not {objects:?}", seen.objects))?;
-        let catalog = catalog_of(records);
-        ensure(catalog == seen.catalog, || format!("the catalog has {:?}, not {catalog:?}", seen.catalog))?;
-        after.surveyed = seen.surveyed;
-        after.recorded_uploads = seen.recorded_uploads;
-        if let Some((key, content, _)) = run.edited.filter(|_| seen.edited) {
-            after.write(key, content);
-        }
-        Ok(after)
-    }
-}
-
-/// What readers learn of each key.
-fn catalog_of(records: &Records) -> BTreeMap<Key, (KeyState, Option<Content>)> {
-    let keys: BTreeSet<_> = records.published.keys().chain(records.pending.keys()).copied().collect();
-    let resolved = |key: Key| match (records.published.get(key), records.pending.get(key)) {
-        (Some(there), None) => Some((KeyState::Published, there.content)),
-        (Some(_), Some(todo)) if todo.in_doubt => Some((KeyState::Stale, None)),
-        (Some(there), Some(_)) => Some((KeyState::Stale, there.content)),
-        (None, Some(todo)) if todo.kind == PendingKind::Added => Some((KeyState::Pending, None)),
-        (None, _) => None,
-    };
-    keys.into_iter().filter_map(|key| Some((key, resolved(key)?))).collect()
 }
 
 pub(super) fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {

@@ -62,6 +62,7 @@ pub(super) enum Excluded {
 
 /// A rescan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is drawn on its own")]
 pub(super) struct Run {
     /// All files are older than the racy window. Otherwise none is.
     pub(super) settled: bool,
@@ -241,6 +242,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         2 => Just(Op::Part),
         3 => Just(Op::Finish),
         1 => Just(Op::Reconcile),
+        1 => Just(Op::Abort),
         4 => Just(Op::Delete),
     ];
     let key = prop_oneof![1 => Just(""), 1 => key()];

@@ -23,7 +23,7 @@ use crate::tree::source::Source;
 
 pub(super) enum Store {
     Memory(Memory),
-    S3(S3Backend),
+    S3(Box<S3Backend>),
 }
 
 /// Changes a file of the tree.
@@ -52,14 +52,14 @@ impl Watched {
     fn inner(&self) -> &dyn Transfers {
         match &self.store {
             Store::Memory(memory) => memory,
-            Store::S3(s3) => s3,
+            Store::S3(s3) => &**s3,
         }
     }
 
     fn backend(&self) -> &dyn StorageBackend {
         match &self.store {
             Store::Memory(memory) => memory,
-            Store::S3(s3) => s3,
+            Store::S3(s3) => &**s3,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+use super::judge::judge;
 use super::known;
 use super::memory::{Faults, Memory};
 use super::reference::{Object, Records, Report, Seen, Stamp, State, There, Todo};
@@ -56,7 +57,7 @@ impl World {
         let engine = EngineConfig::new().workers(1).clock(clock.clone()).build().unwrap();
         let faults = Arc::new(Mutex::new(Faults::default()));
         let store = match &behind {
-            Some(behind) => Store::S3(behind.backend(&engine)),
+            Some(behind) => Store::S3(Box::new(behind.backend(&engine))),
             None => Store::Memory(Memory::new(faults.clone())),
         };
         let (root, proxy) = (folder.path().join("tree"), behind.as_ref().map(Behind::switch));
@@ -67,8 +68,17 @@ impl World {
             edit: Box::new(move |key, content| write(&root, key, content)),
             begin_outage: Box::new(move |mode| proxy.iter().for_each(|switch| switch(mode))),
         });
-        let (state, stats, cache) = (State::default(), Vec::new(), None);
-        Self { state, folder, clock, wall: 0, engine, store, behind, cache, stats }
+        Self {
+            state: State::default(),
+            folder,
+            clock,
+            wall: 0,
+            engine,
+            store,
+            behind,
+            cache: None,
+            stats: Vec::new(),
+        }
     }
 
     fn root(&self) -> PathBuf {
@@ -89,10 +99,16 @@ impl World {
         for name in ["first", "second"] {
             self.rescan(&clean).map_err(|why| format!("the {name} clean rescan: {why}"))?;
         }
-        for (key, file) in files {
+        for (key, file) in &files {
             if self.state.objects.get(key).map(|object| object.content) != Some(file.content) {
                 return Err(format!("{key} is not in the bucket after a clean rescan"));
             }
+        }
+        let is_left = |(key, object): &(&Key, &Object)| {
+            object.ours && !self.state.is_excluded(key) && files.iter().all(|(file, _)| file != *key)
+        };
+        if let Some((key, _)) = self.state.objects.iter().find(is_left) {
+            return Err(format!("{key} is left in the bucket after a clean rescan"));
         }
         let idle = self.rescan(&clean).map_err(|why| format!("the idle rescan: {why}"))?;
         let work = (idle.requests, idle.bytes_hashed, idle.commits);
@@ -155,12 +171,12 @@ impl World {
         let mut excluded = self.state.excluded.clone();
         excluded.insert(top, how);
         let ignored = excluded.iter().filter(|(_, how)| **how == Excluded::ByIgnoreFile);
-        let lines: String = ignored.map(|(top, _)| format!("/{top}\n")).collect();
+        let lines: Vec<_> = ignored.map(|(top, _)| format!("/{top}")).collect();
         let path = self.root().join(".brigadeignore");
         if lines.is_empty() {
             let _ = fs::remove_file(path);
         } else {
-            fs::write(path, lines).unwrap();
+            fs::write(path, lines.join("\n")).unwrap();
         }
     }
 
@@ -206,7 +222,7 @@ impl World {
         drop(site);
         let seen = self.look(&cache, result)?;
         self.cache = Some(cache);
-        let after = self.state.judge(run, &seen).map_err(|why| format!("{why}\nsent: {:?}", seen.sent))?;
+        let after = judge(&self.state, run, &seen).map_err(|why| format!("{why}\nsent: {:?}", seen.sent))?;
         self.state = after;
         self.note_stats();
         Ok(seen.result.map_or_else(
