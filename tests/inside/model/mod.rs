@@ -7,7 +7,7 @@
 //!   requests and their answers make of it, the third what must be true after it.
 //! - `memory`, `s3`: two stores whose requests fail on demand. `watched`: writes down what a run sends.
 //! - `world`: does the steps and looks at what came of them.
-//! - `kept`: cases that once failed, and the shortest cases that find a broken rule.
+//! - `kept`: cases that were bugs of the library.
 //!
 //! `BRIGADE_TEST_MODEL_CASES` is the number of cases (500), `BRIGADE_TEST_MODEL_SEED` draws others.
 
