@@ -1,5 +1,6 @@
 //! The rules that say which fault is injected into which request. Part of `proxy.rs`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,7 @@ pub struct Rule {
     chance: Option<(u32, fastrand::Rng)>,
     skip: u64,
     times: u64,
+    count: Arc<AtomicU64>,
 }
 
 /// A condition on the headers of a request.
@@ -122,6 +124,7 @@ impl Rule {
             chance: None,
             skip: 0,
             times: u64::MAX,
+            count: Arc::default(),
         }
     }
 
@@ -167,6 +170,12 @@ impl Rule {
         self
     }
 
+    /// Adds the requests that it applies to to this number.
+    pub fn count_in(mut self, count: &Arc<AtomicU64>) -> Self {
+        self.count = Arc::clone(count);
+        self
+    }
+
     fn matches(&mut self, method: &str, target: &str, headers: &Headers) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted == method)
             && !(self.writes && matches!(method, "GET" | "HEAD"))
@@ -185,6 +194,7 @@ impl Rule {
             return None;
         }
         self.times -= 1;
+        self.count.fetch_add(1, Ordering::Relaxed);
         Some(self.fault.clone())
     }
 }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "config")]
+use super::TARGETS;
+use super::find;
 use super::mutator::Mutator;
-use super::{TARGETS, find};
 
 /// The changed inputs of each target.
 const CHANGED: usize = 4000;
