@@ -177,7 +177,7 @@ impl Run {
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 3..24)
+    prop::collection::vec(step(), 1..24)
 }
 
 /// A name. Some are more frequent, so that several steps meet at them.
