@@ -177,7 +177,7 @@ impl Run {
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 1..24)
+    prop::collection::vec(step(), 1..32)
 }
 
 /// A name. Some are more frequent, so that several steps meet at them.
@@ -185,8 +185,9 @@ fn key() -> impl Strategy<Value = Key> {
     select(vec!["a", "a", "a", "a/n", "a/n", "b", "b", "b", "b", "d", "d/x", "d/x", "d/y", "e/f/g", "h"])
 }
 
+/// A content. One small and one large are more frequent, so that objects of others are what a file holds.
 fn content() -> impl Strategy<Value = Content> {
-    0..CONTENTS
+    select(vec![0, 0, 0, 0, 1, 2, 3, 4, 4, 4, 5, 6])
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -199,8 +200,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key().prop_map(Step::Touch),
         4 => key().prop_map(Step::Delete),
         1 => (select(&TOPS[..]), excluded).prop_map(|(top, how)| Step::Exclude(top, how)),
-        1 => (key(), content()).prop_map(|(key, content)| Step::Stranger(key, content)),
-        9 => run().prop_map(Step::Rescan),
+        3 => (key(), content()).prop_map(|(key, content)| Step::Stranger(key, content)),
+        12 => run().prop_map(Step::Rescan),
     ]
 }
 
@@ -211,7 +212,7 @@ fn run() -> impl Strategy<Value = Run> {
         1 => Just(Deletes::Off),
         1 => (0_u64..3).prop_map(Deletes::Cap),
     ];
-    let faults = (prop::option::weighted(0.6, fault()), prop::option::weighted(0.3, fault()));
+    let faults = (prop::option::weighted(0.75, fault()), prop::option::weighted(0.5, fault()));
     let outage = prop::option::weighted(0.12, (0_usize..10, mode().prop_map(for_all)));
     let cancelled = prop::option::weighted(0.06, 0_usize..10);
     let moment = select(vec![Moment::BeforeSending, Moment::AfterAnswer]);
@@ -237,15 +238,15 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Op::First),
         1 => Just(Op::List),
         2 => Just(Op::Head),
-        6 => Just(Op::Put),
+        8 => Just(Op::Put),
         1 => Just(Op::Begin),
         2 => Just(Op::Part),
-        3 => Just(Op::Finish),
+        4 => Just(Op::Finish),
         1 => Just(Op::Reconcile),
         1 => Just(Op::Abort),
         4 => Just(Op::Delete),
     ];
-    let key = prop_oneof![1 => Just(""), 1 => key()];
+    let key = prop_oneof![2 => Just(""), 1 => key()];
     (op, key, mode(), prop::bool::weighted(0.15)).prop_map(|(op, key, mode, once)| {
         let is_general = matches!(op, Op::First | Op::List);
         Fault { op, key, mode: if is_general { for_all(mode) } else { mode }, once }
