@@ -26,7 +26,7 @@ use std::env;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use self::s3::{Behind, can_fail};
-use self::steps::{KEYS, Key, Step, is_large};
+use self::steps::{Fault, KEYS, Key, Mode, Step, is_large};
 use self::world::World;
 
 /// The name of a key as the model has it.
@@ -85,13 +85,20 @@ fn for_s3(step: Step) -> Step {
         Step::Stranger(key, content) => Step::Stranger(key, small(content)),
         Step::Rescan(mut run) => {
             for fault in &mut run.faults {
-                *fault = fault.filter(|fault| can_fail(fault.op, fault.key));
+                let possible = fault.filter(|fault| can_fail(fault.op, fault.key));
+                *fault = possible.map(|fault| Fault { mode: behind_a_proxy(fault.mode), ..fault });
             }
+            run.outage = run.outage.map(|(from, mode)| (from, behind_a_proxy(mode)));
             run.edited = run.edited.map(|(key, content, moment)| (key, small(content), moment));
             Step::Rescan(run)
         }
         other => other,
     }
+}
+
+/// The fault in place of one that a proxy cannot inject: it is there, so it can only break connections.
+fn behind_a_proxy(mode: Mode) -> Mode {
+    if mode == Mode::Unreachable { Mode::Broken } else { mode }
 }
 
 #[test]

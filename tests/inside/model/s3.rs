@@ -97,7 +97,6 @@ fn fault_of(mode: Mode) -> Fault {
         Fault::Answer(status, Vec::new(), body.into_bytes())
     };
     match mode {
-        // A proxy that is there can only break connections.
         Mode::Unreachable | Mode::Broken => Fault::ResetBefore,
         Mode::Lost => Fault::DropAnswer,
         Mode::Server => answer(500, "InternalError"),
