@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reference::{
-    Answer, Class, Object, Plan, Seen, Sent, State, There, Todo, are_in_each_others_way, ensure,
+    Answer, Class, File, Object, Plan, Seen, Sent, State, There, Todo, are_in_each_others_way, ensure,
 };
 use super::steps::{Deletes, Key, Mode, Op, Run, is_large};
 use crate::{ErrorKind, PendingKind, StopReason};
@@ -112,7 +112,7 @@ impl<'a> Course<'a> {
             Op::First => {}
             Op::List => ensure(!self.before.surveyed && self.rank == 0, || "listed once more".to_owned())?,
             Op::Head => self.head(sent)?,
-            Op::Abort => self.failed_aborts += u64::from(!matches!(sent.answer, Answer::Done(_))),
+            Op::Abort => self.abort(sent)?,
             Op::Delete => self.delete(sent)?,
             Op::Put | Op::Begin | Op::Part | Op::Finish | Op::Reconcile => self.upload(sent)?,
         }
@@ -183,6 +183,7 @@ impl<'a> Course<'a> {
         ensure(!self.before.is_known_to_be_published(key, self.run), || {
             "it is published already".to_owned()
         })?;
+        self.note_multipart(sent, key, file)?;
         if sent.took_effect() && matches!(sent.op, Op::Put | Op::Finish) {
             self.after.objects.insert(key, Object { content: file.content, ours: true });
         }
@@ -204,6 +205,37 @@ impl<'a> Course<'a> {
             || sent.op != Op::Put && matches!(status, Upload::Failed(Class::Outage | Class::Refused))
         {
             self.refused.insert(key);
+        }
+        Ok(())
+    }
+
+    /// I4: an upload that was interrupted is resumed if its file is unchanged.
+    fn note_multipart(&mut self, sent: &Sent, key: Key, file: File) -> Result<(), String> {
+        let is_first = !self.uploads.contains_key(key) && sent.answer != Answer::NotTried;
+        let is_open = self.before.open.get(key) == Some(&file.stamp);
+        ensure(!(sent.op == Op::Begin && is_first && is_open), || "it is not resumed".to_owned())?;
+        match (sent.op, sent.answer) {
+            (Op::Begin, Answer::Done(_)) => drop(self.after.open.insert(key, file.stamp)),
+            (Op::Finish, Answer::Done(_)) | (Op::Reconcile, Answer::Done(true)) => {
+                self.after.open.remove(key);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn abort(&mut self, sent: &Sent) -> Result<(), String> {
+        let key = sent.keys[0];
+        let is_open = |file: &File| self.after.open.get(key) == Some(&file.stamp);
+        let is_interrupted = self.uploads.get(key).is_some_and(|upload| {
+            matches!(upload, Upload::Failed(Class::Outage | Class::Credentials) | Upload::NotTried)
+        });
+        let is_resumable = is_interrupted && self.before.tree.get(key).is_some_and(is_open);
+        ensure(!is_resumable, || "it can be resumed".to_owned())?;
+        if matches!(sent.answer, Answer::Done(_)) {
+            self.after.open.remove(key);
+        } else {
+            self.failed_aborts += 1;
         }
         Ok(())
     }

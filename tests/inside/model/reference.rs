@@ -146,6 +146,8 @@ pub(super) struct State {
     /// The prefix was listed.
     pub(super) surveyed: bool,
     pub(super) recorded_uploads: u64,
+    /// Multipart uploads that can be resumed while their file has this stat.
+    pub(super) open: BTreeMap<Key, Stamp>,
     pub(super) stamps: Stamp,
 }
 
