@@ -239,9 +239,9 @@ fn nothing_grew(machine: &Machine, audit: &mut Audit) {
     };
     let first = most(&machine.samples[..third]);
     let last = most(&machine.samples[machine.samples.len() - third..]);
-    // As many connections as requests are in flight, and a look-up or two.
-    assert!(last.descriptors <= first.descriptors + 8, "{}: {first:?} {last:?}", machine.name);
-    assert!(last.threads <= first.threads + 4, "{}: {first:?} {last:?}", machine.name);
+    // There are connections and threads for requests and large files in flight.
+    assert!(last.descriptors <= first.descriptors + 16, "{}: {first:?} {last:?}", machine.name);
+    assert!(last.threads <= first.threads + 12, "{}: {first:?} {last:?}", machine.name);
     assert!(last.resident_kib <= first.resident_kib + 16 * 1024, "{}: {first:?} {last:?}", machine.name);
     audit.growth.insert(machine.name.clone(), (first, last));
 }
