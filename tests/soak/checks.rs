@@ -132,6 +132,13 @@ pub fn at_the_end(sites: &mut [Site], store: &MemoryStore, weather: &mut Weather
         site.machines.iter().for_each(|machine| nothing_grew(machine, audit));
     }
     assert_eq!(logs::leaks(), Vec::<String>::new(), "I7");
+    let machines = sites.iter().flat_map(|site| &site.machines);
+    let unexplained: Vec<_> = machines.flat_map(|machine| &machine.unexplained).collect();
+    assert!(
+        unexplained.is_empty(),
+        "{} failures that no fault explains: {unexplained:#?}",
+        unexplained.len()
+    );
 }
 
 /// The next runs of a machine make the bucket its tree.
