@@ -113,7 +113,7 @@
 //! [`S3Backend`] works with any S3-compatible store. [`LocalBackend`] leaves files where they are. Anything else is
 //! an implementation of [`StorageBackend`], which requires four methods.
 //!
-//! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
+//! The [`guide`] is the manual: the command, operations, embedding, reliability, security, benchmarks, architecture.
 
 #[cfg(any(test, feature = "capi"))]
 extern crate self as bucket_brigade;
