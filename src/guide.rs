@@ -6,7 +6,7 @@
 //! | [`settings`] | every setting, for files, flags and programs |
 //! | [`operations`] | cron, systemd, CI, permissions, lifecycle rule, stores |
 //! | [`embedding`] | the library in a program: settings, results, threads, fork, catalog, servers |
-//! | [`reliability`] | the promises, what is survived, how it is tested, the limits |
+//! | [`reliability`] | the promises, what happens when something goes wrong, the proofs, the limits |
 //! | [`security`] | what is trusted, how secrets are held, what attackers can and cannot do, with the tests |
 //! | [`benchmarks`] | figures, comparisons, how to repeat them |
 //! | [`architecture`] | the rooms, the life of a file, where to add what |
