@@ -2,13 +2,18 @@
 """Checks the walls of src: which file uses which, by their `use` lines and paths in code.
 
 Fails with the files of each circle, with each arrow that points up (FLOORS below), and with each folder that
-holds more than 16 files. Tests inside files do not count.
+holds more than 16 files. Tests inside files do not count. Fails, too, with unsafe code outside its two places, and with
+each module that could forbid it and does not.
 """
 import re, sys
 from pathlib import Path
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 MOST_IN_A_FOLDER = 16
+# The two places of unsafe code. All else forbids it, which no attribute further down can allow again.
+UNSAFE = ("capi.rs", "capi/", "state/catalog/file.rs")
+# Files with a module that cannot forbid it, because one of the two places is in it. `inside` has tests only.
+ABOVE_UNSAFE = {"lib.rs": {"capi", "state", "inside"}, "state.rs": {"catalog"}, "state/catalog.rs": {"file"}}
 # From the ground up: what stands on one floor may use its own floor and those before it.
 FLOORS = [
     "text clock error key",
@@ -130,10 +135,24 @@ def circles(graph):
     return out
 
 
+def careless(root):
+    """Unsafe code out of its places, and modules that do not forbid it."""
+    for file in sorted(root.rglob("*.rs")):
+        name, code = str(file.relative_to(root)), code_of(file)
+        if not name.startswith(UNSAFE) and re.search(r"\bunsafe\b|allow\(\s*unsafe_code", code):
+            yield f"unsafe code in {name}"
+        for attributes, module in re.findall(r"((?:#\[[^\]]*\]\s*)*)(?:pub(?:\(crate\))? )?mod (\w+);", code):
+            above = ABOVE_UNSAFE.get(name)
+            if above and module not in above and "#[forbid(unsafe_code)]" not in attributes:
+                yield f"{name}: the module {module} does not forbid unsafe code"
+    if "#![forbid(unsafe_code)]" not in (root / "bin/brigade/main.rs").read_text():
+        yield "the command does not forbid unsafe code"
+
+
 def main():
     known = modules(SRC)
     graph = {name: sorted(set(uses_of(name, code_of(file), known))) for name, file in known.items()}
-    wrong = []
+    wrong = list(careless(SRC))
     for group in circles(graph):
         wrong.append("a circle of files:\n" + "\n".join(
             f"  {v} uses {', '.join(w for w in graph[v] if w in group)}" for v in group))

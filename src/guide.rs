@@ -6,7 +6,8 @@
 //! | [`settings`] | every setting, for files, flags and programs |
 //! | [`operations`] | cron, systemd, CI, permissions, lifecycle rule, stores |
 //! | [`embedding`] | the library in a program: settings, results, threads, fork, catalog, servers |
-//! | [`reliability`] | the promises, what is survived, how it is tested, the limits |
+//! | [`reliability`] | the promises, what happens when something goes wrong, the proofs, the limits |
+//! | [`security`] | what is trusted, how secrets are held, what attackers can and cannot do, with the tests |
 //! | [`benchmarks`] | figures, comparisons, how to repeat them |
 //! | [`architecture`] | the rooms, the life of a file, where to add what |
 //! | [`contributing`] | one test, one benchmark, a failing sweep, lints, CI |
@@ -26,6 +27,7 @@ macro_rules! chapters {
         #[doc = "[embedding]: crate::guide::embedding"]
         #[doc = "[operations]: crate::guide::operations"]
         #[doc = "[reliability]: crate::guide::reliability"]
+        #[doc = "[security]: crate::guide::security"]
         #[doc = "[settings]: crate::guide::settings"]
         #[doc = ""]
         #[doc = include_str!(concat!("guide/", stringify!($name), ".md"))]
@@ -39,6 +41,7 @@ chapters!(
     operations,
     embedding,
     reliability,
+    security,
     benchmarks,
     architecture,
     contributing,

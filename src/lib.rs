@@ -113,7 +113,7 @@
 //! [`S3Backend`] works with any S3-compatible store. [`LocalBackend`] leaves files where they are. Anything else is
 //! an implementation of [`StorageBackend`], which requires four methods.
 //!
-//! The [`guide`] is the manual: the command, operations, embedding, reliability, benchmarks, architecture.
+//! The [`guide`] is the manual: the command, operations, embedding, reliability, security, benchmarks, architecture.
 
 #[cfg(any(test, feature = "capi"))]
 extern crate self as bucket_brigade;
@@ -123,6 +123,7 @@ mod inside;
 
 #[cfg(any(test, fuzzing))]
 #[path = "../tests/fuzz/targets/mod.rs"]
+#[forbid(unsafe_code)]
 mod fuzz_targets;
 
 /// Returns the fuzz target of a name.
@@ -131,11 +132,15 @@ pub fn fuzz_target(name: &str) -> Option<fn(&[u8])> {
     fuzz_targets::find(name)
 }
 
+#[forbid(unsafe_code)]
 mod backend;
 #[cfg(feature = "capi")]
 pub mod capi;
+#[forbid(unsafe_code)]
 mod clock;
+#[forbid(unsafe_code)]
 mod engine;
+#[forbid(unsafe_code)]
 mod error;
 #[cfg(feature = "capi")]
 #[allow(
@@ -143,18 +148,28 @@ mod error;
     unreachable_patterns,
     reason = "the command has the same file, and sees the crate from outside"
 )]
+#[forbid(unsafe_code)]
 mod json;
+#[forbid(unsafe_code)]
 mod key;
+#[forbid(unsafe_code)]
 mod observe;
+#[forbid(unsafe_code)]
 mod request_context;
+#[forbid(unsafe_code)]
 mod rescan;
+#[forbid(unsafe_code)]
 mod retry;
 #[cfg(feature = "config")]
+#[forbid(unsafe_code)]
 mod settings;
 mod state;
+#[forbid(unsafe_code)]
 mod text;
+#[forbid(unsafe_code)]
 mod tree;
 
+#[forbid(unsafe_code)]
 pub mod guide;
 
 // The name that `json` has for it in the command, too.

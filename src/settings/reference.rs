@@ -12,7 +12,7 @@ use crate::backend::s3::auth::chain::process;
 use crate::text::Printable;
 
 /// The most bytes of a value.
-const MAX_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 
 /// The longest time that a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ impl Reference {
         let text = match self {
             Self::Variable(name) => {
                 let value = std::env::var_os(name).ok_or_else(|| format!("{name} is not set"))?;
-                value.into_string().map_err(|_| format!("{name} is not UTF-8"))?
+                Zeroizing::new(value.into_string().map_err(|_| format!("{name} is not UTF-8"))?)
             }
             Self::File(path) => {
                 let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
@@ -42,7 +42,6 @@ impl Reference {
             }
             Self::Command(words, folder) => run_command(words, folder)?,
         };
-        let text = Zeroizing::new(text);
         let value = text.strip_suffix('\n').unwrap_or(&text);
         let value = value.strip_suffix('\r').unwrap_or(value);
         if value.is_empty() {
@@ -67,17 +66,18 @@ impl fmt::Display for Reference {
     }
 }
 
-fn read_text(from: &mut dyn Read) -> Result<String, String> {
-    let mut text = String::new();
-    from.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_BYTES { Err("it has more than 64 KiB".to_owned()) } else { Ok(text) }
+fn read_text(from: &mut dyn Read) -> Result<Zeroizing<String>, String> {
+    // All the room that it may take: a text that grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES + 1));
+    from.take(MAX_BYTES as u64 + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() > MAX_BYTES { Err("it has more than 64 KiB".to_owned()) } else { Ok(text) }
 }
 
-fn run_command(words: &[String], folder: &Path) -> Result<String, String> {
+fn run_command(words: &[String], folder: &Path) -> Result<Zeroizing<String>, String> {
     let folder = Some(folder).filter(|folder| !folder.as_os_str().is_empty());
     let printed = process::run(words, folder, COMMAND_LIMIT)?;
     let text = std::str::from_utf8(&printed).map_err(|_| format!("what {} prints is not UTF-8", words[0]))?;
-    Ok(text.to_owned())
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]

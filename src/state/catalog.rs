@@ -13,9 +13,13 @@
 //! with the catalog's name never changes.
 
 mod file;
+#[forbid(unsafe_code)]
 mod format;
+#[forbid(unsafe_code)]
 mod keys;
+#[forbid(unsafe_code)]
 pub(crate) mod origin;
+#[forbid(unsafe_code)]
 mod write;
 
 use std::path::{Path, PathBuf};

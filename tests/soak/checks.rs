@@ -134,6 +134,17 @@ pub fn at_the_end(sites: &mut [Site], store: &MemoryStore, weather: &mut Weather
     assert_eq!(logs::leaks(), Vec::<String>::new(), "I7");
 }
 
+/// No failure that has nothing to do with the faults, and no process that panicked.
+pub fn nothing_is_unexplained(sites: &[Site]) {
+    let machines = sites.iter().flat_map(|site| &site.machines);
+    let unexplained: Vec<_> = machines.flat_map(|machine| &machine.unexplained).collect();
+    assert!(
+        unexplained.is_empty(),
+        "{} failures that no fault explains: {unexplained:#?}",
+        unexplained.len()
+    );
+}
+
 /// The next runs of a machine make the bucket its tree.
 fn converges(
     site: &Site,
@@ -239,9 +250,9 @@ fn nothing_grew(machine: &Machine, audit: &mut Audit) {
     };
     let first = most(&machine.samples[..third]);
     let last = most(&machine.samples[machine.samples.len() - third..]);
-    // As many connections as requests are in flight, and a look-up or two.
-    assert!(last.descriptors <= first.descriptors + 8, "{}: {first:?} {last:?}", machine.name);
-    assert!(last.threads <= first.threads + 4, "{}: {first:?} {last:?}", machine.name);
+    // There are connections and threads for requests and large files in flight.
+    assert!(last.descriptors <= first.descriptors + 16, "{}: {first:?} {last:?}", machine.name);
+    assert!(last.threads <= first.threads + 12, "{}: {first:?} {last:?}", machine.name);
     assert!(last.resident_kib <= first.resident_kib + 16 * 1024, "{}: {first:?} {last:?}", machine.name);
     audit.growth.insert(machine.name.clone(), (first, last));
 }

@@ -126,4 +126,5 @@ fn soak(settings: &Settings) {
     weather.clear();
     checks::at_the_end(&mut sites, &store, &mut weather, &mut audit);
     println!("{}", counts::table(&sites, &weather, &audit));
+    checks::nothing_is_unexplained(&sites);
 }

@@ -47,6 +47,7 @@ mod rebuild;
 mod regressions;
 mod reserved;
 mod runs;
+mod security;
 #[cfg(feature = "config")]
 mod settings;
 mod shared_state;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bucket_brigade::{RescanReport, StopReason};
+use bucket_brigade::{ErrorKind, RescanReport, StopReason};
 
 use crate::shared_state::{Machine, published, requests, tree};
 use crate::shared_state_faults::{AFTER_LEASE, HEAD, LANDED, PUBLISHED, UNCHANGED, hold, outcome, pass};
@@ -188,4 +188,27 @@ fn d04_checkpoint_that_lands_unseen_loses_no_row() {
     assert_eq!((state.generation, state.claimed_by), (2, None));
     let two = Machine::new(&world, &[("a", "2"), ("b", "2")]);
     assert_eq!(outcome(&two.publish()), UNCHANGED);
+}
+
+/// The soak met a failure of the kind `Other` that named neither a key nor a reason: only the failures were counted. Now
+/// the first of them is kept.
+#[test]
+fn d02_key_in_doubt_that_cannot_be_asked_for_is_told_with_its_reason() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+    one.publish();
+    one.write("a", "2");
+    let two = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+    world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("HEAD").path_contains("/a"));
+    with_held_put(&world, &one, || {
+        let report = two.publish();
+        let [error] = &report.failed[..] else { panic!("{report:?}") };
+        assert_eq!((error.kind(), report.state.unwrap().in_doubt), (ErrorKind::Server, 1));
+        let text = error.to_string();
+        assert!(text.contains("could not be asked for: 1;") && text.contains("head a: "), "{text}");
+    });
+    world.proxy.clear_rules();
+    pass(&world, LANDED);
+    assert_eq!(outcome(&two.publish()), PUBLISHED);
+    assert_eq!(published(&world), tree(&[("a", "1"), ("b", "2")]));
 }

@@ -108,8 +108,13 @@ pub fn fs(root: &Path, bucket: &str) -> S3Service {
 
 /// A service on any store that demands valid signatures, except for reading single objects.
 pub fn guarded(store: impl S3) -> S3Service {
+    guarded_by(store, SECRET_KEY)
+}
+
+/// The same for another secret key.
+pub fn guarded_by(store: impl S3, secret_key: &str) -> S3Service {
     let mut builder = S3ServiceBuilder::new(store);
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, secret_key));
     builder.set_access(AnonymousRead);
     builder.build()
 }

@@ -1,5 +1,7 @@
 //! The command `brigade`: publishes a directory tree to S3-compatible storage. A thin layer over the library.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod commands;
 mod destination;

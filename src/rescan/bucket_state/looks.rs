@@ -16,7 +16,7 @@ use crate::rescan::bucket_state::dead_uploads::DeadUploads;
 use crate::rescan::bucket_state::pull::{intent_keys, scratch_of};
 use crate::rescan::bucket_state::segment_objects::{FetchedSegment, new_name, scratch_file, store_file};
 use crate::rescan::context::Context;
-use crate::rescan::dispatch::heads::{self, Answer};
+use crate::rescan::dispatch::heads::{self, Answer, Unanswered};
 use crate::rescan::verify::mark_lost;
 use crate::state::cache::CacheManager;
 use crate::state::cache::pushed::of_segment;
@@ -56,12 +56,12 @@ impl StateRun {
         for doubt in &head.doubt {
             let looked = look.at(doubt)?;
             all.changed |= looked.changed;
-            all.failed += looked.failed;
-            if looked.failed == 0 {
+            if looked.unanswered.count == 0 {
                 self.looked.push(Looked { token: doubt.token, at });
             }
+            all.unanswered.add(looked.unanswered);
         }
-        self.all_looked = all.failed == 0;
+        self.all_looked = all.unanswered.count == 0;
         Ok(all)
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct LookedAt {
     /// The records have changed.
     pub(crate) changed: bool,
     /// Keys that could not be asked for.
-    pub(crate) failed: u64,
+    pub(crate) unanswered: Unanswered,
 }
 
 struct Look<'a> {
@@ -123,7 +123,7 @@ impl Look<'_> {
         };
         let changed = &mut findings.changed;
         let took = |answers| self.record(answers, changed);
-        findings.failed += heads::ask(self.engine, self.context, next, took)?;
+        findings.unanswered.add(heads::ask(self.engine, self.context, next, took)?);
         self.abort_uploads(doubt, &large)
     }
 
@@ -195,8 +195,8 @@ impl Look<'_> {
             Ok(None)
         };
         let changed = &mut findings.changed;
-        findings.failed +=
-            heads::ask(self.engine, self.context, next, |answers| self.record(answers, changed))?;
+        let took = |answers| self.record(answers, changed);
+        findings.unanswered.add(heads::ask(self.engine, self.context, next, took)?);
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl Look<'_> {
         let mut keys = keys.into_iter();
         let changed = &mut findings.changed;
         let took = |answers| self.record(answers, changed);
-        findings.failed += heads::ask(self.engine, self.context, || Ok(keys.next()), took)?;
+        findings.unanswered.add(heads::ask(self.engine, self.context, || Ok(keys.next()), took)?);
         Ok(())
     }
 

@@ -17,16 +17,43 @@ const FAILURES_IN_A_ROW: u32 = 3;
 /// A key, what the caller knows of it, and what a HEAD tells.
 pub(crate) type Answer<T> = (String, T, Option<StoredObject>);
 
+/// The keys whose HEAD failed.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered {
+    pub(crate) count: u64,
+    first: Option<StorageError>,
+}
+
+impl Unanswered {
+    fn note(&mut self, error: StorageError) {
+        self.count += 1;
+        self.first.get_or_insert(error);
+    }
+
+    pub(crate) fn add(&mut self, others: Self) {
+        self.count += others.count;
+        self.first = self.first.take().or(others.first);
+    }
+
+    /// Returns the error for all of them, of the first one's kind.
+    pub(crate) fn into_error(self) -> Option<StorageError> {
+        let first = self.first?;
+        let what =
+            format!("objects in doubt that could not be asked for: {}; the first: {first}", self.count);
+        Some(StorageError::new(first.kind(), Operation::Head, what).with_source(first))
+    }
+}
+
 /// Sends a HEAD for each key that `next` gives, and hands the answers to `took`, some at a time. A key whose HEAD fails
-/// is left out, and counted. A run that was stopped, or a store that cannot be used, is an error.
+/// is left out, and noted. A run that was stopped, or a store that cannot be used, is an error.
 pub(crate) fn ask<T: Send + 'static>(
     engine: &Engine,
     context: &Arc<Context>,
     mut next: impl FnMut() -> Result<Option<(String, T)>, StorageError>,
     mut took: impl FnMut(Vec<Answer<T>>) -> Result<(), StorageError>,
-) -> Result<u64, StorageError> {
+) -> Result<Unanswered, StorageError> {
     let (results, mut in_flight) = (BatchQueue::new(), 0);
-    let (mut failures, mut failed, mut upcoming) = (0, 0, next());
+    let (mut failures, mut unanswered, mut upcoming) = (0, Unanswered::default(), next());
     loop {
         while in_flight < engine.workers()
             && let Ok(Some((key, known))) = upcoming
@@ -40,7 +67,7 @@ pub(crate) fn ask<T: Send + 'static>(
             upcoming = next();
         }
         if in_flight == 0 {
-            return upcoming.map(|_| failed);
+            return upcoming.map(|_| unanswered);
         }
         let mut answers = Vec::new();
         for (key, known, found) in results.take(1, Duration::MAX) {
@@ -54,12 +81,15 @@ pub(crate) fn ask<T: Send + 'static>(
                 Err(error) => error,
             };
             // A key that always fails, or that may not be read, holds up nothing else.
-            (failures, failed) = (failures + 1, failed + 1);
+            failures += 1;
             if error.is_not_tried() || (failures >= FAILURES_IN_A_ROW && is_about_the_store(&error)) {
                 upcoming = Err(error);
-            } else if failures >= FAILURES_IN_A_ROW {
+                continue;
+            }
+            if failures >= FAILURES_IN_A_ROW {
                 upcoming = upcoming.map(|_| None);
             }
+            unanswered.note(error);
         }
         took(answers)?;
     }

@@ -111,9 +111,8 @@ impl RescanOrchestrator {
             Ok(looked) => looked.unwrap_or_default(),
             Err(error) => return dispatcher.absorb_outage(error).map(|()| Settled::default()),
         };
-        if looked.failed > 0 {
-            let what = format!("{} objects that are in doubt could not be asked for", looked.failed);
-            report.add_failed(StorageError::new(ErrorKind::Other, Operation::Head, what));
+        if let Some(error) = looked.unanswered.into_error() {
+            report.add_failed(error);
         }
         let taken = match self.first_run_due(context)? {
             // Denied, or not supported: the preflight has said so.

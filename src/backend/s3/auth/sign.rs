@@ -1,15 +1,15 @@
-//! AWS Signature Version 4. The keys are derived with rust-s3. Its other primitives know the service `s3` only, and
-//! the credentials of a role come from `sts`.
+//! AWS Signature Version 4. The primitives of rust-s3 know the service `s3` only, while the credentials of a role come from
+//! `sts`, and leave copies of the secret key in memory.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use hmac::Mac;
+use hmac::{Hmac, Mac};
 use http::{HeaderMap, HeaderName};
 use s3::region::Region;
-use s3::signing;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::backend::s3::auth::credentials::Credentials;
 use crate::error::{ErrorKind, Operation, StorageError};
@@ -40,20 +40,14 @@ pub(crate) struct Signer {
 }
 
 struct DayKey {
-    day: time::Date,
-    secret: String,
-    key: zeroize::Zeroizing<Vec<u8>>,
+    day: String,
+    secret: Zeroizing<String>,
+    key: Zeroizing<Mac256>,
 }
 
 impl std::fmt::Debug for DayKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("DayKey([secret])")
-    }
-}
-
-impl Drop for DayKey {
-    fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.secret);
     }
 }
 
@@ -75,25 +69,50 @@ impl Signer {
         let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let hash = hex::encode(Sha256::digest(canonical));
         let text = format!("{ALGORITHM}\n{date}\n{scope}\n{hash}");
-        let signature = self.sign_text(credentials.secret_key(), &OffsetDateTime::from(when), &text)?;
+        let signature = self.sign_text(credentials.secret_key(), &date[..8], &text)?;
         let key = credentials.access_key();
         Ok(format!("{ALGORITHM} Credential={key}/{scope},SignedHeaders={signed},Signature={signature}"))
     }
 
-    /// Returns the signature of a text, in hexadecimal.
-    fn sign_text(&self, secret: &str, when: &OffsetDateTime, text: &str) -> Result<String, StorageError> {
+    /// Returns the signature of a text, in hexadecimal. `day` is the date as it is signed, such as `20130524`.
+    fn sign_text(&self, secret: &str, day: &str, text: &str) -> Result<String, StorageError> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials change when they are renewed, the key also changes every day.
-        if !cached.as_ref().is_some_and(|kept| kept.day == when.date() && kept.secret == secret) {
-            let key =
-                signing::signing_key(when, secret, &self.region, self.service).map_err(cannot_be_signed)?;
-            *cached = Some(DayKey { day: when.date(), secret: secret.to_owned(), key: key.into() });
-        }
-        let key = cached.as_ref().map(|kept| kept.key.as_slice()).unwrap_or_default();
-        let mut mac = signing::HmacSha256::new_from_slice(key).map_err(cannot_be_signed)?;
-        mac.update(text.as_bytes());
-        Ok(hex::encode(mac.finalize().into_bytes()))
+        let kept = cached.take().filter(|kept| kept.day == day && *kept.secret == secret);
+        let kept = match kept {
+            Some(kept) => kept,
+            None => DayKey {
+                day: day.to_owned(),
+                secret: Zeroizing::new(secret.to_owned()),
+                key: self.day_key(secret, day)?,
+            },
+        };
+        let signature = hex::encode(hmac(&*kept.key, text)?);
+        *cached = Some(kept);
+        Ok(signature)
     }
+
+    /// Derives the key of a day. Each text that holds the secret is wiped, and made in the size that it has at the end.
+    fn day_key(&self, secret: &str, day: &str) -> Result<Zeroizing<Mac256>, StorageError> {
+        const VERSION: &str = "AWS4";
+        let mut first = Zeroizing::new(String::with_capacity(VERSION.len() + secret.len()));
+        first.push_str(VERSION);
+        first.push_str(secret);
+        let mut key = hmac(first.as_bytes(), day)?;
+        for part in [self.region.to_string().as_str(), self.service, "aws4_request"] {
+            key = hmac(&*key, part)?;
+        }
+        Ok(key)
+    }
+}
+
+/// An HMAC-SHA256.
+type Mac256 = [u8; 32];
+
+fn hmac(key: &[u8], text: &str) -> Result<Zeroizing<Mac256>, StorageError> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(cannot_be_signed)?;
+    mac.update(text.as_bytes());
+    Ok(Zeroizing::new(mac.finalize().into_bytes().into()))
 }
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
