@@ -214,12 +214,16 @@ impl<'a> Course<'a> {
         let is_first = !self.uploads.contains_key(key) && sent.answer != Answer::NotTried;
         let is_open = self.before.open.get(key) == Some(&file.stamp);
         ensure(!(sent.op == Op::Begin && is_first && is_open), || "it is not resumed".to_owned())?;
-        match (sent.op, sent.answer) {
-            (Op::Begin, Answer::Done(_)) => drop(self.after.open.insert(key, file.stamp)),
-            (Op::Finish, Answer::Done(_)) | (Op::Reconcile, Answer::Done(true)) => {
-                self.after.open.remove(key);
-            }
-            _ => {}
+        let is_completed = matches!(
+            (sent.op, sent.answer),
+            (Op::Finish, Answer::Done(_)) | (Op::Reconcile, Answer::Done(true))
+        );
+        // Another one is begun where the store no longer has it.
+        if is_completed || sent.op == Op::Begin {
+            self.after.open.remove(key);
+        }
+        if sent.op == Op::Begin && matches!(sent.answer, Answer::Done(_)) {
+            self.after.open.insert(key, file.stamp);
         }
         Ok(())
     }
