@@ -1,6 +1,6 @@
-//! A tree that changes at random. Every content is new, and appears at once, by a rename.
+//! A tree that changes at random. Each content appears at once, by a rename. Some come back.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,8 @@ pub struct Tree {
     large: &'static str,
     present: BTreeSet<String>,
     versions: Versions,
+    /// The content that a file had before, if it is small.
+    before: HashMap<String, Vec<u8>>,
     random: fastrand::Rng,
     pub edits: u64,
 }
@@ -48,6 +50,7 @@ impl Tree {
             large,
             present: BTreeSet::new(),
             versions: versions.clone(),
+            before: HashMap::new(),
             random,
             edits: 0,
         };
@@ -67,13 +70,14 @@ impl Tree {
         crate::support::files_below(&self.root)
     }
 
-    /// Changes something: a file is written, removed, renamed, touched, or becomes a folder and back.
+    /// Changes something: a file is written, rolled back, removed, renamed, touched, or becomes a folder and back.
     pub fn edit(&mut self) {
         self.edits += 1;
         let name = self.random.choice(&self.names).unwrap().clone();
         match self.random.u8(0..100) {
             0..=1 => self.write_large(),
-            2..=54 => {
+            2..=14 => self.roll_back(&name),
+            15..=54 => {
                 let size = 1 << self.random.u8(0..14);
                 self.write(&name, size);
             }
@@ -99,6 +103,10 @@ impl Tree {
         let path = self.root.join(key);
         if path.is_dir() {
             self.clear_folder(key);
+        } else if key != self.large
+            && let Ok(before) = fs::read(&path)
+        {
+            self.before.insert(key.to_owned(), before);
         }
         self.note(key, Sha256::digest(bytes).into());
         let scratch = self.scratch.join("new");
@@ -106,6 +114,12 @@ impl Tree {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::rename(scratch, path).unwrap();
         self.present.insert(key.to_owned());
+    }
+
+    fn roll_back(&mut self, key: &str) {
+        if let Some(before) = self.before.remove(key) {
+            self.put(key, &before);
+        }
     }
 
     fn note(&self, key: &str, digest: [u8; 32]) {
