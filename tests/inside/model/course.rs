@@ -85,7 +85,9 @@ impl<'a> Course<'a> {
         };
         self.check_stop(stop, seen)?;
         self.settle_files(stop, seen)?;
-        self.settle_leftovers(stop, seen)?;
+        self.settle_leftovers(stop, seen);
+        self.check_leftovers(stop, seen)?;
+        self.settle_deletes(seen);
         self.check_deletes(stop)?;
         let listed = seen.sent.iter().any(|sent| sent.op == Op::List && sent.answer == Answer::Done(true));
         let due = seen.sent.len() > 1 && stop.is_none() && seen.result.is_ok();
@@ -346,7 +348,7 @@ impl<'a> Course<'a> {
     }
 
     /// What became of keys without a file that an upload without an answer may have stored.
-    fn settle_leftovers(&mut self, stop: Option<StopReason>, seen: &Seen) -> Result<(), String> {
+    fn settle_leftovers(&mut self, stop: Option<StopReason>, seen: &Seen) {
         for key in self.not_ours.clone() {
             let left = stop.is_some() && seen.records.pending.contains_key(key);
             if !left {
@@ -366,6 +368,10 @@ impl<'a> Course<'a> {
                 self.after.records.pending.insert(key, todo);
             }
         }
+    }
+
+    /// Each leftover was asked for.
+    fn check_leftovers(&self, stop: Option<StopReason>, seen: &Seen) -> Result<(), String> {
         let asked = |(key, plan): (&Key, &Plan)| {
             *plan != Plan::Leftover || seen.sent.iter().any(|sent| sent.keys == [*key])
         };
@@ -374,7 +380,11 @@ impl<'a> Course<'a> {
         let failures = heads.filter(|sent| !matches!(sent.answer, Answer::Done(_))).count();
         ensure(stop.is_some() || failures >= 3 || self.plan.iter().all(asked), || {
             "a leftover was forgotten".to_owned()
-        })?;
+        })
+    }
+
+    /// What became of the deletes.
+    fn settle_deletes(&mut self, seen: &Seen) {
         for (key, answer) in self.deletes.clone() {
             let doubt = seen
                 .sent
@@ -387,7 +397,6 @@ impl<'a> Course<'a> {
                 todo.in_doubt |= doubt;
             }
         }
-        Ok(())
     }
 
     /// What is to be deleted is deleted, if nothing speaks against it.
