@@ -75,8 +75,8 @@ impl Tree {
         self.edits += 1;
         let name = self.random.choice(&self.names).unwrap().clone();
         match self.random.u8(0..100) {
-            0..=1 => self.write_large(),
-            2..=14 => self.roll_back(&name),
+            0..=4 => self.write_large(),
+            5..=14 => self.roll_back(&name),
             15..=54 => {
                 let size = 1 << self.random.u8(0..14);
                 self.write(&name, size);
