@@ -141,6 +141,13 @@ impl World {
         self.versions.lock().unwrap().entry(key.to_owned()).or_default().push(bytes.to_vec());
     }
 
+    /// Forgets the versions and events before now: every object is the file that is on disk.
+    pub fn forget_earlier_versions(&self) {
+        let now = files_below(&self.root()).into_iter().map(|(key, bytes)| (key, vec![bytes]));
+        *self.versions.lock().unwrap() = now.collect();
+        self.events.lock().unwrap().clear();
+    }
+
     pub fn remove(&self, key: &str) {
         fs::remove_file(self.path(key)).unwrap();
     }
