@@ -189,6 +189,119 @@ fn p5_damaged_cache_is_an_error_for_readers_too() {
     }
 }
 
+/// A tree whose cache was written by three runs. The last but one deleted `x` and `y`; since then they are somebody else's:
+/// records of before that run would have them deleted.
+fn with_foreign_objects(files: usize) -> World {
+    let world = World::new();
+    for key in (0..files).map(|n| format!("d{}/{n:05} {}", n % 7, "x".repeat(60))) {
+        world.write(&key, "1");
+    }
+    for run in 0..3 {
+        match run {
+            0 => ["x", "y"].into_iter().for_each(|key| world.write(key, "ours")),
+            1 => ["x", "y"].into_iter().for_each(|key| world.remove(key)),
+            _ => world.write("last", "1"),
+        }
+        let site = world.orchestrator();
+        check(&world, &site, &site.rescan().unwrap());
+        world.let_files_settle();
+    }
+    world.orchestrator().rescan().unwrap();
+    world.store.clear_logs();
+    world.stranger("x", "theirs");
+    world.stranger("y", "theirs");
+    world
+}
+
+/// Rescans with these bytes as the cache. Whatever they are, nothing is deleted or changed on their word, and an error says
+/// what to do. Returns true if they were refused.
+fn is_refused(world: &World, bytes: &[u8], what: &str) -> bool {
+    fs::write(world.cache_path(), bytes).unwrap();
+    let before = world.objects();
+    let backend: Arc<dyn StorageBackend> = world.backend();
+    let opened = CacheManager::open(world.cache_path());
+    let rescan = |cache| {
+        let config = RescanConfig::new();
+        let site = RescanOrchestrator::with_config(&world.engine, world.root(), backend, cache, config)?;
+        site.rescan().map(|report| (site, report))
+    };
+    let result = opened.and_then(rescan);
+    assert!(world.objects() == before, "{what} changed objects");
+    assert_eq!(world.store.deletes(), Vec::<String>::new(), "{what}");
+    match result {
+        Ok((site, report)) => {
+            check(world, &site, &report);
+            false
+        }
+        Err(error) => {
+            let says_what_to_do = error.to_string().contains("ake the cache anew");
+            assert!(error.kind() == ErrorKind::CacheDamaged && says_what_to_do, "{what}: {error}");
+            true
+        }
+    }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("BRIGADE_TEST_LONG").is_some()
+}
+
+/// P5, in a cache of many pages: a byte flipped in each of them, and truncated at each page and beside it.
+#[test]
+fn p5_large_cache_with_a_flipped_byte_or_cut_off_deletes_nothing() {
+    let world = with_foreign_objects(if is_long() { 1500 } else { 250 });
+    let good = fs::read(world.cache_path()).unwrap();
+    assert!(good.len() > 50 * 4096, "{}", good.len());
+    assert!(!is_refused(&world, &good, "as it is"));
+    let (mut refused, mut flips) = (0, 0);
+    let step = if is_long() { 509 } else { 4096 };
+    for at in (0..good.len()).step_by(step) {
+        // Not always at the beginning of a page.
+        let at = (at + (at / 4096 * 331) % 4096).min(good.len() - 1);
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        flips += 1;
+        refused += u32::from(is_refused(&world, &bytes, &format!("a flip at {at}")));
+    }
+    println!("{flips} flips in {} bytes, {refused} refused, the others in slack", good.len());
+    // A cache that was written over several runs has free pages.
+    assert!(refused * 8 > flips, "{refused} of {flips}");
+    let (mut lengths, mut shorter) = (vec![1, 9, 63, 319, 320, 4095, 4097], good.len() / 4096 * 4096);
+    while shorter > 0 {
+        lengths.extend([shorter - 1, shorter]);
+        shorter = shorter.saturating_sub(if is_long() { 4096 } else { 33 * 4096 });
+    }
+    for length in lengths.into_iter().filter(|length| *length < good.len()) {
+        assert!(is_refused(&world, &good[..length], &format!("cut off at {length}")));
+    }
+    // One that is empty is a cache without records: the objects are compared with the tree.
+    assert!(!is_refused(&world, &[], "empty"));
+    fs::write(world.cache_path(), &good).unwrap();
+    crate::rebuild::of_later_version(&world.cache_path());
+    let later = fs::read(world.cache_path()).unwrap();
+    assert!(is_refused(&world, &later, "of a later version"));
+    assert!(!is_refused(&world, &good, "as it was"));
+}
+
+/// P5: the first bytes of the file say which of two commits is the last one. A flip there never makes the cache one of an
+/// earlier run that is believed.
+#[test]
+fn p5_flipped_bits_of_the_header_bring_no_earlier_records_back() {
+    let world = with_foreign_objects(20);
+    let good = fs::read(world.cache_path()).unwrap();
+    let mut refused = 0;
+    for at in 0..320 {
+        let bits = if is_long() || at < 16 { 0..8 } else { at % 8..at % 8 + 1 };
+        for bit in bits {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << bit;
+            refused += u32::from(is_refused(&world, &bytes, &format!("bit {bit} of byte {at}")));
+        }
+    }
+    println!("{refused} refused");
+    assert!(refused > 100, "{refused}");
+    assert!(!is_refused(&world, &good, "as it was"));
+}
+
 /// I9: somebody overwrote the file while it was open. redb commits once more when it closes a database, and panicked over
 /// that in the thread of the host that dropped the cache. Closing is guarded as every other call into redb.
 #[test]

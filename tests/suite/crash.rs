@@ -202,7 +202,10 @@ impl RandomInstants {
 
 impl Drop for RandomInstants {
     fn drop(&mut self) {
-        println!("{} kills, {} runs ended before, a run takes {:?}", self.kills, self.ended_before, self.run_time);
+        println!(
+            "{} kills, {} runs ended before, a run takes {:?}",
+            self.kills, self.ended_before, self.run_time
+        );
     }
 }
 
@@ -244,7 +247,9 @@ fn p1_killed_at_a_random_instant_converges_with_the_next_run() {
         lost_begins += world.store.uploads().len();
         kills += instants.kills();
     }
-    println!("{kills} kills, {midway} of them after the first request, {files} files in all, 0 lost, 0 objects left");
+    println!(
+        "{kills} kills, {midway} of them after the first request, {files} files in all, 0 lost, 0 objects left"
+    );
     println!("{lost_begins} uploads whose ID was never received, all of them listed");
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::backend::StoredObject;
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
-use crate::rescan::context::{Context, panicked};
+use crate::rescan::context::Context;
 
 /// After so many failures in a row nothing more is asked.
 const FAILURES_IN_A_ROW: u32 = 3;
@@ -26,6 +27,7 @@ pub(crate) fn ask<T: Send + 'static>(
     mut took: impl FnMut(Vec<Answer<T>>) -> Result<(), StorageError>,
 ) -> Result<u64, StorageError> {
     let (results, mut in_flight) = (BatchQueue::new(), 0);
+    let _end = results.wait_at_end();
     let (mut failures, mut failed, mut upcoming) = (0, 0, next());
     loop {
         while in_flight < engine.workers()

@@ -288,5 +288,7 @@ fn p1_killed_at_a_random_instant_with_the_state_in_the_bucket() {
         }
         kills += instants.kills();
     }
-    println!("{kills} kills, {claimed} of them under a claim, {files} files in all, 0 lost, 0 objects and 0 uploads left");
+    println!(
+        "{kills} kills, {claimed} of them under a claim, {files} files in all, 0 lost, 0 objects and 0 uploads left"
+    );
 }
