@@ -239,6 +239,43 @@ fn p2_a_sync_that_waits_for_another_publisher_is_stopped_at_once() {
     two.sync(&["--wait", "5m", "--deadline", "100ms"]).code(1).shows("the deadline passed");
 }
 
+/// P2, under a claim: what is acknowledged is recorded in the bucket, and the claim is given back, so that another machine need
+/// not wait for the lease; also where the store keeps its answers to itself.
+#[test]
+fn p2_signal_under_a_claim_gives_it_back() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        for answers in [true, false] {
+            let world = World::new();
+            let one = Runner::new(&world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+            let two = Runner::new(&world, &[("a", "1"), ("b", "two")]);
+            one.sync(&[]).code(0);
+            for key in ["a", "b", "c"] {
+                one.machine.write(key, "one");
+            }
+            let held = hold(&world, "b");
+            let first = one.start(&["--json"]);
+            assert!(held.wait_for_arrivals(1));
+            kill_process(Pid::from_child(&first), signal).unwrap();
+            if answers {
+                std::thread::sleep(Duration::from_millis(300));
+                held.release();
+            }
+            let object = ended(first).code(code).json();
+            assert_eq!(
+                (&object["outcome"], &object["stop_reason"]),
+                (&"partial".into(), &"cancelled".into())
+            );
+            assert_eq!(object["state"]["claimed_by"], json!(null), "{object}");
+            held.release();
+            world.proxy.clear_rules();
+            two.sync(&[]).code(0);
+            assert_eq!(published(&world), tree(&[("a", "1"), ("b", "two")]));
+            one.sync(&[]).code(0);
+            assert_eq!(published(&world), tree(&[("a", "one"), ("b", "one"), ("c", "one")]));
+        }
+    }
+}
+
 #[test]
 fn whoever_was_taken_over_from_says_so_and_goes_on_with_the_next_sync() {
     let world = World::new();
