@@ -409,6 +409,143 @@ mod command {
         all_is_well(&world);
     }
 
+    fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+        words.map(str::to_owned).to_vec()
+    }
+
+    /// Each command that makes files, on this cache.
+    fn commands(world: &World, cache: &Path) -> Vec<(&'static str, Vec<String>)> {
+        let (root, cache) = (text(world.root()), text(cache.to_owned()));
+        vec![
+            ("sync", words(["sync", &root, DEST, "--cache", &cache])),
+            ("sync with the state", words(["sync", &root, DEST, "--cache", &cache, "--state", "bucket"])),
+            ("pull", words(["pull", DEST, "--cache", &cache])),
+            ("rebuild", words(["rebuild", &root, DEST, "--cache", &cache])),
+            ("rebuild of a pull", words(["rebuild", DEST, "--cache", &cache, "--state", "bucket"])),
+        ]
+    }
+
+    /// A tree, published with its state in the bucket or not, and the path of a cache that another machine would use.
+    fn published(world: &World, what: &str, files: usize) -> std::path::PathBuf {
+        let shell = Shell::of(world);
+        (0..files).for_each(|n| world.write(&format!("many/{n:04} {}", "x".repeat(140)), "1"));
+        if what != "sync" && what != "rebuild" {
+            shell.sync(world, &["--state", "bucket"]).code(0);
+        } else if what == "rebuild" {
+            shell.sync(world, &[]).code(0);
+        }
+        world.cache_path().parent().unwrap().with_extension("other").join("new/cache")
+    }
+
+    fn plant(cache: &Path, content: &str) {
+        fs::create_dir_all(cache.parent().unwrap()).unwrap();
+        mode(cache.parent().unwrap(), 0o700);
+        fs::write(cache, content).unwrap();
+        mode(cache, 0o600);
+    }
+
+    /// S4: whatever the umask, each file is created for its owner alone, and only if nothing has its name or no link is
+    /// followed; the catalog is opened to readers at its end, and nobody may write it.
+    #[test]
+    fn s4_every_file_that_is_created_is_private_whatever_the_umask() {
+        if !crate::command::injected::can_inject() {
+            return;
+        }
+        let mut created = std::collections::BTreeSet::new();
+        for number in 0..5 {
+            let world = tree();
+            let what = commands(&world, Path::new("")).swap_remove(number).0;
+            // So many that the state has segments of its own, which go through files.
+            let cache = published(&world, what, 300);
+            if what.starts_with("rebuild") {
+                plant(&cache, "no cache at all");
+            }
+            let log = world.root().with_extension("strace");
+            let wrapper = format!(
+                "umask 0; exec strace -f -qq -s 4096 -o '{}' -e trace=open,openat,openat2,creat,mkdir,mkdirat,mknod,chmod,fchmod,fchmodat \"$@\"",
+                text(log.clone())
+            );
+            let wrapper = words(["sh", "-c", &wrapper, "sh"]);
+            crate::command::injected::wrapped(&world, &wrapper, &commands(&world, &cache)[number].1).code(0);
+            let calls = fs::read_to_string(&log).unwrap();
+            let makes = |line: &&str| {
+                line.contains("O_CREAT") || line.contains("O_TMPFILE") || line.contains("mkdir")
+            };
+            for line in calls.lines().filter(makes).filter(|line| !line.contains(" = -1 ")) {
+                let is_private = if line.contains("mkdir") {
+                    line.contains(", 0700)")
+                } else if line.contains("O_TMPFILE") {
+                    // It never has a name.
+                    true
+                } else {
+                    let is_new_or_no_link = line.contains("O_EXCL") || line.contains("O_NOFOLLOW");
+                    is_new_or_no_link && (line.contains(", 0600)") || line.contains(", 0400)"))
+                };
+                assert!(is_private, "{what}: {line}");
+                created.insert(line.split('"').nth(1).unwrap().rsplit('/').next().unwrap().to_owned());
+            }
+            let opened: Vec<_> = calls.lines().filter(|line| line.contains("chmod")).collect();
+            assert!(opened.iter().all(|line| line.contains(", 0444)")), "{what}: {opened:?}");
+            let mut found = Vec::new();
+            for entry in fs::read_dir(cache.parent().unwrap()).unwrap().map(Result::unwrap) {
+                let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+                found.push(format!("{} {mode:o}", text(entry.file_name().into())));
+            }
+            found.sort_unstable();
+            let kept = if what.starts_with("rebuild") { &["cache.damaged-1 600"][..] } else { &[] };
+            assert_eq!(found, [&["cache 600", "cache.catalog 444"], kept].concat(), "{what}");
+        }
+        for name in ["cache", "cache.catalog.tmp", "cache.rebuilding", "new"] {
+            assert!(created.contains(name), "{name} of {created:?}");
+        }
+    }
+
+    /// S4: whatever is planted under a name that a command uses, links to a file and to nowhere, a fifo, a folder: no file
+    /// outside is read as a cache, changed or created, and nothing hangs.
+    #[test]
+    fn s4_nothing_that_is_planted_is_followed_or_waited_for() {
+        let names = ["", ".catalog", ".catalog.tmp", ".rebuilding", ".damaged-1"];
+        let mut refused = 0;
+        for number in 0..5 {
+            for (suffix, kind) in names.iter().flat_map(|name| (0..4).map(move |kind| (*name, kind))) {
+                let world = tree();
+                let (what, _) = commands(&world, Path::new("")).swap_remove(number);
+                let cache = published(&world, what, 0);
+                let is_rebuild = what.starts_with("rebuild");
+                plant(&cache, if is_rebuild { "no cache at all" } else { "" });
+                let outside = world.root().with_extension("outside");
+                fs::create_dir(&outside).unwrap();
+                let (victim, nowhere) = (outside.join("victim"), outside.join("nowhere"));
+                fs::write(&victim, "a victim").unwrap();
+                mode(&victim, 0o644);
+                let planted = Path::new(&(text(cache.clone()) + suffix)).to_owned();
+                let _ = fs::remove_file(&planted);
+                match kind {
+                    0 => symlink(&victim, &planted).unwrap(),
+                    1 => symlink(&nowhere, &planted).unwrap(),
+                    2 => assert!(Command::new("mkfifo").arg(&planted).status().unwrap().success()),
+                    _ => fs::create_dir(&planted).unwrap(),
+                }
+                let before = world.objects();
+                let arguments = commands(&world, &cache).swap_remove(number).1;
+                let ended = crate::command::injected::wrapped(&world, &words(["timeout", "60"]), &arguments);
+                let case = format!("{what}, {suffix:?}, {kind}: {ended:?}");
+                assert!((0..=6).contains(&ended.code), "{case}");
+                assert_eq!(fs::read(&victim).unwrap(), b"a victim", "{case}");
+                assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o644, "{case}");
+                assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{case}");
+                assert!(before.keys().all(|key| world.objects().contains_key(key)), "{case}");
+                refused += u32::from(ended.code != 0);
+                if suffix.is_empty() {
+                    assert!(ended.code != 0, "{case}");
+                    ended.says("cache");
+                }
+            }
+        }
+        println!("{refused} of 100 refused");
+        assert!(refused >= 20, "{refused}");
+    }
+
     fn limited(world: &World, limit: &str, args: &[&str]) -> Ended {
         let sync = Shell::of(world).std_command(args);
         let mut limited = Command::new("sh");

@@ -31,7 +31,7 @@ fn sync(world: &World) -> Vec<String> {
 }
 
 /// The command, run by another program.
-fn wrapped(world: &World, wrapper: &[String], arguments: &[String]) -> Ended {
+pub(crate) fn wrapped(world: &World, wrapper: &[String], arguments: &[String]) -> Ended {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let brigade = Shell::of(world).std_command(&arguments);
     let mut command = Command::new(&wrapper[0]);
@@ -113,7 +113,7 @@ fn cache_and_catalog(world: &World) -> Vec<String> {
     vec![text(cache.clone()), text(bucket_brigade::Catalog::path_for(cache))]
 }
 
-fn can_inject() -> bool {
+pub(crate) fn can_inject() -> bool {
     runs("strace", &["-f", "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"])
 }
 
