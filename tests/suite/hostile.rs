@@ -1,10 +1,15 @@
 //! S1 and S6: secrets that show nowhere, whatever happens, and stores that mean harm.
 
 use std::fs;
-use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bucket_brigade::{FirstRun, MaxDelete, RescanConfig, RescanOrchestrator, RescanReport, Run, Verify};
+use bucket_brigade::{
+    FirstRun, MaxDelete, RemoteState, RescanConfig, RescanOrchestrator, RescanReport, Run, S3Backend, Verify,
+};
+
+use crate::shared_state_faults::{AFTER_LEASE, pass};
 
 use crate::support::oracle::check_idle;
 use crate::support::proxy::{Fault, Maker, Rule};
@@ -42,51 +47,76 @@ fn faults() -> Vec<Fault> {
     ]
 }
 
-/// Every file below a folder that holds one of the secrets.
-fn files_with_secrets(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_with_secrets(&path));
-            continue;
-        }
-        let bytes = fs::read(&path).unwrap_or_default();
-        let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        if [SECRET_KEY, SESSION_TOKEN].into_iter().any(holds) {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
-
-/// Under each fault, with every record of every crate at TRACE: no record, event, report or error has a secret, and no file of the
-/// library's has one. All other tests of this binary search their records in the same way.
+/// Under each fault, with every record of every crate at TRACE, over plain connections and TLS, with small files and one in
+/// parts, with the state in the cache and in the bucket: no record, event, report or error has a secret, and no file of the
+/// library's and no object of the state has one. All other tests with a world search in the same way as it ends.
 #[test]
 fn s1_secrets_show_nowhere_under_any_fault() {
-    let mut searched = 0;
+    let before = logs::searched();
     for (number, fault) in faults().into_iter().enumerate() {
-        let world = if number % 2 == 0 { tree() } else { World::over_tls(4) };
-        world.write("one.txt", "1");
-        let site = world.orchestrator();
-        for method in ["PUT", "GET", "POST", "DELETE"] {
-            world.proxy.add(Rule::new(fault.clone()).method(method).times(3));
+        for has_state in [false, true] {
+            let world = if (number % 2 == 0) == has_state { World::over_tls(4) } else { tree() };
+            world.write("one.txt", "1");
+            world.write_random("large.bin", (8 << 20) + 1, 7);
+            world.lost_begins.store(true, Ordering::SeqCst);
+            shows_no_secret(&world, &fault, has_state);
+            assert_eq!(logs::leaks(), Vec::<String>::new(), "{fault:?} {has_state}");
         }
-        for round in 0..3 {
-            world.write("one.txt", format!("round {round}"));
-            let result = site.rescan_with(&Run::new().verify(Verify::List));
-            assert_eq!(logs::leak_in(&format!("{result:?}")), None, "{fault:?}");
-        }
-        world.proxy.clear_rules();
-        world.clock.advance(Duration::from_secs(600));
-        site.rescan().unwrap();
-        check_idle(&world, &site);
-        assert_eq!(files_with_secrets(world.root().parent().unwrap()), Vec::<String>::new(), "{fault:?}");
-        searched = logs::searched();
     }
+    let searched = logs::searched() - before;
     println!("{searched} records searched, {} leaks", logs::leaks().len());
-    assert!(searched > 1_000, "{searched} records: is the log watched?");
+    assert!(searched > 10_000, "{searched} records: is the log watched?");
     assert_eq!(logs::leaks(), Vec::<String>::new());
+}
+
+fn shows_no_secret(world: &World, fault: &Fault, has_state: bool) {
+    let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+    let config = RescanConfig::new();
+    let config = if has_state { config.state(RemoteState::new()) } else { config };
+    let site = world.orchestrator_on(Arc::new(S3Backend::new(&world.engine, s3).unwrap()), config);
+    for method in ["PUT", "GET", "POST", "DELETE", "HEAD"] {
+        world.proxy.add(Rule::new(fault.clone()).method(method).times(3));
+    }
+    for round in 0..3 {
+        world.write("one.txt", format!("round {round}"));
+        let result = site.rescan_with(&Run::new().verify(Verify::List));
+        let shown =
+            format!("{result:?} {}", result.as_ref().err().map(ToString::to_string).unwrap_or_default());
+        assert_eq!(logs::leak_in(&shown), None, "{fault:?}");
+        for error in result.iter().flat_map(|report| &report.failed) {
+            assert_eq!(logs::leak_in(&error.to_string()), None, "{fault:?}");
+        }
+    }
+    world.proxy.clear_rules();
+    world.clock.advance(Duration::from_secs(600));
+    pass(world, AFTER_LEASE);
+    let report = site.rescan().unwrap();
+    assert_eq!((report.failed_count, report.stop_reason), (0, None), "{fault:?} {report:?}");
+    let events = format!("{:?}", world.events.lock().unwrap());
+    assert_eq!(logs::leak_in(&events), None, "{fault:?}");
+    if !has_state {
+        check_idle(world, &site);
+    }
+    let folder = world.root().parent().unwrap().to_owned();
+    assert_eq!(logs::files_with_secrets(&folder), Vec::<String>::new(), "{fault:?}");
+    let searched = world.store.keys_of_ours(|_| true).len();
+    assert!(searched > 1, "{fault:?}");
+}
+
+/// S1, the other way round: files and objects with a secret are found.
+#[test]
+fn s1_search_for_secrets_in_files_and_objects_finds_them() {
+    let world = World::new();
+    let folder = world.root().join("a/b");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("f"), format!("x{SESSION_TOKEN}x")).unwrap();
+    assert_eq!(logs::files_with_secrets(&world.root()).len(), 1);
+    let object = format!("{PREFIX}.brigade/head");
+    world.store.put_raw(&object, format!("{{\"who\": \"{SECRET_KEY}\"}}"));
+    world.store.put_raw_with("x", "x", &[("x-amz-meta-brigade", SECRET_KEY)]);
+    assert_eq!(world.store.keys_of_ours(logs::holds_secret), [object.clone(), "x".to_owned()]);
+    world.store.remove_raw(&object);
+    world.store.remove_raw("x");
 }
 
 /// What the report and the log say, with nothing in it that moves a cursor or ends a line.
