@@ -11,7 +11,7 @@ use bucket_brigade::{
 
 use crate::shared_state_faults::{AFTER_LEASE, pass};
 
-use crate::support::oracle::check_idle;
+use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::{Fault, Maker, Rule};
 use crate::support::server::SECRET_KEY;
 use crate::support::{PREFIX, SESSION_TOKEN, World, logs};
@@ -259,4 +259,96 @@ fn s6_xml_that_means_harm_is_an_error_and_deletes_nothing() {
         site.rescan().unwrap();
         check_idle(&world, &site);
     }
+}
+
+/// S6: a redirect of any kind, as the answer to any request in the middle of the work: nobody is asked at the other place, nothing
+/// is taken for done, and nothing is deleted.
+#[test]
+fn s6_redirects_in_the_middle_of_the_work_are_never_followed() {
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let location = format!("http://{}/bucket/site/x", elsewhere.local_addr().unwrap());
+    for status in [301, 302, 303, 307, 308] {
+        for method in ["PUT", "POST", "GET", "HEAD"] {
+            let world = tree();
+            let site = world.orchestrator();
+            site.rescan().unwrap();
+            let before = world.objects();
+            world.write("one.txt", "new");
+            world.remove("d0/f0.txt");
+            world.remove("d1/f1.txt");
+            let headers = vec![("Location".to_owned(), location.clone())];
+            world.proxy.add(Rule::new(Fault::Answer(status, headers, Vec::new())).method(method));
+            let result = site.rescan_with(&Run::new().verify(Verify::Content));
+            let case = format!("{status} {method} {result:?}");
+            assert!(elsewhere.accept().is_err(), "{case}");
+            if !["HEAD"].contains(&method) {
+                let is_told = result.as_ref().map_or(true, |report| {
+                    report.failed_count > 0 || report.stop_reason.is_some() || report.outage.is_some()
+                });
+                assert!(is_told, "{case}");
+            }
+            let gone: Vec<_> = before.keys().filter(|key| !world.objects().contains_key(*key)).collect();
+            assert!(
+                gone.iter().all(|key| ["d0/f0.txt", "d1/f1.txt"].contains(&key.as_str())),
+                "{case} {gone:?}"
+            );
+            world.proxy.clear_rules();
+            world.clock.advance(Duration::from_secs(600));
+            let report = site.rescan().unwrap();
+            check(&world, &site, &report);
+            check_idle(&world, &site);
+        }
+    }
+}
+
+/// S6: answers that name what they were not asked for: keys that were not to be deleted, uploads of other keys. None of it has an
+/// effect on them.
+#[test]
+fn s6_answers_that_name_what_was_not_asked_for_have_no_effect_on_it() {
+    let world = tree();
+    let site = world.orchestrator();
+    site.rescan().unwrap();
+    world.remove("d0/f0.txt");
+    world.remove("d1/f1.txt");
+    // It says that others were deleted, and that one of those that were asked for, and another one, could not be.
+    let body = format!(
+        "<DeleteResult><Deleted><Key>{PREFIX}d2/f2.txt</Key></Deleted><Deleted><Key>../x</Key></Deleted>\
+         <Error><Key>{PREFIX}d0/f0.txt</Key><Code>AccessDenied</Code><Message>no</Message></Error>\
+         <Error><Key>{PREFIX}d2/f5.txt</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>"
+    );
+    let xml = vec![("Content-Type".to_owned(), "application/xml".to_owned())];
+    world.proxy.add(Rule::new(Fault::Answer(200, xml.clone(), body.into_bytes())).method("POST"));
+    let report = site.rescan().unwrap();
+    let published =
+        |key: &str| site.cache().resolve(key).unwrap().is_some_and(|found| found.digest.is_some());
+    assert!(published("d2/f2.txt") && published("d2/f5.txt"), "{report:?}");
+    assert!(!report.deleted.iter().any(|key| key.starts_with("d2/") || key.contains("..")), "{report:?}");
+    assert!(report.failed_count > 0, "what it says of the keys that were asked for is believed: {report:?}");
+    world.proxy.clear_rules();
+
+    // The list of uploads of one key has uploads of others in it.
+    let world = World::new();
+    world.write_random("large", 17 << 20, 1);
+    world.proxy.add(Rule::new(Fault::DropAnswer).method("POST").path_contains("?uploads=").times(1));
+    world.lost_begins.store(true, Ordering::SeqCst);
+    let site = crate::large::in_small_parts(&world);
+    site.rescan().unwrap();
+    let theirs = [("other", world.strange_upload("other")), ("large/x", world.strange_upload("large/x"))];
+    let listed = |(key, id): &(&str, String)| {
+        format!("<Upload><Key>{PREFIX}{key}</Key><UploadId>{id}</UploadId></Upload>")
+    };
+    let uploads = theirs.iter().map(listed).collect::<Vec<_>>().concat();
+    let body = format!(
+        "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{uploads}</ListMultipartUploadsResult>"
+    );
+    world
+        .proxy
+        .add(Rule::new(Fault::Answer(200, xml, body.into_bytes())).method("GET").path_contains("uploads="));
+    let listed = site.cache().unfinished_uploads(&world.engine, &*world.backend()).unwrap();
+    let ids: Vec<_> = listed.iter().filter_map(|upload| upload.upload_id.clone()).collect();
+    assert!(theirs.iter().all(|(_, id)| !ids.contains(id)), "{listed:?}");
+    drop(site.cache().abort_uploads(&world.engine, &*world.backend()));
+    let open = world.store.uploads();
+    assert!(theirs.iter().all(|(_, id)| open.iter().any(|(_, other)| other == id)), "{open:?}");
 }

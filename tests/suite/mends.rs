@@ -779,7 +779,10 @@ fn s5_paths_longer_than_a_key_and_than_a_path_are_said_and_shown_escaped() {
         assert_eq!(world.keys(), ["other"], "{levels}");
         assert_eq!(report.uploaded_count, 1, "{levels}");
         let said: Vec<_> = report.failed.iter().map(ToString::to_string).collect();
-        assert!(said.iter().any(|said| said.contains("longer than the 1019 bytes of a key")), "{levels}: {report:?}");
+        assert!(
+            said.iter().any(|said| said.contains("longer than the 1019 bytes of a key")),
+            "{levels}: {report:?}"
+        );
         let shown = said.join(" ") + &world.logged(log::Level::Debug).join(" ");
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{levels}: {shown}");
         assert!(shown.contains("\\u{1b}[2J"), "{levels}: {shown}");

@@ -215,7 +215,9 @@ fn many(count: usize, content: &str) -> Vec<(String, String)> {
 }
 
 fn write_all(machine: &Machine<'_>, files: &[(String, String)]) {
-    files.iter().for_each(|(key, content)| machine.write(key, content));
+    for (key, content) in files {
+        machine.write(key, content);
+    }
 }
 
 /// D5: a delta, for one machine whose cache has the snapshot before it, and for one without a cache.

@@ -17,9 +17,8 @@ impl MemoryStore {
     /// The keys of the objects whose metadata, or whose content if they are part of a state, is of this kind.
     pub fn keys_of_ours(&self, matches: impl Fn(&[u8]) -> bool) -> Vec<String> {
         let is_found = |(key, object): &(&String, &StoredObject)| {
-            let metadata =
-                object.metadata.iter().map(|(name, value)| format!("{name}: {value}")).collect::<String>();
-            matches(metadata.as_bytes()) || key.contains(".brigade/") && matches(&object.bytes)
+            let has_metadata = object.metadata.values().any(|value| matches(value.as_bytes()));
+            has_metadata || key.contains(".brigade/") && matches(&object.bytes)
         };
         self.state().objects.iter().filter(is_found).map(|(key, _)| key.clone()).collect()
     }

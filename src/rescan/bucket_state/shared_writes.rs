@@ -116,17 +116,17 @@ impl SharedWrites {
                 proved.push((key.clone(), condition.clone()));
                 continue;
             };
-            match transfers.head(context, key, false)? {
-                None => results.push((key.clone(), Ok(()))),
-                Some(found) => match self.proof_of(condition, &found) {
-                    Some(condition) => proved.push((key.clone(), condition)),
-                    None => {
-                        let what = "not deleted: the object is not the one that the state says was published";
-                        let error = StorageError::new(ErrorKind::Conflict, Operation::Delete, what);
-                        results.push((key.clone(), Err(error.with_key(key.as_str()))));
-                    }
-                },
+            let Some(found) = transfers.head(context, key, false)? else {
+                results.push((key.clone(), Ok(())));
+                continue;
+            };
+            if let Some(condition) = self.proof_of(condition, &found) {
+                proved.push((key.clone(), condition));
+                continue;
             }
+            let what = "not deleted: the object is not the one that the state says was published";
+            let error = StorageError::new(ErrorKind::Conflict, Operation::Delete, what);
+            results.push((key.clone(), Err(error.with_key(key.as_str()))));
         }
         Ok((results, proved))
     }

@@ -201,7 +201,7 @@ fn p4_disk_that_fails_during_a_pull_leaves_the_reader_a_whole_version() {
     ];
     for (call, error) in calls {
         let on = |world: &World| {
-            if call.starts_with("f") || call.starts_with('p') { on(world) } else { Vec::new() }
+            if call.starts_with('f') || call.starts_with('p') { on(world) } else { Vec::new() }
         };
         faults += sweep_of((call, error), on, prepare, pull, |world, what| {
             let found = keys(&world);
