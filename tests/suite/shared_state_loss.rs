@@ -133,8 +133,10 @@ fn d14_newer_format_and_another_tree_are_refused() {
     let one = Machine::new(&world, &[("a", "1")]);
     one.site(state().tree("docs")).rescan().unwrap();
     let two = Machine::new(&world, &[("a", "2")]);
+    requests(&world);
     let error = two.site(state().tree("app")).rescan().unwrap_err();
     assert!(error.kind() == ErrorKind::StateDamaged && error.message().contains("\"docs\""), "{error}");
+    assert_eq!(requests(&world), ["GET .brigade/head"], "nothing is sent");
     let head = String::from_utf8(world.store.get(HEAD).unwrap().bytes.to_vec()).unwrap();
     world.store.put_raw(
         HEAD,
@@ -145,6 +147,7 @@ fn d14_newer_format_and_another_tree_are_refused() {
     );
     let error = two.site(state().tree("docs")).rescan().unwrap_err();
     assert!(error.kind() == ErrorKind::StateDamaged && error.message().contains("update it"), "{error}");
+    assert_eq!(requests(&world), ["GET .brigade/head"], "nothing is sent");
     assert_eq!(published(&world), tree(&[("a", "1")]));
 }
 
