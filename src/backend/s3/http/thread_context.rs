@@ -194,9 +194,17 @@ mod tests {
         let cut = "[secret]***********";
         assert_eq!(received(Redacted::All, &[head, body]), format!("id: {cut}\r\n\r\n{cut}"));
         assert_eq!(received(Redacted::All, &[&head[..9], &head[9..]]), format!("id: {cut}\r\n\r\n"));
-        let kept = format!("id: {cut}\r\n\r\na-secret-of-19-byte");
-        assert_eq!(received(Redacted::Head, &[&[head, body].concat()]), kept);
-        assert_eq!(received(Redacted::Head, &[head, body]), kept);
+        for (status, is_object) in
+            [("200 OK", true), ("206 Partial Content", true), ("400 No", false), ("307 T", false)]
+        {
+            let line = format!("HTTP/1.1 {status}\r\n");
+            let head = [line.as_bytes(), head].concat();
+            let content = if is_object { "a-secret-of-19-byte" } else { cut };
+            let kept = format!("{line}id: {cut}\r\n\r\n{content}");
+            assert_eq!(received(Redacted::Head, &[&[&head, body].concat()]), kept);
+            assert_eq!(received(Redacted::Head, &[&head, body]), kept);
+            assert_eq!(received(Redacted::Head, &[&head[..5], &head[5..20], &head[20..], body]), kept);
+        }
     }
 
     #[test]
