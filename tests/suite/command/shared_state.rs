@@ -259,7 +259,9 @@ fn p1_reader_that_is_killed_at_any_request_of_a_pull_has_a_whole_version() {
         sizes
     };
     let publish = |size: usize| {
-        names.iter().for_each(|name| machine.write(name, &"x".repeat(size)));
+        for name in &names {
+            machine.write(name, &"x".repeat(size));
+        }
         machine.publish();
     };
     publish(1);
