@@ -96,7 +96,8 @@ fn rescan(world: &World, case: &str) -> Result<RescanReport, StorageError> {
     result
 }
 
-/// Rows that name an object of somebody else: another ETag, or none, is no proof that it is ours.
+/// Rows that name an object of somebody else: another ETag, or none, is no proof that it is ours. A row without an ETag, or with a
+/// weak one, had the object deleted without any condition, whoever it belonged to. Now a HEAD has to show its proof of origin.
 #[test]
 fn s7_state_that_claims_the_object_of_another_has_it_not_deleted() {
     for etag in [Some("0123456789abcdef0123456789abcdef"), None, Some("W/\"00\"")] {

@@ -622,7 +622,8 @@ fn panics_at_each_call(times: u32, has_state: bool, config: &dyn Fn() -> RescanC
     ends
 }
 
-/// P7: wherever a run calls a backend, a panic there costs no more than what the call was for.
+/// P7: wherever a run calls a backend, a panic there costs no more than what the call was for. One in a getter that was called
+/// before a run began, as one ended, or by the constructor, reached the host; now all of that is inside of what catches it.
 #[test]
 fn p7_backend_that_panics_at_any_call_costs_no_other_file() {
     for times in [1, u32::MAX] {
@@ -632,7 +633,9 @@ fn p7_backend_that_panics_at_any_call_costs_no_other_file() {
     }
 }
 
-/// P7, with the state in the bucket: the claim is given back all the same.
+/// P7, with the state in the bucket: the claim is given back all the same. After a panic on the host's thread the jobs of the
+/// workers went on, under a claim that was given back, and the cache could not be opened again until they were done. Now
+/// whatever hands out jobs waits for them, however it ends.
 #[test]
 fn p7_backend_that_panics_under_a_claim_gives_it_back() {
     let ends = panics_at_each_call(1, true, &|| RescanConfig::new().state(RemoteState::new()));
