@@ -275,14 +275,15 @@ fn converged(world: &World, round: usize) -> usize {
 #[test]
 fn i4_kills_between_edits_leave_no_object_that_is_not_in_the_tree() {
     let world = World::new();
-    let files = number_of("BRIGADE_TEST_KILL_FILES", 60);
+    let kills = number_of("BRIGADE_TEST_KILLS", 12);
+    // Each round changes a dozen. Of fewer files none would be left that was published, and nothing would be deleted.
+    let files = number_of("BRIGADE_TEST_KILL_FILES", 60.max(4 * kills));
     for n in 0..files {
         world.write(&format!("d{}/f{n:04}", n % 10), format!("{n}"));
     }
     // A kill between CreateMultipartUpload and its record leaves an upload whose ID nobody knows.
     world.lost_begins.store(true, Ordering::SeqCst);
     let (mut random, mut killed) = (fastrand::Rng::with_seed(17), 0);
-    let kills = number_of("BRIGADE_TEST_KILLS", 12);
     for round in 0..kills {
         // Of a large tree also far into the uploads.
         let k = random.u64(1..40.max(files as u64 / 4));
