@@ -4,6 +4,7 @@
 //! path) and a message that says what to do. Whether a retry may help is decided where the error arises and is
 //! stored in it; no caller guesses it from a text.
 
+pub(crate) mod caught;
 mod kind;
 
 use std::fmt;

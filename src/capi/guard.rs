@@ -6,7 +6,7 @@ use crate::capi::boundary::{Fault, give};
 use crate::capi::error::bb_error;
 use crate::capi::status::bb_status;
 use crate::error::Operation;
-use crate::rescan::context::panicked;
+use crate::error::caught::panicked;
 
 /// Runs a function that can fail. Its error goes through `error`, unless that is NULL.
 pub(super) fn guard(error: *mut *mut bb_error, call: impl FnOnce() -> Result<(), Fault>) -> bb_status {

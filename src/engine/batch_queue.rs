@@ -15,6 +15,8 @@ struct State<T> {
     urgent: bool,
     /// The number of items that the reader waits for; `None` while it does not wait.
     wanted: Option<usize>,
+    /// The jobs that have not ended.
+    jobs: usize,
 }
 
 impl<T> Clone for BatchQueue<T> {
@@ -25,7 +27,7 @@ impl<T> Clone for BatchQueue<T> {
 
 impl<T> BatchQueue<T> {
     pub(crate) fn new() -> Self {
-        let state = State { items: Vec::new(), urgent: false, wanted: None };
+        let state = State { items: Vec::new(), urgent: false, wanted: None, jobs: 0 };
         Self(Arc::new((Mutex::new(state), Condvar::new())))
     }
 
@@ -47,12 +49,25 @@ impl<T> BatchQueue<T> {
     ) where
         T: Send + 'static,
     {
-        let results = self.clone();
+        self.lock().jobs += 1;
+        let under_way = JobUnderWay(self.clone());
         engine.submit(move || {
             // `job` is consumed, and all that it owns is dropped, before its result is pushed.
-            results.push(job());
+            under_way.0.push(job());
             drop(permit);
+            drop(under_way);
         });
+    }
+
+    /// Returns a guard that waits for all jobs when it is dropped. However the reader ends, by an error or a panic of a
+    /// backend: no job outlives what it was for.
+    pub(crate) fn wait_at_end(&self) -> WaitAtEnd<'_, T> {
+        WaitAtEnd(self)
+    }
+
+    pub(crate) fn wait_for_jobs(&self) {
+        let jobs_left = |state: &mut State<T>| state.jobs > 0;
+        drop(self.0.1.wait_while(self.lock(), jobs_left).unwrap_or_else(PoisonError::into_inner));
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -103,6 +118,30 @@ impl<T> BatchQueue<T> {
         // From here on nobody needs to wake the reader.
         state.wanted = None;
         state
+    }
+}
+
+/// A job that has not ended; it ends also by a panic.
+struct JobUnderWay<T>(BatchQueue<T>);
+
+impl<T> Drop for JobUnderWay<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.jobs -= 1;
+        let was_last = state.jobs == 0;
+        drop(state);
+        if was_last {
+            self.0.0.1.notify_all();
+        }
+    }
+}
+
+/// Waits for the jobs of a queue.
+pub(crate) struct WaitAtEnd<'a, T>(&'a BatchQueue<T>);
+
+impl<T> Drop for WaitAtEnd<'_, T> {
+    fn drop(&mut self) {
+        self.0.wait_for_jobs();
     }
 }
 

@@ -1,6 +1,5 @@
 //! The values that all jobs of one run share.
 
-use std::any::Any;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -139,12 +138,4 @@ pub(crate) fn open_source(
 pub(crate) fn given_up(operation: Operation) -> StorageError {
     let what = "skipped: store unavailable";
     StorageError::new(ErrorKind::Unavailable, operation, what)
-}
-
-/// The error for a caught panic, with the panic's message.
-pub(crate) fn panicked(operation: Operation, panic: &(dyn Any + Send)) -> StorageError {
-    // `panic!` with a literal carries a `&str`, with arguments a `String`.
-    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    StorageError::new(ErrorKind::Panicked, operation, format!("panicked: {text}"))
 }

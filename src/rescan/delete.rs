@@ -11,13 +11,14 @@ use std::path::Path;
 
 use crate::backend::{Condition, Deleted, adapter};
 use crate::engine::batch_queue::BatchQueue;
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
 use crate::request_context::RequestContext;
 use crate::rescan::bucket_state::conditional_writes::after_late_landing;
 use crate::rescan::bucket_state::write_guard::KeyFence;
-use crate::rescan::context::{Context, given_up, panicked};
+use crate::rescan::context::{Context, given_up};
 use crate::rescan::delete::guard::Refusal;
 use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::dispatch::attempts::{Attempts, Wanted};
@@ -37,6 +38,7 @@ impl Dispatcher<'_> {
     /// Deletes every object that is pending to be deleted.
     pub(crate) fn delete(&mut self, report: &mut RescanReport) {
         let results = BatchQueue::new();
+        let _end = results.wait_at_end();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (Attempts::new(cache, PendingKind::Removed), 0);
         loop {

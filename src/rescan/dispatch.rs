@@ -83,10 +83,11 @@ enum Done {
     Room,
 }
 
-/// However a run ends, also by a panic: jobs that still wait in the queue send nothing.
+/// However a run ends, also by a panic: jobs that still wait in the queue send nothing, and no job outlives it.
 impl Drop for Dispatcher<'_> {
     fn drop(&mut self) {
         self.context.offline.store(true, Relaxed);
+        self.results.wait_for_jobs();
     }
 }
 

@@ -18,7 +18,6 @@ pub(crate) mod rebuild;
 mod shared_state;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,12 +25,13 @@ use std::time::Duration;
 
 use crate::backend::StorageBackend;
 use crate::engine::Engine;
+use crate::error::caught::caught;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::observe::event::Event;
 use crate::observe::trace::Trace;
 use crate::rescan::bucket_state::StateRun;
 use crate::rescan::config::{RescanConfig, Verify};
-use crate::rescan::context::{Context, panicked};
+use crate::rescan::context::Context;
 use crate::rescan::dispatch::Dispatcher;
 use crate::rescan::multipart::sweep::abort_unwanted_uploads;
 use crate::rescan::options::Run;
@@ -106,7 +106,7 @@ impl RescanOrchestrator {
     ) -> Result<Self, StorageError> {
         config.check(engine.workers())?;
         let filter = config.filter()?;
-        let destination = backend.destination();
+        let destination = caught(Operation::Configure, || Ok(backend.destination()))?;
         cache.bind(&destination)?;
         cache.use_urls_of(backend.clone(), config.fallback.clone());
         let (engine, root) = (engine.clone(), root.as_ref().to_owned());
@@ -138,6 +138,10 @@ impl RescanOrchestrator {
     /// # Errors
     /// As [`rescan`](Self::rescan).
     pub fn rescan_with(&self, run: &Run) -> Result<RescanReport, StorageError> {
+        caught(Operation::Rescan, || self.rescan_locked(run))
+    }
+
+    fn rescan_locked(&self, run: &Run) -> Result<RescanReport, StorageError> {
         self.check_preconditions(run)?;
         let _lock = self.cache.lock()?;
         let began = self.engine.clock().now();
@@ -148,13 +152,12 @@ impl RescanOrchestrator {
             let end = self.run_phases(run, &trace, began, &mut report)?;
             self.finish_report(&end, &trace, began, &mut report)
         };
-        // A panic in a backend's getters, or in our own code, must not reach the host.
-        let result = catch_unwind(AssertUnwindSafe(all))
-            .unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
+        let result = caught(Operation::Rescan, all);
         // A cache that fails cannot record the end of the run either.
         if matches!(&result, Err(error) if !error.is_about_the_cache()) && !run.dry_run {
             // The caller gets the run's error, so this one is only logged.
-            if let Err(error) = self.cache.record_end(false, false).and_then(|()| self.update_catalog()) {
+            let record = || self.cache.record_end(false, false).and_then(|()| self.update_catalog());
+            if let Err(error) = caught(Operation::Rescan, record) {
                 trace.warn("the end of a failed rescan is not recorded", &[("error", &error)]);
             }
         }
@@ -183,9 +186,7 @@ impl RescanOrchestrator {
     ) -> Result<End, StorageError> {
         let context = Arc::new(self.prepare_context(run, trace, began)?);
         let mut state = self.open_state(&context)?;
-        let passes = AssertUnwindSafe(|| self.run_passes(run, &context, state.as_mut(), report));
-        let mut result =
-            catch_unwind(passes).unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)));
+        let mut result = caught(Operation::Rescan, || self.run_passes(run, &context, state.as_mut(), report));
         if let Some(state) = &mut state {
             self.release_state(&context, state, &mut result, report)?;
         }

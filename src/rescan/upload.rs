@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use crate::backend::{Copied, DueHeaders, Receipt, Upload, adapter};
+use crate::error::caught::panicked;
 use crate::error::{Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
 use crate::request_context::RequestContext;
 use crate::rescan::bucket_state::conditional_writes::write_key;
-use crate::rescan::context::{Context, given_up, open_source, panicked};
+use crate::rescan::context::{Context, given_up, open_source};
 use crate::rescan::plan::content;
 use crate::rescan::plan::headers::{due_headers, have_changed};
 use crate::rescan::upload::headers::update_headers;

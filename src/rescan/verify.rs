@@ -13,16 +13,15 @@ pub(crate) mod recheck;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::backend::pagination::Pages;
 use crate::backend::{Listed, StorageBackend, Transfers};
 use crate::engine::Engine;
+use crate::error::caught::caught;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::is_reserved;
 use crate::rescan::config::Verify;
-use crate::rescan::context::panicked;
 use crate::rescan::options::Run;
 use crate::rescan::report::{RescanReport, StopReason, VerifyReport};
 use crate::rescan::session::Session;
@@ -56,8 +55,7 @@ impl CacheManager {
         engine.refuse_own_worker()?;
         let _lock = self.lock()?;
         let all = || self.verify_locked(engine, backend, run);
-        // A panic in a backend's getters, or in our own code, must not reach the host.
-        catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(panicked(Operation::List, &*panic)))
+        caught(Operation::List, all)
     }
 
     fn verify_locked(

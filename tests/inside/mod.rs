@@ -6,6 +6,7 @@
 pub(crate) mod support;
 
 mod conditions;
+mod hostile_state;
 mod model;
 mod probe;
 mod reserved;

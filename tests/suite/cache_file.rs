@@ -189,6 +189,119 @@ fn p5_damaged_cache_is_an_error_for_readers_too() {
     }
 }
 
+/// A tree whose cache was written by three runs. The last but one deleted `x` and `y`; since then they are somebody else's:
+/// records of before that run would have them deleted.
+fn with_foreign_objects(files: usize) -> World {
+    let world = World::new();
+    for key in (0..files).map(|n| format!("d{}/{n:05} {}", n % 7, "x".repeat(60))) {
+        world.write(&key, "1");
+    }
+    for run in 0..3 {
+        match run {
+            0 => ["x", "y"].into_iter().for_each(|key| world.write(key, "ours")),
+            1 => ["x", "y"].into_iter().for_each(|key| world.remove(key)),
+            _ => world.write("last", "1"),
+        }
+        let site = world.orchestrator();
+        check(&world, &site, &site.rescan().unwrap());
+        world.let_files_settle();
+    }
+    world.orchestrator().rescan().unwrap();
+    world.store.clear_logs();
+    world.stranger("x", "theirs");
+    world.stranger("y", "theirs");
+    world
+}
+
+/// Rescans with these bytes as the cache. Whatever they are, nothing is deleted or changed on their word, and an error says
+/// what to do. Returns true if they were refused.
+fn is_refused(world: &World, bytes: &[u8], what: &str) -> bool {
+    fs::write(world.cache_path(), bytes).unwrap();
+    let before = world.objects();
+    let backend: Arc<dyn StorageBackend> = world.backend();
+    let opened = CacheManager::open(world.cache_path());
+    let rescan = |cache| {
+        let config = RescanConfig::new();
+        let site = RescanOrchestrator::with_config(&world.engine, world.root(), backend, cache, config)?;
+        site.rescan().map(|report| (site, report))
+    };
+    let result = opened.and_then(rescan);
+    assert!(world.objects() == before, "{what} changed objects");
+    assert_eq!(world.store.deletes(), Vec::<String>::new(), "{what}");
+    match result {
+        Ok((site, report)) => {
+            check(world, &site, &report);
+            false
+        }
+        Err(error) => {
+            let says_what_to_do = error.to_string().contains("ake the cache anew");
+            assert!(error.kind() == ErrorKind::CacheDamaged && says_what_to_do, "{what}: {error}");
+            true
+        }
+    }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("BRIGADE_TEST_LONG").is_some()
+}
+
+/// P5, in a cache of many pages: a byte flipped in each of them, and truncated at each page and beside it.
+#[test]
+fn p5_large_cache_with_a_flipped_byte_or_cut_off_deletes_nothing() {
+    let world = with_foreign_objects(if is_long() { 1500 } else { 250 });
+    let good = fs::read(world.cache_path()).unwrap();
+    assert!(good.len() > 50 * 4096, "{}", good.len());
+    assert!(!is_refused(&world, &good, "as it is"));
+    let (mut refused, mut flips) = (0, 0);
+    let step = if is_long() { 509 } else { 4096 };
+    for at in (0..good.len()).step_by(step) {
+        // Not always at the beginning of a page.
+        let at = (at + (at / 4096 * 331) % 4096).min(good.len() - 1);
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        flips += 1;
+        refused += u32::from(is_refused(&world, &bytes, &format!("a flip at {at}")));
+    }
+    println!("{flips} flips in {} bytes, {refused} refused, the others in slack", good.len());
+    // A cache that was written over several runs has free pages.
+    assert!(refused * 8 > flips, "{refused} of {flips}");
+    let (mut lengths, mut shorter) = (vec![1, 9, 63, 319, 320, 4095, 4097], good.len() / 4096 * 4096);
+    while shorter > 0 {
+        lengths.extend([shorter - 1, shorter]);
+        shorter = shorter.saturating_sub(if is_long() { 4096 } else { 33 * 4096 });
+    }
+    for length in lengths.into_iter().filter(|length| *length < good.len()) {
+        assert!(is_refused(&world, &good[..length], &format!("cut off at {length}")));
+    }
+    // One that is empty is a cache without records: the objects are compared with the tree.
+    assert!(!is_refused(&world, &[], "empty"));
+    fs::write(world.cache_path(), &good).unwrap();
+    crate::rebuild::of_later_version(&world.cache_path());
+    let later = fs::read(world.cache_path()).unwrap();
+    assert!(is_refused(&world, &later, "of a later version"));
+    assert!(!is_refused(&world, &good, "as it was"));
+}
+
+/// P5: the first bytes of the file say which of two commits is the last one. A flip there never makes the cache one of an
+/// earlier run that is believed.
+#[test]
+fn p5_flipped_bits_of_the_header_bring_no_earlier_records_back() {
+    let world = with_foreign_objects(20);
+    let good = fs::read(world.cache_path()).unwrap();
+    let mut refused = 0;
+    for at in 0..320 {
+        let bits = if is_long() || at < 16 { 0..8 } else { at % 8..at % 8 + 1 };
+        for bit in bits {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << bit;
+            refused += u32::from(is_refused(&world, &bytes, &format!("bit {bit} of byte {at}")));
+        }
+    }
+    println!("{refused} refused");
+    assert!(refused > 100, "{refused}");
+    assert!(!is_refused(&world, &good, "as it was"));
+}
+
 /// I9: somebody overwrote the file while it was open. redb commits once more when it closes a database, and panicked over
 /// that in the thread of the host that dropped the cache. Closing is guarded as every other call into redb.
 #[test]
@@ -294,6 +407,143 @@ mod command {
         shell.ask(&world, "status", &[]).code(4).says("chmod o-w");
         mode(world.cache_path().parent().unwrap(), 0o700);
         all_is_well(&world);
+    }
+
+    fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+        words.map(str::to_owned).to_vec()
+    }
+
+    /// Each command that makes files, on this cache.
+    fn commands(world: &World, cache: &Path) -> Vec<(&'static str, Vec<String>)> {
+        let (root, cache) = (text(world.root()), text(cache.to_owned()));
+        vec![
+            ("sync", words(["sync", &root, DEST, "--cache", &cache])),
+            ("sync with the state", words(["sync", &root, DEST, "--cache", &cache, "--state", "bucket"])),
+            ("pull", words(["pull", DEST, "--cache", &cache])),
+            ("rebuild", words(["rebuild", &root, DEST, "--cache", &cache])),
+            ("rebuild of a pull", words(["rebuild", DEST, "--cache", &cache, "--state", "bucket"])),
+        ]
+    }
+
+    /// A tree, published with its state in the bucket or not, and the path of a cache that another machine would use.
+    fn published(world: &World, what: &str, files: usize) -> std::path::PathBuf {
+        let shell = Shell::of(world);
+        (0..files).for_each(|n| world.write(&format!("many/{n:04} {}", "x".repeat(140)), "1"));
+        if what != "sync" && what != "rebuild" {
+            shell.sync(world, &["--state", "bucket"]).code(0);
+        } else if what == "rebuild" {
+            shell.sync(world, &[]).code(0);
+        }
+        world.cache_path().parent().unwrap().with_extension("other").join("new/cache")
+    }
+
+    fn plant(cache: &Path, content: &str) {
+        fs::create_dir_all(cache.parent().unwrap()).unwrap();
+        mode(cache.parent().unwrap(), 0o700);
+        fs::write(cache, content).unwrap();
+        mode(cache, 0o600);
+    }
+
+    /// S4: whatever the umask, each file is created for its owner alone, and only if nothing has its name or no link is
+    /// followed; the catalog is opened to readers at its end, and nobody may write it.
+    #[test]
+    fn s4_every_file_that_is_created_is_private_whatever_the_umask() {
+        if !crate::command::injected::can_inject() {
+            return;
+        }
+        let mut created = std::collections::BTreeSet::new();
+        for number in 0..5 {
+            let world = tree();
+            let what = commands(&world, Path::new("")).swap_remove(number).0;
+            // So many that the state has segments of its own, which go through files.
+            let cache = published(&world, what, 300);
+            if what.starts_with("rebuild") {
+                plant(&cache, "no cache at all");
+            }
+            let log = world.root().with_extension("strace");
+            let wrapper = format!(
+                "umask 0; exec strace -f -qq -s 4096 -o '{}' -e trace=open,openat,openat2,creat,mkdir,mkdirat,mknod,chmod,fchmod,fchmodat \"$@\"",
+                text(log.clone())
+            );
+            let wrapper = words(["sh", "-c", &wrapper, "sh"]);
+            crate::command::injected::wrapped(&world, &wrapper, &commands(&world, &cache)[number].1).code(0);
+            let calls = fs::read_to_string(&log).unwrap();
+            let makes = |line: &&str| {
+                line.contains("O_CREAT") || line.contains("O_TMPFILE") || line.contains("mkdir")
+            };
+            for line in calls.lines().filter(makes).filter(|line| !line.contains(" = -1 ")) {
+                let is_private = if line.contains("mkdir") {
+                    line.contains(", 0700)")
+                } else if line.contains("O_TMPFILE") {
+                    // It never has a name.
+                    true
+                } else {
+                    let is_new_or_no_link = line.contains("O_EXCL") || line.contains("O_NOFOLLOW");
+                    is_new_or_no_link && (line.contains(", 0600)") || line.contains(", 0400)"))
+                };
+                assert!(is_private, "{what}: {line}");
+                created.insert(line.split('"').nth(1).unwrap().rsplit('/').next().unwrap().to_owned());
+            }
+            let opened: Vec<_> = calls.lines().filter(|line| line.contains("chmod")).collect();
+            assert!(opened.iter().all(|line| line.contains(", 0444)")), "{what}: {opened:?}");
+            let mut found = Vec::new();
+            for entry in fs::read_dir(cache.parent().unwrap()).unwrap().map(Result::unwrap) {
+                let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+                found.push(format!("{} {mode:o}", text(entry.file_name().into())));
+            }
+            found.sort_unstable();
+            let kept = if what.starts_with("rebuild") { &["cache.damaged-1 600"][..] } else { &[] };
+            assert_eq!(found, [&["cache 600", "cache.catalog 444"], kept].concat(), "{what}");
+        }
+        for name in ["cache", "cache.catalog.tmp", "cache.rebuilding", "new"] {
+            assert!(created.contains(name), "{name} of {created:?}");
+        }
+    }
+
+    /// S4: whatever is planted under a name that a command uses, links to a file and to nowhere, a fifo, a folder: no file
+    /// outside is read as a cache, changed or created, and nothing hangs.
+    #[test]
+    fn s4_nothing_that_is_planted_is_followed_or_waited_for() {
+        let names = ["", ".catalog", ".catalog.tmp", ".rebuilding", ".damaged-1"];
+        let mut refused = 0;
+        for number in 0..5 {
+            for (suffix, kind) in names.iter().flat_map(|name| (0..4).map(move |kind| (*name, kind))) {
+                let world = tree();
+                let (what, _) = commands(&world, Path::new("")).swap_remove(number);
+                let cache = published(&world, what, 0);
+                let is_rebuild = what.starts_with("rebuild");
+                plant(&cache, if is_rebuild { "no cache at all" } else { "" });
+                let outside = world.root().with_extension("outside");
+                fs::create_dir(&outside).unwrap();
+                let (victim, nowhere) = (outside.join("victim"), outside.join("nowhere"));
+                fs::write(&victim, "a victim").unwrap();
+                mode(&victim, 0o644);
+                let planted = Path::new(&(text(cache.clone()) + suffix)).to_owned();
+                let _ = fs::remove_file(&planted);
+                match kind {
+                    0 => symlink(&victim, &planted).unwrap(),
+                    1 => symlink(&nowhere, &planted).unwrap(),
+                    2 => assert!(Command::new("mkfifo").arg(&planted).status().unwrap().success()),
+                    _ => fs::create_dir(&planted).unwrap(),
+                }
+                let before = world.objects();
+                let arguments = commands(&world, &cache).swap_remove(number).1;
+                let ended = crate::command::injected::wrapped(&world, &words(["timeout", "60"]), &arguments);
+                let case = format!("{what}, {suffix:?}, {kind}: {ended:?}");
+                assert!((0..=6).contains(&ended.code), "{case}");
+                assert_eq!(fs::read(&victim).unwrap(), b"a victim", "{case}");
+                assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o644, "{case}");
+                assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{case}");
+                assert!(before.keys().all(|key| world.objects().contains_key(key)), "{case}");
+                refused += u32::from(ended.code != 0);
+                if suffix.is_empty() {
+                    assert!(ended.code != 0, "{case}");
+                    ended.says("cache");
+                }
+            }
+        }
+        println!("{refused} of 100 refused");
+        assert!(refused >= 20, "{refused}");
     }
 
     fn limited(world: &World, limit: &str, args: &[&str]) -> Ended {

@@ -3,10 +3,12 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bucket_brigade::{CacheManager, Engine, RescanOrchestrator, RescanOutcome, S3Backend};
 
 use crate::large::in_small_parts;
+use crate::publishers::wait_for;
 use crate::support::oracle::{check, check_idle};
 use crate::support::{World, files_below, s3_config_at};
 
@@ -159,19 +161,129 @@ fn edit(world: &World, random: &mut fastrand::Rng, round: usize) {
     world.write_random("large", 17 * MIB, round as u64);
 }
 
+/// Instants at which a child is killed, chosen at random within the time that a whole run takes.
+pub(crate) struct RandomInstants {
+    random: fastrand::Rng,
+    run_time: Duration,
+    kills: usize,
+    ended_before: usize,
+}
+
+impl RandomInstants {
+    pub(crate) fn within(run_time: Duration, seed: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), run_time, kills: 0, ended_before: 0 }
+    }
+
+    /// The kills in all: some, or those of the long form.
+    pub(crate) fn wanted() -> usize {
+        let is_long = std::env::var_os("BRIGADE_TEST_LONG").is_some();
+        number_of("BRIGADE_TEST_KILLS", if is_long { 200 } else { 6 })
+    }
+
+    /// Waits for the next instant and kills the child (SIGKILL). Returns false if it ended before.
+    pub(crate) fn kill(&mut self, child: &mut Child) -> bool {
+        let at = Instant::now() + self.run_time.mul_f64(self.random.f64());
+        while Instant::now() < at && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()).min(Duration::from_millis(1)));
+        }
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
+        assert!(killed || status.success(), "{status:?}");
+        self.kills += usize::from(killed);
+        self.ended_before += usize::from(!killed);
+        killed
+    }
+
+    pub(crate) fn kills(&self) -> usize {
+        self.kills
+    }
+}
+
+impl Drop for RandomInstants {
+    fn drop(&mut self) {
+        println!(
+            "{} kills, {} runs ended before, a run takes {:?}",
+            self.kills, self.ended_before, self.run_time
+        );
+    }
+}
+
+/// What a child is to publish: two files in parts and small ones, each of a content of its own.
+fn edit_all(world: &World, random: &mut fastrand::Rng, round: usize) {
+    edit(world, random, round);
+    world.write_random("larger", 9 * MIB + round % 7, round as u64);
+}
+
+/// P1: killed (SIGKILL) at a random instant, again and again, between edits, deletes and renames of small files and of files
+/// in parts. Each time the next run makes it right: the store holds the tree, nothing more and nothing less, and no
+/// upload is left whose ID was received.
+#[test]
+fn p1_killed_at_a_random_instant_converges_with_the_next_run() {
+    // A world has so many kills, so that its versions and logs stay few.
+    const EACH: usize = 20;
+    let (wanted, mut kills, mut files, mut midway, mut round) = (RandomInstants::wanted(), 0, 0, 0, 0);
+    let mut lost_begins = 0;
+    while kills < wanted {
+        let world = World::new();
+        for n in 0..60 {
+            world.write(&format!("d{}/f{n:04}", n % 10), format!("{n}"));
+        }
+        world.lost_begins.store(true, Ordering::SeqCst);
+        let mut random = fastrand::Rng::with_seed(round as u64);
+        edit_all(&world, &mut random, round);
+        let began = Instant::now();
+        assert!(spawn(&world).wait().unwrap().success());
+        let mut instants = RandomInstants::within(began.elapsed(), round as u64);
+        while kills + instants.kills() < wanted && instants.kills() < EACH {
+            round += 1;
+            edit_all(&world, &mut random, round);
+            world.proxy.clear_counts();
+            let killed = instants.kill(&mut spawn(&world));
+            wait_for("the connections to end", || world.proxy.open_connections() == 0);
+            midway += usize::from(killed && !world.proxy.requests().is_empty());
+            files += converged(&world, round);
+        }
+        lost_begins += world.store.uploads().len();
+        kills += instants.kills();
+    }
+    println!(
+        "{kills} kills, {midway} of them after the first request, {files} files in all, 0 lost, 0 objects left"
+    );
+    println!("{lost_begins} uploads whose ID was never received, all of them listed");
+}
+
+/// Runs to the end and checks everything. Returns the number of files.
+fn converged(world: &World, round: usize) -> usize {
+    world.let_files_settle();
+    let site = in_small_parts(world);
+    let report = site.rescan().unwrap();
+    check(world, &site, &report);
+    let is_whole = matches!(report.outcome, RescanOutcome::Published | RescanOutcome::Unchanged);
+    assert!(is_whole && report.kept_count == 0, "round {round}: {report:?}");
+    let (tree, stored) = (files_below(&world.root()), world.objects());
+    assert!(stored == tree, "round {round}: {:?}, not {:?}", stored.keys(), tree.keys());
+    if round.is_multiple_of(5) {
+        check_idle(world, &site);
+    }
+    world.forget_earlier_versions();
+    tree.len()
+}
+
 /// I4: publishers that are killed again and again between edits, deletes and renames; the run after them leaves no
 /// object that is not in the tree. `BRIGADE_TEST_KILLS=300 BRIGADE_TEST_KILL_FILES=1000` for the long run.
 #[test]
 fn i4_kills_between_edits_leave_no_object_that_is_not_in_the_tree() {
     let world = World::new();
-    let files = number_of("BRIGADE_TEST_KILL_FILES", 60);
+    let kills = number_of("BRIGADE_TEST_KILLS", 12);
+    // Each round changes a dozen. Of fewer files none would be left that was published, and nothing would be deleted.
+    let files = number_of("BRIGADE_TEST_KILL_FILES", 60.max(4 * kills));
     for n in 0..files {
         world.write(&format!("d{}/f{n:04}", n % 10), format!("{n}"));
     }
     // A kill between CreateMultipartUpload and its record leaves an upload whose ID nobody knows.
     world.lost_begins.store(true, Ordering::SeqCst);
     let (mut random, mut killed) = (fastrand::Rng::with_seed(17), 0);
-    let kills = number_of("BRIGADE_TEST_KILLS", 12);
     for round in 0..kills {
         // Of a large tree also far into the uploads.
         let k = random.u64(1..40.max(files as u64 / 4));

@@ -5,12 +5,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bucket_brigade::{
     CacheManager, ErrorKind, KeptReason, KeyState, MaxDelete, PendingKind, RescanConfig, RescanOrchestrator,
     RescanOutcome, RescanReport, RetryPolicy, Run, S3Backend, StopReason, Verify,
 };
 
+use crate::large::in_small_parts;
 use crate::network::{acquainted, answer, heals, rescan, site_with};
 use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::{Fault, Rule, latch};
@@ -676,6 +678,118 @@ fn s5_folder_swapped_for_a_link_leads_nowhere_while_files_are_opened_and_looked_
     let report = site.rescan().unwrap();
     assert!(!world.keys().contains(&"d/f".to_owned()), "{:?}", world.keys());
     assert_eq!((report.failed_count, report.failed[0].kind()), (1, ErrorKind::SourceChanged));
+}
+
+/// S5: a folder is swapped for a link while the parts of a file in it are sent. Outside lies another file of its name and size.
+#[test]
+fn s5_folder_swapped_for_a_link_while_parts_are_sent_brings_nothing_from_outside() {
+    for at in 1..=4 {
+        let world = World::with_workers(2);
+        world.write_random("d/large", 33 * MIB, 1);
+        let outside = world.root().with_extension("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("large"), vec![b'!'; 33 * MIB]).unwrap();
+        let site = in_small_parts(&world);
+        let (folder, away, parts) = (world.path("d"), world.root().with_extension("away"), AtomicU32::new(0));
+        world.proxy.on_request(move |seen| {
+            if seen.target.contains("partNumber") && parts.fetch_add(1, Ordering::SeqCst) + 1 == at {
+                fs::rename(&folder, &away).unwrap();
+                symlink(&outside, &folder).unwrap();
+            }
+        });
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        let is_from_outside = |bytes: &Vec<u8>| bytes.windows(64).any(|window| window == [b'!'; 64]);
+        assert!(!world.objects().values().any(is_from_outside), "at part {at}");
+        world.proxy.on_request(|_| ());
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        assert!(!world.objects().values().any(is_from_outside), "at part {at}");
+    }
+}
+
+/// S5: somebody swaps a folder for a link to outside and back, as fast as possible, while runs walk, read, send and delete. Nothing
+/// from outside is ever published, and what the tree had is not deleted.
+#[test]
+fn s5_folder_that_is_swapped_all_the_time_brings_nothing_from_outside() {
+    let world = World::with_workers(4);
+    let names: Vec<_> = (0..40).map(|n| format!("f{n:02}")).collect();
+    world.write("other", "of the tree");
+    let outside = world.root().with_extension("outside");
+    fs::create_dir(&outside).unwrap();
+    for name in &names {
+        world.write(&format!("d/{name}"), "of the tree");
+        // The same size, so that no look at it tells them apart.
+        fs::write(outside.join(name), "of outside!").unwrap();
+    }
+    let (folder, away, link) =
+        (world.path("d"), world.root().with_extension("away"), world.root().with_extension("link"));
+    symlink(&outside, &link).unwrap();
+    let done = AtomicBool::new(false);
+    let swaps = std::thread::scope(|threads| {
+        let swapper = threads.spawn(|| {
+            let mut swaps = 0;
+            while !done.load(Ordering::SeqCst) {
+                fs::rename(&folder, &away).unwrap();
+                fs::rename(&link, &folder).unwrap();
+                std::thread::yield_now();
+                fs::rename(&folder, &link).unwrap();
+                fs::rename(&away, &folder).unwrap();
+                swaps += 1;
+            }
+            swaps
+        });
+        for round in 0..60 {
+            // All are sent again: whatever is read now is published.
+            let site = site_with(&world, world.s3_config());
+            let report = site.rescan_with(&Run::new().force(true)).unwrap();
+            assert!(report.deleted.is_empty(), "round {round}: {report:?}");
+            for (key, bytes) in world.objects() {
+                assert_eq!(bytes, b"of the tree", "round {round}: {key}");
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+        swapper.join().unwrap()
+    });
+    println!("{swaps} swaps");
+    let site = site_with(&world, world.s3_config());
+    let report = rescan(&world, &site);
+    assert_eq!((report.outcome, world.keys().len()), (RescanOutcome::Published, 41), "{report:?}");
+}
+
+/// S5: paths that are longer than any key, and longer than what the system takes in one call, with what moves a cursor in them: said,
+/// escaped, and all others are published.
+#[test]
+fn s5_paths_longer_than_a_key_and_than_a_path_are_said_and_shown_escaped() {
+    use rustix::fs::{CWD, Mode, OFlags};
+    for levels in [6, 30] {
+        let world = World::new();
+        world.write("other", "x");
+        // Made a level at a time.
+        let name = format!("\u{1b}[2J{}", "n".repeat(196));
+        let mut folder = rustix::fs::openat(CWD, world.root(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..levels {
+            rustix::fs::mkdirat(&folder, &*name, Mode::from(0o700)).unwrap();
+            folder = rustix::fs::openat(&folder, &*name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        drop(rustix::fs::openat(&folder, "f\u{202e}", flags, Mode::from(0o600)).unwrap());
+        let site = site_with(&world, world.s3_config());
+        let report = site.rescan().unwrap();
+        assert_eq!(world.keys(), ["other"], "{levels}");
+        assert_eq!(report.uploaded_count, 1, "{levels}");
+        let said: Vec<_> = report.failed.iter().map(ToString::to_string).collect();
+        assert!(
+            said.iter().any(|said| said.contains("longer than the 1019 bytes of a key")),
+            "{levels}: {report:?}"
+        );
+        let shown = said.join(" ") + &world.logged(log::Level::Debug).join(" ");
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{levels}: {shown}");
+        assert!(shown.contains("\\u{1b}[2J"), "{levels}: {shown}");
+        world.write("later", "x");
+        let report = site.rescan().unwrap();
+        assert_eq!((report.uploaded_count, world.keys().len()), (1, 2), "{levels}");
+    }
 }
 
 /// A cache of a format before this one is read, and goes on, and one of this format is what later versions will have to

@@ -47,7 +47,7 @@ fn outcome(report: &RescanReport) -> (RescanOutcome, Option<StopReason>, u64) {
 }
 
 /// Waits for a condition. Fails if that hangs.
-fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut met: impl FnMut() -> bool) {
     let deadline = Instant::now() + HANG_TIMEOUT;
     while !met() {
         assert!(Instant::now() < deadline, "waited too long for {what}");

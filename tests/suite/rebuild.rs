@@ -57,7 +57,7 @@ fn names(world: &World) -> Vec<String> {
 }
 
 /// Makes the cache one of a later version.
-fn of_later_version(path: &Path) {
+pub(crate) fn of_later_version(path: &Path) {
     const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
     let database = redb::Database::open(path).unwrap();
     let transaction = database.begin_write().unwrap();

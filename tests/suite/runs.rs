@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bucket_brigade::{
-    CacheManager, CancelToken, ErrorKind, Event, FileDiff, LocalBackend, Progress, RescanConfig,
-    RescanOrchestrator, RescanOutcome, Run, StopReason, Verify, channel,
+    CacheManager, CancelToken, Clock, ErrorKind, Event, FileDiff, LocalBackend, Observer, Progress,
+    RemoteState, RescanConfig, RescanOrchestrator, RescanOutcome, RescanReport, Run, S3Backend, StopReason,
+    StorageBackend, StorageError, Transfers, Verify, channel,
 };
 
+use crate::large::in_small_parts;
+use crate::shared_state::published;
+use crate::shared_state_faults::{AFTER_LEASE, pass};
 use crate::support::oracle::{check, check_idle};
-use crate::support::proxy::{Fault, Rule, latch};
-use crate::support::{PREFIX, World};
+use crate::support::proxy::{Fault, Headers, Rule, latch};
+use crate::support::{PREFIX, World, files_below};
 
 fn tree(files: usize) -> World {
     let world = World::new();
@@ -202,31 +206,63 @@ fn p3_second_rescan_on_one_cache_fails_at_once() {
     check(&world, &site, &first.join().unwrap());
 }
 
-/// P8: callable from a worker of any rayon pool, from two threads at once, and from an async runtime.
+/// P8: callable from a worker of any rayon pool, from two threads at once, and from an async runtime, all with one worker in
+/// the engine, small files and one in parts.
 #[test]
 fn p8_rescan_completes_whoever_calls_it() {
-    let world = tree(40);
-    let site = world.orchestrator();
+    let world = World::with_workers(1);
+    let site = Arc::new(in_small_parts(&world));
+    let mut round = 0;
+    // Changes something, lets it be published, and looks whether it was.
+    let mut published_by = |call: &dyn Fn() -> RescanReport| {
+        round += 1;
+        for n in 0..20 {
+            world.write(&format!("d{}/f{n:03}", n % 7), format!("{round} {n}"));
+        }
+        world.write_random("large", 17 << 20, round);
+        let report = call();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 21), "round {round}");
+        assert!(world.objects() == files_below(&world.root()), "round {round}");
+    };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    let report = pool.install(|| site.rescan().unwrap());
-    check(&world, &site, &report);
+    published_by(&|| pool.install(|| site.rescan().unwrap()));
+    // The global pool, while every one of its workers waits for a rescan: for this one, or for its refusal.
+    published_by(&|| {
+        let all = rayon::broadcast(|_| site.rescan());
+        let mut done = all.into_iter().filter_map(|result| match result {
+            Ok(report) => (report.uploaded_count > 0).then_some(report),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::CacheLocked, "{error}");
+                None
+            }
+        });
+        done.next().unwrap()
+    });
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    // `block_on` alone runs on the caller's thread.
+    let spawned = |runtime: &tokio::runtime::Runtime| {
+        let site = site.clone();
+        runtime.block_on(async { tokio::spawn(async move { site.rescan().unwrap() }).await.unwrap() })
+    };
+    published_by(&|| spawned(&threads));
+    published_by(&|| threads.block_on(async { site.rescan().unwrap() }));
+    published_by(&|| spawned(&tokio::runtime::Builder::new_current_thread().build().unwrap()));
 
+    // Two sites of one engine at once: a worker that waited for another would hold up both.
     let second = tempfile::tempdir().unwrap();
     let local = Arc::new(LocalBackend::new("http://h", world.root()));
     let other_cache = CacheManager::open(second.path().join("cache")).unwrap();
     let other = RescanOrchestrator::new(&world.engine, world.root(), local, other_cache).unwrap();
-    world.write("more", "x");
-    std::thread::scope(|threads| {
-        threads.spawn(|| other.rescan().unwrap());
-        threads.spawn(|| site.rescan().unwrap());
+    published_by(&|| {
+        std::thread::scope(|threads| {
+            let local = threads.spawn(|| other.rescan().unwrap());
+            let remote = threads.spawn(|| site.rescan().unwrap());
+            assert_eq!(local.join().unwrap().failed_count, 0);
+            remote.join().unwrap()
+        })
     });
     assert!(site.cache().is_synced().unwrap() && other.cache().is_synced().unwrap());
-
-    world.write("even more", "x");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let report = runtime.block_on(async { site.rescan().unwrap() });
-    check(&world, &site, &report);
-    assert_eq!(report.uploaded_count, 1);
 }
 
 /// P5: not a cache, a truncated cache, a damaged one: refused with what to do, never a panic, and
@@ -370,23 +406,268 @@ fn f2_racy_rewrite_is_noticed_and_a_future_mtime_is_not_hashed_for_ever() {
     check_idle(&world, &site);
 }
 
-/// P6: the clock jumps either way while the store has a bad moment.
+/// A store that refuses what is signed with a time that is off by more than 15 minutes.
+fn refuses_skewed_times(world: &World) {
+    let stamp = |time: time::OffsetDateTime| {
+        let date = format!("{:04}{:02}{:02}", time.year(), u8::from(time.month()), time.day());
+        format!("{date}T{:02}{:02}{:02}Z", time.hour(), time.minute(), time.second())
+    };
+    let is_skewed = move |headers: &Headers| {
+        let signed = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-amz-date"));
+        let now = time::OffsetDateTime::now_utc();
+        let right = stamp(now - time::Duration::minutes(15))..stamp(now + time::Duration::minutes(15));
+        signed.is_none_or(|(_, value)| !right.contains(value))
+    };
+    let body = b"<Error><Code>RequestTimeTooSkewed</Code><Message>no</Message></Error>".to_vec();
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let refused = Fault::Answer(403, vec![("Date".to_owned(), date)], body);
+    world.proxy.add(Rule::new(refused).when(is_skewed));
+}
+
+/// Lets the clock jump by so many seconds when a request is tried again for the first time.
+fn jumps_at_a_retry(world: &World, step: i64) -> Arc<dyn Observer> {
+    let (clock, jumped) = (world.clock.clone(), AtomicU32::new(0));
+    Arc::new(move |event: &Event| {
+        if matches!(event, Event::Retrying { .. }) && jumped.fetch_add(1, Ordering::SeqCst) == 0 {
+            clock.step_wall(step);
+        }
+    })
+}
+
+/// P6: the clock jumps an hour either way, while a request is retried, with files in parts and small ones. No wait gets longer, no
+/// deadline ends, and what is signed after it is signed with the time of the store.
 #[test]
 fn p6_clock_that_jumps_disturbs_no_retry() {
-    // Ten minutes: more than any wait, less than what the store's signatures allow.
-    for step in [-600, 600] {
+    for (step, kind) in [(-3600, "/d"), (3600, "/d"), (-3600, "partNumber"), (3600, "partNumber")] {
         let world = tree(10);
-        world.proxy.add(Rule::new(Fault::Answer(500, Vec::new(), Vec::new())).method("PUT").times(1));
-        let clock = world.clock.clone();
-        let observer = Arc::new(move |event: &Event| {
-            if matches!(event, Event::Retrying { .. }) {
-                clock.step_wall(step);
-            }
-        });
-        let site = world.orchestrator_with(RescanConfig::new());
-        let report = site.rescan_with(&Run::new().observer(observer)).unwrap();
+        world.write_random("large", 17 << 20, 1);
+        let fails = Fault::Answer(500, Vec::new(), Vec::new());
+        world.proxy.add(Rule::new(fails).method("PUT").path_contains(kind).times(1));
+        refuses_skewed_times(&world);
+        let observer = jumps_at_a_retry(&world, step);
+        let site = in_small_parts(&world);
+        let began = world.clock.now();
+        let run = Run::new().observer(observer).deadline(Duration::from_secs(600));
+        let report = site.rescan_with(&run).unwrap();
         check(&world, &site, &report);
-        assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 1));
+        let case = format!("{step} {kind} {:?}", report.metrics);
+        assert_eq!((report.outcome, report.uploaded_count), (RescanOutcome::Published, 11), "{case}");
+        // The one that failed, and each request that was signed before the store's time was known.
+        assert!((2..14).contains(&report.metrics.retries), "{case}");
+        let waited = world.clock.now().saturating_sub(began);
+        assert!(waited < Duration::from_secs(60), "{case}: {waited:?}");
+        assert!(world.objects() == files_below(&world.root()), "{case}");
+        // The offset that was learned is right from the first request on.
+        world.write("later", "x");
+        let report = site.rescan().unwrap();
+        check(&world, &site, &report);
+        assert_eq!((report.outcome, report.metrics.retries), (RescanOutcome::Published, 0), "{case}");
+    }
+}
+
+/// P6, with the state in the bucket: a clock that jumps forward ends the lease at the worst, and one that jumps back does not
+/// make it longer. What the run did is right, and the next one needs to wait for nobody.
+#[test]
+fn p6_clock_that_jumps_under_a_claim_harms_nothing() {
+    for step in [-3600, 3600] {
+        let world = tree(10);
+        let state = || RescanConfig::new().state(RemoteState::new());
+        let site = world.orchestrator_with(state());
+        site.rescan().unwrap();
+        for n in 0..10 {
+            world.write(&format!("d{}/f{n:03}", n % 7), format!("other {n}"));
+        }
+        let fails = Fault::Answer(500, Vec::new(), Vec::new());
+        world.proxy.add(Rule::new(fails).method("PUT").path_contains("/d").times(1));
+        refuses_skewed_times(&world);
+        let observer = jumps_at_a_retry(&world, step);
+        let report = site.rescan_with(&Run::new().observer(observer)).unwrap();
+        // The clock that shows most ends the lease: whatever was not sent by then is left to the next run.
+        let is_cut_short = step > 0 && report.outcome == RescanOutcome::Partial;
+        assert!(report.outcome == RescanOutcome::Published || is_cut_short, "{step} {report:?}");
+        let report = site.rescan().unwrap();
+        assert_eq!((report.failed_count, report.stop_reason), (0, None), "{step} {report:?}");
+        let stored = published(&world).into_iter().map(|(key, text)| (key, text.into_bytes()));
+        assert!(stored.collect::<std::collections::BTreeMap<_, _>>() == files_below(&world.root()), "{step}");
+    }
+}
+
+/// A panic that no hook prints.
+fn panic_quietly(what: String) -> ! {
+    std::panic::resume_unwind(Box::new(what))
+}
+
+/// A backend that panics at some of its calls: whatever part of a run makes them.
+struct Panicky {
+    s3: S3Backend,
+    calls: AtomicU32,
+    /// The first call that panics, and how many do from there on.
+    at: u32,
+    times: u32,
+}
+
+impl Panicky {
+    fn called(&self, what: &str) -> &S3Backend {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        if call >= self.at && call - self.at < self.times {
+            panic_quietly(format!("call {call} of {what}"));
+        }
+        &self.s3
+    }
+}
+
+impl StorageBackend for Panicky {
+    fn upload_file(&self, path: &std::path::Path, key: &str) -> Result<String, StorageError> {
+        self.called("upload_file").upload_file(path, key)
+    }
+
+    fn delete_file(&self, key: &str) -> Result<(), StorageError> {
+        self.called("delete_file").delete_file(key)
+    }
+
+    fn get_url(&self, key: &str) -> String {
+        self.called("get_url").get_url(key)
+    }
+
+    fn is_remote(&self) -> bool {
+        self.called("is_remote").is_remote()
+    }
+
+    fn transfers(&self) -> Option<&dyn Transfers> {
+        self.called("transfers").transfers()
+    }
+
+    fn destination(&self) -> String {
+        self.called("destination").destination()
+    }
+}
+
+/// A tree of which one run has something to upload, to upload in parts, to delete and to verify.
+fn much_to_do(config: &dyn Fn() -> RescanConfig) -> World {
+    let world = tree(6);
+    let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+    let backend = Arc::new(S3Backend::new(&world.engine, s3).unwrap());
+    world.orchestrator_on(backend, config()).rescan().unwrap();
+    world.write("d0/f000", "changed");
+    world.write("new", "new");
+    world.write_random("large", (8 << 20) + 1, 1);
+    world.remove("d1/f001");
+    world.remove("d2/f002");
+    world
+}
+
+/// What runs ended with that panicked at each call in turn.
+#[derive(Debug, Default)]
+struct Ends {
+    runs: u32,
+    whole: u32,
+    partial: u32,
+    errors: u32,
+    /// Claims that were not given back, because that panicked.
+    claims_left: u32,
+}
+
+/// Lets a backend panic at its k-th call, so many times. Each run ends, with a report or an error, and never with a
+/// panic; what it did obeys the invariants; and the run after it makes everything right.
+fn panics_at_each_call(times: u32, has_state: bool, config: &dyn Fn() -> RescanConfig) -> Ends {
+    let mut ends = Ends::default();
+    // Each call in the long form, and every fifth of them in the short one.
+    let step = if std::env::var_os("BRIGADE_TEST_LONG").is_some() { 1 } else { 5 };
+    for at in (0..).step_by(step) {
+        let world = much_to_do(config);
+        let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+        let s3 = S3Backend::new(&world.engine, s3).unwrap();
+        let backend = Arc::new(Panicky { s3, calls: AtomicU32::new(0), at, times });
+        let cache = world.cache();
+        let site =
+            RescanOrchestrator::with_config(&world.engine, world.root(), backend.clone(), cache, config());
+        let result = site.and_then(|site| site.rescan_with(&Run::new().verify(Verify::List)));
+        let case = format!("call {at}, {times} times: {result:?}");
+        if backend.calls.load(Ordering::SeqCst) <= at {
+            break;
+        }
+        ends.runs += 1;
+        match &result {
+            Ok(report) if report.outcome == RescanOutcome::Published => ends.whole += 1,
+            Ok(report) => {
+                ends.partial += 1;
+                let panicked = report.failed.iter().any(|error| error.kind() == ErrorKind::Panicked);
+                assert!(panicked || report.stop_reason.is_some() || report.outage.is_some(), "{case}");
+                // One panic costs one file at most: the others are there.
+                if times == 1 && !has_state {
+                    assert!(report.failed_count <= 2 && report.uploaded_count >= 2, "{case}");
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Panicked, "{case}");
+                ends.errors += 1;
+            }
+        }
+        let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+        let site = world.orchestrator_on(Arc::new(S3Backend::new(&world.engine, s3).unwrap()), config());
+        let mut report = site.rescan().unwrap();
+        if report.stop_reason == Some(StopReason::Claimed) {
+            ends.claims_left += 1;
+            pass(&world, AFTER_LEASE);
+            report = site.rescan().unwrap();
+        }
+        assert_eq!((report.failed_count, report.stop_reason), (0, None), "{case}, then {report:?}");
+        let stored = world.objects().into_iter().filter(|(key, _)| !key.contains(".brigade/"));
+        assert!(stored.collect::<std::collections::BTreeMap<_, _>>() == files_below(&world.root()), "{case}");
+        assert_eq!(world.store.uploads(), [], "{case}");
+        if !has_state {
+            check(&world, &site, &report);
+        }
+    }
+    ends
+}
+
+/// P7: wherever a run calls a backend, a panic there costs no more than what the call was for. One in a getter that was called
+/// before a run began, as one ended, or by the constructor, reached the host; now all of that is inside of what catches it.
+#[test]
+fn p7_backend_that_panics_at_any_call_costs_no_other_file() {
+    for times in [1, u32::MAX] {
+        let ends = panics_at_each_call(times, false, &RescanConfig::new);
+        println!("{times}: {ends:?}");
+        assert!(ends.runs > 5 && ends.partial + ends.errors > 2, "{ends:?}");
+    }
+}
+
+/// P7, with the state in the bucket: the claim is given back all the same. After a panic on the host's thread the jobs of the
+/// workers went on, under a claim that was given back, and the cache could not be opened again until they were done. Now
+/// whatever hands out jobs waits for them, however it ends.
+#[test]
+fn p7_backend_that_panics_under_a_claim_gives_it_back() {
+    let ends = panics_at_each_call(1, true, &|| RescanConfig::new().state(RemoteState::new()));
+    println!("{ends:?}");
+    assert!(ends.runs > 5 && ends.partial + ends.errors > 2, "{ends:?}");
+    // The requests that give it back are calls of the backend, too.
+    assert!(ends.claims_left <= 3, "{ends:?}");
+}
+
+/// P7: an observer that panics at every event, of the engine and of the run, disturbs neither uploads in parts, deletes and
+/// verifications, nor the renewal of a claim.
+#[test]
+fn p7_observer_that_panics_at_every_event_disturbs_nothing() {
+    for config in [RescanConfig::new, || RescanConfig::new().state(RemoteState::new())] {
+        let world = much_to_do(&config);
+        let events = Arc::new(AtomicU32::new(0));
+        let seen = events.clone();
+        let loud: Arc<dyn Observer> = Arc::new(move |event: &Event| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            panic_quietly(format!("no mood for {event:?}"));
+        });
+        let engine = bucket_brigade::EngineConfig::new().workers(2).clock(world.clock.clone());
+        let engine = engine.observer(loud.clone()).build().unwrap();
+        let s3 = world.s3_config().part_threshold(8 << 20).part_size(8 << 20);
+        let s3 = Arc::new(S3Backend::new(&engine, s3).unwrap());
+        let site =
+            RescanOrchestrator::with_config(&engine, world.root(), s3, world.cache(), config()).unwrap();
+        let report = site.rescan_with(&Run::new().observer(loud).verify(Verify::List)).unwrap();
+        assert_eq!(report.outcome, RescanOutcome::Published, "{report:?}");
+        assert_eq!((report.uploaded_count, report.deleted_count, report.failed_count), (3, 2, 0));
+        assert_eq!(report.verified.unwrap().matching, 6);
+        assert!(events.load(Ordering::SeqCst) > 20);
     }
 }
 

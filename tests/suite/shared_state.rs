@@ -11,7 +11,7 @@ use bucket_brigade::{
 };
 
 use crate::support::proxy::Seen;
-use crate::support::{PREFIX, World};
+use crate::support::{PREFIX, World, logs};
 
 /// A machine with a tree and a cache of its own.
 pub(crate) struct Machine<'a> {
@@ -19,6 +19,15 @@ pub(crate) struct Machine<'a> {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<VirtualClock>,
     folder: tempfile::TempDir,
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let state = self.folder.path().join("state");
+            assert_eq!(logs::files_with_secrets(&state), Vec::<String>::new(), "I7");
+        }
+    }
 }
 
 impl<'a> Machine<'a> {

@@ -204,6 +204,38 @@ fn d09_clocks_of_publishers_have_no_effect() {
     assert_eq!(outcome(&two.publish()), PUBLISHED);
 }
 
+/// D9: whatever the clock of the one that comes shows, a claim is dead once the store's clock says so, and not before.
+#[test]
+fn d09_takeover_is_judged_by_the_clock_of_the_store_alone() {
+    for hours in [-7, 7] {
+        let world = World::new();
+        let one = Machine::new(&world, &[("a", "1"), ("b", "1")]);
+        one.publish();
+        one.write("a", "2");
+        let two = Machine::new(&world, &[("a", "1"), ("b", "2")]);
+        two.clock.step_wall(hours * 3600);
+        let held = hold(&world, "/a");
+        std::thread::scope(|threads| {
+            let first = threads.spawn(|| one.publish());
+            assert!(held.go.wait_for_arrivals(1));
+            for seconds in [0, 200] {
+                pass(&world, Duration::from_secs(seconds));
+                assert_eq!(two.publish().stop_reason, Some(StopReason::Claimed), "{hours} {seconds}");
+            }
+            pass(&world, AFTER_LEASE);
+            assert_eq!(outcome(&two.publish()), PUBLISHED, "{hours}");
+            held.go.release();
+            assert_eq!(first.join().unwrap().stop_reason, Some(StopReason::Superseded), "{hours}");
+        });
+        world.proxy.clear_rules();
+        pass(&world, LANDED);
+        // This store checks signatures by this machine's clock, which its own is half an hour ahead of by now.
+        two.clock.step_wall(-hours * 3600);
+        assert_eq!(two.publish().failed_count, 0, "{hours}");
+        assert_eq!(published(&world), tree(&[("a", "1"), ("b", "2")]), "{hours}");
+    }
+}
+
 #[test]
 fn outage_of_the_head_leaves_the_work_pending() {
     let world = World::new();

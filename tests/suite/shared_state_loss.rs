@@ -8,7 +8,9 @@ use bucket_brigade::{
 };
 
 use crate::shared_state::{Machine, published, requests, tree};
-use crate::shared_state_faults::{HEAD, PUBLISHED, UNCHANGED, hold, outcome, segments, state, with_segments};
+use crate::shared_state_faults::{
+    AFTER_LEASE, HEAD, LANDED, PUBLISHED, UNCHANGED, hold, outcome, pass, segments, state, with_segments,
+};
 use crate::support::{PREFIX, World};
 
 /// A world with two generations by one machine.
@@ -131,8 +133,10 @@ fn d14_newer_format_and_another_tree_are_refused() {
     let one = Machine::new(&world, &[("a", "1")]);
     one.site(state().tree("docs")).rescan().unwrap();
     let two = Machine::new(&world, &[("a", "2")]);
+    requests(&world);
     let error = two.site(state().tree("app")).rescan().unwrap_err();
     assert!(error.kind() == ErrorKind::StateDamaged && error.message().contains("\"docs\""), "{error}");
+    assert_eq!(requests(&world), ["GET .brigade/head"], "nothing is sent");
     let head = String::from_utf8(world.store.get(HEAD).unwrap().bytes.to_vec()).unwrap();
     world.store.put_raw(
         HEAD,
@@ -143,6 +147,7 @@ fn d14_newer_format_and_another_tree_are_refused() {
     );
     let error = two.site(state().tree("docs")).rescan().unwrap_err();
     assert!(error.kind() == ErrorKind::StateDamaged && error.message().contains("update it"), "{error}");
+    assert_eq!(requests(&world), ["GET .brigade/head"], "nothing is sent");
     assert_eq!(published(&world), tree(&[("a", "1")]));
 }
 
@@ -190,6 +195,127 @@ fn d05_lost_truncated_or_foreign_segment_is_said_and_deletes_nothing() {
         one.let_files_settle();
         let report = one.publish();
         assert_eq!((report.uploaded_count, report.adopted_count, report.failed_count), (0, 1, 0));
+    }
+}
+
+/// Damages an object of the state: it is gone, cut off, or another one.
+fn damage(world: &World, key: &str, how: &str) {
+    let bytes = world.store.get(key).unwrap().bytes.clone();
+    match how {
+        "gone" => drop(world.store.remove_raw(key)),
+        "truncated" => world.store.put_raw(key, bytes.slice(..bytes.len() / 2)),
+        _ => {
+            let mut other = bytes.to_vec();
+            *other.last_mut().unwrap() ^= 1;
+            world.store.put_raw(key, other);
+        }
+    }
+}
+
+/// The names of all files of a tree with so many, and what is in them.
+fn many(count: usize, content: &str) -> Vec<(String, String)> {
+    (0..count).map(|n| (format!("{n:05}-{}", "x".repeat(140)), format!("{content} {n}"))).collect()
+}
+
+fn write_all(machine: &Machine<'_>, files: &[(String, String)]) {
+    for (key, content) in files {
+        machine.write(key, content);
+    }
+}
+
+/// D5: a delta, for one machine whose cache has the snapshot before it, and for one without a cache.
+#[test]
+fn d05_lost_truncated_or_damaged_delta_is_said_and_deletes_nothing() {
+    for how in ["gone", "truncated", "another"] {
+        let world = World::new();
+        let one = with_segments(&world, 1000);
+        let known = segments(&world);
+        let other = Machine::new(&world, &[]);
+        // What the other one publishes is a delta on the snapshot that one has.
+        let changed: Vec<_> = many(250, "changed");
+        for entry in std::fs::read_dir(one.root()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, other.root().join(path.file_name().unwrap())).unwrap();
+        }
+        write_all(&other, &changed);
+        assert_eq!(outcome(&other.publish()), PUBLISHED);
+        let is_new = |key: &&String| key.contains("/delta/") && !known.contains(key);
+        let all = segments(&world);
+        damage(&world, all.iter().find(is_new).expect("a delta that is an object"), how);
+        let before = published(&world);
+        let reader = Machine::new(&world, &[]);
+        let cache = CacheManager::open(reader.cache_path()).unwrap();
+        let backend: Arc<dyn StorageBackend> = reader.backend();
+        let error = cache.pull(&reader.engine, &backend, &state(), &Run::new()).unwrap_err();
+        assert_eq!((error.kind(), cache.published_count().unwrap()), (ErrorKind::StateDamaged, 0), "{error}");
+        // One wants what it has, and something new.
+        one.write("new", "1");
+        let report = one.publish();
+        assert_eq!((outcome(&report), report.deleted_count), (PUBLISHED, 0), "{how} {:?}", report.failed);
+        assert!(report.state.unwrap().was_lost, "{how}");
+        // What the other one changed is sent again, what it did not is adopted or known.
+        assert_eq!(report.uploaded_count, 251, "{how}");
+        let now = published(&world);
+        assert!(before.keys().all(|key| now.contains_key(key)), "{how}");
+        one.let_files_settle();
+        one.publish();
+        requests(&world);
+        assert_eq!(outcome(&one.publish()), UNCHANGED, "{how}");
+        assert_eq!(requests(&world), ["GET .brigade/head"], "{how}");
+    }
+}
+
+/// D5: the intent of a run that died, and with it the keys that it may have written: all keys are in doubt, nothing is deleted that
+/// is not proven, and once nothing can land any more all is settled.
+#[test]
+fn d05_lost_truncated_or_damaged_intent_is_said_and_puts_all_in_doubt() {
+    for how in ["gone", "truncated", "another"] {
+        let world = World::new();
+        let one = Machine::new(&world, &[("a", "1"), ("z", "1")]);
+        one.publish();
+        one.write("a", "2");
+        // Names that do not compress: an intent of its own, which does not stand in the head.
+        let mut random = fastrand::Rng::with_seed(1);
+        let name = |n: usize, random: &mut fastrand::Rng| {
+            format!("{n:05}-{:032x}{:032x}", random.u128(..), random.u128(..))
+        };
+        let files: Vec<_> = (0..400).map(|n| (name(n, &mut random), "new".to_owned())).collect();
+        write_all(&one, &files);
+        let two = Machine::new(&world, &[("a", "3"), ("z", "1")]);
+        world.stranger("theirs", "theirs");
+        let held = hold(&world, "site/00399-");
+        let report = std::thread::scope(|threads| {
+            let first = threads.spawn(|| one.publish());
+            assert!(held.go.wait_for_arrivals(1));
+            pass(&world, AFTER_LEASE);
+            let all = segments(&world);
+            let intent =
+                all.iter().find(|key| key.contains("/intent/")).expect("an intent that is an object");
+            damage(&world, intent, how);
+            let report = two.publish();
+            assert_eq!((report.stop_reason, report.failed_count), (None, 0), "{how} {report:?}");
+            held.go.release();
+            assert!(held.landed.wait());
+            first.join().unwrap()
+        });
+        assert_eq!(report.stop_reason, Some(StopReason::Superseded), "{how} {report:?}");
+        assert_eq!(published(&world)["a"], "3", "{how}");
+        world.proxy.clear_rules();
+        pass(&world, LANDED);
+        let report = two.publish();
+        assert_eq!((report.failed_count, report.state.unwrap().in_doubt), (0, 0), "{how}");
+        let now = published(&world);
+        assert_eq!(
+            (&now["a"], &now["z"], &now["theirs"]),
+            (&"3".into(), &"1".into(), &"theirs".into()),
+            "{how}"
+        );
+        println!("{how}: {} objects of the dead run are left", now.len() - 3);
+        two.let_files_settle();
+        two.publish();
+        requests(&world);
+        assert_eq!(outcome(&two.publish()), UNCHANGED, "{how}");
+        assert_eq!(requests(&world), ["GET .brigade/head"], "{how}");
     }
 }
 

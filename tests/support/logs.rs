@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, Once};
 
@@ -91,6 +93,29 @@ pub fn watch() {
         log::set_logger(&Watcher).unwrap();
         log::set_max_level(LevelFilter::Trace);
     });
+}
+
+/// The files below a folder that hold a secret.
+pub fn files_with_secrets(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        // A link may lead anywhere, and a fifo waits.
+        let kind = fs::symlink_metadata(&path).map(|metadata| metadata.file_type());
+        match kind {
+            Ok(kind) if kind.is_dir() => found.extend(files_with_secrets(&path)),
+            Ok(kind) if kind.is_file() && holds_secret(&fs::read(&path).unwrap_or_default()) => {
+                found.push(path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether bytes hold one of the secrets of worlds.
+pub fn holds_secret(bytes: &[u8]) -> bool {
+    let secrets = [SECRET_KEY, SESSION_TOKEN, NEXT_TOKEN];
+    secrets.iter().any(|secret| memchr::memmem::find(bytes, secret.as_bytes()).is_some())
 }
 
 /// The number of records searched so far.

@@ -19,6 +19,15 @@ impl MemoryStore {
         self.state().objects.get(key).is_some_and(|object| object.metadata.contains_key(name))
     }
 
+    /// The keys of the objects whose metadata, or whose content if they are part of a state, is of this kind.
+    pub fn keys_of_ours(&self, matches: impl Fn(&[u8]) -> bool) -> Vec<String> {
+        let is_found = |(key, object): &(&String, &StoredObject)| {
+            let has_metadata = object.metadata.values().any(|value| matches(value.as_bytes()));
+            has_metadata || key.contains(".brigade/") && matches(&object.bytes)
+        };
+        self.state().objects.iter().filter(is_found).map(|(key, _)| key.clone()).collect()
+    }
+
     /// The sizes of all objects, by key.
     pub fn sizes(&self) -> BTreeMap<String, usize> {
         self.state().objects.iter().map(|(key, object)| (key.clone(), object.bytes.len())).collect()

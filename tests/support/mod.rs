@@ -61,6 +61,20 @@ pub struct World {
     pub lost_begins: AtomicBool,
 }
 
+/// I7, after every test that has a world: no record of the log had a secret, no file beside the tree has one, and no object of a
+/// state, nor the metadata of any object.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let state = self.folder.path().join("state");
+        assert_eq!(logs::leaks(), Vec::<String>::new(), "I7");
+        assert_eq!(logs::files_with_secrets(&state), Vec::<String>::new(), "I7");
+        assert_eq!(self.store.keys_of_ours(logs::holds_secret), Vec::<String>::new(), "I7");
+    }
+}
+
 impl World {
     pub fn new() -> Self {
         Self::with_workers(10)
@@ -139,6 +153,13 @@ impl World {
     /// Notes a version that the file has, or may have at some moment.
     pub fn remember(&self, key: &str, bytes: &[u8]) {
         self.versions.lock().unwrap().entry(key.to_owned()).or_default().push(bytes.to_vec());
+    }
+
+    /// Forgets the versions and events before now: every object is the file that is on disk.
+    pub fn forget_earlier_versions(&self) {
+        let now = files_below(&self.root()).into_iter().map(|(key, bytes)| (key, vec![bytes]));
+        *self.versions.lock().unwrap() = now.collect();
+        self.events.lock().unwrap().clear();
     }
 
     pub fn remove(&self, key: &str) {

@@ -1,16 +1,15 @@
 //! The pull of a machine that has no tree: a cache and a catalog from the bucket.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::backend::StorageBackend;
 use crate::engine::Engine;
+use crate::error::caught::caught;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::bucket_state::access_for;
 use crate::rescan::bucket_state::claim::published_by;
 use crate::rescan::bucket_state::pull::{Pull, Pulled};
 use crate::rescan::bucket_state::settings::RemoteState;
-use crate::rescan::context::panicked;
 use crate::rescan::options::Run;
 use crate::rescan::report::StateReport;
 use crate::rescan::session::Session;
@@ -45,8 +44,7 @@ impl CacheManager {
         state.check()?;
         let _lock = self.lock()?;
         let all = || self.pull_locked(engine, backend, state, run);
-        // A panic in a backend's getters, or in our own code, must not reach the host.
-        catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(panicked(Operation::State, &*panic)))
+        caught(Operation::State, all)
     }
 
     fn pull_locked(

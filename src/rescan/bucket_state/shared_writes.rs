@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::backend::{Condition, Deleted, StorageBackend, is_weak};
+use crate::backend::{Condition, Deleted, StorageBackend, StoredObject, is_weak};
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
@@ -98,7 +98,8 @@ impl SharedWrites {
     }
 
     /// Splits keys that are to be deleted: the results of those whose objects are not what the state says, and the
-    /// others. A state that lies elsewhere is believed only so far.
+    /// others. A state that lies elsewhere is believed only so far, and a row without an ETag says nothing that a delete
+    /// could depend on: whoever may write the state would have any object deleted.
     pub(crate) fn proved(
         &self,
         context: &RequestContext<'_>,
@@ -107,29 +108,40 @@ impl SharedWrites {
     ) -> Result<(Deleted, Vec<(RemoteKey, Condition)>), StorageError> {
         let (mut results, mut proved) = (Vec::new(), Vec::new());
         let elsewhere = self.claim.get().is_some_and(|claim| claim.access.is_elsewhere);
-        let (true, Some(transfers)) = (elsewhere, backend.transfers()) else {
-            return Ok((results, keys.to_vec()));
+        let needs_proof = |condition: &Condition| {
+            elsewhere || (self.is_conditional() && matches!(condition, Condition::None))
         };
         for (key, condition) in keys {
-            let found = transfers.head(context, key, false)?;
-            let etag = found.as_ref().and_then(|found| found.etag.clone());
-            match (found, condition) {
-                (None, _) => results.push((key.clone(), Ok(()))),
-                (Some(_), Condition::Matches(known)) if etag.as_ref() == Some(known) => {
-                    proved.push((key.clone(), condition.clone()));
-                }
-                // Without conditions the proof of origin has to do.
-                (Some(found), Condition::None) if found.is_as_stored => {
-                    proved.push((key.clone(), Condition::None));
-                }
-                _ => {
-                    let what = "not deleted: the object is not the one that the state says was published";
-                    let error = StorageError::new(ErrorKind::Conflict, Operation::Delete, what);
-                    results.push((key.clone(), Err(error.with_key(key.as_str()))));
-                }
+            let Some(transfers) = backend.transfers().filter(|_| needs_proof(condition)) else {
+                proved.push((key.clone(), condition.clone()));
+                continue;
+            };
+            let Some(found) = transfers.head(context, key, false)? else {
+                results.push((key.clone(), Ok(())));
+                continue;
+            };
+            if let Some(condition) = self.proof_of(condition, &found) {
+                proved.push((key.clone(), condition));
+                continue;
             }
+            let what = "not deleted: the object is not the one that the state says was published";
+            let error = StorageError::new(ErrorKind::Conflict, Operation::Delete, what);
+            results.push((key.clone(), Err(error.with_key(key.as_str()))));
         }
         Ok((results, proved))
+    }
+
+    /// Returns the condition under which the object that was found may be deleted, if it is the one that the state says.
+    fn proof_of(&self, condition: &Condition, found: &StoredObject) -> Option<Condition> {
+        match condition {
+            Condition::Matches(known) => (found.etag.as_ref() == Some(known)).then(|| condition.clone()),
+            // Without an ETag the proof of origin has to do.
+            Condition::None if found.is_as_stored => {
+                let etag = found.etag.clone().filter(|etag| self.is_conditional() && !is_weak(etag));
+                Some(etag.map_or(Condition::None, Condition::Matches))
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn claim(&self) -> Option<&Arc<HeldClaim>> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::backend::StoredObject;
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
-use crate::rescan::context::{Context, panicked};
+use crate::rescan::context::Context;
 
 /// After so many failures in a row nothing more is asked.
 const FAILURES_IN_A_ROW: u32 = 3;
@@ -53,6 +54,7 @@ pub(crate) fn ask<T: Send + 'static>(
     mut took: impl FnMut(Vec<Answer<T>>) -> Result<(), StorageError>,
 ) -> Result<Unanswered, StorageError> {
     let (results, mut in_flight) = (BatchQueue::new(), 0);
+    let _end = results.wait_at_end();
     let (mut failures, mut unanswered, mut upcoming) = (0, Unanswered::default(), next());
     loop {
         while in_flight < engine.workers()

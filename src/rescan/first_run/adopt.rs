@@ -46,6 +46,7 @@ pub(crate) fn adopt(
     let (listing, page) = (Listing::read(context, transfers)?, Vec::new().into_iter().zip(Vec::new()));
     let mut objects = Objects { context, listing, page };
     let (results, mut in_flight, mut found) = (BatchQueue::new(), 0, Adoption::default());
+    let _end = results.wait_at_end();
     let heads = Arc::new(Heads::default());
     let (mut result, most) = (Ok(true), engine.workers() * 2);
     loop {

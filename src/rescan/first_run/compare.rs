@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use crate::backend::{Listed, StoredChecksum, StoredObject, Transfers};
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
-use crate::rescan::context::{Context, open_source, panicked};
+use crate::rescan::context::{Context, open_source};
 use crate::rescan::first_run::etags::possible_divisions;
 use crate::state::records::{Pending, Published};
 use crate::tree::digest::Digest;

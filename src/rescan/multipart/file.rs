@@ -19,8 +19,9 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use crate::backend::{HeadersDigest, Receipt, UploadName};
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::rescan::context::{Context, given_up, panicked};
+use crate::rescan::context::{Context, given_up};
 use crate::rescan::multipart::resume::resume_or_create;
 use crate::rescan::multipart::task::{EarlierCompletion, Opened, Opening, Parts, Piece, Prepared};
 use crate::rescan::multipart::worker::TaskRunner;

@@ -8,7 +8,8 @@ use crate::backend::{ListedUpload, StorageBackend, Transfers, UploadName};
 use crate::clock::CancelToken;
 use crate::engine::Engine;
 use crate::engine::gate::Gate;
-use crate::error::{ErrorKind, StorageError};
+use crate::error::caught::caught;
+use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::request_context::RequestContext;
 use crate::state::cache::CacheManager;
@@ -116,6 +117,15 @@ impl CacheManager {
 
     /// Runs a step against the store that the cache is bound to; `None`: it has no multipart uploads.
     fn with_store<T>(
+        &self,
+        engine: &Engine,
+        backend: &dyn StorageBackend,
+        step: impl FnOnce(&RequestContext<'_>, &dyn Transfers) -> Result<T, StorageError>,
+    ) -> Result<Option<T>, StorageError> {
+        caught(Operation::List, || self.with_store_unguarded(engine, backend, step))
+    }
+
+    fn with_store_unguarded<T>(
         &self,
         engine: &Engine,
         backend: &dyn StorageBackend,

@@ -10,12 +10,13 @@ use crate::backend::{
 };
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
 use crate::observe::event::Event;
 use crate::request_context::RequestContext;
 use crate::rescan::bucket_state::conditional_writes::{write_key, write_part};
-use crate::rescan::context::{Context, given_up, open_source, panicked};
+use crate::rescan::context::{Context, given_up, open_source};
 use crate::rescan::multipart::queue::{MultipartQueue, Permit};
 use crate::rescan::multipart::task::{Answer, Opened, Opening, Part, Parts, Piece, Prepared, Task};
 use crate::rescan::plan::headers::copyable_etag;
@@ -66,6 +67,7 @@ impl TaskRunner {
         pieces: Vec<Piece>,
     ) -> Result<(), StorageError> {
         let (mut pieces, answers) = (pieces.into_iter(), BatchQueue::<Result<Answer, _>>::new());
+        let _end = answers.wait_at_end();
         let (mut under_way, mut result) = (0, Ok(()));
         loop {
             let more = result.is_ok() && pieces.len() > 0;

@@ -1,12 +1,11 @@
 //! Binds a cache to the endpoint that its destination has now.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::backend::StorageBackend;
 use crate::engine::Engine;
+use crate::error::caught::caught;
 use crate::error::{ErrorKind, Operation, StorageError};
-use crate::rescan::context::panicked;
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::copied::trust;
 use crate::rescan::report::VerifyReport;
@@ -39,8 +38,7 @@ impl CacheManager {
         engine.refuse_own_worker()?;
         let _lock = self.lock()?;
         let all = || self.rebind_locked(engine, backend, run);
-        // A panic in a backend's getters, or in our own code, must not reach the host.
-        catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(panicked(Operation::List, &*panic)))
+        caught(Operation::List, all)
     }
 
     fn rebind_locked(

@@ -3,17 +3,17 @@
 //! Nothing is written to the bucket, and nothing is deleted. The new cache is complete before it takes the place of the old
 //! one, so a rebuild can be interrupted at any moment and repeated.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::StorageBackend;
 use crate::engine::Engine;
+use crate::error::caught::caught;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::rescan::bucket_state::settings::RemoteState;
 use crate::rescan::config::{FirstRun, RescanConfig};
-use crate::rescan::context::{Context, panicked};
+use crate::rescan::context::Context;
 use crate::rescan::first_run::adopt_or_survey;
 use crate::rescan::options::Run;
 use crate::rescan::orchestrator::RescanOrchestrator;
@@ -115,7 +115,7 @@ impl Rebuild {
     ) -> Result<RebuildReport, StorageError> {
         engine.refuse_own_worker()?;
         state.check()?;
-        self.replace(&backend.destination(), |cache| {
+        self.replace(backend, |cache| {
             let _lock = cache.lock()?;
             let state = cache.pull_records(engine, backend, state, &self.run)?;
             Ok(RebuildReport { state: Some(state), ..RebuildReport::empty() })
@@ -143,7 +143,7 @@ impl Rebuild {
         }
         let (catalog, fallback) = (config.catalog, config.fallback.clone());
         let config = config.first_run(FirstRun::Adopt);
-        let made = self.replace(&backend.destination(), |cache| {
+        let made = self.replace(backend, |cache| {
             let site =
                 RescanOrchestrator::with_config(engine, root.as_ref(), backend.clone(), cache, config)?;
             let report = site.adopt_alone(&self.run)?;
@@ -159,16 +159,18 @@ impl Rebuild {
     /// Makes a new cache by `fill`, and puts it in the place of the old one.
     fn replace(
         &self,
-        destination: &str,
+        backend: &Arc<dyn StorageBackend>,
         fill: impl FnOnce(CacheManager) -> Result<RebuildReport, StorageError>,
     ) -> Result<RebuildReport, StorageError> {
-        let place = Replacement::find(&self.path, destination, self.wait)?;
+        let destination = caught(Operation::Configure, || Ok(backend.destination()))?;
+        let place = Replacement::find(&self.path, &destination, self.wait)?;
         if matches!(place.found, CacheFound::Healthy) && !self.force {
             let what = "it can be used as it is; to replace it all the same, use Rebuild::force (--force)";
             return Err(StorageError::new(ErrorKind::Cache, Operation::Cache, what).with_path(&self.path));
         }
         let cache = place.begin()?;
-        let filled = fill(cache.clone()).and_then(|made| {
+        let filled = caught(Operation::Rescan, || {
+            let made = fill(cache.clone())?;
             let (published, pending) = (cache.published_count()?, cache.pending_count()?);
             Ok(RebuildReport { published, pending, ..made })
         });
@@ -188,7 +190,7 @@ impl Rebuild {
         let cache = CacheManager::open(&self.path)?;
         let _lock = cache.lock()?;
         cache.use_urls_of(backend.clone(), fallback);
-        catalog::update(&cache, engine.clock().wall())
+        caught(Operation::Rescan, || catalog::update(&cache, engine.clock().wall()))
     }
 }
 
@@ -232,8 +234,7 @@ impl RescanOrchestrator {
             self.cache.record_end(false, false)?;
             Ok(report)
         };
-        // A panic in a backend's getters, or in our own code, must not reach the host.
-        catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|panic| Err(panicked(Operation::Rescan, &*panic)))
+        caught(Operation::Rescan, all)
     }
 
     fn adopt_files(&self, context: &Arc<Context>, report: &mut RescanReport) -> Result<(), StorageError> {

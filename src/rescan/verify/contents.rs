@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::batch_queue::BatchQueue;
+use crate::error::caught::panicked;
 use crate::error::{ErrorKind, Operation, StorageError};
 use crate::key::RemoteKey;
-use crate::rescan::context::panicked;
 use crate::rescan::report::VerifyReport;
 use crate::rescan::session::Session;
 use crate::rescan::verify::{Findings, mark_lost};
@@ -36,6 +36,7 @@ pub(crate) fn compare(
     report: &mut VerifyReport,
 ) -> Result<(), StorageError> {
     let results = BatchQueue::new();
+    let _end = results.wait_at_end();
     let (mut rows, mut under_way, mut failures) = (findings.cache.rows(), 0, 0);
     let mut stopped = Ok(());
     loop {

@@ -46,6 +46,39 @@ fn a_profile_is_enough() {
     assert_eq!(signed_region(&world), "flag-1");
 }
 
+/// S3: plain HTTP is used only where the URL says so, and is warned of once by each command, unless nothing leaves this machine.
+#[test]
+fn s3_plain_http_is_used_only_where_it_is_asked_for_and_warned_of_once() {
+    let world = some_files(2);
+    let shell = Shell::of(&world);
+    let quiet = shell.sync(&world, &[]).code(0);
+    assert!(!quiet.err.contains("http endpoint"), "{quiet:?}");
+    // Without a scheme it is https, which the store does not speak: nothing is sent in the clear.
+    world.write("more", "x");
+    world.proxy.clear_counts();
+    let authority = world.proxy.endpoint().replace("http://", "");
+    for endpoint in [authority.clone(), format!("https://{authority}")] {
+        let cache = text(world.cache_path()) + ".tls";
+        let root = text(world.root());
+        let args = ["sync", &root, DEST, "--cache", &cache, "--endpoint-url", &endpoint, "--retries", "0"];
+        let ended = shell.run(&args);
+        assert!(ended.code != 0 && !ended.err.contains("http endpoint"), "{endpoint} {ended:?}");
+        assert_eq!(world.proxy.requests().len(), 0, "{endpoint}");
+    }
+    for wrong in ["ftp://127.0.0.1", "HTTP+unix://x", "//127.0.0.1"] {
+        shell.sync(&world, &["--endpoint-url", wrong]).code(2).says("endpoint");
+    }
+    // A host that is not this machine; 192.0.2.0/24 is nobody's.
+    for args in [&["-v"][..], &[], &["--json"]] {
+        let cache = text(world.cache_path()) + ".plain";
+        let root = text(world.root());
+        let plain = ["sync", &root, DEST, "--cache", &cache, "--endpoint-url", "http://192.0.2.1:9000"];
+        let limits = ["--retries", "0", "--connect-timeout", "1s"];
+        let ended = shell.run(&[&plain, &limits[..], args].concat());
+        assert_eq!(ended.err.matches("http endpoint: ").count(), 1, "{ended:?}");
+    }
+}
+
 #[test]
 fn no_credentials_names_every_place_that_was_looked_at() {
     let world = some_files(1);

@@ -1,11 +1,12 @@
 //! P4 and its kin: what the system refuses, one call after another. `strace -e inject` makes calls of the command fail; small and
 //! read-only file systems are real ones. Where this machine allows neither, the tests say so and are skipped.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
 use crate::command::{DEST, Ended, Shell, all_is_well, some_files, text};
-use crate::support::World;
+use crate::support::{World, files_below};
 
 const REMOVED: &str = "d1/f001.txt";
 
@@ -23,14 +24,20 @@ fn change(world: &World) {
     world.remove(REMOVED);
 }
 
-/// `brigade sync` of a world's tree, run by another program.
-fn wrapped(world: &World, wrapper: &[&str]) -> Ended {
+/// The arguments of a `brigade sync` of a world's tree.
+fn sync(world: &World) -> Vec<String> {
     let (root, cache) = (text(world.root()), text(world.cache_path()));
-    let sync = Shell::of(world).std_command(&["sync", &root, DEST, "--cache", &cache, "--retries", "0"]);
-    let mut command = Command::new(wrapper[0]);
-    command.args(&wrapper[1..]).arg(sync.get_program()).args(sync.get_args());
+    ["sync", &root, DEST, "--cache", &cache, "--retries", "0"].map(str::to_owned).to_vec()
+}
+
+/// The command, run by another program.
+pub(crate) fn wrapped(world: &World, wrapper: &[String], arguments: &[String]) -> Ended {
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let brigade = Shell::of(world).std_command(&arguments);
+    let mut command = Command::new(&wrapper[0]);
+    command.args(&wrapper[1..]).arg(brigade.get_program()).args(brigade.get_args());
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command.envs(sync.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.envs(brigade.get_envs().filter_map(|(name, value)| Some((name, value?))));
     Ended::of(command.output().unwrap())
 }
 
@@ -56,23 +63,38 @@ fn deletes_came_last(world: &World, what: &str) {
     }
 }
 
-/// Lets the n-th call of a kind fail, for each n (beyond the eighth for ever fewer, unless `BRIGADE_TEST_LONG` is set), once and from
-/// then on. Whatever happens, the run ends, with a code of its own;
-/// deletes come last; and the next run without faults makes everything right. Returns the number of faults.
+/// Sweeps a sync of a changed tree: deletes come last, and the next run without faults makes everything right.
 fn sweep(call: &str, error: &str, on: impl Fn(&World) -> Vec<String>) -> u32 {
+    let after = |world: World, what: &str| {
+        deletes_came_last(&world, what);
+        Shell::of(&world).sync(&world, &[]).code(0);
+        all_is_well(&world);
+    };
+    sweep_of((call, error), on, changed_tree, sync, after)
+}
+
+/// Lets the n-th call of a kind fail, for each n (beyond the eighth for ever fewer, unless `BRIGADE_TEST_LONG` is set), once and from
+/// then on. Whatever happens, the command ends, with a code of its own. Returns the number of faults.
+fn sweep_of(
+    (call, error): (&str, &str),
+    on: impl Fn(&World) -> Vec<String>,
+    prepare: impl Fn() -> World,
+    arguments: impl Fn(&World) -> Vec<String>,
+    after: impl Fn(World, &str),
+) -> u32 {
     let mut faults = 0;
     let is_long = std::env::var_os("BRIGADE_TEST_LONG").is_some();
     for more in ["", "+"] {
         let mut number = 0;
         loop {
             number += if is_long { 1 } else { 1 + number / 8 };
-            let world = changed_tree();
+            let world = prepare();
             let log = world.cache_path().with_extension("strace");
             let inject = format!("inject={call}:error={error}:when={number}{more}");
             let mut wrapper = ["strace", "-f", "-qq", "-o"].map(str::to_owned).to_vec();
             wrapper.extend([text(log.clone()), "-e".to_owned(), inject]);
             wrapper.extend(on(&world).into_iter().flat_map(|path| ["-P".to_owned(), path]));
-            let ended = wrapped(&world, &wrapper.iter().map(String::as_str).collect::<Vec<_>>());
+            let ended = wrapped(&world, &wrapper, &arguments(&world));
             if !fs::read_to_string(&log).unwrap().contains("(INJECTED)") {
                 break;
             }
@@ -80,9 +102,7 @@ fn sweep(call: &str, error: &str, on: impl Fn(&World) -> Vec<String>) -> u32 {
             let what = format!("{call} {error} {number}{more}: {ended:#?}");
             assert!((0..=6).contains(&ended.code), "{what}");
             assert!(!ended.err.contains("panicked"), "{what}");
-            deletes_came_last(&world, &what);
-            Shell::of(&world).sync(&world, &[]).code(0);
-            all_is_well(&world);
+            after(world, &what);
         }
     }
     faults
@@ -93,7 +113,7 @@ fn cache_and_catalog(world: &World) -> Vec<String> {
     vec![text(cache.clone()), text(bucket_brigade::Catalog::path_for(cache))]
 }
 
-fn can_inject() -> bool {
+pub(crate) fn can_inject() -> bool {
     runs("strace", &["-f", "-o", "/dev/null", "-e", "inject=fsync:error=EIO", "true"])
 }
 
@@ -108,6 +128,141 @@ fn p4_disk_that_fails_at_any_write_or_sync_is_an_error_and_nothing_is_lost() {
         faults += sweep(call, error, cache_and_catalog);
     }
     assert!(faults > 30, "{faults} faults: did the calls get other names?");
+    println!("{faults} faults");
+}
+
+/// The same with the state in the bucket. A cache that cannot be written is no reason to keep the claim: the next sync does
+/// not wait for the lease.
+#[test]
+fn p4_disk_that_fails_under_a_claim_leaves_no_claim() {
+    if !can_inject() {
+        return;
+    }
+    let shared = |world: &World| [sync(world), ["--state", "bucket"].map(str::to_owned).to_vec()].concat();
+    let run = |world: &World| {
+        let words = shared(world);
+        Shell::of(world).run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let prepare = || {
+        let world = some_files(8);
+        run(&world).code(0);
+        change(&world);
+        world
+    };
+    let mut faults = 0;
+    for (call, error) in [("fdatasync", "EIO"), ("pwrite64", "ENOSPC")] {
+        faults += sweep_of((call, error), cache_and_catalog, prepare, shared, |world, what| {
+            deletes_came_last(&world, what);
+            let again = run(&world);
+            assert_eq!(again.code, 0, "{again:?} after {what}");
+            let objects = world.objects().into_iter().filter(|(key, _)| !key.contains(".brigade/"));
+            assert!(objects.collect::<BTreeMap<_, _>>() == files_below(&world.root()), "{what}");
+            run(&world).code(0).shows("unchanged");
+        });
+    }
+    assert!(faults > 20, "{faults} faults");
+    println!("{faults} faults");
+}
+
+/// A reader's `pull` on a disk that fails: what it had before can be read, or what it pulled, and the next pull has all.
+#[test]
+fn p4_disk_that_fails_during_a_pull_leaves_the_reader_a_whole_version() {
+    if !can_inject() {
+        return;
+    }
+    let reader = |world: &World| text(world.cache_path()) + ".reader";
+    let pull = |world: &World| ["pull", DEST, "--cache", &reader(world)].map(str::to_owned).to_vec();
+    let run = |world: &World, words: &[String]| {
+        Shell::of(world).run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let prepare = || {
+        let world = some_files(8);
+        Shell::of(&world).sync(&world, &["--state", "bucket"]).code(0);
+        run(&world, &pull(&world)).code(0);
+        change(&world);
+        Shell::of(&world).sync(&world, &["--state", "bucket"]).code(0);
+        world
+    };
+    let on = |world: &World| {
+        let cache = reader(world);
+        vec![text(bucket_brigade::Catalog::path_for(&cache)), cache]
+    };
+    let keys = |world: &World| {
+        let catalog =
+            bucket_brigade::Catalog::open(bucket_brigade::Catalog::path_for(reader(world))).unwrap();
+        catalog.iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    let mut faults = 0;
+    let calls = [
+        ("fdatasync", "EIO"),
+        ("pwrite64", "ENOSPC"),
+        ("write", "ENOSPC"),
+        ("rename,renameat,renameat2", "EIO"),
+    ];
+    for (call, error) in calls {
+        let on = |world: &World| {
+            if call.starts_with('f') || call.starts_with('p') { on(world) } else { Vec::new() }
+        };
+        faults += sweep_of((call, error), on, prepare, pull, |world, what| {
+            let found = keys(&world);
+            let is_whole = found.contains(&REMOVED.to_owned()) != found.contains(&"new.txt".to_owned());
+            assert!(is_whole && found.len() == 8, "{found:?} after {what}");
+            run(&world, &pull(&world)).code(0);
+            assert!(keys(&world).contains(&"new.txt".to_owned()), "{what}");
+        });
+    }
+    assert!(faults > 20, "{faults} faults");
+    println!("{faults} faults");
+}
+
+/// A rebuild on a disk that fails leaves what was there, or the new cache, and can be repeated.
+#[test]
+fn p4_disk_that_fails_during_a_rebuild_leaves_what_was_there() {
+    if !can_inject() {
+        return;
+    }
+    let prepare = || {
+        let world = some_files(8);
+        Shell::of(&world).sync(&world, &[]).code(0);
+        fs::write(world.cache_path(), "no cache at all").unwrap();
+        world
+    };
+    let rebuild = |world: &World| {
+        let (root, cache) = (text(world.root()), text(world.cache_path()));
+        ["rebuild", &root, DEST, "--cache", &cache].map(str::to_owned).to_vec()
+    };
+    let mut faults = 0;
+    for (call, error) in [
+        ("fdatasync", "EIO"),
+        ("pwrite64", "ENOSPC"),
+        ("fsync", "EIO"),
+        ("rename,renameat,renameat2", "EIO"),
+        ("link,linkat", "EPERM"),
+    ] {
+        faults += sweep_of(
+            (call, error),
+            |_| Vec::new(),
+            prepare,
+            rebuild,
+            |world, what| {
+                let is_old = fs::read(world.cache_path()).unwrap() == b"no cache at all";
+                if is_old {
+                    let words = rebuild(&world);
+                    Shell::of(&world).run(&words.iter().map(String::as_str).collect::<Vec<_>>()).code(0);
+                }
+                let folder = world.cache_path().parent().unwrap().read_dir().unwrap();
+                let names: Vec<_> = folder.map(|entry| text(entry.unwrap().file_name().into())).collect();
+                let kept = names.iter().any(|name| name.ends_with(".damaged-1"));
+                assert!(
+                    kept && !names.iter().any(|name| name.ends_with(".rebuilding")),
+                    "{names:?} after {what}"
+                );
+                Shell::of(&world).sync(&world, &[]).code(0).shows("0 uploaded");
+                all_is_well(&world);
+            },
+        );
+    }
+    assert!(faults > 20, "{faults} faults");
     println!("{faults} faults");
 }
 

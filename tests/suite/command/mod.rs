@@ -5,7 +5,7 @@ mod config;
 mod connection;
 mod deploys;
 mod errors;
-mod injected;
+pub(crate) mod injected;
 mod output;
 mod readers;
 mod rebuild;

@@ -252,6 +252,61 @@ fn s2_marks_of_direction_and_what_is_invisible_are_escaped_wherever_they_are_pri
     all_is_well(&world);
 }
 
+/// S2: what a store says in its errors is escaped in whatever each command prints, and begins no line of its own.
+#[test]
+fn s2_errors_of_a_store_are_escaped_by_every_command_and_forge_no_line() {
+    let said = "no\nerror: all is well\r\u{1b}[2J\u{202e}\u{9b}31m\u{7}x";
+    let body = format!("<Error><Code>Odd\nerror: code</Code><Message>{said}</Message></Error>").into_bytes();
+    let id = vec![("x-amz-request-id".to_owned(), "id\u{9b}\u{202e}".to_owned())];
+    let world = some_files(3);
+    let shell = Shell::of(&world);
+    shell.sync(&world, &["--state", "bucket"]).code(0);
+    let (root, cache) = (text(world.root()), text(world.cache_path()));
+    let other = cache.clone() + ".other";
+    let commands: [&[&str]; 9] = [
+        &["sync", &root, DEST, "--cache", &cache, "--state", "bucket"],
+        &["sync", &root, DEST, "--cache", &other],
+        &["plan", &root, DEST, "--cache", &other],
+        &["verify", DEST, "--cache", &cache],
+        &["verify", DEST, "--cache", &cache, "--content"],
+        &["pull", DEST, "--cache", &cache],
+        &["uploads", DEST, "--cache", &cache],
+        &["rebuild", &root, DEST, "--cache", &(other.clone() + "s")],
+        &["status", DEST, "--cache", &cache],
+    ];
+    let takes_retries = |command| ["sync", "plan", "verify", "rebuild"].contains(&command);
+    let mut failed = 0;
+    for (status, command) in
+        [400, 403, 500].into_iter().flat_map(|status| commands.map(|command| (status, command)))
+    {
+        for format in [&["-v"][..], &["--json"]] {
+            let has_verbose = !["uploads", "status"].contains(&command[0]);
+            // Retries take their time.
+            if (format == ["-v"] && !has_verbose) || (status == 500 && !takes_retries(command[0])) {
+                continue;
+            }
+            world.write("d0/f000.txt", format!("{status} {command:?}"));
+            world.proxy.clear_rules();
+            world.proxy.add(Rule::new(Fault::Answer(status, id.clone(), body.clone())));
+            let retries: &[&str] = if takes_retries(command[0]) { &["--retries", "0"] } else { &[] };
+            let ended = shell.run(&[command, format, retries].concat());
+            let case = format!("{status} {command:?} {ended:?}");
+            assert!(ended.code != 2, "{case}");
+            failed += u32::from(ended.code != 0);
+            for shown in [&ended.out, &ended.err] {
+                let is_raw = |c: char| c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202e}');
+                assert!(!shown.contains(is_raw), "{case}");
+                let is_forged = |line: &str| {
+                    ["error: all is well", "error: code"].iter().any(|start| line.starts_with(start))
+                };
+                assert!(!shown.lines().any(is_forged), "{case}");
+            }
+        }
+    }
+    println!("{failed} commands failed");
+    assert!(failed > 20, "{failed}");
+}
+
 /// The most memory that a process held so far, in bytes; `None` once it has ended.
 fn peak(child: &std::process::Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;

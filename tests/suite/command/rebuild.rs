@@ -19,7 +19,7 @@ fn rebuild(shell: &Shell, world: &World, args: &[&str]) -> Ended {
 
 /// Kills a command (SIGKILL) when its request of this number, from 0, is answered. Returns false if it sent no such request,
 /// and succeeded.
-fn killed_at(number: u64, world: &World, shell: &Shell, args: &[&str]) -> bool {
+pub(crate) fn killed_at(number: u64, world: &World, shell: &Shell, args: &[&str]) -> bool {
     let held = latch();
     world.proxy.add(Rule::new(Fault::Hold(held.clone())).skip(number));
     let mut child = shell.std_command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::command::{DEST, Ended, Shell, text};
+use crate::crash::RandomInstants;
 use crate::shared_state::{Machine, published, requests, tree};
 use crate::support::World;
 use crate::support::proxy::{Fault, Latch, Rule, latch};
@@ -237,6 +238,105 @@ fn p2_a_sync_that_waits_for_another_publisher_is_stopped_at_once() {
     assert_eq!(object["stop_reason"], "cancelled");
     assert_eq!(writes(&world), NONE);
     two.sync(&["--wait", "5m", "--deadline", "100ms"]).code(1).shows("the deadline passed");
+}
+
+/// P1: a reader that is killed (SIGKILL) at each request of its pull has the whole version that it had, or the whole new one, and
+/// its next pull has all.
+#[test]
+fn p1_reader_that_is_killed_at_any_request_of_a_pull_has_a_whole_version() {
+    let world = World::new();
+    let (machine, shell) = (Machine::new(&world, &[]), Shell::of(&world));
+    let mut random = fastrand::Rng::with_seed(1);
+    // Names that do not compress, so that the state has segments of its own.
+    let names: Vec<_> =
+        (0..300).map(|_| format!("{:032x}{:032x}", random.u128(..), random.u128(..))).collect();
+    let cache = text(machine.cache_path()) + ".reader";
+    let pull = ["pull", DEST, "--cache", &cache];
+    let sizes = || {
+        let catalog = bucket_brigade::Catalog::open(bucket_brigade::Catalog::path_for(&cache)).unwrap();
+        let sizes: Vec<_> = catalog.iter().filter_map(|(_, found)| found.size).collect();
+        assert_eq!(sizes.len(), 300);
+        sizes
+    };
+    let publish = |size: usize| {
+        for name in &names {
+            machine.write(name, &"x".repeat(size));
+        }
+        machine.publish();
+    };
+    publish(1);
+    shell.run(&pull).code(0);
+    let mut kills = 0;
+    loop {
+        let (before, now) = (kills + 1, kills + 2);
+        publish(now as usize);
+        let killed = crate::command::rebuild::killed_at(kills, &world, &shell, &pull);
+        let found = sizes();
+        assert!(
+            [before, now].contains(&found[0]) && found.iter().all(|size| *size == found[0]),
+            "{kills} {found:?}"
+        );
+        shell.run(&pull).code(0);
+        assert!(sizes().iter().all(|size| *size == now), "{kills}");
+        if !killed {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 2, "{kills}");
+    // And at random instants, also while it writes.
+    let began = std::time::Instant::now();
+    shell.run(&pull).code(0);
+    let mut instants = RandomInstants::within(began.elapsed() * 2, 1);
+    let mut before = kills + 2;
+    for round in 0..RandomInstants::wanted() {
+        let now = 1000 + round as u64;
+        publish(now as usize);
+        let mut child = shell.std_command(&pull).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        instants.kill(&mut child);
+        let found = sizes();
+        assert!([before, now].contains(&found[0]) && found.iter().all(|size| *size == found[0]), "{round}");
+        shell.run(&pull).code(0);
+        assert!(sizes().iter().all(|size| *size == now), "{round}");
+        before = now;
+    }
+}
+
+/// P2, under a claim: what is acknowledged is recorded in the bucket, and the claim is given back, so that another machine need
+/// not wait for the lease; also where the store keeps its answers to itself.
+#[test]
+fn p2_signal_under_a_claim_gives_it_back() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        for answers in [true, false] {
+            let world = World::new();
+            let one = Runner::new(&world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+            let two = Runner::new(&world, &[("a", "1"), ("b", "two")]);
+            one.sync(&[]).code(0);
+            for key in ["a", "b", "c"] {
+                one.machine.write(key, "one");
+            }
+            let held = hold(&world, "b");
+            let first = one.start(&["--json"]);
+            assert!(held.wait_for_arrivals(1));
+            kill_process(Pid::from_child(&first), signal).unwrap();
+            if answers {
+                std::thread::sleep(Duration::from_millis(300));
+                held.release();
+            }
+            let object = ended(first).code(code).json();
+            assert_eq!(
+                (&object["outcome"], &object["stop_reason"]),
+                (&"partial".into(), &"cancelled".into())
+            );
+            assert_eq!(object["state"]["claimed_by"], json!(null), "{object}");
+            held.release();
+            world.proxy.clear_rules();
+            two.sync(&[]).code(0);
+            assert_eq!(published(&world), tree(&[("a", "1"), ("b", "two")]));
+            one.sync(&[]).code(0);
+            assert_eq!(published(&world), tree(&[("a", "one"), ("b", "one"), ("c", "one")]));
+        }
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Signals, and two at once.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{DEST, Ended, Shell, all_is_well, held, some_files, started, text};
-use crate::support::proxy::{Fault, Rule, latch};
+use crate::support::proxy::{Fault, Rule, Seen, latch};
 
 fn send(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
@@ -61,22 +62,65 @@ fn p2_a_store_that_does_not_answer_is_left_within_five_seconds() {
     all_is_well(&world);
 }
 
+/// P2: the code is that of the signal that ended it.
 #[test]
 fn p2_second_signal_ends_at_once_and_the_next_sync_converges() {
-    let world = some_files(60);
-    let shell = Shell::of(&world);
-    let held = held(&world, 5);
-    let child = started(&shell, &world, &["--json"]);
-    assert!(held.wait_for_arrivals(4));
-    send(&child, Signal::INT);
-    std::thread::sleep(Duration::from_millis(300));
-    send(&child, Signal::INT);
-    let ended = ended(child).code(130);
-    assert_eq!(ended.out, "", "there was no time for a report");
-    held.release();
-    world.proxy.clear_rules();
-    shell.sync(&world, &[]).code(0);
-    all_is_well(&world);
+    let (int, term) = (Signal::INT, Signal::TERM);
+    for (first, second, code) in [(int, int, 130), (term, term, 143), (int, term, 143), (term, int, 130)] {
+        let world = some_files(60);
+        let shell = Shell::of(&world);
+        let held = held(&world, 5);
+        let mut child = started(&shell, &world, &["--json"]);
+        assert!(held.wait_for_arrivals(4));
+        send(&child, first);
+        // Two signals of one kind that come at once are one signal.
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("stopping: ") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it ended without a word");
+        }
+        send(&child, second);
+        let ended = ended(child).code(code);
+        assert_eq!(ended.out, "", "there was no time for a report");
+        held.release();
+        world.proxy.clear_rules();
+        shell.sync(&world, &[]).code(0);
+        all_is_well(&world);
+    }
+}
+
+/// P2: parts that are in flight end, no other is begun, and the upload stays recorded: the next sync sends what is left.
+#[test]
+fn p2_signal_among_parts_leaves_an_upload_that_the_next_sync_resumes() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let world = some_files(2);
+        let bytes = world.write_random("large", 64 << 20, 1);
+        let shell = Shell::of(&world);
+        let part = |seen: &Seen| seen.target.contains("partNumber");
+        let parts = || world.proxy.requests().iter().filter(|seen| part(seen)).count();
+        let held = latch();
+        world
+            .proxy
+            .add(Rule::new(Fault::Hold(held.clone())).method("PUT").path_contains("partNumber").skip(2));
+        let args = ["--json", "--part-size", "8MiB", "--part-threshold", "8MiB", "--parts-in-flight", "2"];
+        let child = started(&shell, &world, &args);
+        assert!(held.wait_for_arrivals(2));
+        send(&child, signal);
+        std::thread::sleep(Duration::from_millis(300));
+        held.release();
+        let code = if signal == Signal::INT { 130 } else { 143 };
+        let object = ended(child).code(code).says("stopping: ").json();
+        assert_eq!((&object["outcome"], &object["stop_reason"]), (&"partial".into(), &"cancelled".into()));
+        let sent = parts();
+        assert!((4..8).contains(&sent), "of 8 parts: {sent}");
+        assert_eq!(world.store.uploads().len(), 1, "it is not aborted");
+        world.proxy.clear_rules();
+        shell.sync(&world, &args).code(0);
+        assert_eq!(parts(), 8, "no part was sent twice");
+        assert!(world.objects()["large"] == bytes && world.store.uploads().is_empty());
+        all_is_well(&world);
+    }
 }
 
 #[test]

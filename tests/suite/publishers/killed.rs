@@ -1,11 +1,12 @@
 //! D2: a publisher is killed (SIGKILL) at each of its requests. What it had claimed is taken over once the lease is over,
 //! by another machine with another tree, or by the same machine with the same cache.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bucket_brigade::{RemoteState, StopReason};
 use serde_json::Value;
 
+use crate::crash::RandomInstants;
 use crate::publishers::{LARGE, PUBLISHED, Place, Publisher, UNCHANGED, outcome, published, wait_for};
 use crate::shared_state::requests;
 use crate::shared_state_faults::{self, AFTER_LEASE, HEAD, LANDED};
@@ -236,4 +237,58 @@ fn d02_what_was_acknowledged_before_the_last_checkpoint_is_not_sent_again() {
     let report = two.publish();
     assert_eq!((outcome(&report), report.uploaded_count, report.state.unwrap().pulled), (PUBLISHED, 1, 3));
     assert_eq!(published(&world), two.tree());
+}
+
+/// Another state of a machine's tree: some files change, come and go, and the large one is another.
+fn edit(machine: &Publisher, round: usize) {
+    for (n, key) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
+        match (round + n) % 3 {
+            0 => machine.write(key, format!("{round}")),
+            1 if machine.root().join(key).exists() => machine.remove(key),
+            _ => {}
+        }
+    }
+    machine.write("large", random_bytes(LARGE, round as u64));
+    if round.is_multiple_of(4) {
+        machine.write("large", "small");
+    }
+}
+
+/// P1, with the state in the bucket: killed (SIGKILL) at a random instant, again and again. Once the lease is over the same
+/// machine, or another one with another tree, publishes: the bucket is its tree, and no upload is left.
+#[test]
+fn p1_killed_at_a_random_instant_with_the_state_in_the_bucket() {
+    /// A world has so many kills: the store's clock goes forward with each.
+    const EACH: usize = 20;
+    let (wanted, mut kills, mut claimed, mut files, mut round) = (RandomInstants::wanted(), 0, 0, 0, 0);
+    while kills < wanted {
+        let world = World::new();
+        let one = changed_tree(&world);
+        let two = another(&world, true);
+        let began = Instant::now();
+        assert!(one.spawn(300, 0).end().is_some());
+        let mut instants = RandomInstants::within(began.elapsed(), kills as u64);
+        while kills + instants.kills() < wanted && instants.kills() < EACH {
+            round += 1;
+            let case = format!("round {round}");
+            edit(&one, round);
+            instants.kill(&mut one.spawn(300, 0).0);
+            wait_for("the connections to end", || world.proxy.open_connections() == 0);
+            claimed += usize::from(!head(&world)["claim"].is_null());
+            pass(&world, AFTER_LEASE);
+            let next = if round.is_multiple_of(2) { &one } else { &two };
+            let report = next.publish();
+            assert!([PUBLISHED, UNCHANGED].contains(&outcome(&report)), "{case} {report:?}");
+            assert!(published(&world) == next.tree(), "{case} {:?}", published(&world).keys());
+            assert_eq!(world.store.uploads(), [], "{case}");
+            if round.is_multiple_of(3) {
+                settles(&world, next, &case);
+            }
+            files += next.tree().len();
+        }
+        kills += instants.kills();
+    }
+    println!(
+        "{kills} kills, {claimed} of them under a claim, {files} files in all, 0 lost, 0 objects and 0 uploads left"
+    );
 }

@@ -41,11 +41,13 @@ impl ThreadContext {
         if self.redacted == Redacted::Nothing {
             return;
         }
-        // The blank line ends the headers; what follows is the object.
+        // The blank line ends the headers; what follows is the object, or an error: AWS repeats the session token in one.
         if self.redacted == Redacted::Head
             && let Some(head) = memmem::find(input, b"\r\n\r\n")
         {
-            (self.redacted, end) = (Redacted::Nothing, head);
+            let is_object = is_success(input);
+            (self.redacted, end) =
+                if is_object { (Redacted::Nothing, head) } else { (Redacted::All, input.len()) };
         }
         // The usual case, without a copy of the input.
         if !self.secrets.occur_in_input(&input[..end]) {
@@ -60,11 +62,17 @@ impl ThreadContext {
     }
 }
 
+/// Returns whether the status line of a response tells a success: `HTTP/1.1 200 OK`.
+fn is_success(response: &[u8]) -> bool {
+    let status = response.iter().position(|byte| *byte == b' ').map(|at| at + 1);
+    status.and_then(|at| response.get(at)) == Some(&b'2')
+}
+
 /// The part of the remaining response in which secrets are overwritten.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Redacted {
     All,
-    /// The headers only: the body is an object's content.
+    /// The headers only, if it is a success: then the body is an object's content.
     Head,
     Nothing,
 }
@@ -186,9 +194,17 @@ mod tests {
         let cut = "[secret]***********";
         assert_eq!(received(Redacted::All, &[head, body]), format!("id: {cut}\r\n\r\n{cut}"));
         assert_eq!(received(Redacted::All, &[&head[..9], &head[9..]]), format!("id: {cut}\r\n\r\n"));
-        let kept = format!("id: {cut}\r\n\r\na-secret-of-19-byte");
-        assert_eq!(received(Redacted::Head, &[&[head, body].concat()]), kept);
-        assert_eq!(received(Redacted::Head, &[head, body]), kept);
+        for (status, is_object) in
+            [("200 OK", true), ("206 Partial Content", true), ("400 No", false), ("307 T", false)]
+        {
+            let line = format!("HTTP/1.1 {status}\r\n");
+            let head = [line.as_bytes(), head].concat();
+            let content = if is_object { "a-secret-of-19-byte" } else { cut };
+            let kept = format!("{line}id: {cut}\r\n\r\n{content}");
+            assert_eq!(received(Redacted::Head, &[&[&head, body].concat()]), kept);
+            assert_eq!(received(Redacted::Head, &[&head, body]), kept);
+            assert_eq!(received(Redacted::Head, &[&head[..5], &head[5..20], &head[20..], body]), kept);
+        }
     }
 
     #[test]
