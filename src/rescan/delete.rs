@@ -38,7 +38,9 @@ impl Dispatcher<'_> {
     /// Deletes every object that is pending to be deleted.
     pub(crate) fn delete(&mut self, report: &mut RescanReport) {
         let results = BatchQueue::new();
-        let _end = results.wait_at_end();
+        let (_end, context) = (results.wait_at_end(), self.context.clone());
+        // Dropped first: what still waits for a worker sends nothing after a panic.
+        let _stop = context.offline_on_panic();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (Attempts::new(cache, PendingKind::Removed), 0);
         loop {

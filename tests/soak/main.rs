@@ -57,21 +57,28 @@ fn settings() -> Result<Option<Settings>, String> {
     let mut arguments = std::env::args().skip(1);
     let mut wanted = Vec::new();
     while let Some(argument) = arguments.next() {
-        let mut number = || {
-            let text = arguments.next().ok_or_else(|| format!("{argument} needs a number\n{USAGE}"))?;
-            text.parse::<f64>().map_err(|_| format!("{argument} {text}: not a number\n{USAGE}"))
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a number\n{USAGE}"));
+        let wrong = |text: String| format!("{argument} {text}: not a number that is possible here\n{USAGE}");
+        let time = |text: String, unit: f64| {
+            let seconds = text.parse::<f64>().ok().map(|number| Duration::try_from_secs_f64(number * unit));
+            seconds.and_then(Result::ok).ok_or_else(|| wrong(text))
         };
         match argument.as_str() {
-            "--hours" => settings.time = Duration::from_secs_f64(number()? * 3600.0),
-            "--minutes" => settings.time = Duration::from_secs_f64(number()? * 60.0),
-            "--seconds" => settings.time = Duration::from_secs_f64(number()?),
-            "--seed" => settings.seed = number()? as u64,
+            "--hours" => settings.time = time(value()?, 3600.0)?,
+            "--minutes" => settings.time = time(value()?, 60.0)?,
+            "--seconds" => settings.time = time(value()?, 1.0)?,
+            "--seed" => {
+                let text = value()?;
+                settings.seed = text.parse().map_err(|_| wrong(text))?;
+            }
             // What the harness of the other tests understands.
             "--list" => {
                 println!("soak: test");
                 return Ok(None);
             }
-            "--skip" | "--test-threads" | "--format" | "--color" => drop(arguments.next()),
+            "--skip" if value()?.contains("soak") => return Ok(None),
+            "--skip" => {}
+            "--test-threads" | "--format" | "--color" => drop(value()?),
             "--ignored" => return Ok(None),
             flag if flag.starts_with('-') => {}
             filter => wanted.push(filter.to_owned()),

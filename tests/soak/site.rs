@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bucket_brigade::{Engine, RescanOutcome};
+
 use crate::machine::{Fate, Machine};
 use crate::publisher::Task;
 use crate::support::memory_store::MemoryStore;
@@ -24,8 +26,8 @@ pub struct Site {
     pub versions: Versions,
     pub stranger: Stranger,
     pub is_shared: bool,
-    /// A cache that was lost, or replaced by an old copy, does not know all objects that it stored since: they are left.
-    pub may_leave_objects: bool,
+    /// A cache that was lost, or replaced by an old copy, does not know all that it stored and began since.
+    pub loses_caches: bool,
 }
 
 /// What distinguishes a site.
@@ -51,7 +53,7 @@ const PLANS: [Plan; 6] = [
     Plan { name: "shared-2", machines: 3, files: 40, fate: LOST, runs: 1 },
 ];
 
-/// All sites, before anything was published.
+/// All sites, each published once: an interrupted first run leaves objects that nobody but its cache knows.
 pub fn sites(store: &MemoryStore, endpoint: &str, folder: &Path, random: &mut fastrand::Rng) -> Vec<Site> {
     PLANS.iter().map(|plan| Site::new(plan, store, endpoint, &folder.join(plan.name), random)).collect()
 }
@@ -67,11 +69,6 @@ impl Site {
         let prefix = format!("{}/", plan.name);
         let is_shared = plan.name.contains(SHARED);
         let large = if is_shared { SHIELDED } else { "large" };
-        let stranger = Stranger {
-            key: format!("{prefix}stranger"),
-            upload_id: store.begin_raw(&format!("{prefix}{large}")),
-        };
-        store.put_raw(&stranger.key, STRANGER);
         let versions = Versions::default();
         let machine = |number: usize| {
             let name = format!("{} {number}", plan.name);
@@ -89,9 +86,16 @@ impl Site {
             };
             Machine::new(&name, tree, task, plan.fate, random.fork())
         };
-        let machines = (0..plan.machines).map(machine).collect();
-        let may_leave_objects = plan.fate.loses_cache && !is_shared;
-        Self { name: plan.name, machines, versions, stranger, is_shared, may_leave_objects }
+        let machines: Vec<_> = (0..plan.machines).map(machine).collect();
+        let first = machines[0].task.site(&Engine::new().unwrap()).unwrap().rescan().unwrap();
+        assert_eq!(first.outcome, RescanOutcome::Published, "{first:?}");
+        let stranger = Stranger {
+            key: format!("{prefix}stranger"),
+            upload_id: store.begin_raw(&format!("{prefix}{large}")),
+        };
+        store.put_raw(&stranger.key, STRANGER);
+        let loses_caches = plan.fate.loses_cache;
+        Self { name: plan.name, machines, versions, stranger, is_shared, loses_caches }
     }
 
     pub fn prefix(&self) -> String {

@@ -8,7 +8,7 @@ use crate::support::memory_store::MemoryStore;
 use crate::support::proxy::{Fault, FaultProxy, HeldRequest, Rule};
 use crate::support::server::S3Server;
 
-/// Part of the key of a file whose `CreateMultipartUpload` always gets its answer, if the publisher lives to see it.
+/// Part of the key of a file whose `CreateMultipartUpload` gets its answer, unless the connection ends by itself.
 pub const SHIELDED: &str = "shielded";
 /// Part of the prefixes whose writes may be held back until others have published. Without conditions a store cannot
 /// tell them from new ones.

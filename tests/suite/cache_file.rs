@@ -444,6 +444,29 @@ mod command {
         mode(cache, 0o600);
     }
 
+    /// The calls that strace saw, with those in one piece that others have interrupted.
+    fn whole_calls(seen: &str) -> String {
+        let (mut begun, mut calls) = (std::collections::BTreeMap::new(), String::new());
+        for line in seen.lines() {
+            let (process, call) = line.split_once(' ').unwrap();
+            let call = call.trim_start();
+            if let Some(call) = call.strip_suffix(" <unfinished ...>") {
+                begun.insert(process, call);
+                continue;
+            }
+            if let Some((_, rest)) = call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"))
+            {
+                calls += begun.remove(process).unwrap();
+                calls += rest;
+            } else {
+                calls += call;
+            }
+            calls.push('\n');
+        }
+        assert!(begun.values().all(|call| call.starts_with("exit")), "{begun:?}");
+        calls
+    }
+
     /// S4: whatever the umask, each file is created for its owner alone, and only if nothing has its name or no link is
     /// followed; the catalog is opened to readers at its end, and nobody may write it.
     #[test]
@@ -467,7 +490,7 @@ mod command {
             );
             let wrapper = words(["sh", "-c", &wrapper, "sh"]);
             crate::command::injected::wrapped(&world, &wrapper, &commands(&world, &cache)[number].1).code(0);
-            let calls = fs::read_to_string(&log).unwrap();
+            let calls = whole_calls(&fs::read_to_string(&log).unwrap());
             let makes = |line: &&str| {
                 line.contains("O_CREAT") || line.contains("O_TMPFILE") || line.contains("mkdir")
             };

@@ -271,7 +271,7 @@ fn converged(world: &World, round: usize) -> usize {
 }
 
 /// I4: publishers that are killed again and again between edits, deletes and renames; the run after them leaves no
-/// object that is not in the tree. `BRIGADE_TEST_KILLS=300 BRIGADE_TEST_KILL_FILES=1000` for the long run.
+/// object that is not in the tree. `BRIGADE_TEST_KILLS=300` for the long run.
 #[test]
 fn i4_kills_between_edits_leave_no_object_that_is_not_in_the_tree() {
     let world = World::new();

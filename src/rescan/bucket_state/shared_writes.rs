@@ -116,9 +116,18 @@ impl SharedWrites {
                 proved.push((key.clone(), condition.clone()));
                 continue;
             };
-            let Some(found) = transfers.head(context, key, false)? else {
-                results.push((key.clone(), Ok(())));
-                continue;
+            let found = match transfers.head(context, key, false) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    results.push((key.clone(), Ok(())));
+                    continue;
+                }
+                Err(error) if error.is_not_tried() => return Err(error),
+                // A key that always fails, or that may not be read, holds up no other.
+                Err(error) => {
+                    results.push((key.clone(), Err(error)));
+                    continue;
+                }
             };
             if let Some(condition) = self.proof_of(condition, &found) {
                 proved.push((key.clone(), condition));

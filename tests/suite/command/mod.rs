@@ -15,6 +15,7 @@ mod tree;
 mod work;
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
@@ -178,6 +179,16 @@ pub(crate) fn started(shell: &Shell, world: &World, args: &[&str]) -> Child {
     let (root, cache) = (text(world.root()), text(world.cache_path()));
     let mut command = shell.std_command(&[&["sync", &root, DEST, "--cache", &cache], args].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until a child says that it stops: it has handled the signal.
+pub(crate) fn wait_until_it_stops(child: &mut Child) {
+    let (said, mut text) = (child.stderr.as_mut().unwrap(), Vec::new());
+    while !text.ends_with(b"stopping: ") {
+        let mut byte = [0];
+        assert!(said.read(&mut byte).unwrap() > 0, "it ended without a word");
+        text.extend(byte);
+    }
 }
 
 /// Keeps back the answers to uploads, but for so many at first.

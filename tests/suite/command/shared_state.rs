@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::command::{DEST, Ended, Shell, text};
+use crate::command::{DEST, Ended, Shell, text, wait_until_it_stops};
 use crate::crash::RandomInstants;
 use crate::shared_state::{Machine, published, requests, tree};
 use crate::support::World;
@@ -316,11 +316,11 @@ fn p2_signal_under_a_claim_gives_it_back() {
                 one.machine.write(key, "one");
             }
             let held = hold(&world, "b");
-            let first = one.start(&["--json"]);
+            let mut first = one.start(&["--json"]);
             assert!(held.wait_for_arrivals(1));
             kill_process(Pid::from_child(&first), signal).unwrap();
             if answers {
-                std::thread::sleep(Duration::from_millis(300));
+                wait_until_it_stops(&mut first);
                 held.release();
             }
             let object = ended(first).code(code).json();

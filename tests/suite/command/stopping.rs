@@ -1,12 +1,11 @@
 //! Signals, and two at once.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::command::{DEST, Ended, Shell, all_is_well, held, some_files, started, text};
+use crate::command::{DEST, Ended, Shell, all_is_well, held, some_files, started, text, wait_until_it_stops};
 use crate::support::proxy::{Fault, Rule, Seen, latch};
 
 fn send(child: &Child, signal: Signal) {
@@ -25,12 +24,12 @@ fn p2_first_signal_stops_gently() {
         let world = some_files(60);
         let shell = Shell::of(&world);
         let held = held(&world, 5);
-        let child = started(&shell, &world, &["--json", "--batch-size", "4"]);
+        let mut child = started(&shell, &world, &["--json", "--batch-size", "4"]);
         assert!(held.wait_for_arrivals(4));
         send(&child, signal);
-        std::thread::sleep(Duration::from_millis(300));
+        wait_until_it_stops(&mut child);
         held.release();
-        let ended = ended(child).code(code).says("stopping: ");
+        let ended = ended(child).code(code);
         let object = ended.json();
         assert_eq!((&object["outcome"], &object["stop_reason"]), (&"partial".into(), &"cancelled".into()));
         let uploaded = object["uploaded"].as_u64().unwrap();
@@ -74,12 +73,7 @@ fn p2_second_signal_ends_at_once_and_the_next_sync_converges() {
         assert!(held.wait_for_arrivals(4));
         send(&child, first);
         // Two signals of one kind that come at once are one signal.
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("stopping: ") {
-            line.clear();
-            assert!(said.read_line(&mut line).unwrap() > 0, "it ended without a word");
-        }
+        wait_until_it_stops(&mut child);
         send(&child, second);
         let ended = ended(child).code(code);
         assert_eq!(ended.out, "", "there was no time for a report");
@@ -104,13 +98,13 @@ fn p2_signal_among_parts_leaves_an_upload_that_the_next_sync_resumes() {
             .proxy
             .add(Rule::new(Fault::Hold(held.clone())).method("PUT").path_contains("partNumber").skip(2));
         let args = ["--json", "--part-size", "8MiB", "--part-threshold", "8MiB", "--parts-in-flight", "2"];
-        let child = started(&shell, &world, &args);
+        let mut child = started(&shell, &world, &args);
         assert!(held.wait_for_arrivals(2));
         send(&child, signal);
-        std::thread::sleep(Duration::from_millis(300));
+        wait_until_it_stops(&mut child);
         held.release();
         let code = if signal == Signal::INT { 130 } else { 143 };
-        let object = ended(child).code(code).says("stopping: ").json();
+        let object = ended(child).code(code).json();
         assert_eq!((&object["outcome"], &object["stop_reason"]), (&"partial".into(), &"cancelled".into()));
         let sent = parts();
         assert!((4..8).contains(&sent), "of 8 parts: {sent}");
@@ -132,10 +126,10 @@ fn p2_verify_stops_too() {
     world.proxy.add(Rule::new(Fault::Hold(held.clone())).method("GET").path_contains(".txt"));
     let cache = text(world.cache_path());
     let mut command = shell.std_command(&["verify", DEST, "--cache", &cache, "--content"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     assert!(held.wait_for_arrivals(4));
     send(&child, Signal::INT);
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until_it_stops(&mut child);
     held.release();
     ended(child).code(130);
     all_is_well(&world);
