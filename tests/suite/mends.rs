@@ -17,7 +17,7 @@ use crate::network::{acquainted, answer, heals, rescan, site_with};
 use crate::support::oracle::{check, check_idle};
 use crate::support::proxy::{Fault, Rule, latch};
 use crate::support::server::{S3Server, fs as store_on_a_folder};
-use crate::support::{PREFIX, World, files_below, s3_config_at};
+use crate::support::{PREFIX, SetAtEnd, World, files_below, s3_config_at};
 
 const MIB: usize = 1024 * 1024;
 
@@ -705,15 +705,6 @@ fn s5_folder_swapped_for_a_link_while_parts_are_sent_brings_nothing_from_outside
         let report = site.rescan().unwrap();
         check(&world, &site, &report);
         assert!(!world.objects().values().any(is_from_outside), "at part {at}");
-    }
-}
-
-/// Is set when it is dropped, also by a panic.
-struct SetAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -357,13 +357,13 @@ fn d10_reader_gets_whole_generations_while_a_publisher_pushes_and_collects() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|threads| {
         let publisher = threads.spawn(|| {
+            let _end = crate::support::SetAtEnd(&done);
             for generation in 0..6 {
                 for n in 0..300 {
                     one.write(&format!("{n:05}-{}", "x".repeat(140)), &"y".repeat(10 + generation));
                 }
                 assert_eq!(outcome(&one.publish()), PUBLISHED);
             }
-            done.store(true, std::sync::atomic::Ordering::SeqCst);
         });
         let mut pulled = 0;
         while !done.load(std::sync::atomic::Ordering::SeqCst) {

@@ -17,7 +17,7 @@ pub mod tls;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bucket_brigade::{
@@ -259,6 +259,15 @@ impl World {
         let server = S3Server::start(self.store.service());
         self.proxy.set_upstream(server.addr());
         self.server = Some(server);
+    }
+}
+
+/// Sets a flag when it is dropped, also by a panic: other threads of the test may wait for it.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

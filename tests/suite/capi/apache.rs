@@ -235,12 +235,13 @@ fn publish_under_load(apache: &Apache, host: &Host) {
             }
         };
         let clients = [(); 4].map(|()| scope.spawn(ask));
+        let end = crate::support::SetAtEnd(&done);
         for round in 0..3 {
             host.world.write(&format!("new{round}.html"), "new");
             site.rescan().unwrap();
             apache.wait_for_status(&format!("/files/new{round}.html"), 302);
         }
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         for client in clients {
             client.join().unwrap();
         }
