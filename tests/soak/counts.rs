@@ -60,6 +60,7 @@ pub fn table(sites: &[Site], weather: &Weather, audit: &Audit) -> String {
     row("files compared at the end", audit.files.to_string());
     row("objects that no cache knew", audit.left_objects.to_string());
     row("uploads that nobody knew", audit.left_uploads.to_string());
+    row("objects beside the states", audit.left_of_state.to_string());
     row("requests of an idle run", format!("{:?}", audit.idle_requests));
     for (name, (first, last)) in &audit.growth {
         let pairs = [

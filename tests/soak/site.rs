@@ -87,12 +87,13 @@ impl Site {
             Machine::new(&name, tree, task, plan.fate, random.fork())
         };
         let machines: Vec<_> = (0..plan.machines).map(machine).collect();
-        let first = machines[0].task.site(&Engine::new().unwrap()).unwrap().rescan().unwrap();
-        assert_eq!(first.outcome, RescanOutcome::Published, "{first:?}");
+        // Before all claims: one that begins in the time of a claim that dies is taken for one of it.
         let stranger = Stranger {
             key: format!("{prefix}stranger"),
             upload_id: store.begin_raw(&format!("{prefix}{large}")),
         };
+        let first = machines[0].task.site(&Engine::new().unwrap()).unwrap().rescan().unwrap();
+        assert_eq!(first.outcome, RescanOutcome::Published, "{first:?}");
         store.put_raw(&stranger.key, STRANGER);
         let loses_caches = plan.fate.loses_cache;
         Self { name: plan.name, machines, versions, stranger, is_shared, loses_caches }
@@ -119,9 +120,17 @@ impl Site {
         keys.map(|key| (key[prefix.len()..].to_owned(), store.get(&key).unwrap().bytes.to_vec())).collect()
     }
 
-    /// The number of objects that are part of the state.
-    pub fn state_objects(&self, store: &MemoryStore) -> usize {
+    /// The objects of the state by what they are: `head`, `snapshot`, `delta`, `intent`, and `now` and `probe`, which killed
+    /// runs leave.
+    pub fn state_objects(&self, store: &MemoryStore) -> BTreeMap<String, usize> {
         let below = format!("{}.brigade/", self.prefix());
-        store.sizes().keys().filter(|key| key.starts_with(&below)).count()
+        let mut counts = BTreeMap::new();
+        for key in store.sizes().into_keys() {
+            if let Some(name) = key.strip_prefix(&below) {
+                let kind = name.split(['/', '-']).next().unwrap_or_default();
+                *counts.entry(kind.to_owned()).or_default() += 1;
+            }
+        }
+        counts
     }
 }
