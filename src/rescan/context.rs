@@ -41,17 +41,6 @@ pub(crate) struct Context {
     pub(crate) shared: Option<SharedWrites>,
 }
 
-/// Ends the requests of a run when its thread panics.
-pub(crate) struct OfflineOnPanic<'a>(&'a AtomicBool);
-
-impl Drop for OfflineOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 impl Context {
     pub(crate) fn request_context(&self) -> RequestContext<'_> {
         self.session.request_context()
@@ -64,11 +53,6 @@ impl Context {
 
     pub(crate) fn is_forced(&self) -> bool {
         self.force.load(Ordering::Relaxed)
-    }
-
-    /// Returns a guard for a thread that feeds workers: if it panics, the run counts as offline.
-    pub(crate) fn offline_on_panic(&self) -> OfflineOnPanic<'_> {
-        OfflineOnPanic(&self.offline)
     }
 
     pub(crate) fn is_offline(&self) -> bool {

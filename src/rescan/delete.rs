@@ -38,9 +38,9 @@ impl Dispatcher<'_> {
     /// Deletes every object that is pending to be deleted.
     pub(crate) fn delete(&mut self, report: &mut RescanReport) {
         let results = BatchQueue::new();
-        let (_end, context) = (results.wait_at_end(), self.context.clone());
+        let _end = results.wait_at_end();
         // Dropped first: what still waits for a worker sends nothing after a panic.
-        let _stop = context.offline_on_panic();
+        let _stop = self.stop_on_panic();
         let cache = self.cache;
         let (mut rows, mut in_flight) = (Attempts::new(cache, PendingKind::Removed), 0);
         loop {

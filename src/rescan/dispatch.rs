@@ -91,8 +91,9 @@ impl Drop for Dispatcher<'_> {
     }
 }
 
-/// Stops the threads of large files where the feeding thread panics: the panic waits for them.
-struct StopOnPanic(Arc<Context>, MultipartQueue);
+/// Where the feeding thread panics, stops the threads of large files, which the panic waits for, and lets jobs that wait for a
+/// worker send nothing.
+pub(crate) struct StopOnPanic(Arc<Context>, MultipartQueue);
 
 impl Drop for StopOnPanic {
     fn drop(&mut self) {
@@ -148,6 +149,10 @@ impl<'a> Dispatcher<'a> {
         self.set_confirming(false);
     }
 
+    pub(crate) fn stop_on_panic(&self) -> StopOnPanic {
+        StopOnPanic(self.context.clone(), self.multipart.clone())
+    }
+
     fn set_confirming(&mut self, confirming: bool) {
         self.confirming = confirming;
         self.context.hash_only.store(confirming, Relaxed);
@@ -159,10 +164,10 @@ impl<'a> Dispatcher<'a> {
     pub(crate) fn upload(&mut self, kind: PendingKind, report: &mut RescanReport) {
         let mut feed = Feed::new(self.cache, kind, self.context.is_forced());
         let results = self.results.clone();
-        let (context, multipart) = (self.context.clone(), self.multipart.clone());
+        let stop = self.stop_on_panic();
         // The scope joins the threads of large files, however it ends.
         thread::scope(|threads| {
-            let _stop = StopOnPanic(context, multipart);
+            let _stop = stop;
             loop {
                 self.feed_files(&mut feed);
                 self.feed_multipart(&mut feed, threads);

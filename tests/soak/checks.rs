@@ -6,7 +6,7 @@ use std::time::Duration;
 use bucket_brigade::{Engine, RescanOrchestrator, RescanOutcome, RescanReport};
 use sha2::{Digest, Sha256};
 
-use crate::machine::{Machine, Sample};
+use crate::machine::{Machine, Sample, sizes_beside};
 use crate::publisher::Task;
 use crate::site::{STRANGER, Site};
 use crate::support::logs;
@@ -242,20 +242,15 @@ fn nothing_is_left_over(site: &Site, engine: &Engine, store: &MemoryStore, audit
     let fresh = Task { cache: cache.clone(), ..last.task.clone() };
     let report = runs_until_good(&fresh.site(engine).unwrap(), site.name);
     assert_eq!(report.uploaded_count, 0, "{}: an empty machine sent files again", site.name);
-    let expected = sizes_in(cache.parent().unwrap());
+    let expected = sizes_beside(&cache);
     for machine in &site.machines {
-        for (name, bytes) in machine.files_of_cache() {
+        for (name, bytes) in sizes_beside(&machine.task.cache) {
             let usual = expected.get(&name);
             assert!(usual.is_some() || name == "fresh", "{}: {name} is left beside the cache", machine.name);
             let most = usual.unwrap_or(&u64::MAX).saturating_mul(4).saturating_add(1 << 20);
             assert!(bytes <= most, "{}: {name} has {bytes} bytes, a fresh one {usual:?}", machine.name);
         }
     }
-}
-
-fn sizes_in(folder: &std::path::Path) -> BTreeMap<String, u64> {
-    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect()
 }
 
 /// A process that is never killed needs no more at the end than at the beginning.

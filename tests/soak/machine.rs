@@ -257,14 +257,12 @@ impl Machine {
             _ => {}
         }
     }
+}
 
-    /// The files beside the cache, the cache included, with their sizes.
-    pub fn files_of_cache(&self) -> BTreeMap<String, u64> {
-        let entries = fs::read_dir(self.folder()).unwrap().map(Result::unwrap);
-        entries
-            .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
-            .collect()
-    }
+/// The files in the folder of a cache, the cache included, with their sizes.
+pub fn sizes_beside(cache: &Path) -> BTreeMap<String, u64> {
+    let entries = fs::read_dir(cache.parent().unwrap()).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect()
 }
 
 /// Makes a folder that has these files, and no other.

@@ -347,6 +347,30 @@ fn state_of_another_prefix_describes_the_objects_and_a_marker_says_where_it_lies
     assert_eq!(published(&world), tree(&[("a", "1"), ("c", "theirs")]));
 }
 
+/// A HEAD before a delete that fails made all keys of the request fail. It is a failure of its own key.
+#[test]
+fn key_whose_proof_cannot_be_read_holds_up_no_other_delete() {
+    let world = World::new();
+    let one = Machine::new(&world, &[("a", "1"), ("b", "1"), ("c", "1")]);
+    let elsewhere = || {
+        let config = world.s3_config().bucket_prefix("private/");
+        state().at(Arc::new(S3Backend::new(&one.engine, config).unwrap()))
+    };
+    assert_eq!(outcome(&one.site(elsewhere()).rescan().unwrap()), PUBLISHED);
+    one.remove("b");
+    one.remove("c");
+    world
+        .proxy
+        .add(Rule::new(Fault::Answer(403, Vec::new(), Vec::new())).method("HEAD").path_contains("site/b"));
+    let report = one.site(elsewhere()).rescan().unwrap();
+    let failed: Vec<_> = report.failed.iter().map(|error| (error.key(), error.kind())).collect();
+    assert_eq!(failed, [(Some("b"), ErrorKind::AccessDenied)], "{report:?}");
+    assert_eq!((report.deleted_count, published(&world)), (1, tree(&[("a", "1"), ("b", "1")])));
+    world.proxy.clear_rules();
+    let report = one.site(elsewhere()).rescan().unwrap();
+    assert_eq!((outcome(&report), published(&world)), (PUBLISHED, tree(&[("a", "1")])));
+}
+
 #[test]
 fn d10_reader_gets_whole_generations_while_a_publisher_pushes_and_collects() {
     let world = World::new();
